@@ -1,10 +1,16 @@
 //! The port to files.
 
+#[cfg(test)]
+pub(crate) mod fake;
+mod real;
+
 use std::{
     fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
+
+pub use real::RealDisk;
 
 /// The port to files. All calls block; on real disks only a [`Worker`] (or start-up) makes them.
 pub trait Disk: Send + Sync + fmt::Debug {
