@@ -324,9 +324,8 @@ impl NetworkSink for Sink {
         let mut quiet = data;
         shared.with(|registry, now, out| {
             registry.event(now, event, out);
-            quiet &= out
-                .iter()
-                .all(|e| matches!(e, Effect::Frames { .. } | Effect::Datagram { .. }));
+            quiet &=
+                out.iter().all(|e| matches!(e, Effect::Frames { .. } | Effect::Datagram { .. }));
         });
         if !quiet {
             shared.wake.notify_one();
