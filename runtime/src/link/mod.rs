@@ -2,6 +2,8 @@
 //!
 //! The same code over any [`crate::world::Network`], real or simulated.
 
+mod frames;
+mod peer;
 mod registry;
 
 use std::{
@@ -355,5 +357,7 @@ async fn keep_time(shared: Weak<Shared>, wake: Arc<Notify>) {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
