@@ -111,4 +111,4 @@ pub const fn name_hash(name: &str) -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -14,7 +14,7 @@ use proc_macro::TokenStream;
 /// Each command needs a `Handler<M>` with `type Result = M::Result`, each query a `Query<M>`.
 #[proc_macro_derive(Replicated, attributes(replicated))]
 pub fn replicated(input: TokenStream) -> TokenStream {
-    replicated::derive(syn::parse_macro_input!(input))
+    replicated::derive(&syn::parse_macro_input!(input))
         .unwrap_or_else(syn::Error::into_compile_error)
         .into()
 }

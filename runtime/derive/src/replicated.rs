@@ -8,8 +8,8 @@ use syn::{
 };
 
 /// The whole impl for `input`, or an error at the place at fault.
-pub(crate) fn derive(input: DeriveInput) -> Result<TokenStream> {
-    let options = Options::parse(&input)?;
+pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
+    let options = Options::parse(input)?;
     let (actor, name) = (&input.ident, &options.name);
     // Spanned at the message, so that "Handler<M> is not implemented" points at its name.
     let commands = options.commands.iter().map(|message| {
