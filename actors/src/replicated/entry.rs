@@ -3,7 +3,7 @@
 use std::fmt;
 
 use actix::Handler;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{ApplyError, Function, JsonForm, Query, RemoteMessage, Replicated, Turn};
@@ -26,7 +26,6 @@ impl<A: Replicated> Entry<A> {
     pub const fn command<M>() -> Self
     where
         M: RemoteMessage,
-        M::Result: Serialize + DeserializeOwned,
         A: Handler<M, Result = M::Result>,
     {
         Self {
@@ -43,7 +42,6 @@ impl<A: Replicated> Entry<A> {
     pub const fn query<M>() -> Self
     where
         M: RemoteMessage,
-        M::Result: Serialize + DeserializeOwned,
         A: Query<M>,
     {
         Self {
@@ -119,10 +117,7 @@ fn decode<M: DeserializeOwned>(args: &[u8]) -> Result<M, ApplyError> {
 
 /// The handler has already run, so this cannot answer with an error that says *state unchanged*:
 /// it panics, and the replica rebuilds the actor without the command, like after any other panic.
-fn encode_reply<M: RemoteMessage>(reply: &M::Result) -> Vec<u8>
-where
-    M::Result: Serialize,
-{
+fn encode_reply<M: RemoteMessage>(reply: &M::Result) -> Vec<u8> {
     rmp_serde::to_vec_named(reply)
         .unwrap_or_else(|error| panic!("the reply to {} has no serde form: {error}", M::NAME))
 }

@@ -12,7 +12,7 @@ use std::{
 
 use actix::Handler;
 use bytes::Bytes;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::{
@@ -120,10 +120,7 @@ impl<M: RemoteMessage> Call<M> {
 
     /// Like awaiting the call, and tells the position too: of the command itself, or of the state
     /// a query read.
-    pub async fn with_position(mut self) -> Result<(M::Result, Position), CallError>
-    where
-        M::Result: DeserializeOwned,
-    {
+    pub async fn with_position(mut self) -> Result<(M::Result, Position), CallError> {
         std::future::poll_fn(|cx| self.poll_outcome(cx)).await.and_then(read::<M>)
     }
 
@@ -150,10 +147,7 @@ impl<M: RemoteMessage> Call<M> {
     }
 }
 
-impl<M: RemoteMessage> Future for Call<M>
-where
-    M::Result: DeserializeOwned,
-{
+impl<M: RemoteMessage> Future for Call<M> {
     type Output = Result<M::Result, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -229,10 +223,7 @@ fn encode<M: Serialize>(message: &M) -> Result<Bytes, Refusal> {
 
 fn read<M: RemoteMessage>(
     (reply, position): (Bytes, Position),
-) -> Result<(M::Result, Position), CallError>
-where
-    M::Result: DeserializeOwned,
-{
+) -> Result<(M::Result, Position), CallError> {
     match rmp_serde::from_slice(&reply) {
         Ok(reply) => Ok((reply, position)),
         Err(error) => Err(CallError::Unreadable { message: M::NAME, reason: error.to_string() }),

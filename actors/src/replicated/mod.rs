@@ -35,6 +35,9 @@ use actix::{Actor, Message};
 pub use rand;
 use serde::{Serialize, de::DeserializeOwned};
 pub use synod_derive::Replicated;
+pub use synod_runtime::wire::name_hash;
+
+pub use crate::message::RemoteMessage;
 
 pub use self::{
     entry::Entry,
@@ -89,25 +92,6 @@ pub trait Replicated:
 pub trait Query<M: Message> {
     /// The answer to `question`.
     fn query(&self, question: M) -> M::Result;
-}
-
-/// A message with a wire name.
-pub trait RemoteMessage: Message + Serialize + DeserializeOwned + Send + 'static {
-    /// The wire name, chosen by hand and stable.
-    const NAME: &'static str;
-}
-
-/// The number that stands for a name on the wire and in the log: FNV-1a, 64 bits, over its bytes.
-/// Never changes.
-pub const fn name_hash(name: &str) -> u64 {
-    let bytes = name.as_bytes();
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut i = 0;
-    while i < bytes.len() {
-        hash = (hash ^ bytes[i] as u64).wrapping_mul(0x0000_0100_0000_01b3);
-        i += 1;
-    }
-    hash
 }
 
 #[cfg(test)]

@@ -59,7 +59,11 @@ pub(crate) fn types(meta: &ParseNestedMeta<'_>) -> syn::Result<Vec<Type>> {
     Ok(types.into_iter().collect())
 }
 
-pub(crate) fn once<T>(slot: &mut Option<T>, value: T, meta: &ParseNestedMeta<'_>) -> syn::Result<()> {
+pub(crate) fn once<T>(
+    slot: &mut Option<T>,
+    value: T,
+    meta: &ParseNestedMeta<'_>,
+) -> syn::Result<()> {
     if slot.replace(value).is_some() {
         return Err(meta.error("said twice"));
     }

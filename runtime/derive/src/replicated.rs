@@ -13,9 +13,9 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     let commands = commands.iter().map(|message| {
         quote_spanned!(message.span()=> ::synod::replicated::Entry::command::<#message>())
     });
-    let queries = queries.iter().map(|message| {
-        quote_spanned!(message.span()=> ::synod::replicated::Entry::query::<#message>())
-    });
+    let queries = queries.iter().map(
+        |message| quote_spanned!(message.span()=> ::synod::replicated::Entry::query::<#message>()),
+    );
     Ok(quote! {
         #[automatically_derived]
         impl ::synod::replicated::Replicated for #ident {
