@@ -55,6 +55,28 @@ impl<A: Replicated> Entry<A> {
     }
 
     /// Checks a table when it is compiled: no two messages may share a wire name.
+    ///
+    /// ```compile_fail,E0080
+    /// # use synod::{message::RemoteMessage, replicated::{Query, Replicated, Turn}};
+    /// # use serde::{Deserialize, Serialize};
+    /// #[derive(actix::Message, Serialize, Deserialize, RemoteMessage)]
+    /// #[rtype(result = "()")]
+    /// #[remote(name = "same")]
+    /// struct One;
+    ///
+    /// #[derive(actix::Message, Serialize, Deserialize, RemoteMessage)]
+    /// #[rtype(result = "()")]
+    /// #[remote(name = "same")]
+    /// struct Other;
+    ///
+    /// #[derive(Default, Serialize, Deserialize, Replicated)]
+    /// #[replicated(name = "twins", queries(One, Other))]
+    /// struct Twins;
+    /// # impl actix::Actor for Twins { type Context = Turn; }
+    /// # impl Query<One> for Twins { fn query(&self, _: One) {} }
+    /// # impl Query<Other> for Twins { fn query(&self, _: Other) {} }
+    /// # fn main() { assert_eq!(Twins::ENTRIES.len(), 2); }
+    /// ```
     pub const fn distinct<const N: usize>(entries: [Self; N]) -> [Self; N] {
         let mut a = 0;
         while a < N {

@@ -55,10 +55,47 @@ pub use self::{
 
 /// An actor that lives in the log. Derive it:
 ///
-/// ```ignore
+/// ```
+/// use actix::{Actor, Handler, Message};
+/// use serde::{Deserialize, Serialize};
+/// use synod::{
+///     message::RemoteMessage,
+///     replicated::{Query, Replicated, Turn, local::LocalLog},
+/// };
+///
+/// #[derive(Message, Serialize, Deserialize, RemoteMessage)]
+/// #[rtype(result = "u64")]
+/// #[remote(name = "counter.add")]
+/// struct Add { by: u64 }
+///
+/// #[derive(Message, Serialize, Deserialize, RemoteMessage)]
+/// #[rtype(result = "u64")]
+/// #[remote(name = "counter.total")]
+/// struct Total;
+///
 /// #[derive(Default, Serialize, Deserialize, Replicated)]
-/// #[replicated(name = "ledger", commands(Transfer), queries(Balance))]
-/// struct Ledger { accounts: BTreeMap<String, i64> }
+/// #[replicated(name = "counter", commands(Add), queries(Total))]
+/// struct Counter { total: u64 }
+///
+/// impl Actor for Counter { type Context = Turn; }
+///
+/// impl Handler<Add> for Counter {
+///     type Result = u64;
+///     fn handle(&mut self, add: Add, _turn: &mut Turn) -> u64 {
+///         self.total += add.by;
+///         self.total
+///     }
+/// }
+///
+/// impl Query<Total> for Counter {
+///     fn query(&self, _: Total) -> u64 { self.total }
+/// }
+///
+/// # actix::System::new().block_on(async {
+/// let (_log, counter) = LocalLog::with::<Counter>("counter");
+/// assert_eq!(counter.send(Add { by: 2 }).await, Ok(2));
+/// assert_eq!(counter.query(Total).await, Ok(2));
+/// # });
 /// ```
 ///
 /// Each command is an ordinary `Handler<M>` with `type Result = M::Result`, each query a
