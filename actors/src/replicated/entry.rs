@@ -17,9 +17,12 @@ pub struct Entry<A> {
 }
 
 enum Run<A> {
-    Command(fn(&mut A, &[u8], &mut Turn) -> Result<Vec<u8>, ApplyError>),
-    Query(fn(&A, &[u8]) -> Result<Vec<u8>, ApplyError>),
+    Command(fn(&mut A, &[u8], &mut Turn) -> Answer),
+    Query(fn(&A, &[u8]) -> Answer),
 }
+
+/// The encoded reply; an error left the state unchanged.
+type Answer = Result<Vec<u8>, ApplyError>;
 
 impl<A: Replicated> Entry<A> {
     /// The command `M`, executed by the actor's ordinary [`Handler`].
@@ -110,7 +113,7 @@ pub(super) fn dispatch<A: Replicated>(
     function: u64,
     args: &[u8],
     turn: &mut Turn,
-) -> Result<Vec<u8>, ApplyError> {
+) -> Answer {
     match find::<A>(function) {
         Some(Run::Command(run)) => run(actor, args, turn),
         Some(Run::Query(_)) | None => Err(ApplyError::UnknownFunction { id: function }),
@@ -118,11 +121,7 @@ pub(super) fn dispatch<A: Replicated>(
 }
 
 /// Answers the query `function` of `actor`.
-pub(super) fn dispatch_query<A: Replicated>(
-    actor: &A,
-    function: u64,
-    args: &[u8],
-) -> Result<Vec<u8>, ApplyError> {
+pub(super) fn dispatch_query<A: Replicated>(actor: &A, function: u64, args: &[u8]) -> Answer {
     match find::<A>(function) {
         Some(Run::Query(run)) => run(actor, args),
         Some(Run::Command(_)) | None => Err(ApplyError::UnknownFunction { id: function }),

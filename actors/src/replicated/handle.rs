@@ -35,6 +35,7 @@ impl<A: Replicated> Handle<A> {
 
     /// One command of the log: executed exactly once at every replica, even if a node dies now.
     /// Nothing is sent before the returned [`Call`] is awaited.
+    #[expect(clippy::needless_pass_by_value, reason = "messages go by value, as in actix's Addr")]
     pub fn send<M>(&self, message: M) -> Call<M>
     where
         M: RemoteMessage,
@@ -45,6 +46,7 @@ impl<A: Replicated> Handle<A> {
 
     /// A query; linearizable unless [`Call::consistency`] says otherwise.
     /// Nothing is sent before the returned [`Call`] is awaited.
+    #[expect(clippy::needless_pass_by_value, reason = "messages go by value, as in actix's Addr")]
     pub fn query<M>(&self, question: M) -> Call<M>
     where
         M: RemoteMessage,
