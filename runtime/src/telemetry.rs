@@ -314,8 +314,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    const CALLS: Family =
-        Family { name: "calls_total", help: "Calls made.", kind: Kind::Counter };
+    const CALLS: Family = Family { name: "calls_total", help: "Calls made.", kind: Kind::Counter };
     const SYNC: Family =
         Family { name: "sync_seconds", help: "Time of a sync.", kind: Kind::Histogram };
 

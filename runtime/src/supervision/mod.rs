@@ -221,10 +221,13 @@ where
     }
 }
 
+// Nothing in it is pinned in place: the factory is only called, and each life is on the heap.
+impl<A: Actor<Context = Context<A>>, F> Unpin for Supervisor<A, F> {}
+
 impl<A, F> Future for Supervisor<A, F>
 where
     A: Actor<Context = Context<A>>,
-    F: FnMut() -> A + Unpin,
+    F: FnMut() -> A,
 {
     type Output = ();
 
@@ -276,10 +279,9 @@ impl End {
     fn panicked(panic: Box<dyn Any + Send>) -> Self {
         let text = match panic.downcast::<String>() {
             Ok(text) => *text,
-            Err(panic) => panic.downcast::<&str>().map_or_else(
-                |_| "without a text".to_owned(),
-                |text| (*text).to_owned(),
-            ),
+            Err(panic) => panic
+                .downcast::<&str>()
+                .map_or_else(|_| "without a text".to_owned(), |text| (*text).to_owned()),
         };
         Self::Panicked(text)
     }

@@ -63,7 +63,12 @@ impl History {
     }
 
     /// How long to wait before the next restart; `None` when the budget is spent.
-    pub(super) fn next(&mut self, policy: &Policy, now: Instant, rng: &mut Rng) -> Option<Duration> {
+    pub(super) fn next(
+        &mut self,
+        policy: &Policy,
+        now: Instant,
+        rng: &mut Rng,
+    ) -> Option<Duration> {
         if let Some((restarts, within)) = policy.give_up {
             while self.recent.front().is_some_and(|then| now.since(*then) >= within) {
                 self.recent.pop_front();
