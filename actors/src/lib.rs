@@ -4,6 +4,7 @@
 // Lets code written by our derives, which says `::synod::…`, compile in this crate too.
 extern crate self as synod;
 
-pub mod message;
 pub mod replicated;
 pub mod server;
+
+pub use synod_runtime::message;
