@@ -44,7 +44,7 @@ fn is_remote(attribute: &&Attribute) -> bool {
     attribute.path().is_ident("remote")
 }
 
-fn wire_name(meta: &ParseNestedMeta<'_>) -> syn::Result<LitStr> {
+pub(crate) fn wire_name(meta: &ParseNestedMeta<'_>) -> syn::Result<LitStr> {
     let name: LitStr = meta.value()?.parse()?;
     if name.value().is_empty() || name.value().contains(char::is_whitespace) {
         return Err(Error::new(name.span(), "a name on the wire has no spaces and is not empty"));
@@ -52,14 +52,18 @@ fn wire_name(meta: &ParseNestedMeta<'_>) -> syn::Result<LitStr> {
     Ok(name)
 }
 
-fn types(meta: &ParseNestedMeta<'_>) -> syn::Result<Vec<Type>> {
+pub(crate) fn types(meta: &ParseNestedMeta<'_>) -> syn::Result<Vec<Type>> {
     let content;
     parenthesized!(content in meta.input);
     let types = Punctuated::<Type, Token![,]>::parse_terminated(&content)?;
     Ok(types.into_iter().collect())
 }
 
-fn once<T>(slot: &mut Option<T>, value: T, meta: &ParseNestedMeta<'_>) -> syn::Result<()> {
+pub(crate) fn once<T>(
+    slot: &mut Option<T>,
+    value: T,
+    meta: &ParseNestedMeta<'_>,
+) -> syn::Result<()> {
     if slot.replace(value).is_some() {
         return Err(meta.error("said twice"));
     }

@@ -3,6 +3,7 @@
 mod attributes;
 mod remote_actor;
 mod remote_message;
+mod replicated;
 
 use proc_macro::TokenStream;
 use syn::{DeriveInput, parse_macro_input};
@@ -27,4 +28,16 @@ pub fn remote_message(input: TokenStream) -> TokenStream {
 pub fn remote_actor(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     remote_actor::expand(&input).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Puts an actor under the log: `#[replicated(name = "ledger", commands(Transfer),
+/// queries(Balance))]`.
+///
+/// Its context must be `synod::replicated::Turn`; each command must be a `RemoteMessage` and have
+/// its `Handler` with `type Result = M::Result`, each query its `Query`. The compiler says when
+/// one is missing, and refuses two messages of one wire name.
+#[proc_macro_derive(Replicated, attributes(replicated))]
+pub fn replicated(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    replicated::expand(&input).unwrap_or_else(syn::Error::into_compile_error).into()
 }
