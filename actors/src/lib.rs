@@ -1,1 +1,3 @@
-//! x
+//! Highly available actors.
+
+pub mod server;
