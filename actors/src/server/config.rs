@@ -19,7 +19,10 @@ use std::{
 };
 
 use serde::Serialize;
-use synod_runtime::identity::{ClusterName, NodeName};
+use synod_runtime::{
+    identity::{ClusterName, NodeName},
+    world::network::TlsFiles,
+};
 
 pub use self::{
     reader::{ConfigError, Overrides},
@@ -28,7 +31,7 @@ pub use self::{
 pub(crate) use reader::{Keys, Section, Source, distance};
 
 /// Everything a node must know before it starts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct NodeConfig {
     /// The file this came from.
     pub file: PathBuf,
@@ -47,8 +50,8 @@ pub struct NodeConfig {
     pub peers: Vec<Peer>,
     /// Whether this node came after the first configuration and waits to be added to it.
     pub join: bool,
-    /// The certificate files.
-    pub tls: TlsPaths,
+    /// The texts of the certificate files.
+    pub tls: TlsFiles,
     /// The consensus roles.
     pub consensus: ConsensusConfig,
     /// What clients may ask at most.
@@ -89,17 +92,6 @@ pub struct Peer {
     pub role: NodeRole,
     /// Where the others reach it.
     pub quic: HostPort,
-}
-
-/// The files of mutual TLS, all existing when the configuration was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsPaths {
-    /// The cluster's authority.
-    pub ca: PathBuf,
-    /// This node's certificate.
-    pub cert: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
 }
 
 /// The consensus roles' settings.
@@ -241,7 +233,7 @@ impl Default for ConsensusConfig {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { request_bytes_max: 8 << 20, connections_max: 10_000 }
+        Self { request_bytes_max: REQUEST_BYTES_MAX, connections_max: 10_000 }
     }
 }
 
@@ -358,18 +350,15 @@ fn read_peers(top: &Section<'_>) -> Result<Vec<Peer>, ConfigError> {
     Ok(peers)
 }
 
-fn read_tls(section: &Section<'_>) -> Result<TlsPaths, ConfigError> {
-    let existing = |key| {
+fn read_tls(section: &Section<'_>) -> Result<TlsFiles, ConfigError> {
+    let read = |key| {
         let path = section.path(key)?;
-        match std::fs::File::open(&path) {
-            Ok(_) => Ok(path),
-            Err(e) => {
-                let why = format!("{} cannot be read: {e}", path.display());
-                Err(section.refuse(key, why, "name the files that `init` wrote"))
-            }
-        }
+        std::fs::read(&path).map_err(|e| {
+            let why = format!("{} cannot be read: {e}", path.display());
+            section.refuse(key, why, "name the files that `init` wrote")
+        })
     };
-    Ok(TlsPaths { ca: existing("ca")?, cert: existing("cert")?, key: existing("key")? })
+    Ok(TlsFiles { ca: read("ca")?, cert: read("cert")?, key: read("key")? })
 }
 
 fn read_consensus(section: &Section<'_>) -> Result<ConsensusConfig, ConfigError> {
@@ -532,7 +521,7 @@ const ALPHA_MAX: u32 = 1024;
 const REQUEST_BYTES_MIN: u64 = 4 << 10;
 
 /// A command must fit one frame of 16 MiB together with its step's other fields.
-const REQUEST_BYTES_MAX: u64 = 12 << 20;
+const REQUEST_BYTES_MAX: u64 = 8 << 20;
 
 #[cfg(test)]
 mod tests;

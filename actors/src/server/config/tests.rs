@@ -101,7 +101,7 @@ fn a_wrong_type_or_value_names_file_and_key() {
         ("alpha = 64", "alpha = \"64\"", ["`consensus.alpha`", "a string", "whole number"]),
         ("alpha = 64", "alpha = 1", ["`consensus.alpha`", "out of range", "4"]),
         ("\"64KiB\"", "\"64KB\"", ["`limits.request`", "no size", "64KiB"]),
-        ("\"64KiB\"", "\"1GiB\"", ["`limits.request`", "out of range", "12582912"]),
+        ("\"64KiB\"", "\"1GiB\"", ["`limits.request`", "out of range", "8388608"]),
         ("\"a\"\nrole = \"main\"", "\"a\"\nrole = \"boss\"", ["`role`", "boss", "auxiliary"]),
         ("\"a\"", "\"A\"", ["`name`", "is not a name", "a-z"]),
         ("name = \"b\"", "name = \"a\"", ["`peers[1].name`", "twice", "own"]),
