@@ -1,3 +1,11 @@
-//! Highly available actors.
+//! Highly available actors: replicated, led by exactly one node, ordered, checkpointed and failed
+//! over.
 
+// Lets code written by our derives, which says `::synod::…`, compile in this crate too.
+extern crate self as synod;
+
+pub mod cli;
+pub mod replicated;
 pub mod server;
+
+pub use cli::Cli;

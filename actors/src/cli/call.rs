@@ -18,8 +18,8 @@ pub(crate) async fn call(args: &CallArgs) -> Result<(), Failure> {
         Failure::usage("JSON", e, hint)
     })?;
     for (what, name) in [("ACTOR", &args.actor), ("MESSAGE", &args.message)] {
-        // These two become a path: a slash or a question mark would ask something else.
-        let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        // These two become a path: a question mark, say, would ask something else.
+        let good = |c: char| c.is_ascii_alphanumeric() || "._-/@".contains(c);
         if name.is_empty() || !name.chars().all(good) {
             let why = format!("{name:?} is no name");
             return Err(Failure::usage(what, why, "see `actors` for what there is"));
@@ -76,10 +76,8 @@ fn registry_table(document: &Value) -> Table {
 fn actors_table(document: &Value) -> Table {
     let mut table = Table::new(&["ACTOR", "MESSAGE", "KIND"]);
     for actor in document["actors"].as_array().into_iter().flatten() {
-        for (list, kind) in [("commands", "command"), ("queries", "query")] {
-            for message in actor[list].as_array().into_iter().flatten() {
-                table.row([text(&actor["name"]), text(message), kind.to_owned()]);
-            }
+        for message in actor["messages"].as_array().into_iter().flatten() {
+            table.row([text(&actor["name"]), text(&message["name"]), text(&message["kind"])]);
         }
     }
     table

@@ -28,7 +28,8 @@ pub use self::{
     reader::{ConfigError, Overrides},
     units::HostPort,
 };
-pub(crate) use reader::{Keys, Section, Source, distance};
+pub(crate) use reader::{Keys, Section, Source};
+use crate::replicated::{ARGS_BYTES_MAX, distance};
 
 /// Everything a node must know before it starts.
 #[derive(Debug, Clone)]
@@ -520,8 +521,8 @@ const ALPHA_MAX: u32 = 1024;
 /// Less than a page would refuse ordinary requests.
 const REQUEST_BYTES_MIN: u64 = 4 << 10;
 
-/// A command must fit one frame of 16 MiB together with its step's other fields.
-const REQUEST_BYTES_MAX: u64 = 8 << 20;
+/// What fits one command of the log.
+const REQUEST_BYTES_MAX: u64 = ARGS_BYTES_MAX as u64;
 
 #[cfg(test)]
 mod tests;

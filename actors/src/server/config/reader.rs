@@ -11,6 +11,7 @@ use std::{
 use toml::{Table, Value};
 
 use super::units;
+use crate::replicated::distance;
 
 /// Why a file (or what overrides it) is refused. Nothing was started, nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -314,22 +315,6 @@ fn nearest(keys: Keys, section: &str, unknown: &str) -> String {
     if other == section { key.to_owned() } else { join(other, key) }
 }
 
-/// Levenshtein: how many letters to add, drop or change to make `a` into `b`.
-pub(crate) fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let change = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 fn join(section: &str, key: &str) -> String {
     if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
 }
@@ -342,14 +327,6 @@ fn one_line(text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn distance_counts_single_letters() {
-        assert_eq!(distance("listen", "listen"), 0);
-        assert_eq!(distance("listn", "listen"), 1);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
-    }
 
     #[test]
     fn nearest_prefers_the_section_at_hand_and_names_another() {

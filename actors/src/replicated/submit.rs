@@ -1,0 +1,124 @@
+//! The way into the log, for listeners and typed handles.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use super::Outcome;
+
+/// Called exactly once, on the protocol arbiter: it must not block.
+pub type Done = Box<dyn FnOnce(Outcome) + Send>;
+
+/// The way into the log. One object for everybody, so that tests can put
+/// [`LocalLog`](super::local::LocalLog) in its place.
+pub trait Submit: Send + Sync {
+    /// Submits one turn's worth of commands; their order is kept.
+    fn submit(&self, batch: Vec<Submission>);
+
+    /// Answers queries, each at a state no older than its consistency allows.
+    fn query(&self, batch: Vec<Inquiry>);
+}
+
+/// One command on its way into the log.
+pub struct Submission {
+    /// [`name_hash`](super::name_hash) of the actor's name.
+    pub actor: u64,
+    /// [`name_hash`](super::name_hash) of the message's wire name.
+    pub function: u64,
+    /// The message, as a MessagePack named map.
+    pub args: Bytes,
+    /// How long the caller waits. Checked before the command is proposed, never at execution.
+    pub deadline: Duration,
+    /// Makes a repeated call replay its first answer, at whichever node.
+    pub idempotency: Option<IdempotencyKey>,
+    /// Gets the outcome.
+    pub done: Done,
+}
+
+/// One query.
+pub struct Inquiry {
+    /// [`name_hash`](super::name_hash) of the actor's name.
+    pub actor: u64,
+    /// [`name_hash`](super::name_hash) of the message's wire name.
+    pub function: u64,
+    /// The message, as a MessagePack named map.
+    pub args: Bytes,
+    /// How fresh the state must be.
+    pub consistency: Consistency,
+    /// How long the caller waits.
+    pub deadline: Duration,
+    /// Gets the outcome.
+    pub done: Done,
+}
+
+/// How fresh the state a query reads must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Consistency {
+    /// It holds every command answered before the query was asked, wherever.
+    #[default]
+    Linearizable,
+    /// Whatever this node has executed: never waits, may be old.
+    Local,
+}
+
+/// Names one intention of a client, so that repeating it changes nothing: 1 to
+/// [`IDEMPOTENCY_KEY_BYTES_MAX`] bytes. Cloning is cheap.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IdempotencyKey(Arc<str>);
+
+impl IdempotencyKey {
+    /// Checks the length of `key`.
+    pub fn new(key: &str) -> Result<Self, BadIdempotencyKey> {
+        if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+            return Err(BadIdempotencyKey { len: key.len() });
+        }
+        Ok(Self(key.into()))
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// An idempotency key of an impossible length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes, this one has {len}")]
+pub struct BadIdempotencyKey {
+    /// Bytes of the key that was given.
+    pub len: usize,
+}
+
+/// Keys are kept in memory at every main for 24 hours; a UUID has 36 bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// The deadline of calls that name none. Fail-over takes a third of a second; this leaves room for
+/// several in a row.
+pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
+
+/// Largest MessagePack arguments of one command: with its headers it must fit one frame.
+pub const ARGS_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+impl fmt::Debug for Submission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Submission")
+            .field("actor", &self.actor)
+            .field("function", &self.function)
+            .field("args_len", &self.args.len())
+            .field("deadline", &self.deadline)
+            .field("idempotency", &self.idempotency)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Inquiry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inquiry")
+            .field("actor", &self.actor)
+            .field("function", &self.function)
+            .field("args_len", &self.args.len())
+            .field("consistency", &self.consistency)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}

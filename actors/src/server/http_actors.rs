@@ -1,0 +1,241 @@
+//! `GET /actors` and `POST /actors/NAME/MESSAGE`: replicated actors for everybody who speaks HTTP
+//! and JSON.
+//!
+//! Every error body is `{"error":"…","outcome":"not_applied|unknown|applied"}`, so that a client
+//! always knows whether it may simply try again.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{StatusCode, header},
+    web,
+};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use crate::replicated::{
+    ARGS_BYTES_MAX, ActorCatalogue, CallError, Consistency, DEADLINE_DEFAULT, Done, IdempotencyKey,
+    Inquiry, JsonError, JsonFunction, Outcome, Position, Reason, Submission, Submit,
+};
+
+/// What the handlers need. Cloning is cheap.
+#[derive(Clone)]
+pub struct ActorsHttp {
+    submit: Arc<dyn Submit>,
+    catalogue: Arc<ActorCatalogue>,
+    deadline: Duration,
+}
+
+impl ActorsHttp {
+    /// Serves the actors of `catalogue` by way of `submit`.
+    pub fn new(submit: Arc<dyn Submit>, catalogue: ActorCatalogue) -> Self {
+        Self { submit, catalogue: Arc::new(catalogue), deadline: DEADLINE_DEFAULT }
+    }
+
+    /// Gives every request this long.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    async fn call(&self, call: Call<'_>) -> Result<(Value, Position), Failure> {
+        let actor = self.catalogue.actor(call.actor)?;
+        let function = actor.function(call.message)?;
+        let args = args_of(function, call.body)?;
+        let (answer, outcome) = oneshot::channel();
+        // A client that hung up wants no answer.
+        let done: Done = Box::new(move |outcome| drop(answer.send(outcome)));
+        let (actor, deadline) = (actor.id(), self.deadline);
+        let id = function.function.id;
+        if function.function.query {
+            let consistency = call.consistency;
+            let inquiry = Inquiry { actor, function: id, args, consistency, deadline, done };
+            self.submit.query(vec![inquiry]);
+        } else {
+            let idempotency = call.idempotency;
+            let command = Submission { actor, function: id, args, deadline, idempotency, done };
+            self.submit.submit(vec![command]);
+        }
+        let stopped = |_| Outcome::Unknown("the node stopped".into());
+        let (reply, position) = CallError::check(outcome.await.unwrap_or_else(stopped))?;
+        let reply = function.reply_to_json(&reply)?;
+        Ok((reply, position))
+    }
+}
+
+/// Adds the routes to an application.
+pub fn configure(cfg: &mut web::ServiceConfig, state: ActorsHttp) {
+    let state = web::Data::new(state);
+    cfg.service(web::resource("/actors").app_data(state.clone()).route(web::get().to(list)))
+        // Names of actors may hold slashes, those of messages may not.
+        .service(
+            web::resource("/actors/{actor:.+}/{message:[^/]+}")
+                .app_data(state)
+                .route(web::post().to(call)),
+        );
+}
+
+async fn list(state: web::Data<ActorsHttp>) -> HttpResponse {
+    HttpResponse::Ok().json(state.catalogue.to_json())
+}
+
+async fn call(
+    state: web::Data<ActorsHttp>,
+    path: web::Path<(String, String)>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> HttpResponse {
+    let (actor, message) = path.into_inner();
+    let answer = async {
+        let idempotency = idempotency_of(&request)?;
+        let consistency = consistency_of(&request)?;
+        let body = body_of(payload).await?;
+        let (actor, message, body) = (&actor, &message, &body);
+        state.call(Call { actor, message, body, idempotency, consistency }).await
+    };
+    match answer.await {
+        Ok((reply, position)) => {
+            HttpResponse::Ok().insert_header((POSITION_HEADER, position.0)).json(reply)
+        }
+        Err(failure) => failure.response(),
+    }
+}
+
+/// A request, taken apart.
+struct Call<'a> {
+    actor: &'a str,
+    message: &'a str,
+    body: &'a [u8],
+    idempotency: Option<IdempotencyKey>,
+    consistency: Consistency,
+}
+
+/// Reads the body as far as it may go; JSON is never much shorter than its MessagePack form, so
+/// the limit of the latter serves for both.
+async fn body_of(payload: web::Payload) -> Result<Bytes, Failure> {
+    match payload.to_bytes_limited(ARGS_BYTES_MAX).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(error)) => Err(Failure::bad_request(format!("the body broke off: {error}"))),
+        Err(_) => {
+            let text = format!("the body is larger than {ARGS_BYTES_MAX} bytes");
+            Err(Failure { status: StatusCode::PAYLOAD_TOO_LARGE, text, outcome: NOT_APPLIED })
+        }
+    }
+}
+
+/// An empty body stands for a message without fields.
+fn args_of(function: &JsonFunction, body: &[u8]) -> Result<Bytes, Failure> {
+    let args = match body {
+        [] => json!({}),
+        body => serde_json::from_slice(body)
+            .map_err(|error| Failure::bad_request(format!("the body is not JSON: {error}")))?,
+    };
+    Ok(function.args_from_json(&args)?.into())
+}
+
+fn idempotency_of(request: &HttpRequest) -> Result<Option<IdempotencyKey>, Failure> {
+    let Some(value) = request.headers().get(IDEMPOTENCY_HEADER) else { return Ok(None) };
+    let bad = |why: String| Failure::bad_request(format!("{IDEMPOTENCY_HEADER}: {why}"));
+    let key = value.to_str().map_err(|error| bad(error.to_string()))?;
+    IdempotencyKey::new(key).map(Some).map_err(|error| bad(error.to_string()))
+}
+
+fn consistency_of(request: &HttpRequest) -> Result<Consistency, Failure> {
+    /// What may stand after the question mark.
+    #[derive(Deserialize)]
+    struct Options {
+        consistency: Option<String>,
+    }
+    let options = web::Query::<Options>::from_query(request.query_string())
+        .map_err(|error| Failure::bad_request(error.to_string()))?;
+    match options.consistency.as_deref() {
+        None | Some("linearizable") => Ok(Consistency::Linearizable),
+        Some("local") => Ok(Consistency::Local),
+        Some(other) => Err(Failure::bad_request(format!(
+            "consistency: expected \"linearizable\" or \"local\", found {other:?}"
+        ))),
+    }
+}
+
+/// An answer other than 200.
+struct Failure {
+    status: StatusCode,
+    text: String,
+    outcome: &'static str,
+}
+
+impl Failure {
+    fn bad_request(text: String) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, text, outcome: NOT_APPLIED }
+    }
+
+    fn response(self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status);
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
+        }
+        response.json(json!({ "error": self.text, "outcome": self.outcome }))
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        let status = match &error {
+            CallError::NotApplied(refusal) => status_of(refusal.reason),
+            CallError::Unknown(_) => StatusCode::GATEWAY_TIMEOUT,
+            CallError::Failed(_) | CallError::Unreadable { .. } => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        };
+        Self { status, text: error.to_string(), outcome: error.outcome() }
+    }
+}
+
+impl From<JsonError> for Failure {
+    fn from(error: JsonError) -> Self {
+        let (status, outcome) = match error {
+            JsonError::UnknownActor { .. } | JsonError::UnknownMessage { .. } => {
+                (StatusCode::NOT_FOUND, NOT_APPLIED)
+            }
+            JsonError::BadArguments { .. } => (StatusCode::BAD_REQUEST, NOT_APPLIED),
+            // The command did its work, only its reply cannot be shown.
+            JsonError::BadReply(_) => (StatusCode::INTERNAL_SERVER_ERROR, "applied"),
+        };
+        Self { status, text: error.to_string(), outcome }
+    }
+}
+
+fn status_of(reason: Reason) -> StatusCode {
+    match reason {
+        Reason::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Reason::Full => StatusCode::INSUFFICIENT_STORAGE,
+        Reason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Reason::NoSuchActor => StatusCode::NOT_FOUND,
+        Reason::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+    }
+}
+
+impl fmt::Debug for ActorsHttp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ActorsHttp")
+            .field("catalogue", &self.catalogue)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The contract's word.
+const NOT_APPLIED: &str = "not_applied";
+/// The command's place in the log.
+const POSITION_HEADER: &str = "Synod-Position";
+/// Makes a repeated request replay its first answer.
+const IDEMPOTENCY_HEADER: &str = "Idempotency-Key";
+/// Fail-over takes a third of a second, and whole seconds are all this header can say.
+const RETRY_AFTER_S: u64 = 1;
+
+#[cfg(test)]
+mod tests;
