@@ -134,7 +134,7 @@ impl ClusterDir {
         files.iter().map(load).collect()
     }
 
-    fn authority(&self) -> PathBuf {
+    pub(crate) fn authority(&self) -> PathBuf {
         self.0.join(AUTHORITY)
     }
 

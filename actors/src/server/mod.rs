@@ -7,10 +7,10 @@
 
 pub mod config;
 pub mod http_actors;
+mod placeholder;
 mod service;
 mod stop;
 
-use std::time::Duration;
 
 use self::config::NodeConfig;
 pub use self::{
@@ -40,4 +40,16 @@ pub enum ServerError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+/// Runs the node of `config` with `services` until `stop`, on the calling arbiter.
+///
+/// # Errors
+/// Why it could not start or go on; its listeners are closed then.
+pub async fn run(
+    config: NodeConfig,
+    services: Vec<Box<dyn Service>>,
+    stop: StopSignal,
+) -> Result<Ended, ServerError> {
+    placeholder::run(config, services, stop).await
 }
