@@ -84,7 +84,8 @@ impl ClientFile {
     pub(crate) fn render(&self) -> String {
         let mut text = format!("# Whom `--cluster` asks.\ncluster = \"{}\"\n", self.cluster);
         for ClientNode { name, role, http } in &self.nodes {
-            text += &format!("\n[[nodes]]\nname = \"{name}\"\nrole = \"{role}\"\nhttp = \"{http}\"\n");
+            text +=
+                &format!("\n[[nodes]]\nname = \"{name}\"\nrole = \"{role}\"\nhttp = \"{http}\"\n");
         }
         text
     }
@@ -136,7 +137,9 @@ impl Cluster {
                     last = format!("{} says: {}", node.name, answer.error_text());
                 }
                 Ok(answer) => return Ok(answer),
-                Err(NoAnswer::NotSent(why)) => last = format!("{} at {}: {why}", node.name, node.http),
+                Err(NoAnswer::NotSent(why)) => {
+                    last = format!("{} at {}: {why}", node.name, node.http)
+                }
                 Err(NoAnswer::Lost(why)) => {
                     let why = format!("outcome unknown, {} at {}: {why}", node.name, node.http);
                     let hint = "ask what the state is before repeating it";
@@ -149,8 +152,7 @@ impl Cluster {
     }
 
     async fn get_one(&self, node: &ClientNode, path: &str) -> Result<(NodeName, Value), String> {
-        let sent =
-            request(&self.http, Method::GET, &node.http, path, String::new(), self.patience);
+        let sent = request(&self.http, Method::GET, &node.http, path, String::new(), self.patience);
         let answer = sent.await.map_err(|e| match e {
             NoAnswer::NotSent(why) | NoAnswer::Lost(why) => {
                 format!("{} at {}: {why}", node.name, node.http)

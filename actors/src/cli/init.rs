@@ -23,7 +23,10 @@ pub(crate) fn run(program: &str, args: &InitArgs, with_resp: bool) -> Result<(),
         let mut ports = Ports(addresses.map(|address| address.port()).collect());
         let plan = ports.plan(add, role, with_resp)?;
         dir.add(&plan)?;
-        println!("{}: ready to be copied to its machine", dir.path().join(add.name.as_str()).display());
+        println!(
+            "{}: ready to be copied to its machine",
+            dir.path().join(add.name.as_str()).display()
+        );
         return Ok(());
     }
     let cluster = args.cluster.as_ref().expect("clap requires it without --add");
@@ -33,8 +36,13 @@ pub(crate) fn run(program: &str, args: &InitArgs, with_resp: bool) -> Result<(),
         let folder = dir.path().join(plan.name.as_str());
         println!("{}: {} {} at {}", folder.display(), plan.role, plan.name, plan.quic);
     }
-    println!("Copy each directory to its machine and start there: {program} node --config NAME/synod.toml");
-    println!("Keep {} offline: it is needed only to add nodes.", dir.path().join(AUTHORITY).display());
+    println!(
+        "Copy each directory to its machine and start there: {program} node --config NAME/synod.toml"
+    );
+    println!(
+        "Keep {} offline: it is needed only to add nodes.",
+        dir.path().join(AUTHORITY).display()
+    );
     Ok(())
 }
 
@@ -48,7 +56,9 @@ fn plan(args: &InitArgs, with_resp: bool) -> Result<Vec<NodePlan>, Failure> {
     // By host, since each machine has its own ports.
     let mut by_host: BTreeMap<String, Ports> = BTreeMap::new();
     let (mut plans, mut names, mut addresses) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-    for (node, role) in groups.into_iter().flat_map(|(nodes, role)| nodes.iter().map(move |n| (n, role))) {
+    for (node, role) in
+        groups.into_iter().flat_map(|(nodes, role)| nodes.iter().map(move |n| (n, role)))
+    {
         if !names.insert(&node.name) {
             let why = "there twice";
             return Err(Failure::usage(format!("node {}", node.name), why, "use two names"));

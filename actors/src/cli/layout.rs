@@ -15,7 +15,7 @@ use std::{
 
 use synod_runtime::{
     identity::{ClusterName, NodeName},
-    quic::tls::Authority,
+    quic::Authority,
 };
 
 use super::{
@@ -49,10 +49,6 @@ impl ClusterDir {
 
     pub(crate) fn client_file(&self) -> PathBuf {
         self.0.join("client.toml")
-    }
-
-    pub(crate) fn node_file(&self, name: &str) -> PathBuf {
-        self.0.join(name).join("synod.toml")
     }
 
     /// Writes everything for a new cluster. Refuses before the first write when anything of it
@@ -144,9 +140,9 @@ impl ClusterDir {
         node: &NodePlan,
         text: &str,
     ) -> Result<(), Failure> {
-        let tls = authority
-            .issue(&node.name, &[], &[])
-            .map_err(|e| Failure::failed(format!("certificate of {}", node.name), e, "report this"))?;
+        let tls = authority.issue(&node.name, &[], &[]).map_err(|e| {
+            Failure::failed(format!("certificate of {}", node.name), e, "report this")
+        })?;
         self.write(&self.0.join(node.name.as_str()), |folder| {
             write_new(&folder.join("ca.pem"), 0o644, &tls.ca)?;
             write_new(&folder.join("cert.pem"), 0o644, &tls.cert)?;

@@ -28,8 +28,8 @@ pub use self::{
     reader::{ConfigError, Overrides},
     units::HostPort,
 };
-pub(crate) use reader::{Keys, Section, Source};
 use crate::replicated::{ARGS_BYTES_MAX, distance};
+pub(crate) use reader::{Keys, Section, Source};
 
 /// Everything a node must know before it starts.
 #[derive(Debug, Clone)]

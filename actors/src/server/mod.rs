@@ -11,7 +11,6 @@ mod placeholder;
 mod service;
 mod stop;
 
-
 use self::config::NodeConfig;
 pub use self::{
     service::{NodeAddresses, Replica, Service, ServiceContext},

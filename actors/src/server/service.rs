@@ -8,10 +8,7 @@ use std::{
 };
 
 use actix_web::web;
-use synod_runtime::{
-    identity::NodeName,
-    world::Clock,
-};
+use synod_runtime::{identity::NodeName, world::Clock};
 
 use super::{
     StopSignal,

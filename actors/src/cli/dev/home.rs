@@ -160,19 +160,12 @@ impl Drop for Home {
     }
 }
 
-fn plan(
-    args: &DevArgs,
-    with_resp: bool,
-    ports: &mut FreePorts,
-) -> Result<Vec<NodePlan>, Failure> {
+fn plan(args: &DevArgs, with_resp: bool, ports: &mut FreePorts) -> Result<Vec<NodePlan>, Failure> {
     let mains = args.mains.unwrap_or(2);
     let auxiliaries = args.auxiliaries.unwrap_or(mains.saturating_sub(1));
     let members = args.members.unwrap_or(0);
-    let roles = [
-        (NodeRole::Main, mains),
-        (NodeRole::Auxiliary, auxiliaries),
-        (NodeRole::Member, members),
-    ];
+    let roles =
+        [(NodeRole::Main, mains), (NodeRole::Auxiliary, auxiliaries), (NodeRole::Member, members)];
     if members > MEMBERS_MAX {
         let hint = format!("use at most {MEMBERS_MAX}");
         return Err(Failure::usage("--members", format!("{members} processes"), &hint));

@@ -165,7 +165,8 @@ impl<'a> Cluster<'a> {
                 }
                 let can_choose_again = self.nodes.fresh && !self.is_ready;
                 if can_choose_again && self.stopping.is_none() && is_taken(config) {
-                    self.output.note(&format!("a port of node {} was taken, choosing anew", config.name));
+                    self.output
+                        .note(&format!("a port of node {} was taken, choosing anew", config.name));
                     self.stopping = Some(Ended::Collision);
                     trigger.stop();
                 }

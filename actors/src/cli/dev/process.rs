@@ -17,9 +17,8 @@ pub(super) fn tie_to_us(command: &mut Command) {
     let tie = move || {
         // SAFETY: prctl and getppid are plain system calls without pointers, and safe to make
         // between fork and exec.
-        let (tied, parent) = unsafe {
-            (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL), libc::getppid())
-        };
+        let (tied, parent) =
+            unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL), libc::getppid()) };
         if tied != 0 {
             return Err(io::Error::last_os_error());
         }
