@@ -257,6 +257,7 @@ impl Registry {
         let Some(state) = self.connections.get_mut(&connection) else {
             return;
         };
+        tracing::warn!(peer = %state.peer, reason, "connection refused");
         let bytes = control_frame(FrameKind::Goodbye, reason.as_bytes());
         out.push(Effect::Write { connection, bytes });
         state.phase = Phase::Leaving { until: now + GOODBYE_TIME, reason };

@@ -283,8 +283,14 @@ impl Shared {
                 let _ = self.endpoint().write(connection, Lane::Control, bytes);
             }
             Effect::HangUp { connection, reason } => self.endpoint().hang_up(connection, &reason),
-            Effect::Up(peer) => self.inbound.up(&peer),
-            Effect::Down { id, reason } => self.inbound.down(&id, &reason),
+            Effect::Up(peer) => {
+                tracing::info!(peer = %peer.id, role = peer.role, "link up");
+                self.inbound.up(&peer);
+            }
+            Effect::Down { id, reason } => {
+                tracing::info!(peer = %id, reason, "link down");
+                self.inbound.down(&id, &reason);
+            }
             Effect::Frames { from, mut batch } => self.inbound.frames(&from, &mut batch),
             Effect::Datagram { from, frame } => self.inbound.datagram(&from, frame),
         }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use tokio::time::sleep;
 
@@ -5,9 +7,7 @@ use super::{
     testing::{Heard, LATENCY, MemoryNetwork, RawSink, Recorder, Told, identity, name, world},
     *,
 };
-use crate::wire::FrameKind;
-use crate::world::Network;
-use std::time::Duration;
+use crate::{wire::FrameKind, world::Network};
 
 fn address(port: u16) -> SocketAddr {
     ([10, 0, 0, 1], port).into()
@@ -53,9 +53,8 @@ async fn dial_raw(
 ) -> ConnectionId {
     endpoint.dial(&name("a"), &address(port).to_string());
     heard
-        .find(|event| match event {
-            NetworkEvent::Up { connection, .. } => Some(*connection),
-            _ => None,
+        .find(|event| {
+            if let NetworkEvent::Up { connection, .. } = event { Some(*connection) } else { None }
         })
         .await
 }
@@ -77,9 +76,8 @@ async fn goodbye(heard: &mut Heard<NetworkEvent>) -> String {
 
 async fn hung_up(heard: &mut Heard<NetworkEvent>) -> String {
     heard
-        .find(|event| match event {
-            NetworkEvent::Down { reason, .. } => Some(reason.clone()),
-            _ => None,
+        .find(|event| {
+            if let NetworkEvent::Down { reason, .. } = event { Some(reason.clone()) } else { None }
         })
         .await
 }
@@ -276,8 +274,8 @@ async fn a_restarted_peer_replaces_its_dead_connection_at_once() {
     a.connect(&name("b"), &address(2).to_string());
     let before = at_a.up().await;
     let _ = at_old.up().await;
-    // Killed: it says nothing, and its connection stays open as far as a can tell.
-    std::mem::forget(old);
+    // Killed: it says nothing any more, and as far as a can tell its connection is still open.
+    let _killed = old;
     let (new, mut at_new) = node(&network, "b", 2);
     let start = Instant::now();
     new.connect(&name("a"), &address(1).to_string());
