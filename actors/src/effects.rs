@@ -92,7 +92,7 @@ impl<M: Machine + ?Sized> Effects<M> {
 }
 
 /// The right to say what depends on a record.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "lives for one expression")]
 pub struct Persisted<'a, M: Machine + ?Sized> {
     effects: &'a mut Effects<M>,
 }

@@ -47,13 +47,7 @@ pub trait Machine: 'static {
     );
 
     /// One message of `from` (which may be this node).
-    fn message(
-        &mut self,
-        now: Now,
-        from: &NodeId,
-        message: Self::Message,
-        out: &mut Effects<Self>,
-    );
+    fn message(&mut self, now: Now, from: &NodeId, message: Self::Message, out: &mut Effects<Self>);
 
     /// The end of a turn: everything that had arrived was handed over. The place to act on many
     /// messages at once.

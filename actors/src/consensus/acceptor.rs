@@ -69,7 +69,11 @@ impl Acceptor {
         let votes = self
             .votes
             .range(first..)
-            .map(|(step, (ballot, value))| Vote { step: *step, ballot: *ballot, value: value.clone() })
+            .map(|(step, (ballot, value))| Vote {
+                step: *step,
+                ballot: *ballot,
+                value: value.clone(),
+            })
             .collect();
         let promise = ProposerMessage::Promise(Promise {
             ballot: asked.ballot,
@@ -108,8 +112,11 @@ impl Acceptor {
             self.votes.insert(step, (ballot, value.clone()));
             out.persist(Record::Vote(Vote { step, ballot, value: value.clone() }));
         }
-        let mut persisted =
-            out.after_all_before().then_here(LearnerMessage::Voted(Voted { ballot, first, values }));
+        let mut persisted = out.after_all_before().then_here(LearnerMessage::Voted(Voted {
+            ballot,
+            first,
+            values,
+        }));
         let accepted = LearnerMessage::Accepted(Accepted { ballot, run });
         if *from != self.me {
             persisted = persisted.then_send(To::Node(from.clone()), accepted.clone());

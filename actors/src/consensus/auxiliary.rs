@@ -108,7 +108,11 @@ impl Auxiliary {
         let votes = self
             .votes
             .range(first..)
-            .map(|(step, (ballot, value))| Vote { step: *step, ballot: *ballot, value: value.clone() })
+            .map(|(step, (ballot, value))| Vote {
+                step: *step,
+                ballot: *ballot,
+                value: value.clone(),
+            })
             .collect();
         let promise = Promise { ballot: asked.ballot, from: first, votes, chosen_upto: Step(0) };
         persisted.then_send(To::Node(from.clone()), ProposerMessage::Promise(promise));
@@ -162,7 +166,8 @@ impl Auxiliary {
 
     /// Rule F. What is forgotten leaves the disk at the end of the turn.
     fn forget(&mut self, asked: Forget) {
-        let newer = self.configuration.as_ref().is_none_or(|c| asked.configuration.epoch >= c.epoch);
+        let newer =
+            self.configuration.as_ref().is_none_or(|c| asked.configuration.epoch >= c.epoch);
         if newer {
             self.configuration = Some(asked.configuration);
         }
@@ -198,14 +203,7 @@ impl Auxiliary {
     }
 
     /// Its own heartbeats are too slow to judge a main by, so it looks.
-    fn probe(
-        &mut self,
-        now: Now,
-        asker: &NodeId,
-        node: NodeId,
-        why: Why,
-        out: &mut Effects<Self>,
-    ) {
+    fn probe(&mut self, now: Now, asker: &NodeId, node: NodeId, why: Why, out: &mut Effects<Self>) {
         if self.probes.len() >= PROBES_MAX {
             return;
         }
@@ -311,8 +309,10 @@ impl Machine for Auxiliary {
             && let Some(configuration) = &self.configuration
         {
             // Its whole memory, written anew: storage stays within the budget for ever.
-            let mut carry =
-                vec![Record::Floor(self.floor, configuration.clone()), Record::Promise(self.promised)];
+            let mut carry = vec![
+                Record::Floor(self.floor, configuration.clone()),
+                Record::Promise(self.promised),
+            ];
             carry.extend(self.votes.iter().map(|(step, (ballot, value))| {
                 Record::Vote(Vote { step: *step, ballot: *ballot, value: value.clone() })
             }));

@@ -6,10 +6,7 @@
 //! *not applied*, what was sent and not heard of has an *unknown* outcome, and is still carried
 //! through so that the numbers behind it stay in order.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::collections::{BTreeMap, VecDeque};
 
 use rand::RngExt;
 use synod_runtime::{
@@ -22,7 +19,7 @@ use super::{
     message::{
         AcceptorMessage, Answers, ClientAnswer, CommandReply, Confirm, Confirmed, End, Gap,
         HomeMessage, Leader, Message, NewCommand, NewRead, NodeRole, ProposerMessage, Query,
-        ReadAt, ReadIndex, Registered, Replies, ReplicaMessage, Request,
+        ReadAt, ReadIndex, Registered, ReplicaMessage, Replies, Request,
     },
     record::{Image, Record},
     replica::REGISTER,
@@ -97,12 +94,7 @@ impl Home {
             me,
             role,
             timing,
-            leader: Leader {
-                node: None,
-                ballot: Ballot::default(),
-                serving: false,
-                halted: None,
-            },
+            leader: Leader { node: None, ballot: Ballot::default(), serving: false, halted: None },
             session: None,
             nonce: rng.random(),
             registered: None,
@@ -167,7 +159,8 @@ impl Home {
             }
             self.sent_bytes += encoded.len();
             commands.push(encoded.clone());
-            self.sent.insert(self.next_seq, Sent { encoded, ticket: Some((command.ticket, until)) });
+            self.sent
+                .insert(self.next_seq, Sent { encoded, ticket: Some((command.ticket, until)) });
             self.next_seq += 1;
         }
         if !commands.is_empty() {
@@ -322,8 +315,7 @@ impl Home {
     fn confirmed(&self, confirmed: &Confirmed, out: &mut Effects<Self>) {
         let current = self.round.as_ref().is_some_and(|round| round.number == confirmed.round);
         if let Some(leader) = self.leader.node.as_ref().filter(|_| current) {
-            let asked =
-                ReadIndex { round: confirmed.round, witness: Some(confirmed.promised) };
+            let asked = ReadIndex { round: confirmed.round, witness: Some(confirmed.promised) };
             out.send(self.to_leader(leader), ProposerMessage::ReadIndex(asked));
         }
     }
@@ -363,12 +355,13 @@ impl Home {
             !late
         });
         self.waiting_bytes -= bytes;
+        let leader = self.leader_text();
         for sent in self.sent.values_mut() {
             if let Some((ticket, until)) = sent.ticket {
                 if now.at >= until {
                     sent.ticket = None;
                     let why = "no answer in time; it may have been applied, or may yet be";
-                    answer(ticket, End::Unknown(format!("{why} ({})", self.leader_text())), out);
+                    answer(ticket, End::Unknown(format!("{why} ({leader})")), out);
                 } else {
                     next = next.min(until);
                 }

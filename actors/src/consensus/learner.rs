@@ -19,7 +19,7 @@ use super::{
     ballot::{Ballot, Run, Runs, Step},
     configuration::History,
     message::{
-        Accepted, Acked, AcceptorMessage, Ahead, CatchUp, Entries, Execute, Installed, Learned,
+        Accepted, AcceptorMessage, Acked, Ahead, CatchUp, Entries, Execute, Installed, Learned,
         LearnerMessage, Mark, Message, Progress, ProposerMessage, ReplicaMessage, Report, Settled,
         SnapshotWanted, Trim, Vote, Voted,
     },
@@ -357,8 +357,12 @@ impl Learner {
         self.values = self.values.split_off(&executed.next());
         self.newest = None;
         self.handed = executed;
-        self.durable =
-            Durable { upto: executed, noted: executed, since: None, trimming: self.durable.trimming };
+        self.durable = Durable {
+            upto: executed,
+            noted: executed,
+            since: None,
+            trimming: self.durable.trimming,
+        };
         self.asked = None;
         self.news = true;
     }

@@ -52,7 +52,6 @@ macro_rules! addressed {
         })*
     )*};
 }
-pub(crate) use addressed;
 
 addressed! {
     Acceptor(AcceptorMessage): Prepare, Accept, Confirm, Learned, Trim;

@@ -101,8 +101,7 @@ impl Record {
         let ballot = Ballot { round: record.round, node: Incarnation(record.author) };
         let step = Step(record.step);
         let vote = || Vote { step, ballot, value: Value::from_bytes(record.payload.clone()) };
-        let configuration =
-            || rmp_serde::from_slice(&record.payload).map_err(|_undecodable| bad());
+        let configuration = || rmp_serde::from_slice(&record.payload).map_err(|_undecodable| bad());
         Ok(match record.kind & !RESERVE {
             GENESIS => Self::Genesis(configuration()?),
             PROMISE => Self::Promise(ballot),

@@ -169,16 +169,12 @@ impl Proposer {
         let silent: Vec<NodeId> = self.silent(configuration).into_iter().cloned().collect();
         for main in silent {
             // Its disk was lost: the same name came back as another node.
-            let replaced = self
-                .peers
-                .get(&main.name)
-                .is_some_and(|peer| peer.id != main && peer.up);
+            let replaced =
+                self.peers.get(&main.name).is_some_and(|peer| peer.id != main && peer.up);
             let Phase::Leading(reign) = &self.phase else { return None };
             let since = reign.silent.get(&main.incarnation).copied().unwrap_or(now);
-            let unreachable = reign
-                .unreachable
-                .get(&main.incarnation)
-                .is_some_and(|at| *at >= since);
+            let unreachable =
+                reign.unreachable.get(&main.incarnation).is_some_and(|at| *at >= since);
             let spent = reign.bridge.as_ref().is_some_and(|b| b.bytes > BRIDGE_BYTES_MAX);
             if replaced
                 || spent
@@ -212,8 +208,7 @@ impl Proposer {
         let executed = self.history.executed();
         for peer in self.peers.values().filter(|peer| peer.up) {
             let listed = configuration.absent.contains(&peer.id.name);
-            let standing_in =
-                configuration.auxiliaries.iter().find(|a| a.name == peer.id.name);
+            let standing_in = configuration.auxiliaries.iter().find(|a| a.name == peer.id.name);
             match peer.role {
                 NodeRole::Main if listed && !configuration.has_main(peer.id.incarnation) => {
                     let Some(beat) = &peer.beat else { continue };
@@ -269,8 +264,7 @@ impl Proposer {
         if asked.is_empty() {
             return;
         }
-        let forget =
-            Forget { floor: durable.next(), configuration: configuration.clone() };
+        let forget = Forget { floor: durable.next(), configuration: configuration.clone() };
         for auxiliary in asked {
             out.send(To::Node(auxiliary), AuxiliaryMessage::Forget(forget.clone()));
         }

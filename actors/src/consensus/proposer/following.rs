@@ -82,9 +82,8 @@ impl Proposer {
             // The cluster went on without this node: it must catch up, it cannot lead.
             self.behind = Some(answer.mains);
         } else if answer.go {
-            self.confirmed_sole |= self
-                .configuration()
-                .is_some_and(|c| c.auxiliaries.iter().any(|a| a == from));
+            self.confirmed_sole |=
+                self.configuration().is_some_and(|c| c.auxiliaries.iter().any(|a| a == from));
         }
         let patience = self.timing.election + self.jitter(self.timing.election);
         let now = self.turn.at;
@@ -118,23 +117,23 @@ impl Proposer {
             following.standing = None;
             return;
         }
-        match &following.standing {
-            None if now >= following.stand_at => self.ask_opinions(out),
-            None => {}
-            Some(standing) => {
-                let round = standing.round;
-                let enough = self.configuration().is_some_and(|c| c.is_quorum(&standing.go))
-                    && (self.confirmed_sole || !self.was_sole());
-                if enough {
-                    self.campaign(round, out);
-                } else if now >= standing.since + OPINIONS_AWAITED {
-                    let again = now + self.jitter(hedge);
-                    if let Phase::Following(following) = &mut self.phase {
-                        following.standing = None;
-                        following.stand_at = again;
-                        following.leader = None;
-                    }
-                }
+        let Some(standing) = &following.standing else {
+            if now >= following.stand_at {
+                self.ask_opinions(out);
+            }
+            return;
+        };
+        let (round, since, go) = (standing.round, standing.since, standing.go.clone());
+        let enough = self.configuration().is_some_and(|c| c.is_quorum(&go))
+            && (self.confirmed_sole || !self.was_sole());
+        if enough {
+            self.campaign(round, out);
+        } else if now >= since + OPINIONS_AWAITED {
+            let again = now + self.jitter(hedge);
+            if let Phase::Following(following) = &mut self.phase {
+                following.standing = None;
+                following.stand_at = again;
+                following.leader = None;
             }
         }
     }
@@ -156,12 +155,9 @@ impl Proposer {
         let now = self.turn.at;
         let me = self.me.incarnation;
         let Phase::Following(following) = &mut self.phase else { return };
-        let asked = PreVote { round, suspect: following.leader.clone().filter(|l| l.incarnation != me) };
-        following.standing = Some(ExpectOpinions {
-            round,
-            go: BTreeSet::from([me]),
-            since: now,
-        });
+        let asked =
+            PreVote { round, suspect: following.leader.clone().filter(|l| l.incarnation != me) };
+        following.standing = Some(ExpectOpinions { round, go: BTreeSet::from([me]), since: now });
         for main in configuration.other_mains(me) {
             out.send(To::Node(main.clone()), ProposerMessage::PreVote(asked.clone()));
         }

@@ -393,9 +393,10 @@ impl Proposer {
         let patience = 4 * self.timing.election;
         let gone = |node: &&NodeId| !self.heard_within(node, patience);
         let mains = configuration.mains.iter().filter(gone).map(|m| format!("main {}", m.name));
-        let auxiliaries = configuration.auxiliaries.iter().filter(|node| {
-            !self.heard_within(node, 3 * self.timing.auxiliary)
-        });
+        let auxiliaries = configuration
+            .auxiliaries
+            .iter()
+            .filter(|node| !self.heard_within(node, 3 * self.timing.auxiliary));
         let missing: Vec<String> =
             mains.chain(auxiliaries.map(|a| format!("auxiliary {}", a.name))).collect();
         if missing.is_empty() {

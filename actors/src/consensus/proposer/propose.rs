@@ -58,12 +58,11 @@ impl Proposer {
         let executed = self.history.executed();
         let last_reported = reign.reported.last_key_value().map_or(Step(0), |(step, _)| *step);
         #[cfg(any(test, feature = "mutations"))]
-        let last_reported =
-            if crate::mutation::on(crate::mutation::Mutation::IgnoreReportedVotes) {
-                Step(0)
-            } else {
-                last_reported
-            };
+        let last_reported = if crate::mutation::on(crate::mutation::Mutation::IgnoreReportedVotes) {
+            Step(0)
+        } else {
+            last_reported
+        };
         if step <= last_reported {
             let vote = reign.reported.get(&step);
             return Some(vote.map_or_else(Value::noop, |vote| vote.value.clone()));
@@ -200,8 +199,7 @@ impl Proposer {
         }
         reign.mark_since = None;
         reign.marked = reign.voted;
-        let mark =
-            Mark { ballot: reign.ballot, voted: reign.voted_run(), chosen: reign.chosen };
+        let mark = Mark { ballot: reign.ballot, voted: reign.voted_run(), chosen: reign.chosen };
         for main in configuration.other_mains(self.me.incarnation) {
             out.send(To::Node(main.clone()), LearnerMessage::Mark(mark.clone()));
         }
@@ -211,8 +209,7 @@ impl Proposer {
     pub(super) fn resend(&self, to: &synod_runtime::identity::NodeId, out: &mut Effects<Self>) {
         let Phase::Leading(reign) = &self.phase else { return };
         let Some((first, _)) = reign.open.first_key_value() else { return };
-        let values =
-            reign.open.range(..=reign.sent).map(|(_, open)| open.value.clone()).collect();
+        let values = reign.open.range(..=reign.sent).map(|(_, open)| open.value.clone()).collect();
         let accept = self.accept(*first, values);
         if *to == self.me {
             out.here(AcceptorMessage::Accept(accept));

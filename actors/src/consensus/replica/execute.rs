@@ -16,9 +16,7 @@ use super::{
 use crate::{
     consensus::{
         ballot::Step,
-        message::{
-            CommandReply, Gap, HomeMessage, LearnerMessage, Registered, Replies, Resend,
-        },
+        message::{CommandReply, Gap, HomeMessage, LearnerMessage, Registered, Replies, Resend},
         value::{Batch, Command, Decoded, Value},
     },
     effects::{Effects, To},

@@ -20,11 +20,11 @@ use std::{
 use bytes::Bytes;
 use synod_runtime::{identity::NodeId, world::Instant};
 
+use self::{keys::Keys, sessions::Sessions, transfer::Transfer};
 pub use self::{
     keys::{KEY_REUSED, keyed_args},
     snapshot::StateImage,
 };
-use self::{keys::Keys, sessions::Sessions, transfer::Transfer};
 use super::{
     ballot::Step,
     configuration::History,

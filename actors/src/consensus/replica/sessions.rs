@@ -47,7 +47,8 @@ pub(super) enum Admission {
 impl Sessions {
     /// Registers a session of `home`; a repeated registration answers the same number.
     pub(super) fn register(&mut self, position: u64, home: NodeId, nonce: u64) -> u64 {
-        let known = self.0.iter().find(|(_, session)| session.nonce == nonce && session.home == home);
+        let known =
+            self.0.iter().find(|(_, session)| session.nonce == nonce && session.home == home);
         if let Some((number, _)) = known {
             return *number;
         }

@@ -35,7 +35,10 @@ impl StateImage {
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         let image: Self = rmp_serde::from_slice(bytes).map_err(|error| error.to_string())?;
         if image.version > VERSION {
-            return Err(format!("its version {} is newer than this build's {VERSION}", image.version));
+            return Err(format!(
+                "its version {} is newer than this build's {VERSION}",
+                image.version
+            ));
         }
         Ok(image)
     }
@@ -50,8 +53,16 @@ impl Replica {
             .values()
             .map(|machine| (machine.name().to_owned(), machine.snapshot().into()))
             .collect();
-        let image =
-            StateImage { version: VERSION, history, position, time_ms, digest, sessions, keys, actors };
+        let image = StateImage {
+            version: VERSION,
+            history,
+            position,
+            time_ms,
+            digest,
+            sessions,
+            keys,
+            actors,
+        };
         rmp_serde::to_vec_named(&image).expect("plain data encodes").into()
     }
 
