@@ -178,7 +178,7 @@ impl Node {
         let links = Links::start(node.world(), me, Arc::new(Router::new(&node)))?;
         assert!(node.0.links.set(links).is_ok(), "set only here");
         node.collect_link_bytes();
-        node.task(naming::spread(Arc::downgrade(&node.0)));
+        node.task_anywhere(naming::spread(Arc::downgrade(&node.0)));
         for (peer, address) in peers {
             node.links().connect(&peer, &address);
         }
@@ -246,7 +246,8 @@ impl Node {
     }
 
     /// Calls `hook` with whatever happens to links, on the protocol arbiter; for peers that are up
-    /// already, at once. It must be short. Hooks stay until the node is gone.
+    /// already, at once. It must be short, and what it wants done it sends to an actor: no local
+    /// task can be spawned there. Hooks stay until the node is gone.
     pub fn watch_peers(&self, hook: Box<dyn Fn(&PeerEvent) + Send + Sync>) {
         let hook: PeerHook = hook.into();
         lock(&self.0.peer_hooks).push(Arc::clone(&hook));
