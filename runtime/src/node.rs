@@ -114,7 +114,8 @@ pub enum PeerEvent {
 
 type PeerHook = Arc<dyn Fn(&PeerEvent) + Send + Sync>;
 
-/// One node. Cloning is cheap; callable from any thread.
+/// One node. Cloning is cheap; callable from any thread. When the last clone goes, its links and
+/// actors go too, as in a crash; [`Node::shutdown`] is the orderly way.
 #[derive(Clone)]
 pub struct Node(Arc<Inner>);
 
@@ -132,7 +133,7 @@ struct Inner {
     published: Mutex<Published>,
     copies: Mutex<Copies>,
     /// Names changed and the others should hear.
-    renamed: Notify,
+    renamed: Arc<Notify>,
     asks: Asks,
     tasks: Tasks,
     peers_up: Mutex<BTreeMap<NodeName, PeerInfo>>,
@@ -161,7 +162,7 @@ impl Node {
             names: Local::default(),
             published: Mutex::default(),
             copies: Mutex::default(),
-            renamed: Notify::new(),
+            renamed: Arc::default(),
             asks: Asks::default(),
             tasks: Tasks::default(),
             peers_up: Mutex::default(),
@@ -178,7 +179,7 @@ impl Node {
         let links = Links::start(node.world(), me, Arc::new(Router::new(&node)))?;
         assert!(node.0.links.set(links).is_ok(), "set only here");
         node.collect_link_bytes();
-        node.task_anywhere(naming::spread(Arc::downgrade(&node.0)));
+        node.task_anywhere(naming::spread(Arc::downgrade(&node.0), Arc::clone(&node.0.renamed)));
         for (peer, address) in peers {
             node.links().connect(&peer, &address);
         }
@@ -365,6 +366,12 @@ impl Node {
 
     fn upgrade(node: &Weak<Inner>) -> Option<Self> {
         node.upgrade().map(Self)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.tasks.abort_all();
     }
 }
 

@@ -142,12 +142,12 @@ impl Node {
     }
 
     /// Answers an ask with an error; counts a tell as a dead letter.
-    pub fn refuse(&self, to: &NodeId, header: &FrameHeader, error: SendError) {
-        if header.kind != FrameKind::Ask || error == SendError::Codec {
-            self.dead_letter(&error);
+    pub fn refuse(&self, to: &NodeId, header: &FrameHeader, error: &SendError) {
+        if header.kind != FrameKind::Ask || *error == SendError::Codec {
+            self.dead_letter(error);
         }
         if header.kind == FrameKind::Ask {
-            let body = encode(&error).expect("texts and numbers always encode");
+            let body = encode(error).expect("texts and numbers always encode");
             self.finish(to, Lane::User, FrameKind::Failure, header.correlation, &body);
         }
     }
@@ -173,7 +173,7 @@ impl Node {
                 lock(&node.0.asks.served).remove(&key);
                 match done {
                     Ok(Ok(body)) => node.reply(&asker, Lane::User, header.correlation, &body),
-                    Ok(Err(error)) => node.refuse(&asker, &header, error),
+                    Ok(Err(error)) => node.refuse(&asker, &header, &error),
                     // The asker has given up at the same time.
                     Err(_) => node.count_dead_letter("expired"),
                 }

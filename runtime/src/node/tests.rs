@@ -1,6 +1,7 @@
-//! Two nodes over a network in memory, on a paused clock; and one test over real QUIC.
+//! Two nodes over a network in memory, on a paused clock; and in `real`, over QUIC and threads.
 
 mod memory;
+mod real;
 
 use std::{
     future::Future,
@@ -15,12 +16,10 @@ use super::*;
 use crate::{
     address::{Delivery, RemoteAddr},
     message::{RemoteActor, RemoteMessage},
-    quic::{Authority, QuicNetwork},
     registry::{Deliver, LookupError, RegisterError},
     supervision::{Fault, Policy, Restart},
     telemetry::ACTOR_RESTARTS,
     wire::name_hash,
-    world::{RealClock, RealEntropy},
 };
 
 #[derive(Debug, Message, Serialize, Deserialize, RemoteMessage)]
@@ -92,6 +91,26 @@ impl Handler<Private> for Till {
     fn handle(&mut self, _: Private, ctx: &mut Self::Context) {
         ctx.stop();
     }
+}
+
+/// Looks like [`Pay`] on the wire.
+#[derive(Message, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "()")]
+#[remote(name = "till.pay", crate = "crate")]
+struct Levy;
+
+#[derive(RemoteActor)]
+#[remote(name = "impostor", handles(Levy), crate = "crate")]
+struct Impostor;
+
+impl Actor for Impostor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Levy> for Impostor {
+    type Result = ();
+
+    fn handle(&mut self, _: Levy, _: &mut Self::Context) {}
 }
 
 /// Runs `test` under an actix system whose time passes only when all wait.
@@ -314,6 +333,11 @@ fn a_taken_name_is_refused_until_its_holder_is_gone() {
         assert_eq!(a.register("till", addr.clone()).unwrap_err(), taken);
         assert!(a.bind("", Arc::new(Sink::default())).is_err());
 
+        let impostor = a.spawn("impostor", || Impostor);
+        let text = a.register("impostor", impostor).unwrap_err().to_string();
+        assert!(text.contains("::Pay ") && text.contains("::Levy "), "{text}");
+        assert!(a.stop("impostor"));
+
         addr.do_send(Private);
         until("it has ended", || a.registry().is_empty()).await;
         assert_eq!(till.send(Pay(1)).await, Err(SendError::NoSuchActor));
@@ -420,41 +444,5 @@ fn a_crash_drops_every_task_and_the_node_itself() {
         let weak = Arc::downgrade(&b.0);
         drop((b, addr));
         until("nothing holds it", || weak.upgrade().is_none()).await;
-    });
-}
-
-/// The same over QUIC with certificates and real time.
-#[test]
-fn two_nodes_over_quic_tell_ask_and_share_names() {
-    let system = actix::System::new();
-    system.block_on(async {
-        let authority = Authority::new(&"test".parse().unwrap()).unwrap();
-        let start = |name: &str| {
-            let mut config = config(name, 1);
-            let names = (["localhost".to_owned()], [std::net::IpAddr::from([127, 0, 0, 1])]);
-            config.tls = Some(authority.issue(&config.name, &names.0, &names.1).unwrap());
-            let world = World {
-                clock: Arc::new(RealClock),
-                entropy: Arc::new(RealEntropy),
-                network: Arc::new(QuicNetwork),
-                disk: Arc::new(memory::NoDisk),
-            };
-            Node::start(world, config).unwrap()
-        };
-        let (a, b) = (start("a"), start("b"));
-        let addr = b.spawn("till", Till::default);
-        b.register("till", addr).unwrap();
-        connect(&a, &b);
-        until("the name is known", || a.lookup::<Till>("till").is_ok()).await;
-        let till: RemoteAddr<Till> = a.lookup("till").unwrap();
-        for _ in 0..1000 {
-            till.do_send(Pay(1));
-        }
-        assert_eq!(till.send(Pay(1)).await, Ok(Ok(1001)));
-        let short = Duration::from_millis(50);
-        assert_eq!(till.send(Dawdle).timeout(short).await, Err(SendError::Timeout));
-        b.shutdown();
-        until("names go with the node", || a.lookup::<Till>("till").is_err()).await;
-        a.shutdown();
     });
 }

@@ -1,7 +1,7 @@
 //! Names of actors: this node's own, and a copy of every other node's.
 //!
 //! Each node is the only writer of its own names and tells the others of every change
-//! ([`directory`]); a copy goes with the link it came over. So a copy may be a little old, and
+//! (module `directory`); a copy goes with the link it came over. So a copy may be a little old, and
 //! never a lie of a third party. Names that need agreement (who leads, where a service is) are
 //! decided by the log above, not here.
 
