@@ -157,7 +157,7 @@ impl Writer {
             let need = BLOCK_BYTES + blocks(self.batch.blocks_with(bytes)) + BLOCK_BYTES;
             let spare = self.spare(need, purpose)?;
             let chain = self.batch.chain();
-            self.begin(spare, self.base, Batch::new(chain)).map_err(|error| self.fail(&error))?;
+            self.begin(&spare, self.base, Batch::new(chain)).map_err(|error| self.fail(&error))?;
         }
         if !reserved {
             self.shared.full.store(false, Ordering::Relaxed);
@@ -178,7 +178,7 @@ impl Writer {
 
     /// Makes `spare` the current segment, beginning with `first`. Until the rename is done the
     /// file is no segment, so a crash leaves the journal either as it was or with all of `first`.
-    fn begin(&mut self, spare: Spare, base: u64, mut first: Batch) -> io::Result<()> {
+    fn begin(&mut self, spare: &Spare, base: u64, mut first: Batch) -> io::Result<()> {
         let sequence = self.current.end.sequence + 1;
         let at = Position { sequence, offset: 0 };
         let bytes = first.seal(Place {
@@ -211,7 +211,7 @@ impl Writer {
             first.push(record);
         }
         let base = self.current.end.sequence + 1;
-        self.begin(spare, base, first).map_err(|error| self.fail(&error))
+        self.begin(&spare, base, first).map_err(|error| self.fail(&error))
     }
 
     /// Gives back all segments that no longer count.
@@ -287,7 +287,7 @@ impl Writer {
         let failed = self.shared.failed.get().cloned();
         for (done, outcome) in self.waiting.drain(..) {
             done(match &failed {
-                Some(failed) => outcome.and(Err(failed.clone())),
+                Some(failed) => outcome.and_then(|()| Err(failed.clone())),
                 None => outcome,
             });
         }

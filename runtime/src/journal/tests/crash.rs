@@ -185,6 +185,23 @@ fn a_crash_while_a_torn_tail_is_wiped_does_no_harm() {
 }
 
 #[test]
+fn what_is_read_back_is_durable_before_anybody_acts_on_it() {
+    let disk = FakeDisk::default();
+    let (journal, _) = open(&disk).unwrap();
+    disk.run();
+    // The write comes through, then the process dies before its sync.
+    disk.refuse_after(1);
+    journal.append(vec![record(1, 10)], Box::new(|_| ()));
+    disk.run();
+    disk.kill();
+    let (_, recovered) = open(&disk).unwrap();
+    assert_eq!(steps(&recovered.records), [1]);
+    disk.crash(|| false);
+    let (_, recovered) = open(&disk).unwrap();
+    assert_eq!(steps(&recovered.records), [1], "it was seen, so it must stay");
+}
+
+#[test]
 fn the_first_failed_sync_latches() {
     let disk = FakeDisk::default();
     let (journal, _) = open(&disk).unwrap();

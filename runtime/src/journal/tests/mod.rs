@@ -76,9 +76,12 @@ fn steps(records: &[Record]) -> Vec<u64> {
     records.iter().map(|record| record.step).collect()
 }
 
+/// A call's name and what its completion said.
+type Answer = (u64, Result<(), JournalFailed>);
+
 /// What completions said, in order.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<(u64, Result<(), JournalFailed>)>>>);
+struct Told(Arc<Mutex<Vec<Answer>>>);
 
 impl Told {
     /// A completion that notes its answer under `name`.
@@ -87,7 +90,7 @@ impl Told {
         Box::new(move |outcome| told.lock().unwrap().push((name, outcome)))
     }
 
-    fn all(&self) -> Vec<(u64, Result<(), JournalFailed>)> {
+    fn all(&self) -> Vec<Answer> {
         self.0.lock().unwrap().clone()
     }
 

@@ -104,6 +104,16 @@ impl FakeDisk {
         drop(workers);
     }
 
+    /// Ends the process, not the machine: what was written stays, synced or not.
+    pub(crate) fn kill(&self) {
+        let mut state = self.lock();
+        state.operations_max = None;
+        state.crashes += 1;
+        let workers = std::mem::take(&mut state.workers);
+        drop(state);
+        drop(workers);
+    }
+
     /// Runs each worker that was woken, until none is.
     pub(crate) fn run(&self) {
         loop {

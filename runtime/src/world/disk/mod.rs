@@ -63,6 +63,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
 }
 
 /// One open file.
+#[expect(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
 pub trait DiskFile: Send + fmt::Debug {
     /// Reads at `offset` until `into` is full or the file ends; answers how many bytes.
     ///
