@@ -414,7 +414,7 @@ fn read_log(section: &Section<'_>) -> Result<LogConfig, ConfigError> {
     let filter = section.parse("filter", "a filter such as \"info\"", filter)?;
     let format = section.parse("format", "\"text\" or \"json\"", format)?;
     Ok(LogConfig {
-        filter: filter.unwrap_or_else(|| "info".to_owned()),
+        filter: filter.unwrap_or_else(|| FILTER.to_owned()),
         format: format.unwrap_or(LogFormat::Text),
     })
 }
@@ -502,6 +502,9 @@ const KEYS: Keys = &[
     ("limits", &["request", "connections"]),
     ("log", &["filter", "format"]),
 ];
+
+/// What is logged when nobody says: what a node does, not how its HTTP workers come and go.
+const FILTER: &str = "info,actix_server=warn";
 
 /// Sections of the node file whose roles this build does not have.
 const NOT_BUILT: &[&str] = &["elections", "services", "multicast", "web"];
