@@ -1,4 +1,5 @@
 //! `synod dev`: real processes, started, killed, started again and stopped.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fs,

@@ -179,7 +179,7 @@ fn roles(args: &DevArgs) -> [(NodeRole, usize); 3] {
     let mains = args.mains.unwrap_or(2);
     [
         (NodeRole::Main, mains),
-        (NodeRole::Auxiliary, args.auxiliaries.unwrap_or(mains.saturating_sub(1))),
+        (NodeRole::Auxiliary, args.auxiliaries.unwrap_or_else(|| mains.saturating_sub(1))),
         (NodeRole::Member, args.members.unwrap_or(0)),
     ]
 }
