@@ -9,3 +9,4 @@ pub mod replicated;
 pub mod server;
 
 pub use cli::Cli;
+pub use synod_runtime::message;

@@ -1,1 +1,284 @@
-//! To be written.
+//! What may be sent to an actor on another node: messages with a name of their own on the wire,
+//! and actors that say which of them they take.
+//!
+//! ```ignore
+//! #[derive(Message, Serialize, Deserialize, RemoteMessage)]
+//! #[rtype(result = "Result<u64, LedgerError>")]
+//! #[remote(name = "ledger.append")]
+//! struct Append { amount: i64 }
+//!
+//! #[derive(RemoteActor)]
+//! #[remote(name = "ledger", handles(Append))]
+//! struct Ledger { total: i64 } // otherwise an ordinary actix actor
+//! ```
+//!
+//! Bodies are MessagePack maps with named fields, so either side may know fields the other does
+//! not (under `#[serde(default)]`).
+
+use std::{
+    any::{TypeId, type_name},
+    fmt,
+};
+
+use actix::{Actor, Addr, Handler, Message, dev::ToEnvelope};
+use rustc_hash::FxHashMap;
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use synod_derive::{RemoteActor, RemoteMessage};
+
+use crate::{
+    address::SendError,
+    identity::NodeId,
+    node::Node,
+    wire::{Frame, FrameHeader, FrameKind, name_hash},
+};
+
+/// A message that can cross nodes, and its result back. Derive it.
+pub trait RemoteMessage:
+    Message<Result: Serialize + DeserializeOwned + Send> + Serialize + DeserializeOwned + Send + 'static
+{
+    /// Its identity on the wire: chosen by hand, stable, never a module path.
+    const NAME: &'static str;
+}
+
+/// An actor that can be sent to from other nodes. Derive it.
+pub trait RemoteActor: Actor {
+    /// What kind of actor this is, to people and to [`Node::lookup`].
+    const NAME: &'static str;
+
+    /// Lists the messages it takes.
+    fn routes(routes: &mut Routes<Self>);
+}
+
+/// The messages one kind of actor takes from other nodes.
+pub struct Routes<A: Actor> {
+    by_message: FxHashMap<u64, Route<A>>,
+    doubled: Option<DuplicateMessage>,
+}
+
+struct Route<A: Actor> {
+    known: KnownMessage,
+    take: fn(&Addr<A>, &NodeId, &Frame, &Node),
+}
+
+/// A name on the wire and the type it stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KnownMessage {
+    pub(crate) name: &'static str,
+    type_id: TypeId,
+    type_name: &'static str,
+}
+
+impl KnownMessage {
+    fn of<M: RemoteMessage>() -> Self {
+        Self { name: M::NAME, type_id: TypeId::of::<M>(), type_name: type_name::<M>() }
+    }
+
+    /// Fails when both cannot be told apart on the wire and are not the same.
+    pub(crate) fn check(self, other: Self) -> Result<(), DuplicateMessage> {
+        if self == other { Ok(()) } else { Err(DuplicateMessage::new(self, other)) }
+    }
+}
+
+/// Two message types that look the same on the wire.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{first} ({first_name:?}) and {second} ({second_name:?}) are one message on the wire")]
+pub struct DuplicateMessage {
+    first: &'static str,
+    first_name: &'static str,
+    second: &'static str,
+    second_name: &'static str,
+}
+
+impl DuplicateMessage {
+    fn new(first: KnownMessage, second: KnownMessage) -> Self {
+        Self {
+            first: first.type_name,
+            first_name: first.name,
+            second: second.type_name,
+            second_name: second.name,
+        }
+    }
+}
+
+impl<A: Actor> Routes<A> {
+    /// Takes `M` from other nodes. Called by what `derive(RemoteActor)` writes.
+    pub fn on<M>(&mut self)
+    where
+        M: RemoteMessage,
+        A: Handler<M>,
+        A::Context: ToEnvelope<A, M>,
+    {
+        let known = KnownMessage::of::<M>();
+        let route = Route { known, take: take::<A, M> };
+        if let Some(before) = self.by_message.insert(name_hash(M::NAME), route) {
+            self.doubled = Some(DuplicateMessage::new(before.known, known));
+        }
+    }
+
+    /// All messages of `A`.
+    ///
+    /// # Errors
+    /// When two of them have one name.
+    pub(crate) fn of() -> Result<Self, DuplicateMessage>
+    where
+        A: RemoteActor,
+    {
+        let mut routes = Self { by_message: FxHashMap::default(), doubled: None };
+        A::routes(&mut routes);
+        match routes.doubled {
+            Some(doubled) => Err(doubled),
+            None => Ok(routes),
+        }
+    }
+
+    pub(crate) fn known(&self) -> impl Iterator<Item = KnownMessage> {
+        self.by_message.values().map(|route| route.known)
+    }
+
+    /// Hands one frame to the actor, or answers why not.
+    pub(crate) fn deliver(&self, addr: &Addr<A>, from: &NodeId, frame: &Frame, node: &Node) {
+        match self.by_message.get(&frame.header.message) {
+            Some(route) => (route.take)(addr, from, frame, node),
+            None => {
+                // Only the sender knows the name behind the number; it fills it in.
+                let refusal = SendError::Incompatible { name: String::new() };
+                node.refuse(from, &frame.header, refusal);
+            }
+        }
+    }
+}
+
+impl<A: Actor> fmt::Debug for Routes<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.known()).finish()
+    }
+}
+
+fn take<A, M>(addr: &Addr<A>, from: &NodeId, frame: &Frame, node: &Node)
+where
+    M: RemoteMessage,
+    A: Actor + Handler<M>,
+    A::Context: ToEnvelope<A, M>,
+{
+    let header: &FrameHeader = &frame.header;
+    let message: M = match decode(&frame.body) {
+        Ok(message) => message,
+        Err(error) => {
+            tracing::debug!(%from, message = M::NAME, %error, "a message cannot be read");
+            return node.refuse(from, header, SendError::Codec);
+        }
+    };
+    if !addr.connected() {
+        return node.refuse(from, header, SendError::NoSuchActor);
+    }
+    if header.kind == FrameKind::Ask {
+        // Dropped at the deadline or by a cancel, which skips a handler that has not begun.
+        let request = addr.send(message);
+        node.serve(from, header, async move {
+            // The actor ended with the message in its hands, or before it came to it.
+            let result = request.await.map_err(|_| SendError::Closed)?;
+            encode(&result).map_err(|_| SendError::Codec)
+        });
+    } else {
+        addr.do_send(message);
+    }
+}
+
+/// The body of a message or of a result.
+///
+/// # Errors
+/// When its type cannot be written as MessagePack (say, a sequence of unknown length).
+pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    rmp_serde::to_vec_named(value).map_err(|error| CodecError(error.to_string()))
+}
+
+/// Reads the whole of a body.
+///
+/// # Errors
+/// When it is no `T`, or goes on after it.
+pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
+    let mut rest = body;
+    let value = rmp_serde::from_read(&mut rest).map_err(|error| CodecError(error.to_string()))?;
+    if rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(CodecError(format!("{} bytes after the value", rest.len())))
+    }
+}
+
+/// A body that cannot be written or read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct CodecError(String);
+
+#[cfg(test)]
+mod tests {
+    use actix::Context;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Message, Serialize, Deserialize, RemoteMessage)]
+    #[rtype(result = "u64")]
+    #[remote(name = "test.append", crate = "crate")]
+    struct Append {
+        amount: i64,
+        #[serde(default)]
+        note: Option<String>,
+    }
+
+    #[derive(Message, Serialize, Deserialize, RemoteMessage)]
+    #[rtype(result = "()")]
+    #[remote(name = "test.append", crate = "crate")]
+    struct Impostor;
+
+    #[derive(Debug, Default, RemoteActor)]
+    #[remote(name = "test.ledger", handles(Append, Impostor), crate = "crate")]
+    struct Ledger;
+
+    impl Actor for Ledger {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Append> for Ledger {
+        type Result = u64;
+
+        fn handle(&mut self, append: Append, _: &mut Self::Context) -> u64 {
+            append.amount.unsigned_abs()
+        }
+    }
+
+    impl Handler<Impostor> for Ledger {
+        type Result = ();
+
+        fn handle(&mut self, _: Impostor, _: &mut Self::Context) {}
+    }
+
+    #[test]
+    fn names_are_the_ones_chosen() {
+        assert_eq!(Append::NAME, "test.append");
+        assert_eq!(Ledger::NAME, "test.ledger");
+    }
+
+    #[test]
+    fn one_name_for_two_types_is_an_error_naming_both() {
+        let text = Routes::<Ledger>::of().unwrap_err().to_string();
+        assert!(text.contains("::Append") && text.contains("::Impostor"), "{text}");
+    }
+
+    #[test]
+    fn bodies_tolerate_new_fields_and_nothing_after_them() {
+        #[derive(Serialize)]
+        struct Newer {
+            amount: i64,
+            colour: &'static str,
+        }
+        let newer = encode(&Newer { amount: 5, colour: "red" }).unwrap();
+        assert_eq!(decode::<Append>(&newer).unwrap(), Append { amount: 5, note: None });
+        let mut longer = newer;
+        longer.push(0);
+        assert!(decode::<Append>(&longer).unwrap_err().to_string().contains("1 bytes after"));
+        assert!(decode::<Append>(&[]).is_err());
+    }
+}

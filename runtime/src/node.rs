@@ -1,1 +1,388 @@
-//! To be written.
+//! The handle every actor gets: who this node is, its names, its links, its clock.
+//!
+//! ```text
+//!   frames from peers ─► inbound ─┬─ target ──► registry ─► Deliver (an actor's routes, a role)
+//!                                 ├─ Reply/Failure ─► asks (who waits here)
+//!                                 ├─ Cancel ────────► asks (what is served here)
+//!                                 └─ Directory ─────► copies of others' names
+//! ```
+//! There are no globals: many nodes live in one process, which is how whole clusters are simulated.
+
+mod asks;
+mod inbound;
+mod naming;
+mod spawning;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    time::Duration,
+};
+
+use rand::Rng as _;
+use tokio::sync::Notify;
+
+use self::{asks::Asks, inbound::Router, spawning::Tasks};
+use crate::{
+    address::SendError,
+    identity::{ClusterName, Incarnation, NodeId, NodeName},
+    link::{Links, LocalIdentity, PeerInfo, SendRefused},
+    registry::{
+        directory::{Copies, Published},
+        local::Local,
+    },
+    telemetry::{DEAD_LETTERS, LINK_BYTES, Metrics},
+    wire::{Frame, FrameHeader, FrameKind},
+    world::{
+        Clock, Instant, Rng, World,
+        network::{BindError, Lane, TlsFiles},
+    },
+};
+
+/// How a node is set up.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// This node's name.
+    pub name: NodeName,
+    /// Made with the data directory.
+    pub incarnation: Incarnation,
+    /// What the node is in the cluster, for people (`main`).
+    pub role: String,
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Certificates; the simulated network needs none.
+    pub tls: Option<TlsFiles>,
+    /// Whom to link to at once, with `host:port`.
+    pub peers: Vec<(NodeName, String)>,
+    /// How long an ask waits when it does not say.
+    pub ask_timeout: Duration,
+}
+
+impl NodeConfig {
+    /// A node without certificates or peers, on a free port of the loopback device.
+    pub fn new(cluster: ClusterName, name: NodeName, incarnation: Incarnation) -> Self {
+        Self {
+            cluster,
+            name,
+            incarnation,
+            role: "main".to_owned(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            tls: None,
+            peers: Vec::new(),
+            ask_timeout: ASK_TIMEOUT,
+        }
+    }
+}
+
+/// How long an ask waits by default: longer than a fail-over, shorter than a person's patience.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a node could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The network could not.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+/// What happens between this node and its peers.
+#[derive(Debug, Clone)]
+pub enum PeerEvent {
+    /// A peer can be sent to.
+    Up(PeerInfo),
+    /// The link is gone.
+    Down {
+        /// To whom.
+        peer: NodeId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A sign of life came, by datagram or by the control lane.
+    Heartbeat {
+        /// From whom.
+        from: NodeId,
+        /// What it says.
+        frame: Frame,
+    },
+}
+
+type PeerHook = Arc<dyn Fn(&PeerEvent) + Send + Sync>;
+
+/// One node. Cloning is cheap; callable from any thread.
+#[derive(Clone)]
+pub struct Node(Arc<Inner>);
+
+struct Inner {
+    world: World,
+    id: NodeId,
+    cluster: ClusterName,
+    role: String,
+    start_nonce: u64,
+    ask_timeout: Duration,
+    metrics: Metrics,
+    /// Set once, before anything can use it: links and node need each other.
+    links: OnceLock<Links>,
+    names: Local,
+    published: Mutex<Published>,
+    copies: Mutex<Copies>,
+    /// Names changed and the others should hear.
+    renamed: Notify,
+    asks: Asks,
+    tasks: Tasks,
+    peers_up: Mutex<BTreeMap<NodeName, PeerInfo>>,
+    peer_hooks: Mutex<Vec<PeerHook>>,
+}
+
+impl Node {
+    /// Starts a node. Must be called where tasks can be spawned on this thread (an arbiter, or any
+    /// `LocalSet`); that arbiter carries the links.
+    ///
+    /// # Errors
+    /// When the network cannot be started; nothing is left running.
+    pub fn start(world: World, config: NodeConfig) -> Result<Self, NodeError> {
+        let NodeConfig { cluster, name, incarnation, role, listen, tls, peers, ask_timeout } =
+            config;
+        let start_nonce = world.entropy.rng("node/start").next_u64();
+        let node = Self(Arc::new(Inner {
+            world,
+            id: NodeId::new(name, incarnation),
+            cluster,
+            role,
+            start_nonce,
+            ask_timeout,
+            metrics: Metrics::new(),
+            links: OnceLock::new(),
+            names: Local::default(),
+            published: Mutex::default(),
+            copies: Mutex::default(),
+            renamed: Notify::new(),
+            asks: Asks::default(),
+            tasks: Tasks::default(),
+            peers_up: Mutex::default(),
+            peer_hooks: Mutex::default(),
+        }));
+        let me = LocalIdentity {
+            cluster: node.cluster().clone(),
+            id: node.id().clone(),
+            role: node.role().to_owned(),
+            start_nonce,
+            listen,
+            tls,
+        };
+        let links = Links::start(node.world(), me, Arc::new(Router::new(&node)))?;
+        assert!(node.0.links.set(links).is_ok(), "set only here");
+        node.collect_link_bytes();
+        node.task(naming::spread(Arc::downgrade(&node.0)));
+        for (peer, address) in peers {
+            node.links().connect(&peer, &address);
+        }
+        Ok(node)
+    }
+
+    /// Who this node is.
+    pub fn id(&self) -> &NodeId {
+        &self.0.id
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &NodeName {
+        &self.0.id.name
+    }
+
+    /// Its cluster.
+    pub fn cluster(&self) -> &ClusterName {
+        &self.0.cluster
+    }
+
+    /// What it is in the cluster, for people.
+    pub fn role(&self) -> &str {
+        &self.0.role
+    }
+
+    /// Drawn at this start; tells it from earlier ones of the same node.
+    pub fn start_nonce(&self) -> u64 {
+        self.0.start_nonce
+    }
+
+    /// Its clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.world.clock
+    }
+
+    /// Now, by its clock.
+    pub fn now(&self) -> Instant {
+        self.0.world.clock.now()
+    }
+
+    /// A fresh generator for the consumer called `stream`.
+    pub fn rng(&self, stream: &str) -> Rng {
+        self.0.world.entropy.rng(stream)
+    }
+
+    /// The outside.
+    pub fn world(&self) -> &World {
+        &self.0.world
+    }
+
+    /// Its links.
+    pub fn links(&self) -> &Links {
+        self.0.links.get().expect("set before `start` returns or a link tells anything")
+    }
+
+    /// Its counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// How long an ask waits when it does not say.
+    pub fn ask_timeout(&self) -> Duration {
+        self.0.ask_timeout
+    }
+
+    /// Calls `hook` with whatever happens to links, on the protocol arbiter; for peers that are up
+    /// already, at once. It must be short. Hooks stay until the node is gone.
+    pub fn watch_peers(&self, hook: Box<dyn Fn(&PeerEvent) + Send + Sync>) {
+        let hook: PeerHook = hook.into();
+        lock(&self.0.peer_hooks).push(Arc::clone(&hook));
+        let up: Vec<_> = lock(&self.0.peers_up).values().cloned().collect();
+        for peer in up {
+            hook(&PeerEvent::Up(peer));
+        }
+    }
+
+    /// The peers that can be sent to now, by name.
+    pub fn peers_up(&self) -> Vec<PeerInfo> {
+        lock(&self.0.peers_up).values().cloned().collect()
+    }
+
+    /// Sends a raw tell to whatever is bound to `target` on `to`; to this node itself too.
+    ///
+    /// # Errors
+    /// Nothing was sent. What was sent may still be lost with the link or the node.
+    pub fn tell(
+        &self,
+        to: &NodeName,
+        target: &str,
+        message: u64,
+        lane: Lane,
+        body: &[u8],
+    ) -> Result<(), SendError> {
+        self.tell_hashed(to, crate::wire::name_hash(target), message, lane, body)
+    }
+
+    /// As [`Node::tell`], with the target's number computed before: for hot paths.
+    ///
+    /// # Errors
+    /// As [`Node::tell`].
+    pub fn tell_hashed(
+        &self,
+        to: &NodeName,
+        target: u64,
+        message: u64,
+        lane: Lane,
+        body: &[u8],
+    ) -> Result<(), SendError> {
+        let header = FrameHeader { target, message, ..FrameHeader::new(FrameKind::Tell) };
+        self.post(to, lane, &header, body)
+    }
+
+    /// Sends a sign of life as a datagram, which may be lost; it comes out of `watch_peers` there.
+    ///
+    /// # Errors
+    /// Nothing was sent.
+    pub fn heartbeat(&self, to: &NodeName, message: u64, body: &[u8]) -> Result<(), SendError> {
+        let header = FrameHeader { message, ..FrameHeader::new(FrameKind::Heartbeat) };
+        self.links().datagram(to, &header, body).map_err(refused)
+    }
+
+    /// Counts a message that reached nobody.
+    pub fn dead_letter(&self, error: &SendError) {
+        self.count_dead_letter(error.reason());
+    }
+
+    /// Stops in order: actors are stopped, links closed, asks answered `Closed`.
+    pub fn shutdown(&self) {
+        for control in self.0.names.controls() {
+            control.retire();
+        }
+        self.links().shutdown();
+        self.0.asks.close_all();
+    }
+
+    /// Drops all tasks of this node as a crash would: nothing of an actor runs again, not even
+    /// `stopped`. For simulated crashes; the ports of the node must refuse all effects before.
+    pub fn abort_all(&self) {
+        self.0.tasks.abort_all();
+        self.0.asks.close_all();
+        self.links().shutdown();
+    }
+
+    /// Puts one frame on its way, the short one for this node itself.
+    fn post(
+        &self,
+        to: &NodeName,
+        lane: Lane,
+        header: &FrameHeader,
+        body: &[u8],
+    ) -> Result<(), SendError> {
+        if to == self.name() {
+            let frame = Frame { header: *header, body: bytes::Bytes::copy_from_slice(body) };
+            self.route(self.id(), vec![frame]);
+            return Ok(());
+        }
+        self.links().send(to, lane, header, body).map_err(refused)
+    }
+
+    /// An address names an incarnation: another node of the same name is not meant.
+    pub(crate) fn check_incarnation(&self, node: &NodeId) -> Result<(), SendError> {
+        let reachable = node == self.id() || self.links().is_up(&node.name).as_ref() == Some(node);
+        if reachable { Ok(()) } else { Err(SendError::Unreachable) }
+    }
+
+    fn count_dead_letter(&self, reason: &str) {
+        self.metrics().counter(&DEAD_LETTERS, &[("reason", reason)]).increment();
+    }
+
+    fn collect_link_bytes(&self) {
+        let node = Arc::downgrade(&self.0);
+        self.metrics().collect(move |metrics| {
+            let Some(node) = Self::upgrade(&node) else { return };
+            for peer in node.links().peers() {
+                for (direction, bytes) in [("in", peer.bytes_in), ("out", peer.bytes_out)] {
+                    let labels = [("peer", peer.name.as_str()), ("direction", direction)];
+                    metrics.counter(&LINK_BYTES, &labels).follow(bytes);
+                }
+            }
+        });
+    }
+
+    fn upgrade(node: &Weak<Inner>) -> Option<Self> {
+        node.upgrade().map(Self)
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Node").field(self.id()).finish()
+    }
+}
+
+fn refused(refused: SendRefused) -> SendError {
+    match refused {
+        SendRefused::NotConnected => SendError::Unreachable,
+        // Too large for any attempt: only a smaller message helps.
+        SendRefused::Full | SendRefused::TooLarge => SendError::Overloaded,
+    }
+}
+
+/// A panic while holding one of these locks leaves whole data behind: each change is one insert
+/// or removal.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use actix::Handler;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{ApplyError, Function, JsonForm, Query, RemoteMessage, Replicated, Turn};
@@ -17,16 +17,18 @@ pub struct Entry<A> {
 }
 
 enum Run<A> {
-    Command(fn(&mut A, &[u8], &mut Turn) -> Result<Vec<u8>, ApplyError>),
-    Query(fn(&A, &[u8]) -> Result<Vec<u8>, ApplyError>),
+    Command(fn(&mut A, &[u8], &mut Turn) -> Answer),
+    Query(fn(&A, &[u8]) -> Answer),
 }
+
+/// The encoded reply; an error left the state unchanged.
+type Answer = Result<Vec<u8>, ApplyError>;
 
 impl<A: Replicated> Entry<A> {
     /// The command `M`, executed by the actor's ordinary [`Handler`].
     pub const fn command<M>() -> Self
     where
         M: RemoteMessage,
-        M::Result: Serialize + DeserializeOwned,
         A: Handler<M, Result = M::Result>,
     {
         Self {
@@ -43,7 +45,6 @@ impl<A: Replicated> Entry<A> {
     pub const fn query<M>() -> Self
     where
         M: RemoteMessage,
-        M::Result: Serialize + DeserializeOwned,
         A: Query<M>,
     {
         Self {
@@ -57,6 +58,28 @@ impl<A: Replicated> Entry<A> {
     }
 
     /// Checks a table when it is compiled: no two messages may share a wire name.
+    ///
+    /// ```compile_fail,E0080
+    /// # use synod::{message::RemoteMessage, replicated::{Query, Replicated, Turn}};
+    /// # use serde::{Deserialize, Serialize};
+    /// #[derive(actix::Message, Serialize, Deserialize, RemoteMessage)]
+    /// #[rtype(result = "()")]
+    /// #[remote(name = "same")]
+    /// struct One;
+    ///
+    /// #[derive(actix::Message, Serialize, Deserialize, RemoteMessage)]
+    /// #[rtype(result = "()")]
+    /// #[remote(name = "same")]
+    /// struct Other;
+    ///
+    /// #[derive(Default, Serialize, Deserialize, Replicated)]
+    /// #[replicated(name = "twins", queries(One, Other))]
+    /// struct Twins;
+    /// # impl actix::Actor for Twins { type Context = Turn; }
+    /// # impl Query<One> for Twins { fn query(&self, _: One) {} }
+    /// # impl Query<Other> for Twins { fn query(&self, _: Other) {} }
+    /// # fn main() { assert_eq!(Twins::ENTRIES.len(), 2); }
+    /// ```
     pub const fn distinct<const N: usize>(entries: [Self; N]) -> [Self; N] {
         let mut a = 0;
         while a < N {
@@ -90,7 +113,7 @@ pub(super) fn dispatch<A: Replicated>(
     function: u64,
     args: &[u8],
     turn: &mut Turn,
-) -> Result<Vec<u8>, ApplyError> {
+) -> Answer {
     match find::<A>(function) {
         Some(Run::Command(run)) => run(actor, args, turn),
         Some(Run::Query(_)) | None => Err(ApplyError::UnknownFunction { id: function }),
@@ -98,11 +121,7 @@ pub(super) fn dispatch<A: Replicated>(
 }
 
 /// Answers the query `function` of `actor`.
-pub(super) fn dispatch_query<A: Replicated>(
-    actor: &A,
-    function: u64,
-    args: &[u8],
-) -> Result<Vec<u8>, ApplyError> {
+pub(super) fn dispatch_query<A: Replicated>(actor: &A, function: u64, args: &[u8]) -> Answer {
     match find::<A>(function) {
         Some(Run::Query(run)) => run(actor, args),
         Some(Run::Command(_)) | None => Err(ApplyError::UnknownFunction { id: function }),
@@ -119,10 +138,7 @@ fn decode<M: DeserializeOwned>(args: &[u8]) -> Result<M, ApplyError> {
 
 /// The handler has already run, so this cannot answer with an error that says *state unchanged*:
 /// it panics, and the replica rebuilds the actor without the command, like after any other panic.
-fn encode_reply<M: RemoteMessage>(reply: &M::Result) -> Vec<u8>
-where
-    M::Result: Serialize,
-{
+fn encode_reply<M: RemoteMessage>(reply: &M::Result) -> Vec<u8> {
     rmp_serde::to_vec_named(reply)
         .unwrap_or_else(|error| panic!("the reply to {} has no serde form: {error}", M::NAME))
 }

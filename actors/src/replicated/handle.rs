@@ -12,7 +12,7 @@ use std::{
 
 use actix::Handler;
 use bytes::Bytes;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::{
@@ -35,6 +35,7 @@ impl<A: Replicated> Handle<A> {
 
     /// One command of the log: executed exactly once at every replica, even if a node dies now.
     /// Nothing is sent before the returned [`Call`] is awaited.
+    #[expect(clippy::needless_pass_by_value, reason = "messages go by value, as in actix's Addr")]
     pub fn send<M>(&self, message: M) -> Call<M>
     where
         M: RemoteMessage,
@@ -45,6 +46,7 @@ impl<A: Replicated> Handle<A> {
 
     /// A query; linearizable unless [`Call::consistency`] says otherwise.
     /// Nothing is sent before the returned [`Call`] is awaited.
+    #[expect(clippy::needless_pass_by_value, reason = "messages go by value, as in actix's Addr")]
     pub fn query<M>(&self, question: M) -> Call<M>
     where
         M: RemoteMessage,
@@ -120,10 +122,7 @@ impl<M: RemoteMessage> Call<M> {
 
     /// Like awaiting the call, and tells the position too: of the command itself, or of the state
     /// a query read.
-    pub async fn with_position(mut self) -> Result<(M::Result, Position), CallError>
-    where
-        M::Result: DeserializeOwned,
-    {
+    pub async fn with_position(mut self) -> Result<(M::Result, Position), CallError> {
         std::future::poll_fn(|cx| self.poll_outcome(cx)).await.and_then(read::<M>)
     }
 
@@ -150,10 +149,7 @@ impl<M: RemoteMessage> Call<M> {
     }
 }
 
-impl<M: RemoteMessage> Future for Call<M>
-where
-    M::Result: DeserializeOwned,
-{
+impl<M: RemoteMessage> Future for Call<M> {
     type Output = Result<M::Result, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -229,10 +225,7 @@ fn encode<M: Serialize>(message: &M) -> Result<Bytes, Refusal> {
 
 fn read<M: RemoteMessage>(
     (reply, position): (Bytes, Position),
-) -> Result<(M::Result, Position), CallError>
-where
-    M::Result: DeserializeOwned,
-{
+) -> Result<(M::Result, Position), CallError> {
     match rmp_serde::from_slice(&reply) {
         Ok(reply) => Ok((reply, position)),
         Err(error) => Err(CallError::Unreadable { message: M::NAME, reason: error.to_string() }),

@@ -22,10 +22,7 @@ pub struct JsonForm {
 
 impl JsonForm {
     /// The serde forms of `M` and its result.
-    pub const fn of<M: RemoteMessage>() -> Self
-    where
-        M::Result: Serialize + DeserializeOwned,
-    {
+    pub const fn of<M: RemoteMessage>() -> Self {
         Self { args_from_json: args_from_json::<M>, reply_to_json: reply_to_json::<M::Result> }
     }
 }

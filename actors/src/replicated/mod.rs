@@ -35,6 +35,9 @@ use actix::{Actor, Message};
 pub use rand;
 use serde::{Serialize, de::DeserializeOwned};
 pub use synod_derive::Replicated;
+pub use synod_runtime::wire::name_hash;
+
+pub use crate::message::RemoteMessage;
 
 pub(crate) use self::nearest::distance;
 pub use self::{
@@ -53,10 +56,47 @@ pub use self::{
 
 /// An actor that lives in the log. Derive it:
 ///
-/// ```ignore
+/// ```
+/// use actix::{Actor, Handler, Message};
+/// use serde::{Deserialize, Serialize};
+/// use synod::{
+///     message::RemoteMessage,
+///     replicated::{Query, Replicated, Turn, local::LocalLog},
+/// };
+///
+/// #[derive(Message, Serialize, Deserialize, RemoteMessage)]
+/// #[rtype(result = "u64")]
+/// #[remote(name = "counter.add")]
+/// struct Add { by: u64 }
+///
+/// #[derive(Message, Serialize, Deserialize, RemoteMessage)]
+/// #[rtype(result = "u64")]
+/// #[remote(name = "counter.total")]
+/// struct Total;
+///
 /// #[derive(Default, Serialize, Deserialize, Replicated)]
-/// #[replicated(name = "ledger", commands(Transfer), queries(Balance))]
-/// struct Ledger { accounts: BTreeMap<String, i64> }
+/// #[replicated(name = "counter", commands(Add), queries(Total))]
+/// struct Counter { total: u64 }
+///
+/// impl Actor for Counter { type Context = Turn; }
+///
+/// impl Handler<Add> for Counter {
+///     type Result = u64;
+///     fn handle(&mut self, add: Add, _turn: &mut Turn) -> u64 {
+///         self.total += add.by;
+///         self.total
+///     }
+/// }
+///
+/// impl Query<Total> for Counter {
+///     fn query(&self, _: Total) -> u64 { self.total }
+/// }
+///
+/// # actix::System::new().block_on(async {
+/// let (_log, counter) = LocalLog::with::<Counter>("counter");
+/// assert_eq!(counter.send(Add { by: 2 }).await, Ok(2));
+/// assert_eq!(counter.query(Total).await, Ok(2));
+/// # });
 /// ```
 ///
 /// Each command is an ordinary `Handler<M>` with `type Result = M::Result`, each query a
@@ -90,25 +130,6 @@ pub trait Replicated:
 pub trait Query<M: Message> {
     /// The answer to `question`.
     fn query(&self, question: M) -> M::Result;
-}
-
-/// A message with a wire name.
-pub trait RemoteMessage: Message + Serialize + DeserializeOwned + Send + 'static {
-    /// The wire name, chosen by hand and stable.
-    const NAME: &'static str;
-}
-
-/// The number that stands for a name on the wire and in the log: FNV-1a, 64 bits, over its bytes.
-/// Never changes.
-pub const fn name_hash(name: &str) -> u64 {
-    let bytes = name.as_bytes();
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut i = 0;
-    while i < bytes.len() {
-        hash = (hash ^ bytes[i] as u64).wrapping_mul(0x0000_0100_0000_01b3);
-        i += 1;
-    }
-    hash
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ActorDescriptor, Moment, Replicated, Turn};
+use super::{ActorDescriptor, Moment, Replicated, Turn, name_hash};
 
 /// A deterministic state machine under the log. Most people derive [`Replicated`] and let [`Host`]
 /// implement this; a state too large for one serde snapshot implements it by hand.
@@ -62,12 +62,12 @@ pub struct Function {
 impl Function {
     /// The command called `name`.
     pub const fn command(name: &'static str) -> Self {
-        Self { name, id: super::name_hash(name), query: false }
+        Self { name, id: name_hash(name), query: false }
     }
 
     /// The query called `name`.
     pub const fn query(name: &'static str) -> Self {
-        Self { name, id: super::name_hash(name), query: true }
+        Self { name, id: name_hash(name), query: true }
     }
 }
 

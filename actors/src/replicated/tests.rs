@@ -17,8 +17,9 @@ pub(crate) struct Ledger {
     last_ms: u64,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize, Message)]
+#[derive(Debug, Clone, Serialize, Deserialize, Message, RemoteMessage)]
 #[rtype(result = "Result<i64, Refused>")]
+#[remote(name = "ledger.transfer")]
 pub(crate) struct Transfer {
     pub(crate) from: String,
     pub(crate) to: String,
@@ -31,8 +32,9 @@ pub(crate) enum Refused {
     Nonsense,
 }
 
-#[derive(Debug, Serialize, Deserialize, Message)]
+#[derive(Debug, Serialize, Deserialize, Message, RemoteMessage)]
 #[rtype(result = "u32")]
+#[remote(name = "ledger.lottery")]
 struct Lottery {
     tickets: Vec<Ticket>,
 }
@@ -43,29 +45,22 @@ struct Ticket {
     price: Option<u32>,
 }
 
-#[derive(Debug, Serialize, Deserialize, Message)]
+#[derive(Debug, Serialize, Deserialize, Message, RemoteMessage)]
 #[rtype(result = "()")]
+#[remote(name = "ledger.explode")]
 struct Explode;
 
-#[derive(Debug, Serialize, Deserialize, Message)]
+#[derive(Debug, Serialize, Deserialize, Message, RemoteMessage)]
 #[rtype(result = "i64")]
+#[remote(name = "ledger.balance")]
 pub(crate) struct Balance {
     pub(crate) of: String,
 }
 
-#[derive(Debug, Serialize, Deserialize, Message)]
+#[derive(Debug, Serialize, Deserialize, Message, RemoteMessage)]
 #[rtype(result = "usize")]
+#[remote(name = "ledger.count")]
 struct Count {}
-
-macro_rules! named {
-    ($($message:ty = $name:literal),*) => {$(
-        impl RemoteMessage for $message {
-            const NAME: &'static str = $name;
-        }
-    )*};
-}
-named!(Transfer = "ledger.transfer", Lottery = "ledger.lottery", Explode = "ledger.explode");
-named!(Balance = "ledger.balance", Count = "ledger.count");
 
 impl Actor for Ledger {
     type Context = Turn;

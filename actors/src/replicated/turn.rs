@@ -144,6 +144,11 @@ mod tests {
     }
 
     #[test]
+    fn what_a_seed_and_an_index_draw_is_part_of_the_logs_format() {
+        assert_eq!(draw(7, 3), 0x80c4_7366_2491_593c);
+    }
+
+    #[test]
     fn draws_of_one_turn_differ_from_each_other() {
         let mut turn = Turn::new(Moment::default(), SessionId(0), 7, 3);
         let first = turn.rng().next_u64();

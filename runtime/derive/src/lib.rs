@@ -1,20 +1,43 @@
 //! Derives for Synod.
 
+mod attributes;
+mod remote_actor;
+mod remote_message;
 mod replicated;
 
 use proc_macro::TokenStream;
+use syn::{DeriveInput, parse_macro_input};
 
-/// Makes an actix actor whose context is `synod::replicated::Turn` a replicated one.
+/// Gives a message its name on the wire: `#[remote(name = "ledger.append")]`.
 ///
-/// ```ignore
-/// #[derive(Default, Serialize, Deserialize, Replicated)]
-/// #[replicated(name = "ledger", commands(Transfer), queries(Balance))]
-/// struct Ledger { accounts: BTreeMap<String, i64> }
-/// ```
-/// Each command needs a `Handler<M>` with `type Result = M::Result`, each query a `Query<M>`.
+/// The name is chosen by hand and stays, however the type is renamed or moved. The message must
+/// also be an `actix::Message` and (de)serialisable, and so must its result; the compiler says
+/// when it is not. `#[remote(crate = "path")]` names the crate that has `message`, when it is
+/// not `::synod`.
+#[proc_macro_derive(RemoteMessage, attributes(remote))]
+pub fn remote_message(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    remote_message::expand(&input).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Lets other nodes send to an actor: `#[remote(name = "ledger", handles(Append, Balance))]`.
+///
+/// Every message listed must be a `RemoteMessage` and have its `Handler`; the compiler says when
+/// it has not. `#[remote(crate = "path")]` as in [`macro@RemoteMessage`].
+#[proc_macro_derive(RemoteActor, attributes(remote))]
+pub fn remote_actor(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    remote_actor::expand(&input).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Puts an actor under the log: `#[replicated(name = "ledger", commands(Transfer),
+/// queries(Balance))]`.
+///
+/// Its context must be `synod::replicated::Turn`; each command must be a `RemoteMessage` and have
+/// its `Handler` with `type Result = M::Result`, each query its `Query`. The compiler says when
+/// one is missing, and refuses two messages of one wire name.
 #[proc_macro_derive(Replicated, attributes(replicated))]
 pub fn replicated(input: TokenStream) -> TokenStream {
-    replicated::derive(&syn::parse_macro_input!(input))
-        .unwrap_or_else(syn::Error::into_compile_error)
-        .into()
+    let input = parse_macro_input!(input as DeriveInput);
+    replicated::expand(&input).unwrap_or_else(syn::Error::into_compile_error).into()
 }

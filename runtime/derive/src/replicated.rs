@@ -1,25 +1,24 @@
-//! `#[derive(Replicated)]`: writes the table of an actor's commands and queries.
+//! `derive(Replicated)`: writes the table of an actor's commands and queries.
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
-use syn::{
-    Attribute, DeriveInput, Error, LitStr, Path, Result, Token, meta::ParseNestedMeta,
-    parenthesized, punctuated::Punctuated, spanned::Spanned,
-};
+use syn::{Attribute, DeriveInput, Error, LitStr, Type, spanned::Spanned};
 
-/// The whole impl for `input`, or an error at the place at fault.
-pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
-    let options = Options::parse(input)?;
-    let (actor, name) = (&input.ident, &options.name);
+use crate::attributes::{once, types, wire_name};
+
+pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
+    let Options { name, commands, queries } = Options::of(input)?;
+    let ident = &input.ident;
     // Spanned at the message, so that "Handler<M> is not implemented" points at its name.
-    let commands = options.commands.iter().map(|message| {
+    let commands = commands.iter().map(|message| {
         quote_spanned!(message.span()=> ::synod::replicated::Entry::command::<#message>())
     });
-    let queries = options.queries.iter().map(
+    let queries = queries.iter().map(
         |message| quote_spanned!(message.span()=> ::synod::replicated::Entry::query::<#message>()),
     );
     Ok(quote! {
-        impl ::synod::replicated::Replicated for #actor {
+        #[automatically_derived]
+        impl ::synod::replicated::Replicated for #ident {
             const NAME: &'static str = #name;
             const ENTRIES: &'static [::synod::replicated::Entry<Self>] =
                 &::synod::replicated::Entry::distinct([#(#commands,)* #(#queries,)*]);
@@ -27,50 +26,40 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
     })
 }
 
+/// What stands in `#[replicated(...)]`.
 struct Options {
     name: LitStr,
-    commands: Vec<Path>,
-    queries: Vec<Path>,
+    commands: Vec<Type>,
+    queries: Vec<Type>,
 }
 
 impl Options {
-    fn parse(input: &DeriveInput) -> Result<Self> {
+    fn of(input: &DeriveInput) -> syn::Result<Self> {
         if !input.generics.params.is_empty() {
-            let text = "a replicated actor has a wire name, so it cannot be generic";
+            let text = "a replicated actor has one name on the wire, so it cannot be generic";
             return Err(Error::new_spanned(&input.generics, text));
         }
-        let (mut name, mut commands, mut queries) = (None, Vec::new(), Vec::new());
+        let (mut name, mut commands, mut queries) = (None, None, None);
         let ours = |attribute: &&Attribute| attribute.path().is_ident("replicated");
         for attribute in input.attrs.iter().filter(ours) {
             attribute.parse_nested_meta(|meta| {
                 if meta.path.is_ident("name") {
-                    name = Some(wire_name(&meta)?);
+                    once(&mut name, wire_name(&meta)?, &meta)
                 } else if meta.path.is_ident("commands") {
-                    commands.extend(messages(&meta)?);
+                    once(&mut commands, types(&meta)?, &meta)
                 } else if meta.path.is_ident("queries") {
-                    queries.extend(messages(&meta)?);
+                    once(&mut queries, types(&meta)?, &meta)
                 } else {
-                    return Err(meta.error("expected `name`, `commands` or `queries`"));
+                    Err(meta.error("expected `name`, `commands` or `queries`"))
                 }
-                Ok(())
             })?;
         }
-        let example = "expected #[replicated(name = \"…\", commands(…), queries(…))]";
-        let name = name.ok_or_else(|| Error::new(input.ident.span(), example))?;
+        let Some(name) = name else {
+            let text = "a replicated actor needs a name of its own on the wire: \
+                        #[replicated(name = \"...\", commands(...), queries(...))]";
+            return Err(Error::new_spanned(&input.ident, text));
+        };
+        let (commands, queries) = (commands.unwrap_or_default(), queries.unwrap_or_default());
         Ok(Self { name, commands, queries })
     }
-}
-
-fn wire_name(meta: &ParseNestedMeta<'_>) -> Result<LitStr> {
-    let name: LitStr = meta.value()?.parse()?;
-    if name.value().is_empty() {
-        return Err(Error::new(name.span(), "a wire name has at least one character"));
-    }
-    Ok(name)
-}
-
-fn messages(meta: &ParseNestedMeta<'_>) -> Result<Punctuated<Path, Token![,]>> {
-    let list;
-    parenthesized!(list in meta.input);
-    Punctuated::parse_terminated(&list)
 }

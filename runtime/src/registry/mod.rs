@@ -1,1 +1,179 @@
-//! To be written.
+//! Names of actors: this node's own, and a copy of every other node's.
+//!
+//! Each node is the only writer of its own names and tells the others of every change
+//! ([`directory`]); a copy goes with the link it came over. So a copy may be a little old, and
+//! never a lie of a third party. Names that need agreement (who leads, where a service is) are
+//! decided by the log above, not here.
+
+pub(crate) mod directory;
+pub(crate) mod local;
+
+use std::fmt;
+
+use actix::{Actor, Addr};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    identity::{NodeId, NodeName},
+    message::{DuplicateMessage, Routes},
+    node::Node,
+    wire::Frame,
+};
+
+/// Longest name of an actor.
+pub const ACTOR_NAME_BYTES_MAX: usize = 255;
+
+/// Most names one node may have: its whole list must fit one frame.
+pub const NAMES_LEN_MAX: usize = 20_000;
+
+/// What a name leads to: takes the frames that came for it.
+pub trait Deliver: Send + Sync {
+    /// Takes frames of one sender in the order they came; tells and asks, the latter to be
+    /// answered by [`Node::reply`], [`Node::refuse`] or [`Node::serve`]. Called on the protocol
+    /// arbiter (what the node sends to itself: on the arbiter that sends). Must not block.
+    fn deliver(&self, from: &NodeId, batch: Vec<Frame>, node: &Node);
+
+    /// What kind of actor this is, to people.
+    fn type_name(&self) -> &'static str;
+
+    /// Messages that wait, as far as known.
+    fn mailbox_len(&self) -> usize;
+
+    /// Whether anybody still listens; a name whose listener is gone is removed.
+    fn alive(&self) -> bool {
+        true
+    }
+}
+
+/// One name, wherever it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryEntry {
+    /// The name.
+    pub name: String,
+    /// What kind of actor.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Where.
+    pub node: NodeName,
+    /// The epoch a role acts in, if it has one.
+    pub epoch: Option<u64>,
+    /// Times it was rebuilt since its node started.
+    pub restarts: u64,
+    /// Messages that waited when last looked.
+    pub mailbox: u64,
+}
+
+/// A bound name; dropping it unbinds.
+#[must_use = "dropping a binding unbinds the name"]
+pub struct Binding {
+    node: Node,
+    name: String,
+    serial: u64,
+}
+
+impl Binding {
+    pub(crate) fn new(node: Node, name: String, serial: u64) -> Self {
+        Self { node, name, serial }
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Shows the epoch the role acts in, to whoever looks at the registry.
+    pub fn set_epoch(&self, epoch: Option<u64>) {
+        self.node.set_epoch(&self.name, epoch);
+    }
+}
+
+impl Drop for Binding {
+    fn drop(&mut self) {
+        self.node.unbind(&self.name, self.serial);
+    }
+}
+
+impl fmt::Debug for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Binding").field(&self.name).finish()
+    }
+}
+
+/// Why a name could not be taken. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegisterError {
+    /// Somebody has it.
+    #[error("{name} is taken by a {kind}")]
+    Taken {
+        /// The name.
+        name: String,
+        /// What has it.
+        kind: String,
+    },
+    /// Another name looks the same on the wire.
+    #[error("{name} and {other} have one number on the wire: rename one")]
+    Collision {
+        /// The name wanted.
+        name: String,
+        /// The name that is there.
+        other: String,
+    },
+    /// Empty, or longer than [`ACTOR_NAME_BYTES_MAX`].
+    #[error("a name has 1 to {ACTOR_NAME_BYTES_MAX} bytes, not {0}")]
+    Length(usize),
+    /// There are [`NAMES_LEN_MAX`] names.
+    #[error("{name}: a node may have {NAMES_LEN_MAX} names at most")]
+    Full {
+        /// The name wanted.
+        name: String,
+    },
+    /// Two messages have one name.
+    #[error(transparent)]
+    Messages(#[from] DuplicateMessage),
+}
+
+/// Why a name could not be looked up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LookupError {
+    /// No node that is linked has it.
+    #[error("nobody is called {0}")]
+    Unknown(String),
+    /// It is another kind of actor.
+    #[error("{name} is a {found}, not a {wanted}")]
+    Kind {
+        /// The name.
+        name: String,
+        /// What it is.
+        found: String,
+        /// What was asked for.
+        wanted: &'static str,
+    },
+}
+
+/// An actor that takes remote messages, behind its name.
+pub(crate) struct Registered<A: Actor> {
+    pub(crate) addr: Addr<A>,
+    pub(crate) routes: Routes<A>,
+    pub(crate) kind: &'static str,
+}
+
+impl<A: Actor> Deliver for Registered<A> {
+    fn deliver(&self, from: &NodeId, batch: Vec<Frame>, node: &Node) {
+        for frame in &batch {
+            self.routes.deliver(&self.addr, from, frame, node);
+        }
+    }
+
+    fn type_name(&self) -> &'static str {
+        self.kind
+    }
+
+    /// actix does not tell; a supervised actor's is known by its supervisor.
+    fn mailbox_len(&self) -> usize {
+        0
+    }
+
+    fn alive(&self) -> bool {
+        self.addr.connected()
+    }
+}

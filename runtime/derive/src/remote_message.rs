@@ -1,0 +1,22 @@
+//! `derive(RemoteMessage)`.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{DeriveInput, Error};
+
+use crate::attributes::Remote;
+
+pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
+    let Remote { name, krate, handles } = Remote::of(input)?;
+    if handles.is_some() {
+        return Err(Error::new_spanned(&input.ident, "only an actor `handles` messages"));
+    }
+    let ident = &input.ident;
+    let (generics, arguments, bounds) = input.generics.split_for_impl();
+    Ok(quote! {
+        #[automatically_derived]
+        impl #generics #krate::message::RemoteMessage for #ident #arguments #bounds {
+            const NAME: &'static str = #name;
+        }
+    })
+}

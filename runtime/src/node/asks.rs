@@ -1,0 +1,217 @@
+//! Asks: those that wait here for an answer, and those that are served here.
+
+use std::{
+    future::Future,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use tokio::{sync::oneshot, task::AbortHandle};
+
+use super::{Node, lock};
+use crate::{
+    address::SendError,
+    identity::{NodeId, NodeName},
+    message::encode,
+    wire::{FrameHeader, FrameKind},
+    world::network::Lane,
+};
+
+/// How soon an ask that found the lane full tries again. A herd woken at every free byte measured
+/// half the rate of one that comes back in its own time.
+const FULL_RETRY: Duration = Duration::from_millis(2);
+
+/// Both sides of the asks of a node.
+#[derive(Default)]
+pub(super) struct Asks {
+    correlations: AtomicU64,
+    waiting: Mutex<FxHashMap<u64, Waiting>>,
+    /// By asker and its correlation.
+    served: Mutex<FxHashMap<(NodeName, u64), AbortHandle>>,
+}
+
+struct Waiting {
+    to: NodeName,
+    answer: oneshot::Sender<Result<Bytes, SendError>>,
+}
+
+impl Asks {
+    /// An answer came. One that nobody waits for (any more) is dropped.
+    pub(super) fn answer(&self, from: &NodeId, correlation: u64, answer: Result<Bytes, SendError>) {
+        let mut waiting = lock(&self.waiting);
+        // Only the one who was asked can answer.
+        if waiting.get(&correlation).is_some_and(|waiting| waiting.to == from.name)
+            && let Some(waiting) = waiting.remove(&correlation)
+        {
+            // The asker may have given up in this very moment.
+            let _ = waiting.answer.send(answer);
+        }
+    }
+
+    /// The asker does not wait any more.
+    pub(super) fn cancel(&self, from: &NodeId, correlation: u64) {
+        let served = lock(&self.served).remove(&(from.name.clone(), correlation));
+        if let Some(served) = served {
+            served.abort();
+        }
+    }
+
+    /// The link to `peer` is gone, and with it every answer that was to come over it, either way.
+    pub(super) fn lost(&self, peer: &NodeName) {
+        lock(&self.waiting).retain(|_, waiting| waiting.to != *peer);
+        let mut lost = Vec::new();
+        lock(&self.served).retain(|(asker, _), served| {
+            if asker == peer {
+                lost.push(served.clone());
+            }
+            asker != peer
+        });
+        for served in lost {
+            served.abort();
+        }
+    }
+
+    /// Everybody who waits hears `Closed`.
+    pub(super) fn close_all(&self) {
+        lock(&self.waiting).clear();
+    }
+}
+
+impl Node {
+    /// Sends a raw ask to whatever is bound to `target` on `to`, and waits for the answer's body.
+    /// Waits for room on the lane, too. Dropping the future cancels the ask.
+    ///
+    /// # Errors
+    /// See [`SendError`], with the outcome. `Overloaded` when there was no room in all the time.
+    pub async fn ask(
+        &self,
+        to: &NodeName,
+        target: u64,
+        message: u64,
+        lane: Lane,
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Bytes, SendError> {
+        let (answer, mut answered) = oneshot::channel();
+        let correlation = self.0.asks.correlations.fetch_add(1, Relaxed) + 1;
+        lock(&self.0.asks.waiting).insert(correlation, Waiting { to: to.clone(), answer });
+        let mut guard = AskGuard { node: self, to, lane, correlation, sent: false };
+        let mut header =
+            FrameHeader { target, message, correlation, ..FrameHeader::new(FrameKind::Ask) };
+        let until = self.now() + timeout;
+        let waited = tokio::time::timeout(timeout, async {
+            loop {
+                header.deadline_ms = whole_ms(until.since(self.now()));
+                match self.post(to, lane, &header, &body) {
+                    Ok(()) => break,
+                    Err(SendError::Overloaded) if body.len() <= crate::wire::BODY_BYTES_MAX => {
+                        tokio::time::sleep(FULL_RETRY).await;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            guard.sent = true;
+            // Nobody is left to answer: the link is gone.
+            (&mut answered).await.unwrap_or(Err(SendError::Closed))
+        })
+        .await;
+        match waited {
+            Ok(answer) => {
+                guard.sent = false;
+                answer
+            }
+            Err(_) if guard.sent => Err(SendError::Timeout),
+            Err(_) => Err(SendError::Overloaded),
+        }
+    }
+
+    /// Answers an ask.
+    pub fn reply(&self, to: &NodeId, lane: Lane, correlation: u64, body: &[u8]) {
+        self.finish(to, lane, FrameKind::Reply, correlation, body);
+    }
+
+    /// Answers an ask with an error; counts a tell as a dead letter.
+    pub fn refuse(&self, to: &NodeId, header: &FrameHeader, error: SendError) {
+        if header.kind != FrameKind::Ask || error == SendError::Codec {
+            self.dead_letter(&error);
+        }
+        if header.kind == FrameKind::Ask {
+            let body = encode(&error).expect("texts and numbers always encode");
+            self.finish(to, Lane::User, FrameKind::Failure, header.correlation, &body);
+        }
+    }
+
+    /// Answers an ask with what `work` comes to. The work is dropped at the ask's deadline, when
+    /// the asker cancels and when the link to it is lost. Must be called where tasks can be
+    /// spawned on this thread.
+    pub fn serve(
+        &self,
+        from: &NodeId,
+        header: &FrameHeader,
+        work: impl Future<Output = Result<Vec<u8>, SendError>> + 'static,
+    ) {
+        let (node, asker, header) = (self.clone(), from.clone(), *header);
+        let deadline = match header.deadline_ms {
+            0 => self.ask_timeout(),
+            ms => Duration::from_millis(u64::from(ms)),
+        };
+        let key = (from.name.clone(), header.correlation);
+        let task = {
+            let key = key.clone();
+            self.task(async move {
+                let done = tokio::time::timeout(deadline, work).await;
+                lock(&node.0.asks.served).remove(&key);
+                match done {
+                    Ok(Ok(body)) => node.reply(&asker, Lane::User, header.correlation, &body),
+                    Ok(Err(error)) => node.refuse(&asker, &header, error),
+                    // The asker has given up at the same time.
+                    Err(_) => node.count_dead_letter("expired"),
+                }
+            })
+        };
+        // The task cannot have run yet: it waits for this turn of the thread to end.
+        lock(&self.0.asks.served).insert(key, task);
+    }
+
+    fn finish(&self, to: &NodeId, lane: Lane, kind: FrameKind, correlation: u64, body: &[u8]) {
+        let header = FrameHeader { correlation, ..FrameHeader::new(kind) };
+        if let Err(error) = self.post(&to.name, lane, &header, body) {
+            tracing::debug!(%to, %error, "an answer was lost");
+            self.dead_letter(&error);
+        }
+    }
+}
+
+/// Takes an ask back when its future is dropped before the answer.
+struct AskGuard<'a> {
+    node: &'a Node,
+    to: &'a NodeName,
+    lane: Lane,
+    correlation: u64,
+    /// Sent and not answered.
+    sent: bool,
+}
+
+impl Drop for AskGuard<'_> {
+    fn drop(&mut self) {
+        lock(&self.node.0.asks.waiting).remove(&self.correlation);
+        if self.sent {
+            let cancel = FrameHeader {
+                correlation: self.correlation,
+                ..FrameHeader::new(FrameKind::Cancel)
+            };
+            // Without the cancel the work is done for nobody, no more.
+            let _ = self.node.post(self.to, self.lane, &cancel, &[]);
+        }
+    }
+}
+
+/// At least one, since none means no deadline.
+fn whole_ms(left: Duration) -> u32 {
+    u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1)
+}

@@ -1,0 +1,174 @@
+//! What a node does with names.
+
+use std::{
+    any::Any,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use actix::{Actor, Addr};
+
+use super::{Inner, Node, lock};
+use crate::{
+    address::RemoteAddr,
+    identity::NodeId,
+    message::{RemoteActor, Routes, decode, encode},
+    registry::{
+        Binding, Deliver, LookupError, RegisterError, Registered, RegistryEntry,
+        directory::{News, entries},
+    },
+    wire::{Frame, FrameHeader, FrameKind},
+    world::network::Lane,
+};
+
+/// How often the list is looked over for what changes by itself (restarts, mailboxes), and told.
+const LOOK_OVER: Duration = Duration::from_secs(1);
+
+/// Every so many looks the version is told even if nothing changed, so that a copy that missed
+/// something finds out.
+const CONFIRM_EVERY: u32 = 5;
+
+impl Node {
+    /// Gives an actor a name that other nodes can send to. The name stays until
+    /// [`Node::unregister`], or until the actor is gone.
+    ///
+    /// # Errors
+    /// When the name is taken or two messages look the same on the wire; nothing was changed.
+    pub fn register<A: RemoteActor>(
+        &self,
+        name: &str,
+        addr: Addr<A>,
+    ) -> Result<RemoteAddr<A>, RegisterError> {
+        let routes = Routes::of()?;
+        self.0.names.know(routes.known().collect::<Vec<_>>().into_iter())?;
+        let here: Arc<dyn Any + Send + Sync> = Arc::new(addr.clone());
+        let registered = Registered { addr: addr.clone(), routes, kind: A::NAME };
+        self.0.names.bound(name, Arc::new(registered), Some(here))?;
+        self.0.renamed.notify_one();
+        Ok(RemoteAddr::new(self.id().clone(), name, Some(addr), Some(self.clone())))
+    }
+
+    /// Takes a name back. An actor supervised under that name goes on.
+    pub fn unregister(&self, name: &str) {
+        self.0.names.unbind(name, None);
+        self.0.renamed.notify_one();
+    }
+
+    /// Lets `route` take the frames that come for `name`, until the binding is dropped.
+    ///
+    /// # Errors
+    /// When the name is taken; nothing was changed.
+    pub fn bind(&self, name: &str, route: Arc<dyn Deliver>) -> Result<Binding, RegisterError> {
+        let serial = self.0.names.bound(name, route, None)?;
+        self.0.renamed.notify_one();
+        Ok(Binding::new(self.clone(), name.to_owned(), serial))
+    }
+
+    pub(crate) fn unbind(&self, name: &str, serial: u64) {
+        self.0.names.unbind(name, Some(serial));
+        self.0.renamed.notify_one();
+    }
+
+    /// Shows the epoch the role of that name acts in, to whoever looks at the registry.
+    pub fn set_epoch(&self, name: &str, epoch: Option<u64>) {
+        self.0.names.set_epoch(name, epoch);
+        self.0.renamed.notify_one();
+    }
+
+    /// The address of the actor called `name`: on this node, or else on the first, by name, of the
+    /// linked nodes that have one. It takes a moment until a new name is known elsewhere.
+    ///
+    /// # Errors
+    /// When nobody has that name, or it is another kind of actor.
+    pub fn lookup<A: RemoteActor>(&self, name: &str) -> Result<RemoteAddr<A>, LookupError> {
+        if let Some(addr) = self.local(name) {
+            let here = Some(addr);
+            return Ok(RemoteAddr::new(self.id().clone(), name, here, Some(self.clone())));
+        }
+        let copies = lock(&self.0.copies);
+        let (node, row) = copies.find(name).ok_or_else(|| LookupError::Unknown(name.to_owned()))?;
+        if row.kind == A::NAME {
+            Ok(RemoteAddr::new(node.clone(), name, None, Some(self.clone())))
+        } else {
+            let found = row.kind.clone();
+            Err(LookupError::Kind { name: name.to_owned(), found, wanted: A::NAME })
+        }
+    }
+
+    /// The address of `name` on `node`, whether or not anybody has that name there yet.
+    pub fn address<A: RemoteActor>(&self, node: NodeId, name: &str) -> RemoteAddr<A> {
+        let here = if node == *self.id() { self.local(name) } else { None };
+        RemoteAddr::new(node, name, here, Some(self.clone()))
+    }
+
+    /// The actor of that name and type on this node, supervised or registered.
+    pub fn local<A: Actor>(&self, name: &str) -> Option<Addr<A>> {
+        self.0.names.addr(name)
+    }
+
+    /// All names this node knows, its own and those of all linked nodes, by name and node.
+    pub fn registry(&self) -> Vec<RegistryEntry> {
+        let mut all: Vec<_> = entries(self.name(), &self.0.names.rows()).collect();
+        all.extend(lock(&self.0.copies).entries());
+        all.sort_by(|a, b| (&a.name, &a.node).cmp(&(&b.name, &b.node)));
+        all
+    }
+
+    /// Tells a new peer all our names.
+    pub(super) fn introduce(&self, peer: &NodeId) {
+        let news = lock(&self.0.published).full();
+        self.tell_news(peer, &news);
+    }
+
+    /// Takes what a peer tells of its names.
+    pub(super) fn take_news(&self, from: &NodeId, frame: &Frame) {
+        match decode::<News>(&frame.body) {
+            Ok(News::Again) => self.introduce(from),
+            Ok(news) => {
+                let gap = lock(&self.0.copies).take(from, news);
+                if gap {
+                    self.tell_news(from, &News::Again);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%from, %error, "names that cannot be read");
+                self.count_dead_letter("codec");
+            }
+        }
+    }
+
+    fn publish(&self, confirm: bool) {
+        let rows = self.0.names.rows();
+        let (news, changed) = lock(&self.0.published).update(rows);
+        if changed || confirm {
+            for peer in self.peers_up() {
+                self.tell_news(&peer.id, &news);
+            }
+        }
+    }
+
+    fn tell_news(&self, peer: &NodeId, news: &News) {
+        let body = encode(news).expect("texts and numbers always encode");
+        let header = FrameHeader::new(FrameKind::Directory);
+        // A loss shows as a gap at the next change or confirmation.
+        if let Err(error) = self.links().send(&peer.name, Lane::Control, &header, &body) {
+            tracing::debug!(%peer, %error, "names were not sent");
+        }
+    }
+}
+
+/// Tells the others of changed names, as long as the node lives.
+pub(super) async fn spread(node: Weak<Inner>) {
+    let mut looks = 0;
+    loop {
+        let Some(living) = Node::upgrade(&node) else { return };
+        // A name that was bound is told at once; what changes by itself, at the next look.
+        let timed_out = tokio::time::timeout(LOOK_OVER, living.0.renamed.notified()).await.is_err();
+        looks += u32::from(timed_out);
+        let confirm = looks >= CONFIRM_EVERY;
+        if confirm {
+            looks = 0;
+        }
+        living.publish(confirm);
+    }
+}

@@ -1,0 +1,188 @@
+//! What runs on a node: supervised actors and plain tasks.
+
+use std::{
+    any::type_name,
+    future::Future,
+    sync::{Arc, Mutex},
+};
+
+use actix::{
+    Actor, Addr, ArbiterHandle, Context,
+    dev::channel::{AddressReceiver, channel},
+};
+use tokio::task::AbortHandle;
+
+use super::{Node, lock};
+use crate::{
+    registry::{RegisterError, local::Spawned},
+    supervision::{Control, Fault, Policy, Setting, Supervisor},
+    telemetry::ACTOR_RESTARTS,
+};
+
+/// Capacity of a mailbox, which bounds only senders that await room; actix's own default.
+const MAILBOX_CAPACITY: usize = 16;
+
+/// All tasks of a node, to be dropped at once in a crash.
+#[derive(Default)]
+pub(super) struct Tasks(Mutex<TaskList>);
+
+#[derive(Default)]
+struct TaskList {
+    tasks: Vec<AbortHandle>,
+    /// The list is swept of ended tasks when it is twice as long as after the last sweep.
+    swept_len: usize,
+}
+
+/// The list is not swept while it is shorter than this.
+const SWEEP_LEN_MIN: usize = 64;
+
+impl Tasks {
+    fn add(&self, task: AbortHandle) {
+        let mut list = lock(&self.0);
+        if list.tasks.len() >= 2 * list.swept_len.max(SWEEP_LEN_MIN) {
+            list.tasks.retain(|task| !task.is_finished());
+            list.swept_len = list.tasks.len();
+        }
+        list.tasks.push(task);
+    }
+
+    pub(super) fn abort_all(&self) {
+        let tasks = std::mem::take(&mut lock(&self.0).tasks);
+        for task in tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Node {
+    /// Starts a named actor on this arbiter: supervised (after a panic or a stop it is rebuilt by
+    /// `factory`, behind the same address, with nothing queued lost) and shown in the registry. It
+    /// lives until [`Node::stop`], whether or not anybody keeps its address.
+    ///
+    /// # Panics
+    /// When another supervised actor has that name. Use [`Node::spawn_with`] for names that come
+    /// from outside.
+    pub fn spawn<A, F>(&self, name: &str, factory: F) -> Addr<A>
+    where
+        A: Actor<Context = Context<A>>,
+        F: FnMut() -> A + 'static,
+    {
+        self.spawn_with(name, Policy::default(), factory)
+            .unwrap_or_else(|error| panic!("cannot spawn: {error}"))
+    }
+
+    /// As [`Node::spawn`], with a policy of its own.
+    ///
+    /// # Errors
+    /// When the name is taken; nothing was started.
+    pub fn spawn_with<A, F>(
+        &self,
+        name: &str,
+        policy: Policy,
+        factory: F,
+    ) -> Result<Addr<A>, RegisterError>
+    where
+        A: Actor<Context = Context<A>>,
+        F: FnMut() -> A + 'static,
+    {
+        let (addr, mailbox, setting) = self.prepare(name, policy)?;
+        self.run(mailbox, setting, factory);
+        Ok(addr)
+    }
+
+    /// As [`Node::spawn_with`], on another arbiter, so that a busy actor cannot starve the
+    /// protocol.
+    ///
+    /// # Errors
+    /// When the name is taken; nothing was started.
+    pub fn spawn_on<A, F>(
+        &self,
+        arbiter: &ArbiterHandle,
+        name: &str,
+        policy: Policy,
+        factory: F,
+    ) -> Result<Addr<A>, RegisterError>
+    where
+        A: Actor<Context = Context<A>>,
+        F: FnMut() -> A + Send + 'static,
+    {
+        let (addr, mailbox, setting) = self.prepare(name, policy)?;
+        let (node, name) = (self.clone(), name.to_owned());
+        let reached = arbiter.spawn_fn({
+            let node = node.clone();
+            move || node.run(mailbox, setting, factory)
+        });
+        if !reached {
+            tracing::error!(actor = name, "its arbiter is gone");
+            node.0.names.retired(&name);
+        }
+        Ok(addr)
+    }
+
+    /// Runs a future on this arbiter until it ends or the node does.
+    pub fn task(&self, future: impl Future<Output = ()> + 'static) -> AbortHandle {
+        let task = actix_rt::spawn(future).abort_handle();
+        self.0.tasks.add(task.clone());
+        task
+    }
+
+    /// Ends a supervised actor for good; answers whether there is one. What is queued is dropped,
+    /// and its name is free once it has ended.
+    pub fn stop(&self, name: &str) -> bool {
+        let control = self.0.names.control(name);
+        control.inspect(|control| control.retire()).is_some()
+    }
+
+    /// Lets a supervised actor fail; answers whether there is one. For fault injection: only code
+    /// can reach this, no message and no configuration does.
+    pub fn inject(&self, name: &str, fault: Fault) -> bool {
+        let control = self.0.names.control(name);
+        control.inspect(|control| control.inject(fault)).is_some()
+    }
+
+    /// Takes the name, and makes what the supervisor needs.
+    fn prepare<A>(
+        &self,
+        name: &str,
+        policy: Policy,
+    ) -> Result<(Addr<A>, AddressReceiver<A>, Setting), RegisterError>
+    where
+        A: Actor<Context = Context<A>>,
+    {
+        let (sender, mailbox) = channel(MAILBOX_CAPACITY);
+        let addr = Addr::new(sender);
+        let control = Arc::new(Control::default());
+        let spawned = Spawned {
+            control: Arc::clone(&control),
+            kind: type_name::<A>(),
+            addr: Arc::new(addr.clone()),
+        };
+        self.0.names.spawned(name, spawned)?;
+        self.0.renamed.notify_one();
+        let setting = Setting {
+            name: name.to_owned(),
+            policy,
+            clock: Arc::clone(self.clock()),
+            rng: self.rng(&format!("supervision/{name}")),
+            restarted: self.metrics().counter(&ACTOR_RESTARTS, &[("actor", name)]),
+            control,
+        };
+        Ok((addr, mailbox, setting))
+    }
+
+    fn run<A, F>(&self, mailbox: AddressReceiver<A>, setting: Setting, factory: F)
+    where
+        A: Actor<Context = Context<A>>,
+        F: FnMut() -> A + 'static,
+    {
+        let (node, name) = (Arc::downgrade(&self.0), setting.name.clone());
+        let lives = Supervisor::new(setting, mailbox, factory);
+        self.task(async move {
+            lives.await;
+            if let Some(node) = Self::upgrade(&node) {
+                node.0.names.retired(&name);
+                node.0.renamed.notify_one();
+            }
+        });
+    }
+}

@@ -1,0 +1,107 @@
+//! The mailbox that outlives its actor.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    pin::Pin,
+    rc::Rc,
+    task::{self, Poll},
+};
+
+use actix::{
+    Actor, AsyncContext as _, Context,
+    dev::{ContextParts, Envelope, EnvelopeProxy as _, channel::AddressReceiver},
+    fut::ActorFuture,
+};
+use futures_util::Stream as _;
+
+/// Messages handled in one turn before the others on the arbiter get theirs: actix itself drains
+/// a mailbox without end, so that a flooded actor would starve heartbeats.
+const TURN_MESSAGES_MAX: u32 = 64;
+
+/// Messages taken out of the channel ahead of their turn: enough to show a growing backlog, and a
+/// bound on one turn's pulling when a sender is as fast as the pulling itself.
+const BACKLOG_LEN_MAX: usize = 4096;
+
+/// What was sent to an actor and not handled yet.
+pub(super) struct Backlog<A: Actor> {
+    mailbox: AddressReceiver<A>,
+    /// Taken out of the channel, because the channel cannot say how much is in it.
+    pulled: VecDeque<Envelope<A>>,
+    left_in_turn: u32,
+}
+
+impl<A: Actor> Backlog<A> {
+    pub(super) fn new(mailbox: AddressReceiver<A>) -> Self {
+        Self { mailbox, pulled: VecDeque::new(), left_in_turn: 0 }
+    }
+
+    pub(super) fn begin_turn(&mut self) {
+        self.left_in_turn = TURN_MESSAGES_MAX;
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.pulled.len()
+    }
+
+    /// The heart of a context whose addresses lead here.
+    pub(super) fn context_parts(&self) -> ContextParts<A>
+    where
+        A: Actor<Context = Context<A>>,
+    {
+        ContextParts::new(self.mailbox.sender_producer())
+    }
+
+    /// The next message of this turn, if there is one; otherwise the task is woken for it.
+    fn next(&mut self, cx: &mut task::Context<'_>) -> Option<Envelope<A>> {
+        if self.pulled.is_empty() {
+            self.pull(cx);
+        }
+        if self.left_in_turn == 0 && !self.pulled.is_empty() {
+            cx.waker().wake_by_ref();
+            return None;
+        }
+        let next = self.pulled.pop_front()?;
+        self.left_in_turn -= 1;
+        Some(next)
+    }
+
+    fn pull(&mut self, cx: &mut task::Context<'_>) {
+        while self.pulled.len() < BACKLOG_LEN_MAX {
+            match Pin::new(&mut self.mailbox).poll_next(cx) {
+                Poll::Ready(Some(envelope)) => self.pulled.push_back(envelope),
+                Poll::Ready(None) | Poll::Pending => break,
+            }
+        }
+    }
+}
+
+/// Feeds one life of an actor, as the first future of its context; never ends by itself.
+pub(super) struct Pump<A: Actor>(Rc<RefCell<Backlog<A>>>);
+
+impl<A: Actor> Pump<A> {
+    pub(super) fn new(backlog: Rc<RefCell<Backlog<A>>>) -> Self {
+        Self(backlog)
+    }
+}
+
+impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        actor: &mut A,
+        context: &mut Context<A>,
+        task: &mut task::Context<'_>,
+    ) -> Poll<()> {
+        // A context that waits or stops takes no more messages; it polls its futures again when
+        // the wait is over.
+        while !context.waiting() {
+            // Not held while the handler runs, which may panic.
+            let next = self.0.borrow_mut().next(task);
+            let Some(mut envelope) = next else { break };
+            envelope.handle(actor, context);
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,133 @@
+//! When an actor is rebuilt, and how long after its end.
+
+use std::{collections::VecDeque, time::Duration};
+
+use rand::RngExt as _;
+
+use crate::world::{Instant, Rng};
+
+/// When and how often a supervised actor is rebuilt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// After which ends.
+    pub restart: Restart,
+    /// The wait before the second restart in a row; it doubles with each further one. The first
+    /// restart after a quiet period does not wait.
+    pub backoff_first: Duration,
+    /// The wait never grows beyond this.
+    pub backoff_max: Duration,
+    /// An actor that lived this long has proved itself: its next restart does not wait.
+    pub quiet: Duration,
+    /// More restarts than this within the time end the actor for good. `None` never gives up: a
+    /// role that is gone for good would be a node that is half dead.
+    pub give_up: Option<(u32, Duration)>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            restart: Restart::Always,
+            backoff_first: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(5),
+            quiet: Duration::from_secs(10),
+            give_up: None,
+        }
+    }
+}
+
+/// After which ends an actor is rebuilt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    /// After a panic and after a stop of its own (roles).
+    Always,
+    /// After a panic only: it may end itself.
+    OnPanic,
+    /// Never: supervision only reports its end.
+    Never,
+}
+
+/// The restarts of one actor so far, as far as they matter for the next.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// Restarts since the last quiet period.
+    in_a_row: u32,
+    /// When the last restarts were, as many as the budget counts.
+    recent: VecDeque<Instant>,
+    started: Instant,
+}
+
+impl History {
+    /// The actor was (re)built at `now`.
+    pub(super) fn started(&mut self, now: Instant) {
+        self.started = now;
+    }
+
+    /// How long to wait before the next restart; `None` when the budget is spent.
+    pub(super) fn next(
+        &mut self,
+        policy: &Policy,
+        now: Instant,
+        rng: &mut Rng,
+    ) -> Option<Duration> {
+        if let Some((restarts, within)) = policy.give_up {
+            while self.recent.front().is_some_and(|then| now.since(*then) >= within) {
+                self.recent.pop_front();
+            }
+            if self.recent.len() >= restarts as usize {
+                return None;
+            }
+            self.recent.push_back(now);
+        }
+        if now.since(self.started) >= policy.quiet {
+            self.in_a_row = 0;
+        }
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        if self.in_a_row == 1 {
+            return Some(Duration::ZERO);
+        }
+        // 2^16 first waits are beyond any longest wait: the cap only keeps the shift in range.
+        let doubled = policy.backoff_first.saturating_mul(1 << (self.in_a_row - 2).min(16));
+        let whole = doubled.min(policy.backoff_max);
+        // Half of it is drawn, so that actors that fell together do not rise together.
+        Some(whole.mul_f64(rng.random_range(0.5..=1.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+
+    use super::*;
+
+    #[test]
+    fn the_first_restart_is_immediate_and_later_ones_wait_longer() {
+        let (policy, mut rng) = (Policy::default(), Rng::seed_from_u64(1));
+        let mut history = History::default();
+        let mut now = Instant::from_nanos(1);
+        history.started(now);
+        assert_eq!(history.next(&policy, now, &mut rng), Some(Duration::ZERO));
+        for in_a_row in 0..20 {
+            history.started(now);
+            let wait = history.next(&policy, now, &mut rng).unwrap();
+            let whole = (policy.backoff_first * 2u32.pow(in_a_row)).min(policy.backoff_max);
+            assert!(wait >= whole / 2 && wait <= whole, "{in_a_row}: {wait:?}");
+        }
+        history.started(now);
+        now = now + policy.quiet;
+        assert_eq!(history.next(&policy, now, &mut rng), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_spent_budget_ends_the_actor_and_refills_with_time() {
+        let within = Duration::from_secs(10);
+        let policy = Policy { give_up: Some((3, within)), ..Policy::default() };
+        let mut rng = Rng::seed_from_u64(1);
+        let mut history = History::default();
+        let now = Instant::from_nanos(1);
+        for _ in 0..3 {
+            assert!(history.next(&policy, now, &mut rng).is_some());
+        }
+        assert_eq!(history.next(&policy, now, &mut rng), None);
+        assert!(history.next(&policy, now + within, &mut rng).is_some());
+    }
+}
