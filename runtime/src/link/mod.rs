@@ -2,6 +2,8 @@
 //!
 //! The same code over any [`crate::world::Network`], real or simulated.
 
+mod frames;
+mod peer;
 mod registry;
 
 use std::{
@@ -281,8 +283,14 @@ impl Shared {
                 let _ = self.endpoint().write(connection, Lane::Control, bytes);
             }
             Effect::HangUp { connection, reason } => self.endpoint().hang_up(connection, &reason),
-            Effect::Up(peer) => self.inbound.up(&peer),
-            Effect::Down { id, reason } => self.inbound.down(&id, &reason),
+            Effect::Up(peer) => {
+                tracing::info!(peer = %peer.id, role = peer.role, "link up");
+                self.inbound.up(&peer);
+            }
+            Effect::Down { id, reason } => {
+                tracing::info!(peer = %id, reason, "link down");
+                self.inbound.down(&id, &reason);
+            }
             Effect::Frames { from, mut batch } => self.inbound.frames(&from, &mut batch),
             Effect::Datagram { from, frame } => self.inbound.datagram(&from, frame),
         }
@@ -355,5 +363,7 @@ async fn keep_time(shared: Weak<Shared>, wake: Arc<Notify>) {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

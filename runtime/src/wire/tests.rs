@@ -73,7 +73,7 @@ fn a_frame_whole_in_its_chunk_is_not_copied() {
     let chunk = Bytes::from(bytes);
     let within = chunk.as_ptr_range();
     let mut deframer = Deframer::new(Lane::Control);
-    deframer.push(chunk.clone());
+    deframer.push(chunk);
     for frame in drain(&mut deframer).unwrap() {
         assert!(frame.body.is_empty() || within.contains(&frame.body.as_ptr()));
     }
