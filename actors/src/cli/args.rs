@@ -186,7 +186,7 @@ pub(crate) fn parse(
     line: impl Iterator<Item = std::ffi::OsString>,
 ) -> Result<Option<Verb>, Failure> {
     use clap::{CommandFactory as _, FromArgMatches as _, error::ErrorKind};
-    let mut command = CommandLine::command().name(program);
+    let mut command = CommandLine::command().name(program).bin_name(program);
     for (verb, examples) in EXAMPLES {
         let examples = format!("Examples:\n{}", examples.replace("synod", program));
         command = command.mut_subcommand(verb, |one| one.after_help(examples));

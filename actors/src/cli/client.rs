@@ -138,7 +138,7 @@ impl Cluster {
                 }
                 Ok(answer) => return Ok(answer),
                 Err(NoAnswer::NotSent(why)) => {
-                    last = format!("{} at {}: {why}", node.name, node.http)
+                    last = format!("{} at {}: {why}", node.name, node.http);
                 }
                 Err(NoAnswer::Lost(why)) => {
                     let why = format!("outcome unknown, {} at {}: {why}", node.name, node.http);

@@ -7,11 +7,11 @@
 //! ```
 //!
 //! # Layout
-//! - [`args`]: what may be written
-//! - [`dev`], [`node`], [`init`], [`status`], [`call`]: the verbs
-//! - [`layout`]: the directory of a cluster
-//! - [`client`]: asking a running cluster
-//! - [`failure`]: one line and one exit code
+//! - `args`: what may be written
+//! - `dev`, `node`, `init`, `status`, `call`: the verbs
+//! - `layout`: the directory of a cluster
+//! - `client`: asking a running cluster
+//! - `failure`: one line and one exit code
 
 mod args;
 mod call;

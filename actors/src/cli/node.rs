@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{args::NodeArgs, failure::Failure};
 use crate::server::{
-    self, Service, StopTrigger,
+    self, ServerError, Service, StopTrigger,
     config::{LogConfig, LogFormat, NodeConfig, Overrides},
     stop_pair,
 };
@@ -48,7 +48,8 @@ pub(crate) fn run(
                 Failure::failed(marker.display(), why, "do not start this node again")
             })
         }
-        Err(e) => Err(Failure::failed(what, e, "see its log")),
+        Err(ServerError::Config(e)) => Err(e.into()),
+        Err(e @ ServerError::Listen { .. }) => Err(Failure::failed(what, e, "see its log")),
     }
 }
 

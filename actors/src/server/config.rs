@@ -6,6 +6,7 @@
 //! `name` and `role` have none: the node's certificate names it, and `SYNOD_CLUSTER` and
 //! `SYNOD_ROLE` mean other things.
 
+mod env;
 mod reader;
 pub mod units;
 
@@ -28,7 +29,7 @@ pub use self::{
     reader::{ConfigError, Overrides},
     units::HostPort,
 };
-use crate::replicated::{ARGS_BYTES_MAX, distance};
+use crate::replicated::ARGS_BYTES_MAX;
 pub(crate) use reader::{Keys, Section, Source};
 
 /// Everything a node must know before it starts.
@@ -196,25 +197,6 @@ impl NodeConfig {
             limits: read_limits(&top.section("limits")?)?,
             log: read_log(&top.section("log")?)?,
         })
-    }
-}
-
-impl Overrides {
-    /// What `SYNOD_…` variables say about a node file; others are left alone.
-    ///
-    /// # Errors
-    /// Names a variable that looks like a key of a section and is none.
-    pub fn from_env(
-        variables: impl Iterator<Item = (String, String)>,
-    ) -> Result<Self, ConfigError> {
-        let mut overrides = Self::default();
-        for (variable, value) in variables.filter(|(name, _)| name.starts_with(ENV_PREFIX)) {
-            match env_names().find(|(name, _)| *name == variable) {
-                Some((_, path)) => overrides.set(&path, &variable, &value),
-                None => refuse_misspelt(&variable)?,
-            }
-        }
-        Ok(overrides)
     }
 }
 
@@ -414,7 +396,7 @@ fn read_log(section: &Section<'_>) -> Result<LogConfig, ConfigError> {
     let filter = section.parse("filter", "a filter such as \"info\"", filter)?;
     let format = section.parse("format", "\"text\" or \"json\"", format)?;
     Ok(LogConfig {
-        filter: filter.unwrap_or_else(|| "info".to_owned()),
+        filter: filter.unwrap_or_else(|| FILTER.to_owned()),
         format: format.unwrap_or(LogFormat::Text),
     })
 }
@@ -428,36 +410,6 @@ fn refuse_what_is_not_built(top: &Section<'_>) -> Result<(), ConfigError> {
             Err(top.refuse(key, why, "remove it, or use a newer build"))
         }
     }
-}
-
-/// The variables, each with the key path it stands for.
-fn env_names() -> impl Iterator<Item = (String, String)> {
-    let sections = KEYS.iter().filter(|(section, _)| *section != "peers");
-    let all = sections.flat_map(|(section, keys)| keys.iter().map(move |key| (*section, *key)));
-    let one = |(section, key): (&str, &str)| match (section, key) {
-        ("", "data_dir") => Some(("SYNOD_DATA_DIR".to_owned(), key.to_owned())),
-        ("", _) => None,
-        ("log", "filter") => Some(("SYNOD_LOG".to_owned(), "log.filter".to_owned())),
-        (section, key) => {
-            let name = format!("{ENV_PREFIX}{section}_{key}").to_ascii_uppercase();
-            Some((name, format!("{section}.{key}")))
-        }
-    };
-    all.filter_map(one)
-}
-
-/// A variable that begins like a section's was meant for us: say so rather than ignore it.
-fn refuse_misspelt(variable: &str) -> Result<(), ConfigError> {
-    let rest = variable.strip_prefix(ENV_PREFIX).unwrap_or_default().to_ascii_lowercase();
-    let ours = KEYS.iter().any(|(section, _)| {
-        !section.is_empty() && rest.strip_prefix(section).is_some_and(|key| key.starts_with('_'))
-    });
-    if !ours {
-        return Ok(());
-    }
-    let near = env_names().min_by_key(|(name, _)| distance(name, variable));
-    let hint = near.map_or_else(String::new, |(name, _)| format!("the nearest is {name}"));
-    Err(ConfigError::new(variable, "no key of a node file", hint))
 }
 
 /// Every key of the node file.
@@ -503,11 +455,11 @@ const KEYS: Keys = &[
     ("log", &["filter", "format"]),
 ];
 
+/// What is logged when nobody says: what a node does, not how its HTTP workers come and go.
+const FILTER: &str = "info,actix_server=warn";
+
 /// Sections of the node file whose roles this build does not have.
 const NOT_BUILT: &[&str] = &["elections", "services", "multicast", "web"];
-
-/// What all our variables begin with.
-const ENV_PREFIX: &str = "SYNOD_";
 
 /// Every main is in the preferred write quorum: more of them only make the slowest one likelier.
 const MAINS_MAX: usize = 7;

@@ -29,6 +29,9 @@ pub enum Ended {
 /// Why a node could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
+    /// The configuration cannot be used on this machine. Nothing was started, nothing changed.
+    #[error(transparent)]
+    Config(#[from] config::ConfigError),
     /// An address that cannot be listened on.
     #[error("{what} cannot listen on {address}: {source}")]
     Listen {

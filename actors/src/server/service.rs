@@ -16,8 +16,8 @@ use super::{
 };
 use crate::replicated::{Host, Replicated, StateMachine, Submit};
 
-/// A state machine and its ways in. Replicated actors come with [`Cli::replicated`]
-/// (crate::Cli::replicated); the stock key/value service is one written by hand.
+/// A state machine and its ways in. Replicated actors come with
+/// [`Cli::replicated`](crate::Cli::replicated); the stock key/value service is one written by hand.
 pub trait Service: Send + Sync + 'static {
     /// The name of its state machine, as commands are addressed.
     fn name(&self) -> &str;

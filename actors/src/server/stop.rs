@@ -27,7 +27,7 @@ impl StopSignal {
     /// Returns once the stop was asked for; never when its trigger was dropped before.
     pub async fn stopped(&mut self) {
         if self.0.wait_for(|stop| *stop).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -160,20 +160,33 @@ impl Drop for Home {
     }
 }
 
-fn plan(args: &DevArgs, with_resp: bool, ports: &mut FreePorts) -> Result<Vec<NodePlan>, Failure> {
-    let mains = args.mains.unwrap_or(2);
-    let auxiliaries = args.auxiliaries.unwrap_or(mains.saturating_sub(1));
-    let members = args.members.unwrap_or(0);
-    let roles =
-        [(NodeRole::Main, mains), (NodeRole::Auxiliary, auxiliaries), (NodeRole::Member, members)];
+/// Refuses numbers of nodes that make no cluster, before anything is made.
+pub(super) fn check(args: &DevArgs) -> Result<(), Failure> {
+    let roles = roles(args);
+    let [(_, mains), (_, auxiliaries), (_, members)] = roles;
     if members > MEMBERS_MAX {
         let hint = format!("use at most {MEMBERS_MAX}");
         return Err(Failure::usage("--members", format!("{members} processes"), &hint));
     }
-    check_roles(roles.iter().flat_map(|&(role, count)| std::iter::repeat_n(role, count.min(100))))
-        .map_err(|(why, hint)| Failure::usage("--mains, --auxiliaries", why, &hint))?;
+    // A slip of the finger should not make us count to 10^18.
+    let many = [(NodeRole::Main, mains.min(100)), (NodeRole::Auxiliary, auxiliaries.min(100))];
+    check_roles(many.into_iter().flat_map(|(role, count)| std::iter::repeat_n(role, count)))
+        .map_err(|(why, hint)| Failure::usage("--mains, --auxiliaries", why, &hint))
+}
+
+/// How many of each role are asked for.
+fn roles(args: &DevArgs) -> [(NodeRole, usize); 3] {
+    let mains = args.mains.unwrap_or(2);
+    [
+        (NodeRole::Main, mains),
+        (NodeRole::Auxiliary, args.auxiliaries.unwrap_or_else(|| mains.saturating_sub(1))),
+        (NodeRole::Member, args.members.unwrap_or(0)),
+    ]
+}
+
+fn plan(args: &DevArgs, with_resp: bool, ports: &mut FreePorts) -> Result<Vec<NodePlan>, Failure> {
     let mut plans = Vec::new();
-    for (role, count) in roles {
+    for (role, count) in roles(args) {
         for index in 0..count {
             let mut free = || {
                 let hint = "stop something that listens on this machine";

@@ -39,6 +39,7 @@ pub(crate) fn run(
         let why = "this build does not have the web binding yet";
         return Err(Failure::usage("--upstream", why, "leave it out, or use a newer build"));
     }
+    home::check(args)?;
     let home = Home::open(args.dir.as_deref())?;
     let with_resp = services.iter().any(|service| service.speaks_resp());
     for attempt in 0..COLLISIONS_MAX {

@@ -1,15 +1,20 @@
 //! What `dev` says: one JSON object a line for scripts, or a table and hints for people.
 
-use std::{io::Write as _, process::ExitStatus};
+use std::{
+    io::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+};
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::{children::describe, home::Home};
 use crate::{
     cli::table::Table,
     server::{
         NodeAddresses, Service,
-        config::{NodeConfig, NodeRole},
+        config::{Listen, NodeConfig, NodeRole},
     },
 };
 
@@ -29,16 +34,13 @@ pub(super) struct Up<'a> {
 impl Output {
     /// Writes are served.
     pub(super) fn ready(&self, home: &Home, up: &[Up<'_>], services: &[Box<dyn Service>]) {
-        let cluster = up.first().map_or("", |one| one.config.cluster.as_str());
         if self.json {
-            let nodes: Vec<Value> = up.iter().map(node_document).collect();
-            return say(&json!({
-                "event": "ready",
-                "cluster": cluster,
-                "dir": home.dir().path(),
-                "client": home.dir().client_file(),
-                "nodes": nodes,
-            }));
+            return say(&Event::Ready {
+                cluster: up.first().map_or("", |one| one.config.cluster.as_str()),
+                dir: home.dir().path(),
+                client: home.dir().client_file(),
+                nodes: up.iter().map(node).collect(),
+            });
         }
         let page = self.page(home, up, services);
         // A reader that closed the pipe wants no more; the cluster goes on.
@@ -49,7 +51,7 @@ impl Output {
     pub(super) fn exited(&self, name: &str, pid: u32, status: ExitStatus) {
         let status = describe(status);
         if self.json {
-            say(&json!({"event": "exited", "name": name, "pid": pid, "status": status}));
+            say(&Event::Exited { name, pid, status: &status });
         } else {
             self.note(&format!("node {name} (process {pid}) ended: {status}"));
         }
@@ -58,7 +60,7 @@ impl Output {
     /// A process was started again.
     pub(super) fn restarted(&self, name: &str, pid: u32) {
         if self.json {
-            say(&json!({"event": "restarted", "name": name, "pid": pid}));
+            say(&Event::Restarted { name, pid });
         } else {
             self.note(&format!("node {name} was started again as process {pid}"));
         }
@@ -102,22 +104,35 @@ impl Output {
     }
 }
 
-fn node_document(up: &Up<'_>) -> Value {
-    let listen = up.config.listen;
-    let mut document = json!({
-        "name": up.config.name,
-        "role": up.config.role,
-        "pid": up.pid,
-        "quic": listen.quic,
-        "http": listen.http,
-    });
-    if let Some(resp) = listen.resp {
-        document["resp"] = json!(resp);
-    }
-    document
+fn node<'a>(up: &Up<'a>) -> Node<'a> {
+    let Listen { quic, http, resp } = up.config.listen;
+    let (name, role) = (up.config.name.as_str(), up.config.role);
+    Node { name, role, pid: up.pid, quic, http, resp }
 }
 
-fn say(document: &Value) {
+fn say(event: &Event<'_>) {
+    let line = serde_json::to_string(event).expect("texts and numbers");
     // A reader that closed the pipe wants no more; the cluster goes on.
-    writeln!(std::io::stdout(), "{document}").ok();
+    writeln!(std::io::stdout(), "{line}").ok();
+}
+
+/// A line for scripts.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Event<'a> {
+    Ready { cluster: &'a str, dir: &'a Path, client: PathBuf, nodes: Vec<Node<'a>> },
+    Exited { name: &'a str, pid: u32, status: &'a str },
+    Restarted { name: &'a str, pid: u32 },
+}
+
+/// A node in such a line.
+#[derive(Serialize)]
+struct Node<'a> {
+    name: &'a str,
+    role: NodeRole,
+    pid: u32,
+    quic: SocketAddr,
+    http: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resp: Option<SocketAddr>,
 }

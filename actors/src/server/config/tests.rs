@@ -75,7 +75,7 @@ fn a_whole_file_becomes_typed_values() {
     assert_eq!(config.consensus.hedge, ConsensusConfig::default().hedge);
     assert_eq!(config.consensus.alpha, 64);
     assert_eq!(config.limits.request_bytes_max, 64 << 10);
-    assert_eq!(config.log.filter, "info");
+    assert_eq!(config.log.filter, FILTER);
 }
 
 #[test]
