@@ -34,6 +34,12 @@ pub enum Message {
     /// To the home of sessions.
     #[serde(rename = "h")]
     Home(HomeMessage),
+    /// To a founder.
+    #[serde(rename = "f")]
+    Founder(FounderMessage),
+    /// *Local*: the node knows how its log began, or that it joins one.
+    #[serde(skip)]
+    Founded(Option<Configuration>),
     /// *Local*: the end of a client's call.
     #[serde(skip)]
     Client(ClientAnswer),
@@ -58,10 +64,11 @@ addressed! {
     Auxiliary(AuxiliaryMessage): Prepare, Accept, Confirm, Forget, PreVote, Reach, Heartbeat,
         ProbeAnswer;
     Proposer(ProposerMessage): Promise, Nack, PreVote, PreVoteAnswer, Heartbeat, Standing, Reached,
-        Acked, Progress, Confirmed, ReadIndex, Request, Probe, Expiry, Peer;
+        Acked, Progress, Confirmed, ReadIndex, Request, Probe, Expiry, Peer, Resign;
     Learner(LearnerMessage): Voted, Accepted, Mark, CatchUp, Entries, Ahead, Resend, Installed,
         Trimmed, Settled, TrimLog;
     Replica(ReplicaMessage): Execute, Query, SnapshotWanted, SnapshotChunk, SnapshotWritten, Fetch;
+    Founder(FounderMessage): Ask, Empty, Genesis;
     Home(HomeMessage): Leader, Registered, Replies, Gap, ReadAt, Confirmed, Answers, Submit, Read;
 }
 
@@ -140,6 +147,9 @@ pub enum ProposerMessage {
     /// *Local*, from the links.
     #[serde(skip)]
     Peer(Peer),
+    /// *Local*: the node stops.
+    #[serde(skip)]
+    Resign(Resign),
 }
 
 /// To a learner.
@@ -222,6 +232,32 @@ pub enum HomeMessage {
     /// *Local*, from clients.
     #[serde(skip)]
     Read(Read),
+}
+
+/// To a founder: the part of a node that agrees on how the log begins.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum FounderMessage {
+    /// A node without a log asks what is known.
+    Ask(Ask),
+    /// The answer of a node that has no log either.
+    Empty(Empty),
+    /// The answer of a node that has one.
+    Genesis(Genesis),
+}
+
+/// A node without a log asks how the log began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {}
+
+/// I have no log either.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Empty {}
+
+/// How the log began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Genesis {
+    /// The first configuration.
+    pub configuration: Configuration,
 }
 
 /// "Suggested next proposal identifier" (claims 12, 23): for all steps from `from` on.
@@ -733,6 +769,10 @@ pub struct Expiry {
     /// Agreed time in milliseconds.
     pub due_ms: Option<u64>,
 }
+
+/// *Local*: stop leading, and let the others know at once.
+#[derive(Debug, Clone)]
+pub struct Resign {}
 
 /// What a node is in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -33,6 +33,7 @@ pub mod acceptor;
 pub mod auxiliary;
 pub mod ballot;
 pub mod configuration;
+pub mod founder;
 pub mod home;
 pub mod learner;
 pub mod message;

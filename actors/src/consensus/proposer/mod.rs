@@ -242,6 +242,15 @@ impl Proposer {
         }
     }
 
+    /// The node stops: whoever is left need not wait for it to fall silent.
+    fn resign(&mut self, out: &mut Effects<Self>) {
+        self.step_down(out);
+        if let Phase::Following(following) = &mut self.phase {
+            following.stand_at = Instant::from_nanos(u64::MAX);
+        }
+        self.beat_due = self.turn.at;
+    }
+
     fn request(&mut self, from: &NodeId, request: Request, out: &mut Effects<Self>) {
         if self.leads().is_none() {
             let news = self.leader_news();
@@ -457,6 +466,7 @@ impl Machine for Proposer {
             }
             ProposerMessage::Expiry(expiry) => self.expiry_ms = expiry.due_ms,
             ProposerMessage::Peer(news) => self.peer(news),
+            ProposerMessage::Resign(_) => self.resign(out),
         }
     }
 
