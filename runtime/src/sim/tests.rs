@@ -1,3 +1,5 @@
+mod real_parts;
+
 use std::{
     path::Path,
     sync::{Arc, Mutex},
