@@ -259,6 +259,21 @@ fn a_disk_that_may_crash_does_so_sooner_or_later() {
 }
 
 #[test]
+#[should_panic(expected = "the worker broke")]
+fn a_panic_of_a_worker_ends_the_run() {
+    struct Broken;
+    impl Worker for Broken {
+        fn run(&mut self) {
+            panic!("the worker broke");
+        }
+    }
+    Simulation::new(1).run(|sim| async move {
+        sim.world(&names()[0]).disk.spawn_worker("broken", Box::new(Broken)).wake();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    });
+}
+
+#[test]
 fn nothing_is_kept_alive_after_a_run() {
     let weak = Simulation::new(1).run(|sim| async move {
         let handles: Vec<_> =
