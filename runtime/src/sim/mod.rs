@@ -50,6 +50,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
     future::Future,
+    panic::resume_unwind,
     sync::{Arc, Mutex, Weak},
     time::Duration,
 };
@@ -120,7 +121,8 @@ impl Simulation {
     /// Actors and local tasks may be started in it; what still runs at its end is dropped.
     ///
     /// # Panics
-    /// When `body` panics (the seed is printed), on a second call, and inside another runtime.
+    /// When `body`, a sink or a worker panics (the seed is printed), on a second call, and inside
+    /// another runtime. Panics of tasks are for their owner to notice.
     pub fn run<F, T>(&self, body: impl FnOnce(Self) -> F) -> T
     where
         F: Future<Output = T>,
@@ -137,10 +139,19 @@ impl Simulation {
         });
         runner.block_on(async {
             self.hub.queue.start();
-            let pump = actix_rt::spawn(Arc::clone(&self.hub.queue).pump());
-            let answer = body(self.clone()).await;
-            pump.abort();
-            answer
+            let mut pump = actix_rt::spawn(Arc::clone(&self.hub.queue).pump());
+            tokio::select! {
+                biased;
+                answer = body(self.clone()) => {
+                    pump.abort();
+                    answer
+                }
+                // Sinks and workers run on the pump: without it nothing would ever happen again.
+                ended = &mut pump => match ended {
+                    Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+                    Ok(()) | Err(_) => unreachable!("the pump never ends by itself"),
+                },
+            }
         })
     }
 

@@ -1,3 +1,5 @@
+mod real_parts;
+
 use std::{
     path::Path,
     sync::{Arc, Mutex},
@@ -253,6 +255,21 @@ fn a_disk_that_may_crash_does_so_sooner_or_later() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert!(crashed.is_finished() && crashed.await.unwrap() == *name);
+    });
+}
+
+#[test]
+#[should_panic(expected = "the worker broke")]
+fn a_panic_of_a_worker_ends_the_run() {
+    struct Broken;
+    impl Worker for Broken {
+        fn run(&mut self) {
+            panic!("the worker broke");
+        }
+    }
+    Simulation::new(1).run(|sim| async move {
+        sim.world(&names()[0]).disk.spawn_worker("broken", Box::new(Broken)).wake();
+        tokio::time::sleep(Duration::from_secs(1)).await;
     });
 }
 
