@@ -11,6 +11,7 @@ pub mod machine;
 #[cfg(any(test, feature = "mutations"))]
 pub mod mutation;
 pub mod replicated;
+pub mod role;
 pub mod server;
 
 pub use cli::Cli;

@@ -47,9 +47,8 @@ pub trait Surroundings<M: Machine>: 'static {
 pub type Done = Box<dyn FnOnce(Result<(), JournalFailed>) + Send>;
 
 /// Told what survived.
-pub type Recovered<M> = Box<
-    dyn FnOnce(Arc<Survived<<M as Machine>::Record, <M as Machine>::Snapshot>>) + Send,
->;
+pub type Recovered<M> =
+    Box<dyn FnOnce(Arc<Survived<<M as Machine>::Record, <M as Machine>::Snapshot>>) + Send>;
 
 /// Batches that may wait while a role is being rebuilt; more are dropped, as a link would: the
 /// protocols ask again.

@@ -49,7 +49,11 @@ pub(crate) fn run(
             })
         }
         Err(ServerError::Config(e)) => Err(e.into()),
-        Err(e @ ServerError::Listen { .. }) => Err(Failure::failed(what, e, "see its log")),
+        Err(e @ ServerError::Listen { .. }) => {
+            Err(Failure::failed(what, e, "free the address or configure another"))
+        }
+        Err(e @ ServerError::Core(_)) => Err(Failure::failed(what, e, "see its log")),
+        Err(e @ ServerError::Failed(_)) => Err(Failure::failed(what, e, "start it again")),
     }
 }
 

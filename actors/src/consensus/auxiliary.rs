@@ -50,6 +50,9 @@ pub struct Auxiliary {
     probes: BTreeMap<u64, AwaitedProbe>,
     nonce: u64,
     reported: Option<Standing>,
+    /// Who leads, for people.
+    leader: Option<(NodeId, Ballot)>,
+    told: bool,
     forgets: bool,
 }
 
@@ -82,6 +85,8 @@ impl Auxiliary {
             probes: BTreeMap::new(),
             nonce: 0,
             reported: None,
+            leader: None,
+            told: false,
             forgets: false,
         }
     }
@@ -292,7 +297,12 @@ impl Machine for Auxiliary {
             AuxiliaryMessage::Reach(Reach { node }) => {
                 self.probe(now, from, node.clone(), Why::Reach(node), out);
             }
-            AuxiliaryMessage::Heartbeat(_) => {
+            AuxiliaryMessage::Heartbeat(beat) => {
+                if beat.leading && self.leader.as_ref().is_none_or(|(_, b)| *b <= beat.ballot) {
+                    let leader = Some((from.clone(), beat.ballot));
+                    self.told |= self.leader != leader;
+                    self.leader = leader;
+                }
                 let standing = ProposerMessage::Standing(self.standing());
                 out.send(To::Node(from.clone()), standing);
             }
@@ -319,9 +329,10 @@ impl Machine for Auxiliary {
             out.truncate = Some(carry);
         }
         let standing = self.standing();
-        if self.reported.as_ref() != Some(&standing) {
+        if std::mem::take(&mut self.told) || self.reported.as_ref() != Some(&standing) {
             self.reported = Some(standing.clone());
-            out.here(Message::Report(Report::Auxiliary(standing)));
+            let (leader, configuration) = (self.leader.clone(), self.configuration.clone());
+            out.here(Message::Report(Report::Auxiliary { standing, leader, configuration }));
         }
     }
 

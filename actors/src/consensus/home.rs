@@ -216,6 +216,9 @@ impl Home {
             && (news.node != self.leader.node
                 || news.ballot != self.leader.ballot
                 || !self.leader.serving);
+        if self.leader != news {
+            out.here(Message::Report(Report::Home(news.clone())));
+        }
         self.leader = news;
         if changed {
             self.registered = None;

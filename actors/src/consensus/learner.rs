@@ -491,6 +491,7 @@ impl Machine for Learner {
             LearnerMessage::Installed(Installed { history }) => self.installed(history),
             LearnerMessage::TrimLog(covered) => self.trim(covered.upto, out),
             LearnerMessage::Trimmed(_) => self.trimmed(out),
+            LearnerMessage::Tell(_) => self.news = true,
             LearnerMessage::Settled(settled) => {
                 self.durable.upto = self.durable.upto.max(settled.upto);
                 self.news = true;

@@ -64,9 +64,9 @@ addressed! {
     Auxiliary(AuxiliaryMessage): Prepare, Accept, Confirm, Forget, PreVote, Reach, Heartbeat,
         ProbeAnswer;
     Proposer(ProposerMessage): Promise, Nack, PreVote, PreVoteAnswer, Heartbeat, Standing, Reached,
-        Acked, Progress, Confirmed, ReadIndex, Request, Probe, Expiry, Peer, Resign;
+        Acked, Progress, Confirmed, ReadIndex, Request, Probe, Expiry, Peer, Resign, Tell;
     Learner(LearnerMessage): Voted, Accepted, Mark, CatchUp, Entries, Ahead, Resend, Installed,
-        Trimmed, Settled, TrimLog;
+        Trimmed, Settled, TrimLog, Tell;
     Replica(ReplicaMessage): Execute, Query, SnapshotWanted, SnapshotChunk, SnapshotWritten, Fetch;
     Founder(FounderMessage): Ask, Empty, Genesis;
     Home(HomeMessage): Leader, Registered, Replies, Gap, ReadAt, Confirmed, Answers, Submit, Read;
@@ -150,6 +150,9 @@ pub enum ProposerMessage {
     /// *Local*: the node stops.
     #[serde(skip)]
     Resign(Resign),
+    /// *Local*, for a role that was rebuilt.
+    #[serde(skip)]
+    Tell(Tell),
 }
 
 /// To a learner.
@@ -184,6 +187,9 @@ pub enum LearnerMessage {
     /// *Local*, from the replica.
     #[serde(skip)]
     TrimLog(TrimLog),
+    /// *Local*, for a role that was rebuilt.
+    #[serde(skip)]
+    Tell(Tell),
 }
 
 /// To a replica.
@@ -770,6 +776,10 @@ pub struct Expiry {
     pub due_ms: Option<u64>,
 }
 
+/// *Local*: another role of this node was rebuilt; tell it anew what it should know.
+#[derive(Debug, Clone)]
+pub struct Tell {}
+
 /// *Local*: stop leading, and let the others know at once.
 #[derive(Debug, Clone)]
 pub struct Resign {}
@@ -843,7 +853,16 @@ pub enum Report {
         digest: u64,
     },
     /// From an auxiliary.
-    Auxiliary(Standing),
+    Auxiliary {
+        /// What it keeps.
+        standing: Standing,
+        /// Who leads, as far as it was told.
+        leader: Option<(NodeId, Ballot)>,
+        /// The newest configuration it was told of.
+        configuration: Option<Configuration>,
+    },
+    /// From a home.
+    Home(Leader),
 }
 
 /// What a proposer says of itself.

@@ -21,11 +21,13 @@ use super::metrics;
 use crate::{
     consensus::{
         home::Home,
-        message::{ClientAnswer, End, HomeMessage, NewCommand, NewRead, Read, Submit as NewCommands},
+        message::{
+            ClientAnswer, End, HomeMessage, NewCommand, NewRead, Read, Submit as NewCommands,
+        },
         replica::{KEY_REUSED, keyed_args},
     },
     replicated::{
-        Consistency, Inquiry, Outcome, Position, Reason, Refusal, Submission, Submit, submit::Done,
+        Consistency, Done, Inquiry, Outcome, Position, Reason, Refusal, Submission, Submit,
     },
     role::{Inputs, RoleAddr},
 };

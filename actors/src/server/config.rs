@@ -204,7 +204,7 @@ impl Default for ConsensusConfig {
     fn default() -> Self {
         Self {
             durability: Durability::Fsync,
-            heartbeat: Duration::from_millis(50),
+            heartbeat: Duration::from_millis(30),
             election_timeout: Duration::from_millis(200),
             hedge: Duration::from_millis(100),
             removal_unreachable: Duration::from_secs(1),

@@ -94,8 +94,11 @@ impl Site {
         found: Survived<Record, Image>,
     ) -> Rc<Self> {
         let disk = Arc::clone(&node.world().disk);
-        let snapshots =
-            Arc::new(Snapshots { disk: Arc::clone(&disk), dir: snapshot_dir, queue: Mutex::default() });
+        let snapshots = Arc::new(Snapshots {
+            disk: Arc::clone(&disk),
+            dir: snapshot_dir,
+            queue: Mutex::default(),
+        });
         let worker = SnapshotWorker(Arc::clone(&snapshots));
         let snapshot_waker = disk.spawn_worker("snapshots", Box::new(worker));
         metrics::follow_journal(node.metrics(), &journal);
@@ -280,9 +283,10 @@ where
         }
         let snapshots = Arc::clone(&self.0.snapshots);
         let replayed = move |records: Result<Vec<journal::Record>, journal::JournalError>| {
-            match records.map_err(|e| e.to_string()).and_then(|records| {
-                survived(&records, snapshots.disk.as_ref(), &snapshots.dir)
-            }) {
+            match records
+                .map_err(|e| e.to_string())
+                .and_then(|records| survived(&records, snapshots.disk.as_ref(), &snapshots.dir))
+            {
                 Ok(found) => done(Arc::new(found)),
                 // Without its memory the role must not act: its life does not begin.
                 Err(why) => tracing::error!(why, "a role cannot be rebuilt"),

@@ -161,10 +161,17 @@ impl Proposer {
     }
 
     fn peer(&mut self, news: Peer) {
+        if !news.up {
+            let gone = self.peers.get_mut(&news.node.name).filter(|peer| peer.id == news.node);
+            if let Some(peer) = gone {
+                peer.up = false;
+            }
+            return;
+        }
         let known = self.peers.entry(news.node.name.clone()).or_insert_with(|| Known {
             id: news.node.clone(),
             role: news.role,
-            up: news.up,
+            up: true,
             heard: None,
             beat: None,
             standing: None,
@@ -174,7 +181,7 @@ impl Proposer {
             known.id = news.node;
         }
         known.role = news.role;
-        known.up = news.up;
+        known.up = true;
         self.told = None; // a new peer wants to know who leads
         self.auxiliary_due = self.auxiliary_due.min(self.turn.at);
     }
@@ -467,6 +474,7 @@ impl Machine for Proposer {
             ProposerMessage::Expiry(expiry) => self.expiry_ms = expiry.due_ms,
             ProposerMessage::Peer(news) => self.peer(news),
             ProposerMessage::Resign(_) => self.resign(out),
+            ProposerMessage::Tell(_) => self.told = None,
         }
     }
 
