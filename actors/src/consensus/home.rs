@@ -19,7 +19,7 @@ use super::{
     message::{
         AcceptorMessage, Answers, ClientAnswer, CommandReply, Confirm, Confirmed, End, Gap,
         HomeMessage, Leader, Message, NewCommand, NewRead, NodeRole, ProposerMessage, Query,
-        ReadAt, ReadIndex, Registered, ReplicaMessage, Replies, Request,
+        ReadAt, ReadIndex, Registered, ReplicaMessage, Replies, Report, Request,
     },
     record::{Image, Record},
     replica::REGISTER,
