@@ -5,7 +5,7 @@
 //! the journal says that they are durable. A rebuilt role first gets back what survived; what
 //! arrives meanwhile waits. There is nothing in here that knows a protocol.
 
-use std::{collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fmt, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
 use bytes::Bytes;
@@ -155,6 +155,18 @@ impl<M: Machine> Role<M> {
         let wait = at.since(now.at).max(TIMER_MIN);
         let handle = ctx.notify_later(Timeout { life: self.life }, wait);
         self.timer = Some((now.at + wait, handle));
+    }
+}
+
+impl<M: Machine> fmt::Debug for Role<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Role").field("life", &self.life).finish_non_exhaustive()
+    }
+}
+
+impl<M: Machine> fmt::Debug for Inputs<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Inputs({})", self.0.len())
     }
 }
 

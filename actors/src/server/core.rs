@@ -480,6 +480,12 @@ fn role_of(text: &str) -> Option<NodeRole> {
 /// Bytes of a main's journal segment: seconds of the fastest writing.
 pub const SEGMENT_BYTES: u64 = journal::SEGMENT_BYTES_DEFAULT / 2;
 
+impl std::fmt::Debug for CoreConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CoreConfig").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for Core {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Core").field("node", &self.site.node).finish_non_exhaustive()

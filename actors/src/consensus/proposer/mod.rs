@@ -182,6 +182,7 @@ impl Proposer {
         }
         known.role = news.role;
         known.up = true;
+        known.heard = Some(self.turn.at); // a link that is up was answered from there
         self.told = None; // a new peer wants to know who leads
         self.auxiliary_due = self.auxiliary_due.min(self.turn.at);
     }
