@@ -68,6 +68,15 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<&[u8]>, BadArgs> {
     if rest.is_empty() { Ok(arguments) } else { Err(BadArgs) }
 }
 
+/// The first argument in `bytes`, the command's name; empty when there is none.
+pub fn first(bytes: &[u8]) -> &[u8] {
+    let name = split_u32(bytes).and_then(|(_, rest)| {
+        let (len, rest) = split_u32(rest)?;
+        rest.get(..len as usize).ok_or(BadArgs)
+    });
+    name.unwrap_or_default()
+}
+
 /// The arguments at the beginning of `bytes`, and what follows them.
 pub(crate) fn decode_prefix(bytes: &[u8]) -> Result<(Vec<&[u8]>, &[u8]), BadArgs> {
     let (count, mut rest) = split_u32(bytes)?;

@@ -11,6 +11,7 @@
 //! - [`store`]: keys, values, versions, times to live
 //! - [`execute`]: what each command does; [`transaction`]: several as one
 //! - [`message`]: the typed messages of HTTP and of the command line
+//! - [`resp`]: the RESP listener
 //! - [`args`], [`reply`]: a command and its answer as bytes of the log
 //! - [`glob`], [`number`]: patterns and numbers as Redis reads them
 //! - [`limits`]: every limit, with its reason
@@ -23,6 +24,7 @@ pub mod machine;
 pub mod message;
 pub mod number;
 pub mod reply;
+pub mod resp;
 pub mod store;
 pub mod transaction;
 
