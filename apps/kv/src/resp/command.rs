@@ -25,7 +25,7 @@ pub(super) fn run(a: &Arguments<'_>, reply: &mut Reply) -> Result<(), CommandErr
             for name in &a[2..] {
                 match public(name) {
                     Some(command) => entry(command, reply),
-                    None => reply.null_array(),
+                    None => reply.null(),
                 }
             }
         }

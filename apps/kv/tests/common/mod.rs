@@ -18,20 +18,23 @@ use tokio::{
 };
 
 /// Runs a test on a runtime like an arbiter's.
-pub fn run(test: impl Future<Output = ()>) {
+pub(crate) fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, test);
 }
 
 /// An empty store under a log of one process.
-pub fn log() -> Arc<LocalLog> {
+pub(crate) fn log() -> Arc<LocalLog> {
     let log = Arc::new(LocalLog::new());
     log.host(Box::new(Kv::new()));
     log
 }
 
 /// A listener on a free port.
-pub async fn listen(submit: Arc<dyn Submit>, options: RespOptions) -> (RespHandle, SocketAddr) {
+pub(crate) async fn listen(
+    submit: Arc<dyn Submit>,
+    options: RespOptions,
+) -> (RespHandle, SocketAddr) {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let listener = RespListener::bind(any, submit, options).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -39,42 +42,42 @@ pub async fn listen(submit: Arc<dyn Submit>, options: RespOptions) -> (RespHandl
 }
 
 /// A client that sends commands and reads replies as they are on the wire.
-pub struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     input: Vec<u8>,
 }
 
 impl Client {
-    pub async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, input: Vec::new() }
     }
 
     /// Sends bytes as they are.
-    pub async fn send(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
     }
 
     /// Sends a command and waits for its reply.
-    pub async fn call<A: AsRef<[u8]>>(&mut self, arguments: &[A]) -> Vec<u8> {
+    pub(crate) async fn call<A: AsRef<[u8]>>(&mut self, arguments: &[A]) -> Vec<u8> {
         self.send(&encode(arguments)).await;
         self.reply().await
     }
 
     /// Sends words as a command; gives the reply as text.
-    pub async fn ask(&mut self, words: &str) -> String {
+    pub(crate) async fn ask(&mut self, words: &str) -> String {
         let words: Vec<&str> = words.split(' ').collect();
         String::from_utf8_lossy(&self.call(&words).await).into_owned()
     }
 
     /// Closes the writing end only.
-    pub async fn half_close(&mut self) {
+    pub(crate) async fn half_close(&mut self) {
         self.stream.shutdown().await.unwrap();
     }
 
     /// The next whole reply.
-    pub async fn reply(&mut self) -> Vec<u8> {
+    pub(crate) async fn reply(&mut self) -> Vec<u8> {
         loop {
             if let Some(len) = reply_len(&self.input) {
                 return self.input.drain(..len).collect();
@@ -85,7 +88,7 @@ impl Client {
     }
 
     /// Everything until the listener hangs up.
-    pub async fn rest(&mut self) -> Vec<u8> {
+    pub(crate) async fn rest(&mut self) -> Vec<u8> {
         // A reset is a way to hang up too.
         while self.stream.read_buf(&mut self.input).await.is_ok_and(|read| read > 0) {}
         std::mem::take(&mut self.input)
@@ -93,7 +96,7 @@ impl Client {
 }
 
 /// A command as an array of bulk strings.
-pub fn encode<A: AsRef<[u8]>>(arguments: &[A]) -> Vec<u8> {
+pub(crate) fn encode<A: AsRef<[u8]>>(arguments: &[A]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", arguments.len()).into_bytes();
     for argument in arguments {
         let argument = argument.as_ref();
@@ -126,7 +129,7 @@ fn reply_len(bytes: &[u8]) -> Option<usize> {
 
 /// A way into the log that keeps everything back until it is let go, and remembers what went which
 /// way.
-pub struct Gate {
+pub(crate) struct Gate {
     log: Arc<LocalLog>,
     held: Mutex<Held>,
 }
@@ -139,29 +142,29 @@ struct Held {
 }
 
 impl Gate {
-    pub fn closed(log: Arc<LocalLog>) -> Arc<Self> {
+    pub(crate) fn closed(log: Arc<LocalLog>) -> Arc<Self> {
         Arc::new(Self { log, held: Mutex::default() })
     }
 
     /// Lets the commands go that were held back.
-    pub fn let_commands_go(&self) {
+    pub(crate) fn let_commands_go(&self) {
         let commands = std::mem::take(&mut self.held.lock().unwrap().commands);
         self.log.submit(commands);
     }
 
     /// Lets the queries go that were held back.
-    pub fn let_queries_go(&self) {
+    pub(crate) fn let_queries_go(&self) {
         let queries = std::mem::take(&mut self.held.lock().unwrap().queries);
         self.log.query(queries);
     }
 
     /// What was submitted so far: `2 commands`, `1 queries`.
-    pub fn ways(&self) -> Vec<String> {
+    pub(crate) fn ways(&self) -> Vec<String> {
         self.held.lock().unwrap().ways.clone()
     }
 
     /// Waits until so many batches have arrived.
-    pub async fn batches(&self, count: usize) {
+    pub(crate) async fn batches(&self, count: usize) {
         while self.ways().len() < count {
             tokio::task::yield_now().await;
         }
