@@ -55,7 +55,9 @@ impl Walk {
             if self.nodes[place].kind != NodeRole::Auxiliary {
                 let count = self.rng.random_range(1..5);
                 self.ask(place, Want::Append, count);
-                self.ask(place, Want::Length, 1);
+                if self.nodes[place].kind == NodeRole::Main {
+                    self.ask(place, Want::Length, 1);
+                }
             }
         }
         self.schedule.after(LOOK_NANOS, Event::Look);

@@ -1,6 +1,6 @@
 //! Who can reach whom, and who was told of it.
 
-use synod::consensus::message::{Peer, ProposerMessage};
+use synod::consensus::message::{NodeRole, Peer, ProposerMessage};
 use synod_runtime::identity::NodeId;
 use rand::RngExt;
 
@@ -46,7 +46,7 @@ impl Walk {
     /// Tells every proposer what changed about its peers.
     pub(super) fn notice_links(&mut self) {
         for place in 0..self.nodes.len() {
-            if !self.nodes[place].up {
+            if !self.nodes[place].up || self.nodes[place].kind != NodeRole::Main {
                 continue;
             }
             for other in (0..self.nodes.len()).filter(|other| *other != place) {
