@@ -9,6 +9,7 @@ use synod::{
         ballot::{Ballot, Step},
         message::Message,
         record::{Image, Record},
+        value::Value,
     },
     effects::Letter,
 };
@@ -47,7 +48,9 @@ pub(crate) struct Disk {
     /// The highest durable ballot, and the durable vote of each step: what may be said.
     pub(crate) promised: Ballot,
     /// See `promised`.
-    pub(crate) votes: BTreeMap<Step, Ballot>,
+    pub(crate) votes: BTreeMap<Step, (Ballot, Value)>,
+    /// Values durably known to be chosen without an own vote.
+    chosen: BTreeMap<Step, Value>,
     /// An auxiliary's durable floor.
     pub(crate) floor: Step,
     /// Records ever appended.
@@ -152,16 +155,28 @@ impl Disk {
             .sum()
     }
 
+    /// Whether all of `log`, from step 1 on, could be had again from this disk alone.
+    pub(crate) fn holds(&self, log: &[Value]) -> bool {
+        let covered = self.snapshot.as_ref().map_or(0, |image| image.history.executed().0);
+        (1..).map(Step).zip(log).skip_while(|(step, _)| step.0 <= covered).all(|(step, value)| {
+            let voted = self.votes.get(&step).map(|(_, value)| value);
+            voted == Some(value) || self.chosen.get(&step) == Some(value)
+        })
+    }
+
     fn keep(&mut self, records: Vec<Record>) {
         for record in &records {
             match record {
                 Record::Promise(ballot) => self.promised = self.promised.max(*ballot),
                 Record::Vote(vote) => {
                     self.promised = self.promised.max(vote.ballot);
-                    self.votes.insert(vote.step, vote.ballot);
+                    self.votes.insert(vote.step, (vote.ballot, vote.value.clone()));
                 }
                 Record::Floor(floor, _) => self.floor = self.floor.max(*floor),
-                Record::Genesis(_) | Record::Chosen(_) | Record::Mark(_) => {}
+                Record::Chosen(vote) => {
+                    self.chosen.insert(vote.step, vote.value.clone());
+                }
+                Record::Genesis(_) | Record::Mark(_) => {}
             }
         }
         self.records.extend(records);
@@ -170,6 +185,7 @@ impl Disk {
     fn keep_only(&mut self, records: Vec<Record>) {
         self.records.clear();
         self.votes.clear();
+        self.chosen.clear();
         self.promised = Ballot::default();
         self.keep(records);
     }

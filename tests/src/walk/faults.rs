@@ -196,8 +196,21 @@ impl Walk {
         if self.changing() {
             return false;
         }
+        let auxiliary = self.nodes[place].kind == NodeRole::Auxiliary;
+        let copied = self.nodes.iter().enumerate().any(|(other, node)| {
+            other != place
+                && node.disk.holds(&self.book.chosen)
+                && self.book.current().mains.contains(&node.id)
+                && self.book.newest().mains.contains(&node.id)
+        });
+        if !auxiliary && !copied {
+            return false; // a sole main's log had one copy
+        }
         [self.book.current(), self.book.newest()].into_iter().all(|configuration| {
-            self.goes_on_with(configuration, |node| node != place)
+            // A sole main that restarts asks the auxiliary whether it still is that; without one
+            // that remembers, an operator has to say so.
+            let asked_for = auxiliary && configuration.mains.len() == 1;
+            !asked_for && self.goes_on_with(configuration, |node| node != place)
         })
     }
 
