@@ -31,7 +31,7 @@ enum Stage {
 }
 
 /// Everything ends within this much simulated time, or never will.
-const PATIENCE_NANOS: u64 = 60_000_000_000;
+const PATIENCE_NANOS: u64 = 20_000_000_000;
 
 /// How often to look.
 const LOOK_NANOS: u64 = 20_000_000;
