@@ -1,1 +1,3 @@
-//! x
+//! Judges: what is true of whole clusters, simulated and real.
+
+pub mod process;
