@@ -98,6 +98,10 @@ pub async fn run(
         node: config.name.clone(),
         role: config.role,
         limits: config.limits,
+        status: {
+            let board = core.board();
+            Arc::new(move || board.status())
+        },
         stop: stop.clone(),
     };
     let listeners = listen(&config, &core, &services, &context);
