@@ -11,8 +11,8 @@ use super::{
     ballot::{Ballot, Run, Step},
     message::{
         Accept, Accepted, AcceptorMessage, Confirm, Confirmed, HomeMessage, Learned,
-        LearnerMessage, Mark, Message, Nack, Prepare, Promise, ProposerMessage, Trim, Trimmed,
-        Vote, Voted,
+        LearnerMessage, Mark, Message, Nack, Prepare, Promise, ProposerMessage, TellAgain, Trim,
+        Trimmed, Vote, Voted,
     },
     record::{Image, Record},
     value::Value,
@@ -169,7 +169,8 @@ impl Machine for Acceptor {
     type Record = Record;
     type Snapshot = Image;
 
-    fn start(&mut self, _now: Now, survived: &Survived<Record, Image>, _out: &mut Effects<Self>) {
+    fn start(&mut self, _now: Now, survived: &Survived<Record, Image>, out: &mut Effects<Self>) {
+        out.here(LearnerMessage::TellAgain(TellAgain));
         if let Some(image) = &survived.snapshot {
             self.trimmed = image.history.executed();
         }

@@ -495,6 +495,7 @@ impl Machine for Learner {
                 self.durable.upto = self.durable.upto.max(settled.upto);
                 self.news = true;
             }
+            LearnerMessage::TellAgain(_) => self.news = true,
         }
     }
 

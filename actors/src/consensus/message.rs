@@ -60,8 +60,9 @@ addressed! {
     Proposer(ProposerMessage): Promise, Nack, PreVote, PreVoteAnswer, Heartbeat, Standing, Reached,
         Acked, Progress, Confirmed, ReadIndex, Request, Probe, Expiry, Peer;
     Learner(LearnerMessage): Voted, Accepted, Mark, CatchUp, Entries, Ahead, Resend, Installed,
-        Trimmed, Settled, TrimLog;
-    Replica(ReplicaMessage): Execute, Query, SnapshotWanted, SnapshotChunk, SnapshotWritten, Fetch;
+        Trimmed, Settled, TrimLog, TellAgain;
+    Replica(ReplicaMessage): Execute, Query, SnapshotWanted, SnapshotChunk, SnapshotWritten, Fetch,
+        TellAgain;
     Home(HomeMessage): Leader, Registered, Replies, Gap, ReadAt, Confirmed, Answers, Submit, Read;
 }
 
@@ -174,6 +175,9 @@ pub enum LearnerMessage {
     /// *Local*, from the replica.
     #[serde(skip)]
     TrimLog(TrimLog),
+    /// *Local*, from a role that starts.
+    #[serde(skip)]
+    TellAgain(TellAgain),
 }
 
 /// To a replica.
@@ -195,6 +199,9 @@ pub enum ReplicaMessage {
     /// *Local*, from the snapshot's writer.
     #[serde(skip)]
     SnapshotWritten(SnapshotWritten),
+    /// *Local*, from a proposer that starts or stands.
+    #[serde(skip)]
+    TellAgain(TellAgain),
 }
 
 /// To the home of sessions: the part of a node that stands for its clients.
@@ -361,6 +368,11 @@ pub struct Progress {
     /// Everything up to here would be known again after a crash.
     pub durable_upto: Step,
 }
+
+/// *Local*: one role of a node was made anew, the others were not, and will not say by themselves
+/// what they said to the old one.
+#[derive(Debug, Clone)]
+pub struct TellAgain;
 
 /// *Local*, learner to itself.
 #[derive(Debug, Clone)]

@@ -22,7 +22,7 @@ use crate::{
         configuration::Configuration,
         message::{
             AcceptorMessage, Acked, Ahead, AuxiliaryMessage, LearnerMessage, Nack, Prepare,
-            Progress, Promise, Vote,
+            Progress, Promise, ReplicaMessage, TellAgain, Vote,
         },
         value::Value,
     },
@@ -173,6 +173,7 @@ impl Proposer {
         let ballot = Ballot { round, node: self.me.incarnation };
         self.seen = ballot;
         tracing::info!(%ballot, from = %self.history.executed().next(), "asking for promises");
+        out.here(ReplicaMessage::TellAgain(TellAgain)); // a tick of an earlier reign may be lost
         let next = self.history.executed().next();
         self.phase = Phase::Leading(Box::new(Reign::new(ballot, self.turn.at, next)));
         self.establish(out);
