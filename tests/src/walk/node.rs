@@ -378,7 +378,7 @@ impl Node {
     pub(crate) fn ring(&mut self, at: u64, role: Role) -> Option<(Said, bool)> {
         let now = self.now(at);
         with!(self.roles, role, slot => {
-            if slot.rebuilding || slot.alarm != Some(at) {
+            if slot.rebuilding || slot.alarm.is_none_or(|alarm| alarm > at) {
                 return None;
             }
             slot.alarm = None;
