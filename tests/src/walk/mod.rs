@@ -273,7 +273,7 @@ impl Walk {
         }
         // A member has no replica to read from.
         let reads = kind == NodeRole::Main;
-        let call = self.clients.any((node, life), reads, &mut self.rng);
+        let call = self.clients.any(node, reads, &mut self.rng);
         let me = self.nodes[node].id.clone();
         self.deliver(node, me, call);
         let after = self.rng.random_range(0..2_000 * self.plan.call_us);
