@@ -424,6 +424,8 @@ pub struct PreVote {
     pub round: u64,
     /// The leader it has not heard of for too long.
     pub suspect: Option<NodeId>,
+    /// The epoch of the asker's newest configuration.
+    pub epoch: u64,
 }
 
 /// An opinion on [`PreVote`].
