@@ -202,7 +202,9 @@ impl Machine for Acceptor {
             AcceptorMessage::Accept(asked) => self.accept(from, asked, out),
             AcceptorMessage::Confirm(asked) => self.confirm(from, &asked, out),
             AcceptorMessage::Learned(Learned { chosen_upto, others }) => {
-                self.chosen_upto = self.chosen_upto.max(chosen_upto);
+                // Not the greatest ever told: a learner that was made anew knows less, and what it
+                // cannot hand over has to be reported as votes.
+                self.chosen_upto = chosen_upto.max(self.trimmed);
                 self.others = others;
             }
             AcceptorMessage::Trim(trim) => self.trim = Some(trim),

@@ -368,7 +368,8 @@ impl Learner {
     }
 
     fn trim(&mut self, upto: Step, out: &mut Effects<Self>) {
-        if self.durable.trimming || upto < self.covered {
+        // Made anew, it may know less than its replica executed: those votes are still needed.
+        if self.durable.trimming || upto < self.covered || upto > self.history.executed() {
             return;
         }
         self.covered = upto;

@@ -448,7 +448,7 @@ impl Machine for Proposer {
             ProposerMessage::Standing(standing) => self.auxiliary_stands(from, standing),
             ProposerMessage::Reached(reached) => self.reached(&reached),
             ProposerMessage::Acked(acked) => self.acked(&acked),
-            ProposerMessage::Progress(progress) => self.progress(progress),
+            ProposerMessage::Progress(progress) => self.progress(progress, out),
             ProposerMessage::Confirmed(confirmed) => self.confirmed(from, &confirmed),
             ProposerMessage::ReadIndex(asked) => self.read_index(from, &asked, out),
             ProposerMessage::Request(request) => self.request(from, request, out),

@@ -320,10 +320,14 @@ impl Proposer {
     }
 
     /// Notes what the learner learned.
-    pub(super) fn progress(&mut self, progress: Progress) {
+    pub(super) fn progress(&mut self, progress: Progress, out: &mut Effects<Self>) {
         let now = self.turn.at;
         if progress.history.executed() > self.history.executed() {
             self.alive = now;
+        } else if progress.history.executed() < self.history.executed() {
+            // The learner was made anew and knows less than it told. Those steps are no longer
+            // open here, so whoever leads must find them by asking for promises again.
+            self.step_down(out);
         }
         self.history = progress.history;
         self.durable_upto = progress.durable_upto;
