@@ -5,11 +5,7 @@ use std::time::Duration;
 use rand::RngExt;
 use synod::consensus::{ballot::Step, message::NodeRole};
 
-use super::{
-    Walk,
-    clients::Want,
-    schedule::Event,
-};
+use super::{Walk, clients::Want, schedule::Event};
 use crate::invariants::{Violation, durability, exactly_once};
 
 /// How far the end has come.
@@ -65,9 +61,8 @@ impl Walk {
     }
 
     fn ask(&mut self, place: usize, want: Want, count: u32) {
-        let life = self.nodes[place].life;
         let patience = Duration::from_nanos(2 * PATIENCE_NANOS);
-        let call = self.clients.call((place, life), want, count, patience);
+        let call = self.clients.call(place, want, count, patience);
         let me = self.nodes[place].id.clone();
         self.deliver(place, me, call);
     }
@@ -103,7 +98,12 @@ impl Walk {
     /// What has not come to its end yet.
     fn missing(&mut self) -> Option<String> {
         if self.clients.open > 0 {
-            return Some(format!("{} calls wait: {:?}; {}", self.clients.open, self.clients.waiting(), self.who_leads()));
+            return Some(format!(
+                "{} calls wait: {:?}; {}",
+                self.clients.open,
+                self.clients.waiting(),
+                self.who_leads()
+            ));
         }
         let configuration = self.book.newest().clone();
         let there = |nodes: &[synod_runtime::identity::NodeId], kind| {
@@ -143,7 +143,8 @@ impl Walk {
         for node in &self.nodes {
             if let Some(proposer) = node.proposer() {
                 let executed = node.learner().map(|learner| learner.history().executed());
-                text += &format!("{} leads: {:?}, executed {executed:?}; ", node.id, proposer.leads());
+                text +=
+                    &format!("{} leads: {:?}, executed {executed:?}; ", node.id, proposer.leads());
             }
         }
         text

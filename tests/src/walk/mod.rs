@@ -273,7 +273,7 @@ impl Walk {
         }
         // A member has no replica to read from.
         let reads = kind == NodeRole::Main;
-        let call = self.clients.any((node, life), reads, &mut self.rng);
+        let call = self.clients.any(node, reads, &mut self.rng);
         let me = self.nodes[node].id.clone();
         self.deliver(node, me, call);
         let after = self.rng.random_range(0..2_000 * self.plan.call_us);
@@ -403,8 +403,7 @@ impl Walk {
         if role == Role::Proposer {
             self.network.forget(place); // its shell tells it again who is connected
         }
-        let said =
-            self.nodes[place].rebuild(self.schedule.now, role, &self.make, &mut self.rng);
+        let said = self.nodes[place].rebuild(self.schedule.now, role, &self.make, &mut self.rng);
         if self.trace {
             eprintln!("{:>12} {} {role:?} is made anew", self.schedule.now, self.nodes[place].id);
         }
