@@ -36,6 +36,21 @@ struct Last {
     home: Option<Leader>,
 }
 
+/// How far a node is, by what its roles reported last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    /// The last executed step.
+    pub step: Step,
+    /// Commands executed.
+    pub position: u64,
+    /// Chain over these commands and their replies: equal at equal positions on every main.
+    pub digest: u64,
+    /// The newest configuration known, in force or not yet.
+    pub configuration: Option<Configuration>,
+    /// The highest step an auxiliary holds a vote for.
+    pub holds: Option<Step>,
+}
+
 /// See the module's documentation.
 pub(super) struct Board {
     node: Node,
@@ -112,6 +127,19 @@ impl Board {
             }
         }
         Ok(())
+    }
+
+    /// How far the roles are.
+    pub(super) fn reached(&self) -> Reached {
+        let last = self.last();
+        let known = last.history.as_ref().and_then(History::newest);
+        Reached {
+            step: last.history.as_ref().map_or(Step(0), History::executed),
+            position: last.position,
+            digest: last.digest,
+            configuration: known.or(last.auxiliary_configuration.as_ref()).cloned(),
+            holds: last.auxiliary.as_ref().and_then(|standing| standing.holds),
+        }
     }
 
     /// The document of `GET /status`.

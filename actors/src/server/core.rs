@@ -22,6 +22,7 @@ use synod_runtime::{
 };
 use tokio::sync::watch;
 
+pub use super::board::Reached;
 use super::{
     board::Board,
     site::{Site, survived},
@@ -191,6 +192,11 @@ impl Core {
     /// The document of `GET /status`.
     pub fn status(&self) -> serde_json::Value {
         self.site.board.status()
+    }
+
+    /// How far it is.
+    pub fn reached(&self) -> Reached {
+        self.site.board.reached()
     }
 
     /// Whether reads and writes are served here; else why not.
