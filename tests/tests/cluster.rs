@@ -68,7 +68,8 @@ fn check_status(bank: &Cluster) {
     for (name, _) in bank.nodes() {
         let status = bank.wait_status(name, "everybody up", |status| {
             let nodes = status["nodes"].as_array().map_or(&[][..], Vec::as_slice);
-            nodes.len() == 3 && nodes.iter().all(|node| node["state"] == "up")
+            let everybody = nodes.len() == 3 && nodes.iter().all(|node| node["state"] == "up");
+            everybody && status["leader"].is_string()
         });
         assert_eq!(status["answered_by"], name);
         assert_eq!(status["mains"], json!(["a", "b"]));

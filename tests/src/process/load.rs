@@ -158,16 +158,7 @@ impl Book {
         self.entries.iter().filter(|entry| entry.verdict == Verdict::Applied)
     }
 
-    /// From `since` to the next acknowledged write.
-    ///
-    /// # Panics
-    /// When there is none.
-    pub fn next_after(&self, since: Instant) -> Duration {
-        let next = self.applied().find(|entry| entry.at > since);
-        next.expect("a write after it").at.since(since)
-    }
-
-    /// The longest time without an acknowledged write.
+    /// The longest time without an acknowledged write: what a failure costs, detection included.
     pub fn longest_gap(&self) -> Duration {
         let times: Vec<Instant> = self.applied().map(|entry| entry.at).collect();
         times.windows(2).map(|two| two[1].since(two[0])).max().unwrap_or_default()
