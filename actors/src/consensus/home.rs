@@ -61,7 +61,8 @@ struct Sent {
 struct Round {
     number: u64,
     reads: Vec<(NewRead, Instant)>,
-    asked: Instant,
+    /// None: to be asked as soon as a leader is known.
+    asked: Option<Instant>,
 }
 
 /// See the module's documentation.
@@ -224,7 +225,7 @@ impl Home {
             self.registered = None;
             self.send_again(now, 0, out);
             if let Some(round) = &mut self.round {
-                round.asked = Instant::default();
+                round.asked = None;
             }
         }
     }
@@ -295,15 +296,15 @@ impl Home {
         if self.round.is_none() && !self.reads.is_empty() {
             self.rounds += 1;
             let reads = self.reads.drain(..).collect();
-            self.round = Some(Round { number: self.rounds, reads, asked: Instant::default() });
+            self.round = Some(Round { number: self.rounds, reads, asked: None });
         }
         let patience = 2 * self.timing.resend;
         let Some(leader) = self.leader.node.clone() else { return };
         let Some(round) = &mut self.round else { return };
-        if round.asked > Instant::default() && now.at < round.asked + patience {
+        if round.asked.is_some_and(|at| now.at < at + patience) {
             return;
         }
-        round.asked = now.at;
+        round.asked = Some(now.at);
         let number = round.number;
         if self.role == NodeRole::Main && leader != self.me {
             // Its own acceptor's word first, so that the leader need ask nobody (R2).
@@ -442,11 +443,16 @@ impl Machine for Home {
     }
 
     fn deadline(&self) -> Option<Instant> {
+        // Without a leader to ask there is nothing to do but to expire; its coming is a message.
+        let serving = self.leader.node.is_some() && self.leader.serving;
         let again = 3 * self.timing.resend;
-        let sent = (!self.sent.is_empty()).then(|| self.alive + again);
-        let register = (self.session.is_none() && self.leader.serving)
+        let sent = (serving && !self.sent.is_empty()).then(|| self.alive + again);
+        let register = (serving && self.session.is_none())
             .then(|| self.registered.unwrap_or_default() + again);
-        let round = self.round.as_ref().map(|round| round.asked + 2 * self.timing.resend);
+        let asked = self.round.as_ref().and_then(|round| round.asked);
+        let round = asked
+            .filter(|_| self.leader.node.is_some())
+            .map(|at| at + 2 * self.timing.resend);
         let expiry = (!self.waiting.is_empty()
             || !self.sent.is_empty()
             || !self.reads.is_empty()

@@ -237,13 +237,13 @@ impl Learner {
         if !due || self.durable.trimming {
             return;
         }
-        self.durable.since = None;
         self.durable.noted = executed;
         let settled = LearnerMessage::Settled(Settled { upto: executed });
         if now.at >= since + MARK_AFTER {
+            self.durable.since = None;
             out.persist(Record::Mark(executed)).then_here(settled);
         } else {
-            // Under load the next votes carry it to the disk at no price.
+            // Under load the next votes carry it to the disk at no price; nobody hears of it yet.
             out.persist_lazily(Record::Mark(executed));
         }
     }

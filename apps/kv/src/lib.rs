@@ -11,7 +11,7 @@
 //! - [`store`]: keys, values, versions, times to live
 //! - [`execute`]: what each command does; [`transaction`]: several as one
 //! - [`message`]: the typed messages of HTTP and of the command line
-//! - [`resp`]: the RESP listener
+//! - [`resp`]: the RESP listener; [`http`]: the routes under `/kv`
 //! - [`service`]: all of it, as a node runs it
 //! - [`args`], [`reply`]: a command and its answer as bytes of the log
 //! - [`glob`], [`number`]: patterns and numbers as Redis reads them
@@ -20,6 +20,7 @@
 pub mod args;
 pub mod execute;
 pub mod glob;
+pub mod http;
 pub mod limits;
 pub mod machine;
 pub mod message;

@@ -2,6 +2,7 @@
 
 use std::{io, net::TcpListener, sync::Arc};
 
+use actix_web::web;
 use synod::{
     replicated::StateMachine,
     server::{NodeAddresses, Service, ServiceContext},
@@ -9,6 +10,7 @@ use synod::{
 
 use crate::{
     Kv,
+    http::{self, KvHttp},
     resp::{AskFacts, Facts, RespListener, RespOptions},
 };
 
@@ -23,6 +25,10 @@ impl Service for KvService {
 
     fn machine(&self) -> Box<dyn StateMachine> {
         Box::new(Kv::default())
+    }
+
+    fn http(&self, routes: &mut web::ServiceConfig, context: &ServiceContext) {
+        http::configure(routes, KvHttp::new(Arc::clone(&context.submit)));
     }
 
     fn speaks_resp(&self) -> bool {

@@ -32,7 +32,7 @@ impl Server {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let child = Command::new("redis-server")
             .args(["--port", &address.port().to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--databases", "1", "--dir"])
+            .args(["--save", "", "--databases", "1", "--proto-max-bulk-len", "1mb", "--dir"])
             .arg(dir.path())
             .stdout(Stdio::null())
             .spawn();
@@ -58,6 +58,7 @@ impl Drop for Server {
 /// A connection to each, and our log, whose time follows the server's.
 struct Pair {
     theirs: Client,
+    clock: Client,
     ours: Client,
     log: Arc<LocalLog>,
     _server: Server,
@@ -71,12 +72,13 @@ impl Pair {
         let (handle, address) = listen(log.clone(), RespOptions::default()).await;
         let theirs = Client::connect(server.address).await;
         let ours = Client::connect(address).await;
-        Some(Self { theirs, ours, log, _server: server, _handle: handle })
+        let clock = Client::connect(server.address).await;
+        Some(Self { theirs, clock, ours, log, _server: server, _handle: handle })
     }
 
     /// The server's time in milliseconds becomes agreed time.
     async fn set_time(&mut self) -> u64 {
-        let reply = self.theirs.ask("TIME").await;
+        let reply = self.clock.ask("TIME").await;
         let number = |line: &str| line.parse::<u64>().unwrap();
         let lines: Vec<&str> = reply.split("\r\n").collect();
         let now_ms = number(lines[2]) * 1000 + number(lines[4]) / 1000;
@@ -343,11 +345,19 @@ fn random_commands_are_answered_as_by_redis() {
                 pair.ours.ask("HELLO 3").await;
             }
             pair.compare(&[b"FLUSHALL".to_vec()], "flush").await;
+            let mut queueing = false;
             for step in 0..400 {
                 if step % 20 == 0 {
                     pair.set_time().await;
                 }
                 let command = dice.command();
+                match &*command[0] {
+                    b"MULTI" => queueing = true,
+                    b"EXEC" | b"DISCARD" => queueing = false,
+                    // Their replies could not be told apart in the array of EXEC.
+                    b"KEYS" | b"TTL" | b"PTTL" if queueing => continue,
+                    _ => {}
+                }
                 pair.compare(&command, &format!("seed {seed}, step {step}")).await;
             }
         }

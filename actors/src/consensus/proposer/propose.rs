@@ -154,10 +154,12 @@ impl Proposer {
             for main in configuration.other_mains(self.me.incarnation) {
                 out.send(To::Node(main.clone()), AcceptorMessage::Accept(accept.clone()));
             }
+            let Phase::Leading(reign) = &mut self.phase else { return };
+            reign.marked = reign.voted; // the mark rode along
+            reign.mark_since = None;
         }
         let Phase::Leading(reign) = &mut self.phase else { return };
         reign.sent = upto;
-        reign.marked = reign.voted;
         if reign.bridge.is_some() {
             self.send_bridged(out);
         }

@@ -87,7 +87,7 @@ pub(super) struct Reign {
     pub(super) awaited: Step,
     /// Commands of other homes are in the queue.
     pub(super) remote_waits: bool,
-    /// The last step each member acknowledged, and when that last moved.
+    /// Each member acknowledged every open step up to here, and when that last moved.
     pub(super) acks: BTreeMap<Incarnation, (Step, Instant)>,
     /// Since when each silent main is silent.
     pub(super) silent: BTreeMap<Incarnation, Instant>,
@@ -311,7 +311,9 @@ impl Proposer {
             reign.voted = reign.voted.max(acked.run.last);
         }
         let entry = reign.acks.entry(acked.voter.incarnation).or_insert((Step(0), now));
-        if acked.run.last > entry.0 {
+        // Cumulative only without a gap: the message before may have been lost.
+        let reached = entry.0.max(self.history.executed());
+        if acked.run.first <= reached.next() && acked.run.last > entry.0 {
             *entry = (acked.run.last, now);
         }
     }
