@@ -283,7 +283,7 @@ impl Learner {
 
     fn catch_up(&self, from: &NodeId, asked: &CatchUp, out: &mut Effects<Self>) {
         let executed = self.history.executed();
-        let kept = self.log.first_key_value().map_or(executed.next(), |(step, _)| *step);
+        let kept = self.log.first_key_value().map_or_else(|| executed.next(), |(step, _)| *step);
         let mut entries = Entries {
             first: asked.from,
             values: Vec::new(),
@@ -413,7 +413,7 @@ impl Learner {
         {
             self.log_bytes -= entry.remove().value.bytes().len();
         }
-        if self.votes.len() > 2 || self.told.len() > 2 || executed.0 % 16 == 0 {
+        if self.votes.len() > 2 || self.told.len() > 2 || executed.0.is_multiple_of(16) {
             let newest = self.votes.keys().next_back().copied();
             self.votes.retain(|ballot, voters| {
                 voters.retain(|_, runs| !runs.forget(executed));

@@ -187,13 +187,13 @@ impl Proposer {
                 return Some(main);
             }
             if now >= since + self.timing.remove_unreachable {
-                self.ask_reach(configuration, main, out);
+                self.ask_reach(configuration, &main, out);
             }
         }
         None
     }
 
-    fn ask_reach(&mut self, configuration: &Configuration, node: NodeId, out: &mut Effects<Self>) {
+    fn ask_reach(&mut self, configuration: &Configuration, node: &NodeId, out: &mut Effects<Self>) {
         let (now, patience) = (self.turn.at, 2 * self.timing.probe);
         let Phase::Leading(reign) = &mut self.phase else { return };
         if now < reign.reach_asked + patience {

@@ -188,7 +188,7 @@ impl Proposer {
         self.auxiliary_due = self.auxiliary_due.min(self.turn.at);
     }
 
-    fn heartbeat(&mut self, from: &NodeId, beat: Heartbeat, out: &mut Effects<Self>) {
+    fn heartbeat(&mut self, from: &NodeId, beat: &Heartbeat, out: &mut Effects<Self>) {
         if let Some(peer) = self.peers.get_mut(&from.name)
             && peer.id == *from
         {
@@ -461,7 +461,7 @@ impl Machine for Proposer {
             ProposerMessage::Nack(nack) => self.nack(&nack, out),
             ProposerMessage::PreVote(asked) => self.advise(from, &asked, out),
             ProposerMessage::PreVoteAnswer(answer) => self.advised(from, answer),
-            ProposerMessage::Heartbeat(beat) => self.heartbeat(from, beat, out),
+            ProposerMessage::Heartbeat(beat) => self.heartbeat(from, &beat, out),
             ProposerMessage::Standing(standing) => self.auxiliary_stands(from, standing),
             ProposerMessage::Reached(reached) => self.reached(&reached),
             ProposerMessage::Acked(acked) => self.acked(&acked),

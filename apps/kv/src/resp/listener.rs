@@ -133,11 +133,9 @@ impl RespListener {
                 return;
             }
             // Replies are written whole, so waiting for more would only cost time.
-            let local = match stream.set_nodelay(true).and_then(|()| stream.local_addr()) {
-                Ok(local) => local,
-                // It hung up already.
-                Err(_) => return,
-            };
+            let local = stream.set_nodelay(true).and_then(|()| stream.local_addr());
+            // Otherwise it hung up already.
+            let Ok(local) = local else { return };
             let (reader, writer) = stream.into_split();
             let outbox = Arc::new(Outbox::new(writer));
             let client = clients.add(peer, local, Arc::clone(&outbox));
