@@ -143,7 +143,7 @@ impl<A: Actor> Routes<A> {
             None => {
                 // Only the sender knows the name behind the number; it fills it in.
                 let refusal = SendError::Incompatible { name: String::new() };
-                node.refuse(from, &frame.header, refusal);
+                node.refuse(from, &frame.header, &refusal);
             }
         }
     }
@@ -166,11 +166,11 @@ where
         Ok(message) => message,
         Err(error) => {
             tracing::debug!(%from, message = M::NAME, %error, "a message cannot be read");
-            return node.refuse(from, header, SendError::Codec);
+            return node.refuse(from, header, &SendError::Codec);
         }
     };
     if !addr.connected() {
-        return node.refuse(from, header, SendError::NoSuchActor);
+        return node.refuse(from, header, &SendError::NoSuchActor);
     }
     if header.kind == FrameKind::Ask {
         // Dropped at the deadline or by a cancel, which skips a handler that has not begun.

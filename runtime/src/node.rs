@@ -114,7 +114,8 @@ pub enum PeerEvent {
 
 type PeerHook = Arc<dyn Fn(&PeerEvent) + Send + Sync>;
 
-/// One node. Cloning is cheap; callable from any thread.
+/// One node. Cloning is cheap; callable from any thread. When the last clone goes, its links and
+/// actors go too, as in a crash; [`Node::shutdown`] is the orderly way.
 #[derive(Clone)]
 pub struct Node(Arc<Inner>);
 
@@ -132,7 +133,7 @@ struct Inner {
     published: Mutex<Published>,
     copies: Mutex<Copies>,
     /// Names changed and the others should hear.
-    renamed: Notify,
+    renamed: Arc<Notify>,
     asks: Asks,
     tasks: Tasks,
     peers_up: Mutex<BTreeMap<NodeName, PeerInfo>>,
@@ -161,7 +162,7 @@ impl Node {
             names: Local::default(),
             published: Mutex::default(),
             copies: Mutex::default(),
-            renamed: Notify::new(),
+            renamed: Arc::default(),
             asks: Asks::default(),
             tasks: Tasks::default(),
             peers_up: Mutex::default(),
@@ -178,7 +179,7 @@ impl Node {
         let links = Links::start(node.world(), me, Arc::new(Router::new(&node)))?;
         assert!(node.0.links.set(links).is_ok(), "set only here");
         node.collect_link_bytes();
-        node.task(naming::spread(Arc::downgrade(&node.0)));
+        node.task_anywhere(naming::spread(Arc::downgrade(&node.0), Arc::clone(&node.0.renamed)));
         for (peer, address) in peers {
             node.links().connect(&peer, &address);
         }
@@ -246,7 +247,8 @@ impl Node {
     }
 
     /// Calls `hook` with whatever happens to links, on the protocol arbiter; for peers that are up
-    /// already, at once. It must be short. Hooks stay until the node is gone.
+    /// already, at once. It must be short, and what it wants done it sends to an actor: no local
+    /// task can be spawned there. Hooks stay until the node is gone.
     pub fn watch_peers(&self, hook: Box<dyn Fn(&PeerEvent) + Send + Sync>) {
         let hook: PeerHook = hook.into();
         lock(&self.0.peer_hooks).push(Arc::clone(&hook));
@@ -364,6 +366,12 @@ impl Node {
 
     fn upgrade(node: &Weak<Inner>) -> Option<Self> {
         node.upgrade().map(Self)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.tasks.abort_all();
     }
 }
 

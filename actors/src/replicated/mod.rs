@@ -39,6 +39,7 @@ pub use synod_runtime::wire::name_hash;
 
 pub use crate::message::RemoteMessage;
 
+pub(crate) use self::nearest::distance;
 pub use self::{
     entry::Entry,
     handle::{Call, CallError, Handle},

@@ -1,3 +1,224 @@
 //! Composes roles into a node and lets the outside in.
+//!
+//! # Layout
+//! - [`config`]: the node file
+//! - [`core`]: the roles of a node, on any world
+//! - [`Service`]: what a program adds to a node: a state machine and its ways in
+//! - [`http_actors`]: replicated actors over HTTP and JSON
 
+mod board;
+mod clients;
+pub mod config;
+pub mod core;
+mod http;
 pub mod http_actors;
+mod metrics;
+mod service;
+mod site;
+mod stop;
+
+use std::{net::TcpListener, sync::Arc, time::Duration};
+
+use actix_web::{App, HttpServer, dev::ServerHandle};
+use synod_runtime::{
+    journal,
+    quic::QuicNetwork,
+    world::{RealClock, RealEntropy, World, disk::RealDisk},
+};
+
+use self::{
+    config::{Durability, NodeConfig, NodeRole},
+    core::{Core, CoreConfig, CoreError, Machines},
+    http::Looks,
+    http_actors::ActorsHttp,
+};
+pub use self::{
+    service::{NodeAddresses, Replica, Service, ServiceContext},
+    stop::{StopSignal, StopTrigger, stop_pair},
+};
+use crate::{
+    consensus::{message, replica::SNAPSHOT_LOG_BYTES, timing},
+    replicated::ActorCatalogue,
+};
+
+/// Why a node ended in good order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to stop.
+    Stopped,
+    /// It learnt that the cluster has removed it; it must not be started again.
+    Removed,
+}
+
+/// Why a node could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The configuration cannot be used on this machine. Nothing was started, nothing changed.
+    #[error(transparent)]
+    Config(#[from] config::ConfigError),
+    /// An address that cannot be listened on.
+    #[error("{what} cannot listen on {address}: {source}")]
+    Listen {
+        /// Which listener.
+        what: &'static str,
+        /// Where.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The core could not be started.
+    #[error(transparent)]
+    Core(#[from] CoreError),
+    /// The node could not go on.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Runs the node of `config` with `services` until `stop`, on the calling arbiter.
+///
+/// # Errors
+/// Why it could not start or go on; its listeners are closed then.
+pub async fn run(
+    config: NodeConfig,
+    services: Vec<Box<dyn Service>>,
+    mut stop: StopSignal,
+) -> Result<Ended, ServerError> {
+    let services: Arc<[Box<dyn Service>]> = services.into();
+    let world = World {
+        clock: Arc::new(RealClock),
+        entropy: Arc::new(RealEntropy),
+        network: Arc::new(QuicNetwork),
+        disk: Arc::new(RealDisk),
+    };
+    let core = Core::start(world, core_config(&config, Arc::clone(&services)))?;
+    let mut failed = core.failed();
+    let context = ServiceContext {
+        submit: core.submit(),
+        clock: Arc::clone(core.node().clock()),
+        node: config.name.clone(),
+        role: config.role,
+        limits: config.limits,
+        status: {
+            let board = core.board();
+            Arc::new(move || board.status())
+        },
+        stop: stop.clone(),
+    };
+    let listeners = listen(&config, &core, &services, &context);
+    let http = match listeners {
+        Ok(http) => http,
+        Err(error) => {
+            core.stop();
+            return Err(error);
+        }
+    };
+    tracing::info!(node = %config.name, http = %config.listen.http, "running");
+    let why = tokio::select! {
+        biased;
+        () = stop.stopped() => None,
+        failed = failed.wait_for(Option::is_some) => {
+            Some(failed.ok().and_then(|why| why.clone()).unwrap_or_default())
+        }
+    };
+    core.resign();
+    http.stop(why.is_none()).await;
+    // Long enough for the word that this node no longer leads to reach the others.
+    tokio::time::sleep(RESIGN_GRACE).await;
+    core.stop();
+    why.map_or(Ok(Ended::Stopped), |why| Err(ServerError::Failed(why)))
+}
+
+/// Opens the ways in.
+fn listen(
+    config: &NodeConfig,
+    core: &Core,
+    services: &Arc<[Box<dyn Service>]>,
+    context: &ServiceContext,
+) -> Result<ServerHandle, ServerError> {
+    let looks = Looks { node: core.node().clone(), board: core.board() };
+    let machines = services.iter().map(|service| service.machine().descriptor());
+    let catalogue = ActorCatalogue::new(machines.collect());
+    if let Some(address) = config.listen.resp
+        && let Some(service) = services.iter().find(|service| service.speaks_resp())
+    {
+        let refused = |source| ServerError::Listen { what: "resp", address, source };
+        let listener = TcpListener::bind(address).map_err(refused)?;
+        listener.set_nonblocking(true).map_err(refused)?;
+        service.serve_resp(listener, context).map_err(refused)?;
+    }
+    let address = config.listen.http;
+    let refused = |source| ServerError::Listen { what: "http", address, source };
+    let (services, context) = (Arc::clone(services), context.clone());
+    let votes_only = config.role == NodeRole::Auxiliary;
+    let app = move || {
+        let actors = ActorsHttp::new(Arc::clone(&context.submit), catalogue.clone());
+        let mut app = App::new().configure(|routes| http::configure(routes, looks.clone()));
+        if !votes_only {
+            app = app.configure(|routes| http_actors::configure(routes, actors));
+            for service in services.iter() {
+                app = app.configure(|routes| service.http(routes, &context));
+            }
+        }
+        app
+    };
+    let server = HttpServer::new(app)
+        .workers(1)
+        .disable_signals()
+        .shutdown_timeout(GRACE.as_secs())
+        .bind(address)
+        .map_err(refused)?
+        .run();
+    let handle = server.handle();
+    actix_rt::spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "the HTTP listener ended");
+        }
+    });
+    Ok(handle)
+}
+
+fn core_config(config: &NodeConfig, services: Arc<[Box<dyn Service>]>) -> CoreConfig {
+    let others = config.peers.iter().filter(|peer| peer.name != config.name);
+    let role = |role| match role {
+        NodeRole::Main => message::NodeRole::Main,
+        NodeRole::Auxiliary => message::NodeRole::Auxiliary,
+        NodeRole::Member => message::NodeRole::Member,
+    };
+    let machines: Machines =
+        Arc::new(move || services.iter().map(|service| service.machine()).collect());
+    let memory = config.consensus.durability == Durability::Memory;
+    CoreConfig {
+        cluster: config.cluster.clone(),
+        name: config.name.clone(),
+        role: role(config.role),
+        data_dir: config.data_dir.clone(),
+        listen: config.listen.quic,
+        tls: Some(config.tls.clone()),
+        peers: others.map(|peer| (peer.name.clone(), peer.quic.to_string())).collect(),
+        listed: config
+            .peers
+            .iter()
+            .filter(|peer| peer.role != NodeRole::Member)
+            .map(|peer| (peer.name.clone(), role(peer.role)))
+            .collect(),
+        durability: if memory { journal::Durability::Memory } else { journal::Durability::Fsync },
+        timing: timing::Timing {
+            heartbeat: config.consensus.heartbeat,
+            election: config.consensus.election_timeout,
+            hedge: config.consensus.hedge,
+            remove_unreachable: config.consensus.removal_unreachable,
+            remove: config.consensus.removal,
+            ..timing::Timing::default()
+        },
+        style: if memory { timing::VoteStyle::Piggyback } else { timing::VoteStyle::Split },
+        segment_bytes: core::SEGMENT_BYTES,
+        snapshot_log_bytes: SNAPSHOT_LOG_BYTES,
+        machines,
+    }
+}
+
+/// Open requests get this long to finish.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A few round trips between machines of one cluster.
+const RESIGN_GRACE: Duration = Duration::from_millis(50);

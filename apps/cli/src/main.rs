@@ -1,2 +1,9 @@
-//! The `synod` binary.
-fn main() {}
+//! The `synod` binary: the command line with the stock services.
+
+use std::process::ExitCode;
+
+use synod_kv::KvService;
+
+fn main() -> ExitCode {
+    synod::Cli::new("synod").service(KvService).main()
+}

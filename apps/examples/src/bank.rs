@@ -1,19 +1,19 @@
 //! A replicated ledger: the books of a bank, equal at every main, moved exactly once.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use actix::{Actor, Handler, Message};
 use serde::{Deserialize, Serialize};
 use synod::{
+    Cli,
     message::RemoteMessage,
-    replicated::{Query, Replicated, Turn, local::LocalLog},
+    replicated::{Query, Replicated, Turn},
 };
 
-/// Moves some money in a log of one process.
-fn main() {
-    let (_log, ledger) = LocalLog::with::<Ledger>("ledger");
-    let transfer = Transfer { from: "a".into(), to: "b".into(), amount: 5 };
-    println!("{:?}", actix::System::new().block_on(ledger.send(transfer)));
+/// `bank dev` runs a cluster of it here; then try
+/// `bank call ledger ledger.transfer '{"from":"a","to":"b","amount":5}'`.
+fn main() -> ExitCode {
+    Cli::new("bank").replicated::<Ledger>("ledger").main()
 }
 
 /// Balances by account. Whatever happens they sum to zero: money moves, it is not made.
@@ -83,6 +83,7 @@ impl Query<Balance> for Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use synod::replicated::local::LocalLog;
 
     #[actix::test]
     async fn money_moves_only_where_there_is_some() {

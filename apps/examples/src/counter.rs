@@ -1,16 +1,17 @@
 //! The smallest replicated actor: a number that survives its machines.
 
+use std::process::ExitCode;
+
 use actix::{Actor, Handler, Message};
 use serde::{Deserialize, Serialize};
 use synod::{
+    Cli,
     message::RemoteMessage,
-    replicated::{Query, Replicated, Turn, local::LocalLog},
+    replicated::{Query, Replicated, Turn},
 };
 
-/// Counts in a log of one process.
-fn main() {
-    let (_log, counter) = LocalLog::with::<Counter>("counter");
-    println!("{:?}", actix::System::new().block_on(counter.send(Add { by: 2 })));
+fn main() -> ExitCode {
+    Cli::new("counter").replicated::<Counter>("counter").main()
 }
 
 #[derive(Default, Serialize, Deserialize, Replicated)]
@@ -58,6 +59,7 @@ impl Query<Total> for Counter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use synod::replicated::local::LocalLog;
 
     #[actix::test]
     async fn it_counts_and_knows_when() {

@@ -12,6 +12,7 @@
 //! - [`execute`]: what each command does; [`transaction`]: several as one
 //! - [`message`]: the typed messages of HTTP and of the command line
 //! - [`resp`]: the RESP listener; [`http`]: the routes under `/kv`
+//! - [`service`]: all of it, as a node runs it
 //! - [`args`], [`reply`]: a command and its answer as bytes of the log
 //! - [`glob`], [`number`]: patterns and numbers as Redis reads them
 //! - [`limits`]: every limit, with its reason
@@ -26,7 +27,8 @@ pub mod message;
 pub mod number;
 pub mod reply;
 pub mod resp;
+pub mod service;
 pub mod store;
 pub mod transaction;
 
-pub use self::machine::Kv;
+pub use self::{machine::Kv, service::KvService};

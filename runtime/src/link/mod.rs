@@ -2,14 +2,29 @@
 //!
 //! The same code over any [`crate::world::Network`], real or simulated.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+mod frames;
+mod peer;
+mod registry;
 
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, Weak, atomic::Ordering::Relaxed},
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{sync::Notify, time::Instant};
+
+use self::registry::{Effect, Registry};
 use crate::{
     identity::{ClusterName, NodeId, NodeName},
-    wire::{Frame, FrameHeader},
+    wire::{BODY_BYTES_MAX, Frame, FrameHeader, HEADER_BYTES, Hello, WIRE_VERSION, encode},
     world::{
         World,
-        network::{BindError, Lane, TlsFiles},
+        network::{
+            BindError, ConnectionId, Endpoint, Identity, Lane, NetworkEvent, NetworkSink, TlsFiles,
+            WriteRefused,
+        },
     },
 };
 
@@ -97,47 +112,66 @@ pub struct PeerStatus {
     pub frames_bad: u64,
 }
 
-/// The links of one node. Cloning is cheap; callable from any thread.
+/// The links of one node. Cloning is cheap; callable from any thread. When the last clone goes,
+/// the links end as if shut down.
 #[derive(Clone)]
 pub struct Links {
-    shared: Arc<()>,
+    shared: Arc<Shared>,
 }
 
-impl fmt::Debug for Links {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Links").finish_non_exhaustive()
-    }
-}
-
-#[expect(unused_variables, reason = "bodies follow")]
 impl Links {
     /// Starts to listen. Must be called on the arbiter that shall carry the links' work.
     ///
     /// # Errors
     /// Certificates that cannot be used, or an address that cannot be listened on.
-    #[expect(clippy::needless_pass_by_value, reason = "bodies follow")]
     pub fn start(
         world: &World,
         me: LocalIdentity,
         inbound: Arc<dyn Inbound>,
     ) -> Result<Self, BindError> {
-        Err(BindError::Tls("bodies follow".into()))
+        let hello = Hello {
+            cluster: me.cluster.clone(),
+            node: me.id.clone(),
+            protocol_version: u16::from(WIRE_VERSION),
+            role: me.role,
+            start_nonce: me.start_nonce,
+        };
+        let identity =
+            Identity { cluster: me.cluster, name: me.id.name, listen: me.listen, tls: me.tls };
+        let wake = Arc::new(Notify::new());
+        let shared = Arc::new(Shared {
+            registry: Mutex::new(Registry::new(hello, world.entropy.rng("link"))),
+            endpoint: OnceLock::new(),
+            inbound,
+            wake: wake.clone(),
+        });
+        let sink = Arc::new(Sink(Arc::downgrade(&shared)));
+        let endpoint = world.network.bind(&identity, sink)?;
+        let fresh = shared.endpoint.set(endpoint).is_ok();
+        assert!(fresh, "an endpoint is bound once");
+        tokio::spawn(keep_time(Arc::downgrade(&shared), wake));
+        Ok(Self { shared })
     }
 
     /// Where this node listens.
     pub fn local_addr(&self) -> SocketAddr {
-        ([0, 0, 0, 0], 0).into()
+        self.shared.endpoint().local_addr()
     }
 
     /// Keeps a link to `peer` at `address` (`host:port`): dials until it is there, and again
     /// whenever it is lost. With another address for a known peer, uses that from now on.
-    pub fn connect(&self, peer: &NodeName, address: &str) {}
+    pub fn connect(&self, peer: &NodeName, address: &str) {
+        self.shared.with(|registry, now, _| registry.connect(now, peer, address));
+        self.shared.wake.notify_one();
+    }
 
     /// Stops dialling `peer` and ends the link to it.
-    pub fn forget(&self, peer: &NodeName) {}
+    pub fn forget(&self, peer: &NodeName) {
+        self.shared.with(|registry, _, out| registry.forget(peer, out));
+    }
 
     /// Queues one frame on a lane to `to`. Frames of one lane arrive in order while the link
-    /// lasts.
+    /// lasts, and those sent in one turn leave together.
     ///
     /// # Errors
     /// [`SendRefused`]; nothing was sent.
@@ -148,7 +182,9 @@ impl Links {
         header: &FrameHeader,
         body: &[u8],
     ) -> Result<(), SendRefused> {
-        Err(SendRefused::NotConnected)
+        self.transmit(to, header, lane, body, |endpoint, connection, bytes| {
+            endpoint.write(connection, lane, bytes)
+        })
     }
 
     /// Sends one frame as a datagram, which may be lost or overtake others.
@@ -161,19 +197,173 @@ impl Links {
         header: &FrameHeader,
         body: &[u8],
     ) -> Result<(), SendRefused> {
-        Err(SendRefused::NotConnected)
+        self.transmit(to, header, Lane::Control, body, |endpoint, connection, bytes| {
+            endpoint.datagram(connection, bytes)
+        })
     }
 
     /// The peer as connected now, if it is.
     pub fn is_up(&self, peer: &NodeName) -> Option<NodeId> {
-        None
+        self.shared.lock().linked(peer)
     }
 
     /// All peers that are linked or wanted, by name.
     pub fn peers(&self) -> Vec<PeerStatus> {
-        Vec::new()
+        self.shared.lock().status()
     }
 
     /// Ends all links and stops listening. Peers hear of it at once.
-    pub fn shutdown(&self) {}
+    pub fn shutdown(&self) {
+        self.shared.shutdown();
+    }
+
+    fn transmit(
+        &self,
+        to: &NodeName,
+        header: &FrameHeader,
+        lane: Lane,
+        body: &[u8],
+        write: impl FnOnce(&dyn Endpoint, ConnectionId, Bytes) -> Result<(), WriteRefused>,
+    ) -> Result<(), SendRefused> {
+        if body.len() > BODY_BYTES_MAX {
+            return Err(SendRefused::TooLarge);
+        }
+        let (connection, counters) = {
+            let registry = self.shared.lock();
+            let (connection, counters) = registry.route(to).ok_or(SendRefused::NotConnected)?;
+            (connection, counters.clone())
+        };
+        let mut frame = BytesMut::with_capacity(HEADER_BYTES + body.len());
+        encode(header, lane, body, &mut frame);
+        let len = frame.len() as u64;
+        write(self.shared.endpoint(), connection, frame.freeze()).map_err(
+            |refused| match refused {
+                WriteRefused::Gone => SendRefused::NotConnected,
+                WriteRefused::Full => SendRefused::Full,
+                WriteRefused::TooLarge => SendRefused::TooLarge,
+            },
+        )?;
+        counters.bytes_out.fetch_add(len, Relaxed);
+        counters.frames_out.fetch_add(1, Relaxed);
+        Ok(())
+    }
 }
+
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Links").finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    registry: Mutex<Registry>,
+    /// Set before anything can ask for it; the sink had to be there first.
+    endpoint: OnceLock<Arc<dyn Endpoint>>,
+    inbound: Arc<dyn Inbound>,
+    /// There may be something to do earlier than the clock-watcher sleeps.
+    wake: Arc<Notify>,
+}
+
+impl Shared {
+    /// Changes the registry, then does what follows from it, without the lock: whoever is told
+    /// may call back.
+    fn with(&self, change: impl FnOnce(&mut Registry, Instant, &mut Vec<Effect>)) {
+        let mut effects = Vec::new();
+        change(&mut self.lock(), Instant::now(), &mut effects);
+        for effect in effects {
+            self.perform(effect);
+        }
+    }
+
+    fn perform(&self, effect: Effect) {
+        match effect {
+            Effect::Dial { peer, address } => self.endpoint().dial(&peer, &address),
+            Effect::Write { connection, bytes } => {
+                // Refused only when the connection is gone, and then the network says so too.
+                let _ = self.endpoint().write(connection, Lane::Control, bytes);
+            }
+            Effect::HangUp { connection, reason } => self.endpoint().hang_up(connection, &reason),
+            Effect::Up(peer) => {
+                tracing::info!(peer = %peer.id, role = peer.role, "link up");
+                self.inbound.up(&peer);
+            }
+            Effect::Down { id, reason } => {
+                tracing::info!(peer = %id, reason, "link down");
+                self.inbound.down(&id, &reason);
+            }
+            Effect::Frames { from, mut batch } => self.inbound.frames(&from, &mut batch),
+            Effect::Datagram { from, frame } => self.inbound.datagram(&from, frame),
+        }
+    }
+
+    fn shutdown(&self) {
+        self.lock().close();
+        if let Some(endpoint) = self.endpoint.get() {
+            endpoint.shutdown();
+        }
+    }
+
+    fn endpoint(&self) -> &dyn Endpoint {
+        &**self.endpoint.get().expect("set in Links::start, before any call or event")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().expect("nothing panics while it holds the registry")
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.shutdown();
+        self.wake.notify_one();
+    }
+}
+
+/// Weak, since the endpoint that holds it is held by the links.
+struct Sink(Weak<Shared>);
+
+impl NetworkSink for Sink {
+    fn event(&self, event: NetworkEvent) {
+        let Some(shared) = self.0.upgrade() else {
+            return;
+        };
+        // Good data plans nothing; everything else may bring the next deadline nearer.
+        let data = matches!(event, NetworkEvent::Chunk { .. } | NetworkEvent::Datagram { .. });
+        let mut quiet = data;
+        shared.with(|registry, now, out| {
+            registry.event(now, event, out);
+            quiet &=
+                out.iter().all(|e| matches!(e, Effect::Frames { .. } | Effect::Datagram { .. }));
+        });
+        if !quiet {
+            shared.wake.notify_one();
+        }
+    }
+}
+
+/// Dials again and ends what took too long, until the links are gone.
+async fn keep_time(shared: Weak<Shared>, wake: Arc<Notify>) {
+    loop {
+        let Some(links) = shared.upgrade() else {
+            return;
+        };
+        links.with(|registry, now, out| registry.tick(now, out));
+        let next = links.lock().next_tick();
+        drop(links);
+        match next {
+            None => wake.notified().await,
+            Some(at) => {
+                tokio::select! {
+                    biased;
+                    () = wake.notified() => {}
+                    () = tokio::time::sleep_until(at) => {}
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -76,6 +76,12 @@ impl Asks {
         }
     }
 
+    /// How many wait here, and how many are served here.
+    #[cfg(test)]
+    pub(super) fn open(&self) -> (usize, usize) {
+        (lock(&self.waiting).len(), lock(&self.served).len())
+    }
+
     /// Everybody who waits hears `Closed`.
     pub(super) fn close_all(&self) {
         lock(&self.waiting).clear();
@@ -136,46 +142,46 @@ impl Node {
     }
 
     /// Answers an ask with an error; counts a tell as a dead letter.
-    pub fn refuse(&self, to: &NodeId, header: &FrameHeader, error: SendError) {
-        if header.kind != FrameKind::Ask || error == SendError::Codec {
-            self.dead_letter(&error);
+    pub fn refuse(&self, to: &NodeId, header: &FrameHeader, error: &SendError) {
+        if header.kind != FrameKind::Ask || *error == SendError::Codec {
+            self.dead_letter(error);
         }
         if header.kind == FrameKind::Ask {
-            let body = encode(&error).expect("texts and numbers always encode");
+            let body = encode(error).expect("texts and numbers always encode");
             self.finish(to, Lane::User, FrameKind::Failure, header.correlation, &body);
         }
     }
 
     /// Answers an ask with what `work` comes to. The work is dropped at the ask's deadline, when
-    /// the asker cancels and when the link to it is lost. Must be called where tasks can be
-    /// spawned on this thread.
+    /// the asker cancels and when the link to it is lost.
     pub fn serve(
         &self,
         from: &NodeId,
         header: &FrameHeader,
-        work: impl Future<Output = Result<Vec<u8>, SendError>> + 'static,
+        work: impl Future<Output = Result<Vec<u8>, SendError>> + Send + 'static,
     ) {
-        let (node, asker, header) = (self.clone(), from.clone(), *header);
         let deadline = match header.deadline_ms {
             0 => self.ask_timeout(),
             ms => Duration::from_millis(u64::from(ms)),
         };
         let key = (from.name.clone(), header.correlation);
-        let task = {
+        let (node, asker, header) = (self.clone(), from.clone(), *header);
+        let done = {
             let key = key.clone();
-            self.task(async move {
+            async move {
                 let done = tokio::time::timeout(deadline, work).await;
                 lock(&node.0.asks.served).remove(&key);
                 match done {
                     Ok(Ok(body)) => node.reply(&asker, Lane::User, header.correlation, &body),
-                    Ok(Err(error)) => node.refuse(&asker, &header, error),
+                    Ok(Err(error)) => node.refuse(&asker, &header, &error),
                     // The asker has given up at the same time.
                     Err(_) => node.count_dead_letter("expired"),
                 }
-            })
+            }
         };
-        // The task cannot have run yet: it waits for this turn of the thread to end.
-        lock(&self.0.asks.served).insert(key, task);
+        // Held over the spawning, so that the task cannot look for itself before it is listed.
+        let mut served = lock(&self.0.asks.served);
+        served.insert(key, self.task_anywhere(done));
     }
 
     fn finish(&self, to: &NodeId, lane: Lane, kind: FrameKind, correlation: u64, body: &[u8]) {

@@ -83,7 +83,7 @@ impl Node {
             Some(route) => route.deliver(from, batch, self),
             None => {
                 for frame in &batch {
-                    self.refuse(from, &frame.header, SendError::NoSuchActor);
+                    self.refuse(from, &frame.header, &SendError::NoSuchActor);
                 }
             }
         }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use actix::{Actor, Addr};
+use tokio::sync::Notify;
 
 use super::{Inner, Node, lock};
 use crate::{
@@ -158,17 +159,18 @@ impl Node {
 }
 
 /// Tells the others of changed names, as long as the node lives.
-pub(super) async fn spread(node: Weak<Inner>) {
+pub(super) async fn spread(node: Weak<Inner>, renamed: Arc<Notify>) {
     let mut looks = 0;
     loop {
-        let Some(living) = Node::upgrade(&node) else { return };
         // A name that was bound is told at once; what changes by itself, at the next look.
-        let timed_out = tokio::time::timeout(LOOK_OVER, living.0.renamed.notified()).await.is_err();
+        let timed_out = tokio::time::timeout(LOOK_OVER, renamed.notified()).await.is_err();
+        // Not held while waiting: this task must not keep the node.
+        let Some(node) = Node::upgrade(&node) else { return };
         looks += u32::from(timed_out);
         let confirm = looks >= CONFIRM_EVERY;
         if confirm {
             looks = 0;
         }
-        living.publish(confirm);
+        node.publish(confirm);
     }
 }

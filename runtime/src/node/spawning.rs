@@ -119,9 +119,21 @@ impl Node {
         Ok(addr)
     }
 
-    /// Runs a future on this arbiter until it ends or the node does.
+    /// Runs a future on this arbiter until it ends or the node does. To be called by actors, and
+    /// by whoever sets the node up.
     pub fn task(&self, future: impl Future<Output = ()> + 'static) -> AbortHandle {
         let task = actix_rt::spawn(future).abort_handle();
+        self.0.tasks.add(task.clone());
+        task
+    }
+
+    /// As [`Node::task`], where [`Deliver`](crate::registry::Deliver)s and hooks are called: the
+    /// network runs on the arbiter's thread but outside of its `LocalSet`.
+    pub(super) fn task_anywhere(
+        &self,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) -> AbortHandle {
+        let task = tokio::spawn(future).abort_handle();
         self.0.tasks.add(task.clone());
         task
     }

@@ -1,1 +1,251 @@
-//! To be written.
+//! The real network: QUIC over one UDP socket, with mutual TLS.
+//!
+//! Everything runs as tasks of the arbiter that calls [`Network::bind`]. A lane is one long-lived
+//! stream per direction, opened by its first write, whose first byte names the lane.
+
+mod connection;
+mod lane;
+mod tls;
+mod transport;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use quinn::{SendDatagramError, TokioRuntime, VarInt};
+use rustls_pki_types::CertificateDer;
+use tokio::time::timeout;
+
+use self::connection::{Connection, explain};
+pub use self::tls::{Authority, AuthorityError};
+use crate::{
+    identity::{ClusterName, NodeName},
+    world::{
+        Network,
+        network::{
+            BindError, ConnectionId, Endpoint, Identity, Lane, NetworkEvent, NetworkSink,
+            WriteRefused,
+        },
+    },
+};
+
+/// A dial that has no answer by then is tried anew: quinn's own retries grow further and further
+/// apart, and a peer that starts meanwhile should not wait for them.
+const DIAL_TIME_MAX: Duration = Duration::from_secs(1);
+/// A peer that dials must have shown its certificate by then.
+const ACCEPT_TIME_MAX: Duration = Duration::from_secs(2);
+/// Peers that dial and have not shown a certificate yet. More are refused: a cluster has fewer
+/// nodes than this that start at once.
+const HANDSHAKES_MAX: usize = 64;
+/// With so many under way, a newcomer must first prove its address, so that forged ones cannot
+/// use up the rest.
+const HANDSHAKES_UNPROVEN_MAX: usize = 16;
+
+/// QUIC as the network of real nodes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct QuicNetwork;
+
+impl Network for QuicNetwork {
+    fn bind(
+        &self,
+        me: &Identity,
+        sink: Arc<dyn NetworkSink>,
+    ) -> Result<Arc<dyn Endpoint>, BindError> {
+        let Some(files) = &me.tls else {
+            return Err(BindError::Tls("QUIC needs certificates".into()));
+        };
+        tls::check_own(files, &me.name, &me.cluster)?;
+        let tls = tls::configure(files)?;
+        let transport = transport::transport();
+        let mut server = quinn::ServerConfig::with_crypto(tls.server);
+        server.transport_config(transport.clone()).migration(false).max_incoming(HANDSHAKES_MAX);
+        let mut client = quinn::ClientConfig::new(tls.client);
+        client.transport_config(transport);
+
+        let address = |source| BindError::Address { address: me.listen, source };
+        let socket = transport::socket(me.listen).map_err(address)?;
+        let config = transport::endpoint(&tls.secret);
+        let runtime = Arc::new(TokioRuntime);
+        let endpoint =
+            quinn::Endpoint::new(config, Some(server), socket, runtime).map_err(address)?;
+        let shared = Arc::new(Shared {
+            local_addr: endpoint.local_addr().map_err(address)?,
+            endpoint,
+            client,
+            cluster: me.cluster.clone(),
+            sink,
+            runtime: tokio::runtime::Handle::current(),
+            connections: RwLock::default(),
+            next_id: AtomicU64::new(1),
+            handshakes: AtomicUsize::new(0),
+        });
+        tokio::spawn(accept(shared.clone()));
+        Ok(Arc::new(QuicEndpoint { shared }))
+    }
+}
+
+/// A started QUIC network.
+struct QuicEndpoint {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for QuicEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("QuicEndpoint").field(&self.shared.local_addr).finish()
+    }
+}
+
+impl Endpoint for QuicEndpoint {
+    fn local_addr(&self) -> SocketAddr {
+        self.shared.local_addr
+    }
+
+    fn dial(&self, peer: &NodeName, address: &str) {
+        let (shared, peer, address) = (self.shared.clone(), peer.clone(), address.to_owned());
+        // On the arbiter: quinn runs a connection where it was made.
+        self.shared.runtime.spawn(async move {
+            let reached = timeout(DIAL_TIME_MAX, shared.reach(&peer, &address)).await;
+            let reason = match reached {
+                Ok(Ok(connection)) => return shared.carry(connection, peer, true).await,
+                Ok(Err(reason)) => reason,
+                Err(_) => format!("no answer within {} s", DIAL_TIME_MAX.as_secs()),
+            };
+            let reason = format!("{address}: {reason}");
+            shared.sink.event(NetworkEvent::DialFailed { peer, reason });
+        });
+    }
+
+    fn write(&self, to: ConnectionId, lane: Lane, bytes: Bytes) -> Result<(), WriteRefused> {
+        let connections = self.shared.connections.read().expect(NO_PANIC);
+        connections.get(&to).ok_or(WriteRefused::Gone)?.lanes[lane as usize].push(bytes)
+    }
+
+    fn datagram(&self, to: ConnectionId, bytes: Bytes) -> Result<(), WriteRefused> {
+        let connections = self.shared.connections.read().expect(NO_PANIC);
+        let connection = connections.get(&to).ok_or(WriteRefused::Gone)?;
+        connection.quinn.send_datagram(bytes).map_err(|error| match error {
+            SendDatagramError::TooLarge => WriteRefused::TooLarge,
+            SendDatagramError::UnsupportedByPeer
+            | SendDatagramError::Disabled
+            | SendDatagramError::ConnectionLost(_) => WriteRefused::Gone,
+        })
+    }
+
+    fn hang_up(&self, connection: ConnectionId, reason: &str) {
+        let connections = self.shared.connections.read().expect(NO_PANIC);
+        if let Some(connection) = connections.get(&connection) {
+            connection.end(reason);
+        }
+    }
+
+    fn shutdown(&self) {
+        self.shared.endpoint.close(VarInt::from_u32(0), b"shutting down");
+    }
+}
+
+impl Drop for QuicEndpoint {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+struct Shared {
+    endpoint: quinn::Endpoint,
+    local_addr: SocketAddr,
+    client: quinn::ClientConfig,
+    cluster: ClusterName,
+    sink: Arc<dyn NetworkSink>,
+    runtime: tokio::runtime::Handle,
+    connections: RwLock<BTreeMap<ConnectionId, Arc<Connection>>>,
+    next_id: AtomicU64,
+    /// Of peers that dialled and are not known yet.
+    handshakes: AtomicUsize,
+}
+
+impl Shared {
+    async fn reach(&self, peer: &NodeName, address: &str) -> Result<quinn::Connection, String> {
+        let name = tls::dns_name(peer, &self.cluster);
+        let found = tokio::net::lookup_host(address).await.map_err(|error| error.to_string())?;
+        let usable = |found: &SocketAddr| found.is_ipv4() || self.local_addr.is_ipv6();
+        let Some(to) = found.into_iter().find(usable) else {
+            return Err("no address that this node's socket can send to".into());
+        };
+        let dialling = self
+            .endpoint
+            .connect_with(self.client.clone(), to, &name)
+            .map_err(|error| error.to_string())?;
+        dialling.await.map_err(|error| explain(&error))
+    }
+
+    /// Makes a peer's connection known and does its work until it ends.
+    async fn carry(&self, quinn: quinn::Connection, peer: NodeName, dialled: bool) {
+        let id = ConnectionId(self.next_id.fetch_add(1, Relaxed));
+        let connection = Arc::new(Connection::new(quinn));
+        self.connections.write().expect(NO_PANIC).insert(id, connection.clone());
+        tracing::debug!(%peer, dialled, "connection up");
+        self.sink.event(NetworkEvent::Up { connection: id, peer, dialled });
+        let reason = connection.run(id, &self.sink).await;
+        self.connections.write().expect(NO_PANIC).remove(&id);
+        self.sink.event(NetworkEvent::Down { connection: id, reason });
+    }
+}
+
+/// Lets peers in until the endpoint is closed.
+async fn accept(shared: Arc<Shared>) {
+    while let Some(incoming) = shared.endpoint.accept().await {
+        let pending = shared.handshakes.load(Relaxed);
+        if pending >= HANDSHAKES_MAX {
+            incoming.refuse();
+        } else if pending >= HANDSHAKES_UNPROVEN_MAX && incoming.may_retry() {
+            // Fails only for those that proved it already.
+            let _ = incoming.retry();
+        } else {
+            shared.handshakes.fetch_add(1, Relaxed);
+            let shared = shared.clone();
+            tokio::spawn(async move {
+                let from = incoming.remote_address();
+                let known = timeout(ACCEPT_TIME_MAX, identify(incoming, &shared.cluster)).await;
+                shared.handshakes.fetch_sub(1, Relaxed);
+                match known {
+                    Ok(Ok((connection, peer))) => shared.carry(connection, peer, false).await,
+                    Ok(Err(reason)) => tracing::warn!(%from, reason, "peer refused"),
+                    Err(_) => tracing::debug!(%from, "peer did not finish its TLS handshake"),
+                }
+            });
+        }
+    }
+}
+
+/// Waits for the peer's certificate and reads its name.
+async fn identify(
+    incoming: quinn::Incoming,
+    cluster: &ClusterName,
+) -> Result<(quinn::Connection, NodeName), String> {
+    let accepting = incoming.accept().map_err(|error| explain(&error))?;
+    let connection = accepting.await.map_err(|error| explain(&error))?;
+    let chain =
+        connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'_>>>().ok());
+    let first = chain.as_ref().and_then(|chain| chain.first());
+    let named = first.map_or_else(|| Err("no certificate".into()), |c| tls::node_of(c, cluster));
+    match named {
+        Ok(peer) => Ok((connection, peer)),
+        Err(reason) => {
+            connection.close(VarInt::from_u32(1), reason.as_bytes());
+            Err(reason)
+        }
+    }
+}
+
+/// Why the lock of the connections is never poisoned.
+const NO_PANIC: &str = "nothing panics while it holds the connections";
+
+#[cfg(test)]
+mod tests;

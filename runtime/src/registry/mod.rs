@@ -1,7 +1,7 @@
 //! Names of actors: this node's own, and a copy of every other node's.
 //!
 //! Each node is the only writer of its own names and tells the others of every change
-//! ([`directory`]); a copy goes with the link it came over. So a copy may be a little old, and
+//! (module `directory`); a copy goes with the link it came over. So a copy may be a little old, and
 //! never a lie of a third party. Names that need agreement (who leads, where a service is) are
 //! decided by the log above, not here.
 
@@ -30,7 +30,9 @@ pub const NAMES_LEN_MAX: usize = 20_000;
 pub trait Deliver: Send + Sync {
     /// Takes frames of one sender in the order they came; tells and asks, the latter to be
     /// answered by [`Node::reply`], [`Node::refuse`] or [`Node::serve`]. Called on the protocol
-    /// arbiter (what the node sends to itself: on the arbiter that sends). Must not block.
+    /// arbiter (what the node sends to itself: on the arbiter that sends). Must not block, nor
+    /// spawn local tasks: the network runs outside of the arbiter's `LocalSet`. Most send the
+    /// batch to an actor.
     fn deliver(&self, from: &NodeId, batch: Vec<Frame>, node: &Node);
 
     /// What kind of actor this is, to people.

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A life is a fresh actor from the factory in a fresh `ContextFut`, whose context hands out the
-//! address of the one mailbox. Its first task, the [`Pump`](mailbox::Pump), feeds it from the
+//! address of the one mailbox. Its first task, the `Pump`, feeds it from the
 //! backlog. When a life ends, by a panic or a stop, only the message being handled goes with it;
 //! its timers and futures are dropped, and after the wait the [`Policy`] asks for, the next life
 //! begins, starting with `started()`.

@@ -58,6 +58,18 @@ impl RespListener {
         Ok(Self { listener, submit, options })
     }
 
+    /// Serves a port that was taken before; it must be non-blocking.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn new(
+        listener: std::net::TcpListener,
+        submit: Arc<dyn Submit>,
+        options: RespOptions,
+    ) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::from_std(listener)?, submit, options })
+    }
+
     /// The address it listens at, with the port the system chose.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()

@@ -1,10 +1,16 @@
 //! The port to files.
 
+#[cfg(test)]
+pub(crate) mod fake;
+mod real;
+
 use std::{
     fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
+
+pub use real::RealDisk;
 
 /// The port to files. All calls block; on real disks only a [`Worker`] (or start-up) makes them.
 pub trait Disk: Send + Sync + fmt::Debug {
@@ -57,6 +63,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
 }
 
 /// One open file.
+#[expect(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
 pub trait DiskFile: Send + fmt::Debug {
     /// Reads at `offset` until `into` is full or the file ends; answers how many bytes.
     ///

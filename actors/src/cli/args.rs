@@ -1,0 +1,316 @@
+//! What may be written on the command line.
+
+use std::{path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use synod_runtime::identity::{ClusterName, NodeName};
+
+use super::failure::{Exit, Failure};
+use crate::server::config::{Durability, HostPort, NodeRole, units};
+
+/// Highly available actors: two full machines, one cheap one, no data lost.
+#[derive(Debug, Parser)]
+#[command(version, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct CommandLine {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run a whole cluster on this machine
+    Dev(DevArgs),
+    /// Run one node
+    Node(NodeArgs),
+    /// Write certificates and node files for real machines
+    Init(InitArgs),
+    /// Show how the cluster is
+    Status(ClientArgs),
+    /// Send a command or a query to a replicated actor
+    Call(CallArgs),
+    /// List the replicated actors and what can be said to them
+    Actors(ActorsArgs),
+}
+
+/// `dev`.
+#[derive(Debug, Args)]
+pub(crate) struct DevArgs {
+    /// Nodes that keep all data and serve clients: a, b, … [default: 2]
+    #[arg(long, value_name = "N")]
+    pub(crate) mains: Option<usize>,
+    /// Cheap nodes that vote only while a main is missing: x, y, … [default: mains − 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) auxiliaries: Option<usize>,
+    /// Nodes that never vote and forward: m1, m2, … [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) members: Option<usize>,
+    /// Keep the cluster here, and resume it when it is already there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// What must survive a power loss: fsync (all that was acknowledged) or memory [default: fsync]
+    #[arg(long, value_name = "fsync|memory")]
+    pub(crate) durability: Option<Durability>,
+    /// Leave nodes that die dead
+    #[arg(long)]
+    pub(crate) no_restart: bool,
+    /// Put the k-th of these HTTP servers behind the agreed order at the k-th main
+    #[arg(long, value_name = "URL")]
+    pub(crate) upstream: Vec<String>,
+    /// One JSON object a line: ready, exited, restarted
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `node`. Its flags override the environment, and that the file.
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    /// The node file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Only check the file and what it names
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Instead of `data_dir`
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<String>,
+    /// Instead of `quic` in [listen]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen_quic: Option<String>,
+    /// Instead of `http` in [listen]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen_http: Option<String>,
+    /// Instead of `resp` in [listen]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen_resp: Option<String>,
+    /// Instead of `durability` in [consensus]
+    #[arg(long, value_name = "fsync|memory")]
+    pub(crate) durability: Option<String>,
+    /// Instead of `filter` in [log], such as debug
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+}
+
+/// `init`.
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Where to write; one directory a node, to be copied as it is
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// The cluster's name
+    #[arg(long, value_name = "NAME", required_unless_present = "add")]
+    pub(crate) cluster: Option<ClusterName>,
+    /// A node that keeps all data and serves clients
+    #[arg(long, value_name = "NAME=HOST:PORT", num_args = 1..)]
+    pub(crate) main: Vec<NamedAddress>,
+    /// A cheap node that votes only while a main is missing
+    #[arg(long, value_name = "NAME=HOST:PORT", num_args = 1..)]
+    pub(crate) auxiliary: Vec<NamedAddress>,
+    /// A node that never votes and forwards
+    #[arg(long, value_name = "NAME=HOST:PORT", num_args = 1..)]
+    pub(crate) member: Vec<NamedAddress>,
+    /// One more node for the cluster that `init` wrote to DIR earlier
+    #[arg(
+        long,
+        value_name = "NAME=HOST:PORT",
+        requires = "role",
+        conflicts_with_all = ["cluster", "main", "auxiliary", "member"]
+    )]
+    pub(crate) add: Option<NamedAddress>,
+    /// The role of the node to add
+    #[arg(long, value_name = "main|auxiliary|member", requires = "add")]
+    pub(crate) role: Option<NodeRole>,
+}
+
+/// What every verb that asks a running cluster has.
+#[derive(Debug, Args)]
+pub(crate) struct ClientArgs {
+    /// The client file that `dev` or `init` wrote
+    #[arg(long, value_name = "FILE", env = "SYNOD_CLUSTER", default_value = "client.toml")]
+    pub(crate) cluster: PathBuf,
+    /// How long to wait for an answer
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = units::duration)]
+    pub(crate) timeout: Duration,
+    /// One JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `call`.
+#[derive(Debug, Args)]
+pub(crate) struct CallArgs {
+    /// The actor, as `actors` lists it
+    pub(crate) actor: String,
+    /// The message's wire name
+    pub(crate) message: String,
+    /// The message's fields as a JSON object
+    #[arg(value_name = "JSON", default_value = "{}")]
+    pub(crate) fields: String,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// `actors`.
+#[derive(Debug, Args)]
+pub(crate) struct ActorsArgs {
+    /// List every registered actor of every node, the protocol's own roles too
+    #[arg(long)]
+    pub(crate) roles: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// `a=db1.example.com:7001`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NamedAddress {
+    pub(crate) name: NodeName,
+    pub(crate) address: HostPort,
+}
+
+impl FromStr for NamedAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, address) = text
+            .split_once('=')
+            .ok_or_else(|| format!("{text:?} has no name; write it like a=db1:7001"))?;
+        let name = name.parse().map_err(|e| format!("{e}"))?;
+        Ok(Self { name, address: address.parse()? })
+    }
+}
+
+/// Reads the command line of the program `program`. `Ok(None)` when it asked for help or the
+/// version, which was printed.
+pub(crate) fn parse(
+    program: &'static str,
+    line: impl Iterator<Item = std::ffi::OsString>,
+) -> Result<Option<Verb>, Failure> {
+    use clap::{CommandFactory as _, FromArgMatches as _, error::ErrorKind};
+    let mut command = CommandLine::command().name(program).bin_name(program);
+    for (verb, examples) in EXAMPLES {
+        let examples = format!("Examples:\n{}", examples.replace("synod", program));
+        command = command.mut_subcommand(verb, |one| one.after_help(examples));
+    }
+    command = command.after_help(FIRST_STEPS.replace("synod", program));
+    let parsed = command
+        .try_get_matches_from_mut(line)
+        .and_then(|mut matches| CommandLine::from_arg_matches_mut(&mut matches));
+    let error = match parsed {
+        Ok(line) => return Ok(Some(line.verb)),
+        Err(error) => error,
+    };
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A reader that closed the pipe has seen enough.
+            error.print().ok();
+            Ok(None)
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            error.print().ok();
+            let why = "nothing to do";
+            Err(Failure::usage("command line", why, &format!("try '{program} --help'")))
+        }
+        _ => Err(one_line(program, &error)),
+    }
+}
+
+/// clap explains over several lines; ours has one: what is wrong, its tips, where help is.
+fn one_line(program: &str, error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    let lines = text.lines().take_while(|line| !line.starts_with("Usage:"));
+    let said: Vec<_> = lines.map(str::trim).filter(|line| !line.is_empty()).collect();
+    let said = said.join(" ");
+    let said = said.trim_start_matches("error: ").trim_end_matches('.');
+    let said = said.split(" For more information, try").next().unwrap_or(said);
+    Failure::new(Exit::Usage, "command line", said, &format!("try '{program} --help'"))
+}
+
+const FIRST_STEPS: &str = "First steps:
+  synod dev                       a cluster on this machine, gone when you press Ctrl-C
+  synod dev --dir demo            the same, kept in demo/ and resumed by the same command
+  synod status --cluster demo/client.toml
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not applied, 4 outcome unknown.";
+
+const EXAMPLES: [(&str, &str); 6] = [
+    (
+        "dev",
+        "  synod dev                          two mains and an auxiliary in a temporary directory
+  synod dev --dir demo               kept in demo/; the same command resumes it
+  synod dev --mains 1                one node alone: nothing survives its machine
+  synod dev --durability memory      faster, and nothing survives a power loss
+  synod dev --json | jq .            for scripts: one object a line",
+    ),
+    (
+        "node",
+        "  synod node --config /etc/synod/synod.toml
+  synod node --config /etc/synod/synod.toml --check
+  SYNOD_LOG=debug synod node --config /etc/synod/synod.toml
+  SYNOD_LISTEN_HTTP=127.0.0.1:9000 synod node --config /etc/synod/synod.toml",
+    ),
+    (
+        "init",
+        "  synod init --out shop --cluster shop --main a=db1:7001 b=db2:7001 --auxiliary x=pi:7001
+  scp -r shop/a db1:/etc/synod        then there: synod node --config /etc/synod/synod.toml
+  synod init --out shop --add m1=web1:7001 --role member",
+    ),
+    (
+        "status",
+        "  synod status --cluster demo/client.toml
+  SYNOD_CLUSTER=demo/client.toml synod status --json | jq .leader",
+    ),
+    (
+        "call",
+        "  synod call ledger ledger.transfer '{\"from\":\"a\",\"to\":\"b\",\"amount\":5}'
+  synod call ledger ledger.balance '{\"account\":\"b\"}' --timeout 2s",
+    ),
+    (
+        "actors",
+        "  synod actors                       what `call` can reach
+  synod actors --roles --json        every registered actor of every node",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Option<Verb>, Failure> {
+        parse("bank", line.split_whitespace().map(Into::into))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory as _;
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_is_one_line_and_exit_2() {
+        for (line, part) in [
+            ("bank dev --mians 3", "--mains"),
+            ("bank dev --mains x", "invalid value 'x'"),
+            ("bank dev --durability disk", "no durability"),
+            ("bank node", "--config <FILE>"),
+            ("bank frob", "unrecognized subcommand 'frob'"),
+            ("bank status --timeout 5", "150ms"),
+            ("bank init --out d", "--cluster"),
+            ("bank init --out d --add a=h:1", "--role"),
+            ("bank init --out d --cluster c --main ah:1", "a=db1:7001"),
+        ] {
+            let failure = read(line).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage, "{line}");
+            let said = failure.to_string();
+            assert!(said.contains(part) && said.ends_with("; try 'bank --help'"), "{said}");
+        }
+    }
+
+    #[test]
+    fn several_nodes_may_follow_one_flag_or_each_have_their_own() {
+        for mains in ["--main a=h:1 b=h:2", "--main a=h:1 --main b=h:2"] {
+            let verb = read(&format!("bank init --out d --cluster c {mains}")).unwrap();
+            let Some(Verb::Init(init)) = verb else { panic!("{verb:?}") };
+            assert_eq!(init.main.len(), 2);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! `call` and `actors`: replicated actors from the command line.
+
+use std::io::Write as _;
+
+use serde_json::{Value, json};
+
+use super::{
+    args::{ActorsArgs, CallArgs},
+    client::Cluster,
+    failure::{Exit, Failure},
+    table::Table,
+};
+
+/// Sends one message and prints the reply.
+pub(crate) async fn call(args: &CallArgs) -> Result<(), Failure> {
+    let fields: Value = serde_json::from_str(&args.fields).map_err(|e| {
+        let hint = "write the message's fields like '{\"from\":\"a\"}'";
+        Failure::usage("JSON", e, hint)
+    })?;
+    for (what, name) in [("ACTOR", &args.actor), ("MESSAGE", &args.message)] {
+        // These two become a path: a question mark, say, would ask something else.
+        let good = |c: char| c.is_ascii_alphanumeric() || "._-/@".contains(c);
+        if name.is_empty() || !name.chars().all(good) {
+            let why = format!("{name:?} is no name");
+            return Err(Failure::usage(what, why, "see `actors` for what there is"));
+        }
+    }
+    let cluster = Cluster::open(&args.client)?;
+    let path = format!("/actors/{}/{}", args.actor, args.message);
+    let answer = cluster.post(&path, fields.to_string()).await?;
+    let what = format!("{} {}", args.actor, args.message);
+    match answer.outcome() {
+        Ok(()) => {
+            let mut reply = answer.body.to_vec();
+            reply.push(b'\n');
+            // A reader that closed the pipe has seen enough.
+            std::io::stdout().write_all(&reply).ok();
+            Ok(())
+        }
+        Err(Exit::Unknown) => {
+            let why = format!("outcome unknown, {}", answer.error_text());
+            let hint = "ask what the state is before repeating it";
+            Err(Failure::new(Exit::Unknown, what, why, hint))
+        }
+        Err(exit) => {
+            let hint = "see `actors` for what can be said to whom";
+            Err(Failure::new(exit, what, answer.error_text(), hint))
+        }
+    }
+}
+
+/// Prints what there is.
+pub(crate) async fn actors(args: &ActorsArgs) -> Result<(), Failure> {
+    let cluster = Cluster::open(&args.client)?;
+    let path = if args.roles { "/registry" } else { "/actors" };
+    let (_, document) = cluster.get(path).await?;
+    if args.client.json {
+        println!("{document}");
+    } else if args.roles {
+        registry_table(&document).print();
+    } else {
+        actors_table(&document).print();
+    }
+    Ok(())
+}
+
+fn registry_table(document: &Value) -> Table {
+    let columns = ["name", "type", "node", "epoch", "restarts", "mailbox"];
+    let mut table = Table::new(&columns.map(str::to_ascii_uppercase));
+    for entry in document["names"].as_array().into_iter().flatten() {
+        table.row(columns.map(|column| text(&entry[column])));
+    }
+    table
+}
+
+fn actors_table(document: &Value) -> Table {
+    let mut table = Table::new(&["ACTOR", "MESSAGE", "KIND"]);
+    for actor in document["actors"].as_array().into_iter().flatten() {
+        for message in actor["messages"].as_array().into_iter().flatten() {
+            table.row([text(&actor["name"]), text(&message["name"]), text(&message["kind"])]);
+        }
+    }
+    table
+}
+
+/// A JSON value for people: nothing for null, texts without quotes.
+pub(crate) fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "-".to_owned(),
+        Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(", "),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+/// A failure as a JSON document.
+pub(crate) fn failure_document(failure: &Failure) -> Value {
+    let mut document = json!({"error": failure.to_string()});
+    if let Some(outcome) = failure.outcome() {
+        document["outcome"] = outcome.into();
+    }
+    document
+}

@@ -1,0 +1,249 @@
+//! Asking a running cluster over HTTP, and saying honestly what became of the question.
+
+use std::{collections::VecDeque, path::Path, time::Duration};
+
+use actix_rt::time::{sleep, timeout};
+use awc::{
+    Client, Connector,
+    error::{ConnectError, SendRequestError},
+    http::{Method, StatusCode},
+};
+use bytes::Bytes;
+use futures_util::future::{FutureExt as _, select_ok};
+use serde_json::Value;
+use synod_runtime::{
+    identity::{ClusterName, NodeName},
+    world::{Clock as _, RealClock},
+};
+
+use super::{
+    args::ClientArgs,
+    failure::{Exit, Failure},
+};
+use crate::server::config::{HostPort, Keys, NodeRole, Overrides, Source};
+
+/// What `client.toml` says: whom to ask.
+#[derive(Debug, Clone)]
+pub(crate) struct ClientFile {
+    pub(crate) cluster: ClusterName,
+    pub(crate) nodes: Vec<ClientNode>,
+}
+
+/// A node as clients reach it.
+#[derive(Debug, Clone)]
+pub(crate) struct ClientNode {
+    pub(crate) name: NodeName,
+    pub(crate) role: NodeRole,
+    pub(crate) http: HostPort,
+}
+
+/// The nodes of one cluster, and how long to wait for them.
+pub(crate) struct Cluster {
+    file: ClientFile,
+    shown: String,
+    patience: Duration,
+    http: Client,
+}
+
+/// One answer, whatever it says.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum NoAnswer {
+    /// The request never left: surely not applied.
+    NotSent(String),
+    /// It was sent, and then nothing came.
+    Lost(String),
+}
+
+impl ClientFile {
+    pub(crate) fn load(file: &Path) -> Result<Self, Failure> {
+        let (source, table) = Source::open(file, KEYS, Overrides::default())?;
+        let top = source.top(table)?;
+        let cluster = top.need("cluster", "the cluster's name")?;
+        let mut nodes = Vec::new();
+        for node in top.list("nodes")? {
+            nodes.push(ClientNode {
+                name: node.need("name", "the node's name")?,
+                role: node.need("role", "\"main\", \"auxiliary\" or \"member\"")?,
+                http: node.need("http", "the node's HTTP address, host:port")?,
+            });
+        }
+        if nodes.is_empty() {
+            return Err(top.refuse("nodes", "names nobody", "add a [[nodes]] table").into());
+        }
+        Ok(Self { cluster, nodes })
+    }
+
+    /// The file's text.
+    pub(crate) fn render(&self) -> String {
+        let mut text = format!("# Whom `--cluster` asks.\ncluster = \"{}\"\n", self.cluster);
+        for ClientNode { name, role, http } in &self.nodes {
+            text +=
+                &format!("\n[[nodes]]\nname = \"{name}\"\nrole = \"{role}\"\nhttp = \"{http}\"\n");
+        }
+        text
+    }
+}
+
+impl Cluster {
+    pub(crate) fn open(args: &ClientArgs) -> Result<Self, Failure> {
+        let file = ClientFile::load(&args.cluster)?;
+        let shown = args.cluster.display().to_string();
+        Ok(Self { file, shown, patience: args.timeout, http: http_client() })
+    }
+
+    /// The first good answer of any node to `GET path`; asks all at once, and again until the
+    /// time is over, so that one node that hangs delays nobody.
+    pub(crate) async fn get(&self, path: &str) -> Result<(NodeName, Value), Failure> {
+        let mut last = String::from("no node is up");
+        let asking = async {
+            loop {
+                let all = self.file.nodes.iter().map(|node| self.get_one(node, path).boxed_local());
+                match select_ok(all).await {
+                    Ok((good, _rest)) => return good,
+                    Err(why) => last = why,
+                }
+                sleep(PAUSE).await;
+            }
+        };
+        match timeout(self.patience, asking).await {
+            Ok(good) => Ok(good),
+            Err(_elapsed) => Err(self.nobody(&last)),
+        }
+    }
+
+    /// Sends `body` to one node after the other until one took it. A request that may have
+    /// arrived is never repeated.
+    pub(crate) async fn post(&self, path: &str, body: String) -> Result<Answer, Failure> {
+        let mut last = String::from("no node is up");
+        let mut nodes: VecDeque<&ClientNode> =
+            self.file.nodes.iter().filter(|node| node.role != NodeRole::Auxiliary).collect();
+        let until = RealClock.now() + self.patience;
+        while let Some(node) = nodes.pop_front() {
+            nodes.push_back(node);
+            let left = until.since(RealClock.now());
+            if left.is_zero() {
+                break;
+            }
+            let sent = request(&self.http, Method::POST, &node.http, path, body.clone(), left);
+            match sent.await {
+                Ok(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE => {
+                    last = format!("{} says: {}", node.name, answer.error_text());
+                }
+                Ok(answer) => return Ok(answer),
+                Err(NoAnswer::NotSent(why)) => {
+                    last = format!("{} at {}: {why}", node.name, node.http);
+                }
+                Err(NoAnswer::Lost(why)) => {
+                    let why = format!("outcome unknown, {} at {}: {why}", node.name, node.http);
+                    let hint = "ask what the state is before repeating it";
+                    return Err(Failure::new(Exit::Unknown, &self.shown, why, hint));
+                }
+            }
+            sleep(PAUSE).await;
+        }
+        Err(self.nobody(&last))
+    }
+
+    async fn get_one(&self, node: &ClientNode, path: &str) -> Result<(NodeName, Value), String> {
+        let sent = request(&self.http, Method::GET, &node.http, path, String::new(), self.patience);
+        let answer = sent.await.map_err(|e| match e {
+            NoAnswer::NotSent(why) | NoAnswer::Lost(why) => {
+                format!("{} at {}: {why}", node.name, node.http)
+            }
+        })?;
+        if !answer.status.is_success() {
+            return Err(format!("{} says: {}", node.name, answer.error_text()));
+        }
+        match serde_json::from_slice(&answer.body) {
+            Ok(document) => Ok((node.name.clone(), document)),
+            Err(e) => Err(format!("{} answers with no JSON: {e}", node.name)),
+        }
+    }
+
+    fn nobody(&self, last: &str) -> Failure {
+        let why = format!("not applied, nobody served it in {:?} ({last})", self.patience);
+        let hint = "see that the nodes run, or raise --timeout";
+        Failure::new(Exit::NotApplied, &self.shown, why, hint)
+    }
+}
+
+impl Answer {
+    /// The `error` of a JSON body, or the body, or the status.
+    pub(crate) fn error_text(&self) -> String {
+        let text = String::from_utf8_lossy(&self.body);
+        let json: Option<Value> = serde_json::from_slice(&self.body).ok();
+        match json.as_ref().and_then(|json| json.get("error")?.as_str()) {
+            Some(error) => error.to_owned(),
+            None if text.trim().is_empty() => self.status.to_string(),
+            None => text.trim().to_owned(),
+        }
+    }
+
+    /// The outcome this answer stands for; success is applied.
+    pub(crate) fn outcome(&self) -> Result<(), Exit> {
+        let json: Option<Value> = serde_json::from_slice(&self.body).ok();
+        let said = json.as_ref().and_then(|json| json.get("outcome")?.as_str());
+        match (self.status, said) {
+            (status, _) if status.is_success() => Ok(()),
+            (StatusCode::SERVICE_UNAVAILABLE, _) => Err(Exit::NotApplied),
+            (StatusCode::GATEWAY_TIMEOUT, _) | (_, Some("unknown")) => Err(Exit::Unknown),
+            _ => Err(Exit::Failed),
+        }
+    }
+}
+
+/// A client that makes a new connection when there is none and never follows anybody elsewhere.
+pub(crate) fn http_client() -> Client {
+    let connector = Connector::new().timeout(CONNECT_TIMEOUT);
+    Client::builder().connector(connector).disable_redirects().finish()
+}
+
+/// One request, waiting `patience` for its answer and a little longer, so that the node's own
+/// verdict at its deadline still arrives.
+pub(crate) async fn request(
+    http: &Client,
+    method: Method,
+    to: &HostPort,
+    path: &str,
+    body: String,
+    patience: Duration,
+) -> Result<Answer, NoAnswer> {
+    let sending = http
+        .request(method, format!("http://{to}{path}"))
+        .timeout(patience + VERDICT_GRACE)
+        .insert_header(("Content-Type", "application/json"))
+        .insert_header(("Synod-Timeout", format!("{}ms", patience.as_millis())))
+        .send_body(body);
+    let mut response = sending.await.map_err(|e| match e {
+        // awc also says this when the peer hangs up after it got the request.
+        SendRequestError::Connect(ConnectError::Disconnected) => {
+            NoAnswer::Lost("the connection was lost before an answer".into())
+        }
+        SendRequestError::Connect(_) | SendRequestError::Url(_) => NoAnswer::NotSent(e.to_string()),
+        _ => NoAnswer::Lost(e.to_string()),
+    })?;
+    let status = response.status();
+    let body = response.body().limit(ANSWER_BYTES_MAX).await;
+    body.map(|body| Answer { status, body }).map_err(|e| NoAnswer::Lost(e.to_string()))
+}
+
+const KEYS: Keys = &[("", &["cluster", "nodes"]), ("nodes", &["name", "role", "http"])];
+
+/// Between two rounds over all nodes: a fail-over takes a few of these.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A machine that does not even take a connection in this time is not up.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How much longer than the caller's time to wait for the node's verdict.
+const VERDICT_GRACE: Duration = Duration::from_millis(500);
+
+/// The registry of a few thousand actors is some hundred KiB; more is no answer of ours.
+const ANSWER_BYTES_MAX: usize = 16 << 20;

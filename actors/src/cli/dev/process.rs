@@ -1,0 +1,42 @@
+//! Process control: the one room outside the clock where `unsafe` is allowed. The standard
+//! library neither sends signals nor ties a child's life to its parent's.
+#![expect(unsafe_code, reason = "kill(2) and prctl(2) have no safe form in the standard library")]
+
+use std::io;
+
+use tokio::process::Command;
+
+/// Makes the child die with this process, even when that is killed with signal 9, and keeps the
+/// terminal's Ctrl-C from it: who starts children tells them when to stop.
+///
+/// Call `spawn` on a thread that lives as long as the process: the kernel ties the child to the
+/// thread that made it.
+pub(super) fn tie_to_us(command: &mut Command) {
+    let us = std::process::id();
+    command.process_group(0);
+    let tie = move || {
+        // SAFETY: prctl and getppid are plain system calls without pointers, and safe to make
+        // between fork and exec.
+        let (tied, parent) =
+            unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL), libc::getppid()) };
+        if tied != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // We may have died before the tie was made; then nobody would ever end the child.
+        if u32::try_from(parent) != Ok(us) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(())
+    };
+    // SAFETY: the closure only makes system calls that are safe between fork and exec; it neither
+    // allocates nor takes a lock.
+    unsafe { command.pre_exec(tie) };
+}
+
+/// Asks a child that has not been waited for to stop (SIGTERM). One that ended meanwhile is
+/// still a zombie of ours, so its id cannot have become another process's.
+pub(super) fn ask_to_stop(pid: u32) {
+    let Ok(pid) = libc::pid_t::try_from(pid) else { return };
+    // SAFETY: kill takes no pointers; the id is a child's that was not yet waited for.
+    unsafe { libc::kill(pid, libc::SIGTERM) };
+}

@@ -1,0 +1,142 @@
+//! `init`: certificates and node files for real machines.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use super::{
+    args::{InitArgs, NamedAddress},
+    failure::Failure,
+    layout::{AUTHORITY, ClusterDir, NodePlan},
+};
+use crate::server::config::{Durability, HostPort, Listen, NodeRole, check_roles};
+
+/// Writes what `args` asks for; `with_resp` when this program serves Redis clients.
+pub(crate) fn run(program: &str, args: &InitArgs, with_resp: bool) -> Result<(), Failure> {
+    let dir = ClusterDir::new(&args.out);
+    if let (Some(add), Some(role)) = (&args.add, args.role) {
+        let known = dir.nodes()?;
+        let addresses = known.iter().flat_map(|config| {
+            [Some(config.listen.http), config.listen.resp].into_iter().flatten()
+        });
+        let mut ports = Ports(addresses.map(|address| address.port()).collect());
+        let plan = ports.plan(add, role, with_resp)?;
+        dir.add(&plan)?;
+        println!(
+            "{}: ready to be copied to its machine",
+            dir.path().join(add.name.as_str()).display()
+        );
+        return Ok(());
+    }
+    let cluster = args.cluster.as_ref().expect("clap requires it without --add");
+    let plans = plan(args, with_resp)?;
+    dir.create(cluster, &plans, Durability::Fsync)?;
+    for plan in &plans {
+        let folder = dir.path().join(plan.name.as_str());
+        println!("{}: {} {} at {}", folder.display(), plan.role, plan.name, plan.quic);
+    }
+    println!(
+        "Copy each directory to its machine and start there: {program} node --config NAME/synod.toml"
+    );
+    println!(
+        "Keep {} offline: it is needed only to add nodes.",
+        dir.path().join(AUTHORITY).display()
+    );
+    Ok(())
+}
+
+fn plan(args: &InitArgs, with_resp: bool) -> Result<Vec<NodePlan>, Failure> {
+    let groups = [
+        (&args.main, NodeRole::Main),
+        (&args.auxiliary, NodeRole::Auxiliary),
+        (&args.member, NodeRole::Member),
+    ];
+    let mut ports = Ports::default();
+    // By host, since each machine has its own ports.
+    let mut by_host: BTreeMap<String, Ports> = BTreeMap::new();
+    let (mut plans, mut names, mut addresses) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+    for (node, role) in
+        groups.into_iter().flat_map(|(nodes, role)| nodes.iter().map(move |n| (n, role)))
+    {
+        if !names.insert(&node.name) {
+            let why = "there twice";
+            return Err(Failure::usage(format!("node {}", node.name), why, "use two names"));
+        }
+        if !addresses.insert(node.address.to_string()) {
+            let what = format!("node {}", node.name);
+            let why = format!("{} is another node's", node.address);
+            return Err(Failure::usage(what, why, "use another port"));
+        }
+        let ports = match node.address.is_loopback() {
+            true => &mut ports,
+            false => by_host.entry(node.address.host().to_owned()).or_default(),
+        };
+        plans.push(ports.plan(node, role, with_resp)?);
+    }
+    check_roles(plans.iter().map(|plan| plan.role))
+        .map_err(|(why, hint)| Failure::usage("--main, --auxiliary", why, &hint))?;
+    Ok(plans)
+}
+
+/// The TCP ports already given away on one machine.
+#[derive(Debug, Default)]
+struct Ports(BTreeSet<u16>);
+
+impl Ports {
+    fn plan(
+        &mut self,
+        node: &NamedAddress,
+        role: NodeRole,
+        with_resp: bool,
+    ) -> Result<NodePlan, Failure> {
+        if node.name.as_str() == AUTHORITY {
+            let why = "the authority's directory has that name";
+            return Err(Failure::usage("node authority", why, "choose another name"));
+        }
+        let quic = listen_quic(&node.address);
+        let mut near = |distance| {
+            let port = self.take(node.address.port(), distance);
+            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
+        };
+        let http = near(HTTP_DISTANCE);
+        let resp = (with_resp && role != NodeRole::Auxiliary).then(|| near(RESP_DISTANCE));
+        Ok(NodePlan {
+            name: node.name.clone(),
+            role,
+            quic: node.address.clone(),
+            listen: Listen { quic, http, resp },
+        })
+    }
+
+    /// A port about `distance` above `quic`, so that several nodes on one machine do not meet.
+    fn take(&mut self, quic: u16, distance: u16) -> u16 {
+        let mut port = quic.checked_add(distance).unwrap_or(quic - distance);
+        while !self.0.insert(port) {
+            port = port.checked_add(1).unwrap_or(FIRST_PORT);
+        }
+        port
+    }
+}
+
+/// A machine's own address may not be the one others reach it by, so listen on all of them; mutual
+/// TLS guards that port. Loopback stays on loopback.
+fn listen_quic(address: &HostPort) -> SocketAddr {
+    let all: IpAddr = match address.ip() {
+        Some(ip) if ip.is_loopback() => ip,
+        Some(IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+        Some(IpAddr::V4(_)) => Ipv4Addr::UNSPECIFIED.into(),
+        None if address.is_loopback() => Ipv4Addr::LOCALHOST.into(),
+        None => Ipv4Addr::UNSPECIFIED.into(),
+    };
+    SocketAddr::new(all, address.port())
+}
+
+/// From a node's QUIC port to its HTTP port.
+const HTTP_DISTANCE: u16 = 1000;
+
+/// From a node's QUIC port to its RESP port.
+const RESP_DISTANCE: u16 = 2000;
+
+/// Ports below need rights that a node should not have.
+const FIRST_PORT: u16 = 1024;

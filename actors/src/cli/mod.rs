@@ -1,0 +1,126 @@
+//! The command line, as a library: every program that hosts actors gets the same verbs.
+//!
+//! ```ignore
+//! fn main() -> std::process::ExitCode {
+//!     synod::Cli::new("bank").replicated::<Ledger>("ledger").main()
+//! }
+//! ```
+//!
+//! # Layout
+//! - `args`: what may be written
+//! - `dev`, `node`, `init`, `status`, `call`: the verbs
+//! - `layout`: the directory of a cluster
+//! - `client`: asking a running cluster
+//! - `failure`: one line and one exit code
+
+mod args;
+mod call;
+mod client;
+mod dev;
+mod failure;
+mod init;
+mod layout;
+mod node;
+mod status;
+mod table;
+
+use std::{fmt, process::ExitCode};
+
+use actix_rt::System;
+
+use self::{args::Verb, failure::Failure};
+use crate::{
+    replicated::Replicated,
+    server::{Replica, Service},
+};
+
+/// A program: its name, and what its nodes host. Finish with [`Cli::main`].
+pub struct Cli {
+    name: &'static str,
+    services: Vec<Box<dyn Service>>,
+}
+
+impl Cli {
+    /// A program called `name`, as people type it.
+    pub const fn new(name: &'static str) -> Self {
+        Self { name, services: Vec::new() }
+    }
+
+    /// Lets its nodes host the replicated actor `A` under the name `actor`.
+    ///
+    /// # Panics
+    /// When something else already has that name.
+    #[must_use]
+    pub fn replicated<A: Replicated>(self, actor: &'static str) -> Self {
+        self.service(Replica::<A>::new(actor))
+    }
+
+    /// Lets its nodes host `service`.
+    ///
+    /// # Panics
+    /// When something else already has its name, or already serves Redis clients as it does.
+    #[must_use]
+    pub fn service(mut self, service: impl Service) -> Self {
+        for other in &self.services {
+            assert!(other.name() != service.name(), "two services called {}", other.name());
+            let both = other.speaks_resp() && service.speaks_resp();
+            assert!(!both, "{} and {} both serve Redis clients", other.name(), service.name());
+        }
+        self.services.push(Box::new(service));
+        self
+    }
+
+    /// Does what the command line says. Returns the program's exit code: 0 done, 1 failed, 2
+    /// wrong usage or configuration, 3 *not applied*, 4 *outcome unknown*.
+    pub fn main(self) -> ExitCode {
+        let name = self.name;
+        let failure = match args::parse(name, std::env::args_os()) {
+            Ok(None) => return ExitCode::SUCCESS,
+            Ok(Some(verb)) => {
+                let json = wants_json(&verb);
+                match self.run(verb) {
+                    Ok(()) => return ExitCode::SUCCESS,
+                    Err(failure) => {
+                        if json {
+                            println!("{}", call::failure_document(&failure));
+                        }
+                        failure
+                    }
+                }
+            }
+            Err(failure) => failure,
+        };
+        eprintln!("{name}: {failure}");
+        failure.exit.into()
+    }
+
+    fn run(self, verb: Verb) -> Result<(), Failure> {
+        let with_resp = self.services.iter().any(|service| service.speaks_resp());
+        match verb {
+            Verb::Dev(args) => dev::run(self.name, &args, &self.services),
+            Verb::Node(args) => node::run(self.name, &args, self.services),
+            Verb::Init(args) => init::run(self.name, &args, with_resp),
+            Verb::Status(args) => System::new().block_on(status::run(&args)),
+            Verb::Call(args) => System::new().block_on(call::call(&args)),
+            Verb::Actors(args) => System::new().block_on(call::actors(&args)),
+        }
+    }
+}
+
+/// Whether a failure too is one JSON document on standard output. A stream of events has no place
+/// for it.
+fn wants_json(verb: &Verb) -> bool {
+    match verb {
+        Verb::Status(client) => client.json,
+        Verb::Call(call) => call.client.json,
+        Verb::Actors(actors) => actors.client.json,
+        Verb::Dev(_) | Verb::Node(_) | Verb::Init(_) => false,
+    }
+}
+
+impl fmt::Debug for Cli {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.services.iter().map(|service| service.name()).collect();
+        f.debug_struct("Cli").field("name", &self.name).field("services", &names).finish()
+    }
+}

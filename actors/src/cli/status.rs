@@ -1,0 +1,59 @@
+//! `status`: how the cluster is, from any node that is up.
+
+use serde_json::Value;
+
+use super::{args::ClientArgs, call::text, client::Cluster, failure::Failure, table::Table};
+
+/// Asks and prints.
+pub(crate) async fn run(args: &ClientArgs) -> Result<(), Failure> {
+    let (node, mut document) = Cluster::open(args)?.get("/status").await?;
+    if let Some(fields) = document.as_object_mut() {
+        fields.entry("answered_by").or_insert_with(|| node.as_str().into());
+    }
+    if args.json {
+        println!("{document}");
+    } else {
+        print!("{}", render(&document));
+    }
+    Ok(())
+}
+
+fn render(document: &Value) -> String {
+    let field = |name: &str| text(&document[name]);
+    let mut page = format!(
+        "cluster {}, leader {}, ballot {}, view {}, epoch {} (says {})\n",
+        field("cluster"),
+        field("leader"),
+        field("ballot"),
+        field("view"),
+        field("epoch"),
+        field("answered_by"),
+    );
+    page += &format!("mains {}; auxiliaries {}\n", field("mains"), field("auxiliaries"));
+    if let Some(halted) = document["halted"].as_str() {
+        page += &format!("halted: {halted}\n");
+    }
+    let columns = ["name", "role", "state", "executed", "durable", "lag", "incarnation", "version"];
+    let mut table = Table::new(&columns.map(str::to_ascii_uppercase));
+    for node in document["nodes"].as_array().into_iter().flatten() {
+        table.row(columns.map(|column| text(&node[column])));
+    }
+    page + "\n" + &table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_says_who_leads_and_what_is_waited_for() {
+        let page = render(&serde_json::json!({
+            "cluster": "shop", "leader": null, "ballot": "3.a", "view": 2, "epoch": 7,
+            "answered_by": "b", "mains": ["a", "b"], "auxiliaries": [], "halted": "needs main a",
+            "nodes": [{"name": "b", "role": "main", "state": "up", "executed": 12}],
+        }));
+        assert!(page.starts_with("cluster shop, leader -, ballot 3.a, view 2, epoch 7 (says b)\n"));
+        assert!(page.contains("mains a, b; auxiliaries -\nhalted: needs main a\n"), "{page}");
+        assert!(page.contains("\nb     main  up     12"), "{page}");
+    }
+}

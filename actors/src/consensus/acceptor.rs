@@ -1,0 +1,227 @@
+//! The acceptor of a main: promises and votes.
+//!
+//! Rules P and V of the manual; both are durable before they are said. Votes are kept until a
+//! snapshot covers their step.
+
+use std::collections::BTreeMap;
+
+use synod_runtime::{identity::NodeId, world::Instant};
+
+use super::{
+    ballot::{Ballot, Run, Step},
+    message::{
+        Accept, Accepted, AcceptorMessage, Confirm, Confirmed, HomeMessage, Learned,
+        LearnerMessage, Mark, Message, Nack, Prepare, Promise, ProposerMessage, Trim, Trimmed,
+        Vote, Voted,
+    },
+    record::{Image, Record},
+    value::Value,
+};
+use crate::{
+    effects::{Effects, To},
+    machine::{Machine, Now, Survived},
+};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Acceptor {
+    me: NodeId,
+    /// Nothing below is promised or voted for (R1.17).
+    promised: Ballot,
+    /// The last vote for each step above `trimmed`.
+    votes: BTreeMap<Step, (Ballot, Value)>,
+    /// Covered by a snapshot.
+    trimmed: Step,
+    /// Known to be chosen, as far as the learner told.
+    chosen_upto: Step,
+    /// The other mains.
+    others: Vec<NodeId>,
+    /// Asked for in this turn; done at its end, when all its votes are known.
+    trim: Option<Trim>,
+}
+
+impl Acceptor {
+    /// The acceptor of node `me`, knowing nothing.
+    pub fn new(me: NodeId) -> Self {
+        Self {
+            me,
+            promised: Ballot::default(),
+            votes: BTreeMap::new(),
+            trimmed: Step(0),
+            chosen_upto: Step(0),
+            others: Vec::new(),
+            trim: None,
+        }
+    }
+
+    fn prepare(&mut self, from: &NodeId, asked: &Prepare, out: &mut Effects<Self>) {
+        if asked.ballot < self.promised {
+            return self.refuse(from, asked.ballot, out);
+        }
+        let persisted = if asked.ballot > self.promised {
+            self.promised = asked.ballot;
+            out.persist(Record::Promise(asked.ballot))
+        } else {
+            out.after_all_before()
+        };
+        // Below, what was chosen is known here and handed over by the learner, not as votes.
+        let first = asked.from.max(self.chosen_upto.next()).max(self.trimmed.next());
+        let votes = self
+            .votes
+            .range(first..)
+            .map(|(step, (ballot, value))| Vote {
+                step: *step,
+                ballot: *ballot,
+                value: value.clone(),
+            })
+            .collect();
+        let promise = ProposerMessage::Promise(Promise {
+            ballot: asked.ballot,
+            from: first,
+            votes,
+            chosen_upto: self.chosen_upto,
+        });
+        persisted.then_send(To::Node(from.clone()), promise);
+    }
+
+    fn accept(&mut self, from: &NodeId, asked: Accept, out: &mut Effects<Self>) {
+        let ballot = asked.ballot;
+        let stale = ballot < self.promised;
+        #[cfg(any(test, feature = "mutations"))]
+        let stale = stale && !crate::mutation::on(crate::mutation::Mutation::VoteBelowPromise);
+        if stale {
+            return self.refuse(from, ballot, out);
+        }
+        self.promised = self.promised.max(ballot);
+        if asked.voted.is_some() || asked.chosen.is_some() {
+            let mark = Mark { ballot, voted: asked.voted, chosen: asked.chosen };
+            out.here(LearnerMessage::Mark(mark));
+        }
+        // A covered step was chosen, so its value is known; this node cannot vote on it again.
+        let skip = self.trimmed.next().beyond(asked.first);
+        let values: Vec<Value> =
+            asked.values.into_iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)).collect();
+        let first = asked.first.plus(skip);
+        let Some(run) = last_of(first, values.len()).and_then(|last| Run::new(first, last)) else {
+            return;
+        };
+        for (step, value) in (first.0..).map(Step).zip(&values) {
+            if self.votes.get(&step).is_some_and(|(voted, _)| *voted == ballot) {
+                continue; // a repetition: the vote is on its way to the disk, or there
+            }
+            self.votes.insert(step, (ballot, value.clone()));
+            out.persist(Record::Vote(Vote { step, ballot, value: value.clone() }));
+        }
+        let mut persisted = out.after_all_before().then_here(LearnerMessage::Voted(Voted {
+            ballot,
+            first,
+            values,
+        }));
+        let accepted = LearnerMessage::Accepted(Accepted { ballot, run });
+        if *from != self.me {
+            persisted = persisted.then_send(To::Node(from.clone()), accepted.clone());
+            // With more than two mains the others need this vote too, to see the step chosen.
+            for other in self.others.iter().filter(|other| *other != from) {
+                persisted = persisted.then_send(To::Node(other.clone()), accepted.clone());
+            }
+        }
+        #[cfg(any(test, feature = "mutations"))]
+        if crate::mutation::on(crate::mutation::Mutation::SaidBeforeDurable) {
+            let held = std::mem::take(&mut out.held);
+            out.now.extend(held);
+        }
+    }
+
+    fn refuse(&self, from: &NodeId, ballot: Ballot, out: &mut Effects<Self>) {
+        // Claiming what was promised is harmless before it is durable: it only refuses.
+        let nack = ProposerMessage::Nack(Nack { ballot, promised: self.promised });
+        out.send(To::Node(from.clone()), nack);
+    }
+
+    fn confirm(&self, from: &NodeId, asked: &Confirm, out: &mut Effects<Self>) {
+        let confirmed = Confirmed { round: asked.round, promised: self.promised };
+        let to = To::Node(from.clone());
+        if asked.for_proposer {
+            out.send(to, ProposerMessage::Confirmed(confirmed));
+        } else {
+            out.send(to, HomeMessage::Confirmed(confirmed));
+        }
+    }
+
+    /// Replaces the journal by what a snapshot does not cover.
+    fn carry_over(&mut self, trim: Trim, out: &mut Effects<Self>) {
+        self.trimmed = self.trimmed.max(trim.upto);
+        self.votes = self.votes.split_off(&self.trimmed.next());
+        let mut carry = vec![Record::Promise(self.promised)];
+        carry.extend(self.votes.iter().map(|(step, (ballot, value))| {
+            Record::Vote(Vote { step: *step, ballot: *ballot, value: value.clone() })
+        }));
+        carry.extend(trim.chosen.into_iter().map(Record::Chosen));
+        carry.push(Record::Mark(trim.chosen_upto));
+        out.truncate = Some(carry);
+        out.after_all_before().then_here(LearnerMessage::Trimmed(Trimmed { upto: trim.upto }));
+    }
+}
+
+impl Machine for Acceptor {
+    type Message = AcceptorMessage;
+    type Envelope = Message;
+    type Record = Record;
+    type Snapshot = Image;
+
+    fn start(&mut self, _now: Now, survived: &Survived<Record, Image>, _out: &mut Effects<Self>) {
+        if let Some(image) = &survived.snapshot {
+            self.trimmed = image.history.executed();
+        }
+        for record in &survived.records {
+            match record {
+                Record::Promise(ballot) => self.promised = self.promised.max(*ballot),
+                Record::Vote(vote) => {
+                    self.promised = self.promised.max(vote.ballot);
+                    if vote.step > self.trimmed {
+                        self.votes.insert(vote.step, (vote.ballot, vote.value.clone()));
+                    }
+                }
+                Record::Mark(step) => self.chosen_upto = self.chosen_upto.max(*step),
+                Record::Genesis(_) | Record::Chosen(_) | Record::Floor(..) => {}
+            }
+        }
+        self.chosen_upto = self.chosen_upto.max(self.trimmed);
+    }
+
+    fn message(
+        &mut self,
+        _now: Now,
+        from: &NodeId,
+        message: AcceptorMessage,
+        out: &mut Effects<Self>,
+    ) {
+        match message {
+            AcceptorMessage::Prepare(asked) => self.prepare(from, &asked, out),
+            AcceptorMessage::Accept(asked) => self.accept(from, asked, out),
+            AcceptorMessage::Confirm(asked) => self.confirm(from, &asked, out),
+            AcceptorMessage::Learned(Learned { chosen_upto, others }) => {
+                self.chosen_upto = self.chosen_upto.max(chosen_upto);
+                self.others = others;
+            }
+            AcceptorMessage::Trim(trim) => self.trim = Some(trim),
+        }
+    }
+
+    fn flush(&mut self, _now: Now, out: &mut Effects<Self>) {
+        if let Some(trim) = self.trim.take() {
+            self.carry_over(trim, out);
+        }
+    }
+
+    fn timeout(&mut self, _now: Now, _out: &mut Effects<Self>) {}
+
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+}
+
+/// The last of `count` steps that begin with `first`.
+pub(super) fn last_of(first: Step, count: usize) -> Option<Step> {
+    u64::try_from(count).ok()?.checked_sub(1).map(|more| first.plus(more))
+}

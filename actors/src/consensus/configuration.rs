@@ -1,0 +1,225 @@
+//! Who votes on which step.
+//!
+//! The configuration is itself decided by the log: a [`Configuration`] chosen at step `k` decides
+//! from step `k + ALPHA` on (Cheap Paxos, claims 16 and 26: the step that chooses a quorum precedes
+//! the steps that use it). So a node knows who votes on step `n` exactly when it has executed all
+//! steps up to `n - ALPHA`, and never guesses.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use synod_runtime::identity::{Incarnation, NodeId, NodeName};
+
+use super::ballot::Step;
+
+/// How many steps may be open at once, and therefore how far ahead a configuration decides. Ample:
+/// the pipeline holds at most a few steps, and a change costs one message of `ALPHA` small steps.
+pub const ALPHA: u64 = 64;
+
+/// The members of the cluster as one epoch knows them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Rises by one with every change.
+    pub epoch: u64,
+    /// The nodes that hold state and vote on every step.
+    pub mains: Vec<NodeId>,
+    /// The inexpensive nodes, asked only when a main is missing.
+    pub auxiliaries: Vec<NodeId>,
+    /// Mains voted out, welcome back once they caught up, under any incarnation.
+    pub absent: Vec<NodeName>,
+}
+
+impl Configuration {
+    /// Whether the nodes of `voters` are enough to choose: all mains, or a majority of all members
+    /// with a main among them. Any two such sets share a node: two majorities do, and all mains
+    /// meet any set that holds a main.
+    pub fn is_quorum(&self, voters: &BTreeSet<Incarnation>) -> bool {
+        let count = |nodes: &[NodeId]| {
+            nodes.iter().filter(|node| voters.contains(&node.incarnation)).count()
+        };
+        let (mains, auxiliaries) = (count(&self.mains), count(&self.auxiliaries));
+        if self.mains.is_empty() || mains == 0 {
+            return false;
+        }
+        let members = self.mains.len() + self.auxiliaries.len();
+        #[cfg(any(test, feature = "mutations"))]
+        if crate::mutation::on(crate::mutation::Mutation::HalfInsteadOfMajority) {
+            return 2 * (mains + auxiliaries) >= members;
+        }
+        mains == self.mains.len() || 2 * (mains + auxiliaries) > members
+    }
+
+    /// Whether `node` is one of the mains, in this very incarnation.
+    pub fn has_main(&self, node: Incarnation) -> bool {
+        self.mains.iter().any(|main| main.incarnation == node)
+    }
+
+    /// The mains other than `node`.
+    pub fn other_mains(&self, node: Incarnation) -> impl Iterator<Item = &NodeId> {
+        self.mains.iter().filter(move |main| main.incarnation != node)
+    }
+
+    /// The next configuration, without the main `node`, which may come back.
+    pub fn without_main(&self, node: Incarnation) -> Self {
+        let mut next = self.clone();
+        next.epoch += 1;
+        next.mains.retain(|main| main.incarnation != node);
+        for gone in self.mains.iter().filter(|main| main.incarnation == node) {
+            if !next.absent.contains(&gone.name) {
+                next.absent.push(gone.name.clone());
+            }
+        }
+        next
+    }
+
+    /// The next configuration, with `node` as a main again.
+    pub fn with_main(&self, node: NodeId) -> Self {
+        let mut next = self.clone();
+        next.epoch += 1;
+        next.absent.retain(|name| *name != node.name);
+        next.mains.push(node);
+        next
+    }
+
+    /// The next configuration, with the auxiliary of the same name replaced by `node`.
+    pub fn with_auxiliary(&self, node: NodeId) -> Self {
+        let mut next = self.clone();
+        next.epoch += 1;
+        next.auxiliaries.retain(|old| old.name != node.name);
+        next.auxiliaries.push(node);
+        next
+    }
+}
+
+/// The configurations of all steps that can still be asked about.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct History {
+    /// Each with the first step it decides, in rising order. Empty on a node that knows nothing.
+    changes: Vec<(Step, Configuration)>,
+    /// Everything up to here was executed.
+    executed: Step,
+}
+
+impl History {
+    /// The history of a log that begins with `genesis`.
+    pub fn new(genesis: Configuration) -> Self {
+        Self { changes: vec![(Step(1), genesis)], executed: Step(0) }
+    }
+
+    /// Notes that `step` was executed, and the configuration it held, if it held one.
+    pub fn execute(&mut self, step: Step, change: Option<Configuration>) {
+        assert_eq!(step, self.executed.next(), "I2: steps are executed in order");
+        self.executed = step;
+        if let Some(configuration) = change {
+            #[cfg(any(test, feature = "mutations"))]
+            if crate::mutation::on(crate::mutation::Mutation::EffectiveAtOnce) {
+                self.changes.push((step.next(), configuration));
+                return;
+            }
+            self.changes.push((step.plus(ALPHA), configuration));
+        }
+    }
+
+    /// Forgets configurations that ended before `step`.
+    pub fn forget_before(&mut self, step: Step) {
+        #[cfg(any(test, feature = "mutations"))]
+        if crate::mutation::on(crate::mutation::Mutation::AssumeInitial) {
+            return;
+        }
+        while self.changes.len() > 1 && self.changes[1].0 <= step {
+            self.changes.remove(0);
+        }
+    }
+
+    /// Who votes on `step`, if this node can know.
+    pub fn at(&self, step: Step) -> Option<&Configuration> {
+        #[cfg(any(test, feature = "mutations"))]
+        if crate::mutation::on(crate::mutation::Mutation::AssumeInitial) {
+            return self.changes.first().map(|(_, configuration)| configuration);
+        }
+        if step.beyond(self.executed) > ALPHA {
+            return None;
+        }
+        self.changes.iter().rev().find(|(from, _)| *from <= step).map(|(_, c)| c)
+    }
+
+    /// Who votes on the next step, if this node knows anything at all.
+    pub fn current(&self) -> Option<&Configuration> {
+        self.at(self.executed.next())
+    }
+
+    /// The newest decided configuration, in force or not yet.
+    pub fn newest(&self) -> Option<&Configuration> {
+        self.changes.last().map(|(_, configuration)| configuration)
+    }
+
+    /// The first step that the newest configuration decides.
+    pub fn newest_from(&self) -> Option<Step> {
+        self.changes.last().map(|(from, _)| *from)
+    }
+
+    /// Everything up to here was executed.
+    pub fn executed(&self) -> Step {
+        self.executed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(n: u64) -> NodeId {
+        NodeId::new(format!("n{n}").parse().unwrap(), Incarnation(n))
+    }
+
+    fn shape(mains: std::ops::Range<u64>, auxiliaries: std::ops::Range<u64>) -> Configuration {
+        Configuration {
+            epoch: 0,
+            mains: mains.map(node).collect(),
+            auxiliaries: auxiliaries.map(node).collect(),
+            absent: vec![],
+        }
+    }
+
+    fn subsets(of: u64) -> impl Iterator<Item = BTreeSet<Incarnation>> {
+        (0u64..1 << of)
+            .map(move |bits| (0..of).filter(|n| bits >> n & 1 == 1).map(Incarnation).collect())
+    }
+
+    #[test]
+    fn any_two_quorums_of_one_step_share_a_node() {
+        for (mains, auxiliaries) in [(1, 0), (1, 1), (2, 1), (2, 2), (3, 0), (3, 2), (1, 2)] {
+            let configuration = shape(0..mains, mains..mains + auxiliaries);
+            let quorums: Vec<_> =
+                subsets(mains + auxiliaries).filter(|s| configuration.is_quorum(s)).collect();
+            assert!(!quorums.is_empty());
+            for one in &quorums {
+                assert!(quorums.iter().all(|two| !one.is_disjoint(two)), "{mains}+{auxiliaries}");
+            }
+        }
+    }
+
+    #[test]
+    fn auxiliaries_alone_choose_nothing_and_the_mains_alone_everything() {
+        let configuration = shape(0..2, 2..3);
+        let set = |nodes: &[u64]| nodes.iter().copied().map(Incarnation).collect();
+        assert!(configuration.is_quorum(&set(&[0, 1])));
+        assert!(configuration.is_quorum(&set(&[0, 2])));
+        assert!(!configuration.is_quorum(&set(&[2])));
+        assert!(!configuration.is_quorum(&set(&[0])));
+    }
+
+    #[test]
+    fn a_configuration_decides_alpha_steps_later_and_nobody_guesses_further() {
+        let genesis = shape(0..2, 2..3);
+        let mut history = History::new(genesis.clone());
+        history.execute(Step(1), Some(genesis.without_main(Incarnation(1))));
+        assert_eq!(history.at(Step(ALPHA)).unwrap().epoch, 0);
+        assert_eq!(history.at(Step(ALPHA + 1)).unwrap().epoch, 1);
+        assert_eq!(history.at(Step(ALPHA + 2)), None);
+        for step in 2..=ALPHA {
+            history.execute(Step(step), None);
+        }
+        assert_eq!(history.current().unwrap().mains, vec![node(0)]);
+    }
+}

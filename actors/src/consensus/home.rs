@@ -1,0 +1,467 @@
+//! The home of sessions: the part of a node that stands for its clients.
+//!
+//! Clients' commands get a session and a number here, go to the leader in order, and are sent again
+//! until a replica says how they ended; the numbers make that harmless (exactly once, section 1.13
+//! of the manual). A command keeps no number before it is sent: what could not be sent in time was
+//! *not applied*, what was sent and not heard of has an *unknown* outcome, and is still carried
+//! through so that the numbers behind it stay in order.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rand::RngExt;
+use synod_runtime::{
+    identity::NodeId,
+    world::{Instant, Rng},
+};
+
+use super::{
+    ballot::{Ballot, Step},
+    message::{
+        AcceptorMessage, Answers, ClientAnswer, CommandReply, Confirm, Confirmed, End, Gap,
+        HomeMessage, Leader, Message, NewCommand, NewRead, NodeRole, ProposerMessage, Query,
+        ReadAt, ReadIndex, Registered, ReplicaMessage, Replies, Report, Request,
+    },
+    record::{Image, Record},
+    replica::REGISTER,
+    timing::Timing,
+    value::{COMMAND_BYTES_MAX, Command, EncodedCommand},
+};
+use crate::{
+    effects::{Effects, To},
+    machine::{Machine, Now, Survived},
+};
+
+/// Commands sent and not answered. Within what a session remembers of its replies.
+const SENT_MAX: usize = 4_096;
+
+/// Bytes of them.
+const SENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Commands waiting to be sent, and their bytes; more are refused at once, *not applied*.
+const WAITING_MAX: usize = 65_536;
+const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Reads waiting.
+const READS_MAX: usize = 65_536;
+
+#[derive(Debug)]
+struct Waiting {
+    command: NewCommand,
+    until: Instant,
+}
+
+#[derive(Debug)]
+struct Sent {
+    encoded: EncodedCommand,
+    /// Who waits, and until when; none once it was told *unknown*.
+    ticket: Option<(u64, Instant)>,
+}
+
+#[derive(Debug)]
+struct Round {
+    number: u64,
+    reads: Vec<(NewRead, Instant)>,
+    /// None: to be asked as soon as a leader is known.
+    asked: Option<Instant>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Home {
+    me: NodeId,
+    role: NodeRole,
+    timing: Timing,
+    leader: Leader,
+    session: Option<u64>,
+    nonce: u64,
+    registered: Option<Instant>,
+    next_seq: u64,
+    waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
+    sent: BTreeMap<u64, Sent>,
+    sent_bytes: usize,
+    /// When a reply last came, or something was sent to an idle leader.
+    alive: Instant,
+    reads: VecDeque<(NewRead, Instant)>,
+    round: Option<Round>,
+    rounds: u64,
+    next_expiry: Instant,
+}
+
+impl Home {
+    /// The home on node `me`.
+    pub fn new(me: NodeId, role: NodeRole, timing: Timing, mut rng: Rng) -> Self {
+        Self {
+            me,
+            role,
+            timing,
+            leader: Leader { node: None, ballot: Ballot::default(), serving: false, halted: None },
+            session: None,
+            nonce: rng.random(),
+            registered: None,
+            next_seq: 1,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            sent: BTreeMap::new(),
+            sent_bytes: 0,
+            alive: Instant::default(),
+            reads: VecDeque::new(),
+            round: None,
+            rounds: 0,
+            next_expiry: Instant::default(),
+        }
+    }
+
+    fn submit(&mut self, now: Now, commands: Vec<NewCommand>, out: &mut Effects<Self>) {
+        for command in commands {
+            let size = command.args.len();
+            let refusal = if size + 64 > COMMAND_BYTES_MAX {
+                Some(format!("the command is larger than {COMMAND_BYTES_MAX} bytes"))
+            } else if self.waiting.len() >= WAITING_MAX
+                || self.waiting_bytes + size > WAITING_BYTES_MAX
+            {
+                Some("overloaded: too many commands wait".to_owned())
+            } else {
+                None
+            };
+            if let Some(why) = refusal {
+                answer(command.ticket, End::NotApplied(why), out);
+                continue;
+            }
+            self.waiting_bytes += size;
+            let until = now.at + command.patience;
+            self.next_expiry = self.next_expiry.min(until);
+            self.waiting.push_back(Waiting { command, until });
+        }
+    }
+
+    fn to_leader(&self, leader: &NodeId) -> To {
+        if *leader == self.me { To::Here } else { To::Node(leader.clone()) }
+    }
+
+    /// Sends what may be sent.
+    fn pump(&mut self, now: Now, out: &mut Effects<Self>) {
+        let Some(leader) = self.leader.node.clone().filter(|_| self.leader.serving) else { return };
+        let Some(session) = self.session else { return self.register(now, &leader, out) };
+        let mut commands = Vec::new();
+        while self.sent.len() < SENT_MAX && self.sent_bytes < SENT_BYTES_MAX {
+            let Some(Waiting { command, until }) = self.waiting.pop_front() else { break };
+            self.waiting_bytes -= command.args.len();
+            let encoded = EncodedCommand::new(&Command {
+                session,
+                seq: self.next_seq,
+                actor: command.actor,
+                function: command.function,
+                keyed: command.keyed,
+                args: command.args,
+            });
+            if self.sent.is_empty() {
+                self.alive = now.at;
+            }
+            self.sent_bytes += encoded.len();
+            commands.push(encoded.clone());
+            self.sent
+                .insert(self.next_seq, Sent { encoded, ticket: Some((command.ticket, until)) });
+            self.next_seq += 1;
+        }
+        if !commands.is_empty() {
+            out.send(self.to_leader(&leader), ProposerMessage::Request(Request { commands }));
+        }
+    }
+
+    fn register(&mut self, now: Now, leader: &NodeId, out: &mut Effects<Self>) {
+        let patience = 3 * self.timing.resend;
+        if self.registered.is_some_and(|at| now.at < at + patience) {
+            return;
+        }
+        self.registered = Some(now.at);
+        let args = rmp_serde::to_vec(&self.me).expect("plain data encodes").into();
+        let command = Command {
+            session: 0,
+            seq: self.nonce,
+            actor: 0,
+            function: REGISTER,
+            keyed: false,
+            args,
+        };
+        let commands = vec![EncodedCommand::new(&command)];
+        out.send(self.to_leader(leader), ProposerMessage::Request(Request { commands }));
+    }
+
+    /// Sends everything unanswered again, in order, as far as one message should reach.
+    fn send_again(&mut self, now: Now, from: u64, out: &mut Effects<Self>) {
+        let Some(leader) = self.leader.node.clone().filter(|_| self.leader.serving) else { return };
+        self.alive = now.at;
+        let mut bytes = 0;
+        let commands: Vec<EncodedCommand> = self
+            .sent
+            .range(from..)
+            .map(|(_, sent)| sent.encoded.clone())
+            .take_while(|encoded| {
+                bytes += encoded.len();
+                bytes <= 2 * COMMAND_BYTES_MAX
+            })
+            .collect();
+        if !commands.is_empty() {
+            out.send(self.to_leader(&leader), ProposerMessage::Request(Request { commands }));
+        }
+    }
+
+    fn leader(&mut self, now: Now, from: &NodeId, news: Leader, out: &mut Effects<Self>) {
+        // News of an older reign come late; the local proposer's word is always newest.
+        if *from != self.me && news.ballot < self.leader.ballot {
+            return;
+        }
+        let changed = news.serving
+            && news.node.is_some()
+            && (news.node != self.leader.node
+                || news.ballot != self.leader.ballot
+                || !self.leader.serving);
+        if self.leader != news {
+            out.here(Message::Report(Report::Home(news.clone())));
+        }
+        self.leader = news;
+        if changed {
+            self.registered = None;
+            self.send_again(now, 0, out);
+            if let Some(round) = &mut self.round {
+                round.asked = None;
+            }
+        }
+    }
+
+    fn replies(&mut self, now: Now, replies: Replies, out: &mut Effects<Self>) {
+        if self.session != Some(replies.session) {
+            return;
+        }
+        for CommandReply { seq, position, result } in replies.replies {
+            let Some(sent) = self.sent.remove(&seq) else { continue };
+            self.alive = now.at;
+            self.sent_bytes -= sent.encoded.len();
+            if let Some((ticket, _)) = sent.ticket {
+                let end = match result {
+                    Ok(reply) => End::Done(position, reply),
+                    Err(why) => End::Failed(position, why),
+                };
+                answer(ticket, end, out);
+            }
+        }
+    }
+
+    fn gap(&mut self, now: Now, gap: &Gap, out: &mut Effects<Self>) {
+        if self.session != Some(gap.session) {
+            return;
+        }
+        if gap.expired {
+            self.session = None;
+            self.nonce = self.nonce.wrapping_add(1);
+            self.next_seq = 1;
+            self.sent_bytes = 0;
+            for (_, sent) in std::mem::take(&mut self.sent) {
+                if let Some((ticket, _)) = sent.ticket {
+                    let why = "the session expired before the command was answered".to_owned();
+                    answer(ticket, End::Unknown(why), out);
+                }
+            }
+        } else if now.at >= self.alive + self.timing.heartbeat {
+            self.send_again(now, gap.expected, out);
+        }
+    }
+
+    fn registered(&mut self, registered: &Registered) {
+        if registered.nonce == self.nonce && self.session.is_none() {
+            self.session = Some(registered.session);
+        }
+    }
+
+    fn read(&mut self, now: Now, reads: Vec<NewRead>, out: &mut Effects<Self>) {
+        let (local, fresh): (Vec<_>, Vec<_>) = reads.into_iter().partition(|read| read.local);
+        if !local.is_empty() {
+            out.here(ReplicaMessage::Query(Query { after: Step(0), reads: local }));
+        }
+        for read in fresh {
+            if self.reads.len() >= READS_MAX {
+                let why = "overloaded: too many reads wait".to_owned();
+                answer(read.ticket, End::NotApplied(why), out);
+                continue;
+            }
+            let until = now.at + read.patience;
+            self.next_expiry = self.next_expiry.min(until);
+            self.reads.push_back((read, until));
+        }
+    }
+
+    /// One round of reads at a time: what comes meanwhile goes with the next.
+    fn read_rounds(&mut self, now: Now, out: &mut Effects<Self>) {
+        if self.round.is_none() && !self.reads.is_empty() {
+            self.rounds += 1;
+            let reads = self.reads.drain(..).collect();
+            self.round = Some(Round { number: self.rounds, reads, asked: None });
+        }
+        let patience = 2 * self.timing.resend;
+        let Some(leader) = self.leader.node.clone() else { return };
+        let Some(round) = &mut self.round else { return };
+        if round.asked.is_some_and(|at| now.at < at + patience) {
+            return;
+        }
+        round.asked = Some(now.at);
+        let number = round.number;
+        if self.role == NodeRole::Main && leader != self.me {
+            // Its own acceptor's word first, so that the leader need ask nobody (R2).
+            let confirm = Confirm { round: number, for_proposer: false };
+            out.here(AcceptorMessage::Confirm(confirm));
+        } else {
+            let asked = ReadIndex { round: number, witness: None };
+            out.send(self.to_leader(&leader), ProposerMessage::ReadIndex(asked));
+        }
+    }
+
+    fn confirmed(&self, confirmed: &Confirmed, out: &mut Effects<Self>) {
+        let current = self.round.as_ref().is_some_and(|round| round.number == confirmed.round);
+        if let Some(leader) = self.leader.node.as_ref().filter(|_| current) {
+            let asked = ReadIndex { round: confirmed.round, witness: Some(confirmed.promised) };
+            out.send(self.to_leader(leader), ProposerMessage::ReadIndex(asked));
+        }
+    }
+
+    fn read_at(&mut self, read_at: &ReadAt, out: &mut Effects<Self>) {
+        let Some(round) = self.round.take_if(|round| round.number == read_at.round) else { return };
+        match read_at.at {
+            Some(after) => {
+                let reads = round.reads.into_iter().map(|(read, _)| read).collect();
+                out.here(ReplicaMessage::Query(Query { after, reads }));
+            }
+            // Asked again when a leader is known.
+            None => self.round = Some(Round { asked: round.asked, ..round }),
+        }
+    }
+
+    /// Ends the calls whose clients wait no longer.
+    fn expire(&mut self, now: Now, out: &mut Effects<Self>) {
+        if now.at < self.next_expiry {
+            return;
+        }
+        let why = match &self.leader.halted {
+            Some(halted) => format!("no quorum: {halted}"),
+            None if self.leader.node.is_none() => "no leader".to_owned(),
+            None => "the cluster did not take it in time".to_owned(),
+        };
+        let mut next = Instant::from_nanos(u64::MAX);
+        let mut bytes = 0;
+        self.waiting.retain(|waiting| {
+            let late = now.at >= waiting.until;
+            if late {
+                bytes += waiting.command.args.len();
+                answer(waiting.command.ticket, End::NotApplied(why.clone()), out);
+            } else {
+                next = next.min(waiting.until);
+            }
+            !late
+        });
+        self.waiting_bytes -= bytes;
+        let leader = self.leader_text();
+        for sent in self.sent.values_mut() {
+            if let Some((ticket, until)) = sent.ticket {
+                if now.at >= until {
+                    sent.ticket = None;
+                    let why = "no answer in time; it may have been applied, or may yet be";
+                    answer(ticket, End::Unknown(format!("{why} ({leader})")), out);
+                } else {
+                    next = next.min(until);
+                }
+            }
+        }
+        let mut keep = |read: &NewRead, until: Instant| {
+            let late = now.at >= until;
+            if late {
+                answer(read.ticket, End::NotApplied(why.clone()), out);
+            } else {
+                next = next.min(until);
+            }
+            !late
+        };
+        self.reads.retain(|(read, until)| keep(read, *until));
+        if let Some(round) = &mut self.round {
+            round.reads.retain(|(read, until)| keep(read, *until));
+        }
+        self.next_expiry = next;
+    }
+
+    fn leader_text(&self) -> String {
+        match (&self.leader.halted, &self.leader.node) {
+            (Some(halted), _) => halted.clone(),
+            (None, Some(node)) => format!("leader {}", node.name),
+            (None, None) => "no leader".to_owned(),
+        }
+    }
+}
+
+impl Machine for Home {
+    type Message = HomeMessage;
+    type Envelope = Message;
+    type Record = Record;
+    type Snapshot = Image;
+
+    fn start(&mut self, now: Now, _survived: &Survived<Record, Image>, _out: &mut Effects<Self>) {
+        self.alive = now.at;
+        self.next_expiry = Instant::from_nanos(u64::MAX);
+    }
+
+    fn message(&mut self, now: Now, from: &NodeId, message: HomeMessage, out: &mut Effects<Self>) {
+        match message {
+            HomeMessage::Leader(news) => self.leader(now, from, news, out),
+            HomeMessage::Registered(registered) => self.registered(&registered),
+            HomeMessage::Replies(replies) => self.replies(now, replies, out),
+            HomeMessage::Gap(gap) => self.gap(now, &gap, out),
+            HomeMessage::ReadAt(read_at) => self.read_at(&read_at, out),
+            HomeMessage::Confirmed(confirmed) => self.confirmed(&confirmed, out),
+            HomeMessage::Answers(Answers { answers }) => {
+                for (ticket, position, result) in answers {
+                    let end = match result {
+                        Ok(reply) => End::Done(position, reply),
+                        Err(why) => End::Failed(position, why),
+                    };
+                    answer(ticket, end, out);
+                }
+            }
+            HomeMessage::Submit(submit) => self.submit(now, submit.commands, out),
+            HomeMessage::Read(read) => self.read(now, read.reads, out),
+        }
+    }
+
+    fn flush(&mut self, now: Now, out: &mut Effects<Self>) {
+        self.pump(now, out);
+        if !self.sent.is_empty() && now.at >= self.alive + 3 * self.timing.resend {
+            self.send_again(now, 0, out);
+        }
+        self.read_rounds(now, out);
+        self.expire(now, out);
+    }
+
+    fn timeout(&mut self, _now: Now, _out: &mut Effects<Self>) {
+        // Everything due is looked at in `flush`, which follows.
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        // Without a leader to ask there is nothing to do but to expire; its coming is a message.
+        let serving = self.leader.node.is_some() && self.leader.serving;
+        let again = 3 * self.timing.resend;
+        let sent = (serving && !self.sent.is_empty()).then(|| self.alive + again);
+        let register = (serving && self.session.is_none())
+            .then(|| self.registered.unwrap_or_default() + again);
+        let asked = self.round.as_ref().and_then(|round| round.asked);
+        let round = asked
+            .filter(|_| self.leader.node.is_some())
+            .map(|at| at + 2 * self.timing.resend);
+        let expiry = (!self.waiting.is_empty()
+            || !self.sent.is_empty()
+            || !self.reads.is_empty()
+            || self.round.is_some())
+        .then_some(self.next_expiry);
+        [sent, register, round, expiry].into_iter().flatten().min()
+    }
+}
+
+fn answer(ticket: u64, end: End, out: &mut Effects<Home>) {
+    out.here(Message::Client(ClientAnswer { ticket, end }));
+}

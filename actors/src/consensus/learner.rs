@@ -1,0 +1,568 @@
+//! The learner: counts votes, and hands chosen steps to the replica in order.
+//!
+//! It learns that a value is chosen at a step when the votes it has seen for one ballot form a
+//! quorum of a configuration *it knows* (I2), strictly in step order. It keeps the recent part of
+//! the log for nodes that catch up, and notes in the journal how far the log is chosen, lazily:
+//! that knowledge can be had again, the votes cannot.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use synod_runtime::{
+    identity::{Incarnation, NodeId},
+    world::Instant,
+};
+
+use super::{
+    ballot::{Ballot, Run, Runs, Step},
+    configuration::History,
+    message::{
+        Accepted, AcceptorMessage, Acked, Ahead, CatchUp, Entries, Execute, Installed, Learned,
+        LearnerMessage, Mark, Message, Progress, ProposerMessage, ReplicaMessage, Report, Settled,
+        SnapshotWanted, Trim, Vote, Voted,
+    },
+    record::{Image, Record},
+    value::{Decoded, Value},
+};
+use crate::{
+    effects::{Effects, To},
+    machine::{Machine, Now, Survived},
+};
+
+/// How much of the log is kept in memory for others, beyond what a snapshot covers: a main that
+/// was away for seconds catches up from here without a snapshot.
+const LOG_BYTES_KEPT: usize = 32 * 1024 * 1024;
+
+/// One answer to a node that catches up; it asks again for more.
+const ENTRIES_BYTES_MAX: usize = 1024 * 1024;
+
+/// What was learned becomes durable knowledge this long after, if nothing else did it before.
+const MARK_AFTER: Duration = Duration::from_millis(100);
+
+/// …or after this many steps.
+const MARK_STEPS: u64 = 64;
+
+/// How long a peer may be ahead before this node asks it: in steady work the votes are on their
+/// way already.
+const ASK_AFTER: Duration = Duration::from_millis(40);
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Learner {
+    me: NodeId,
+    history: History,
+    /// Chosen values from the oldest kept step to the last executed one.
+    log: BTreeMap<Step, Chosen>,
+    log_bytes: usize,
+    /// Covered by a snapshot of this node.
+    covered: Step,
+    /// Values proposed for steps not yet known to be chosen.
+    values: BTreeMap<Step, BTreeMap<Ballot, Value>>,
+    /// Who voted for which steps.
+    votes: BTreeMap<Ballot, BTreeMap<Incarnation, Runs>>,
+    /// Steps a leader knows to be chosen in its ballot.
+    told: BTreeMap<Ballot, Runs>,
+    /// The newest run of steps chosen in one ballot.
+    newest: Option<(Ballot, Run)>,
+    /// Handed to the replica.
+    handed: Step,
+    durable: Durable,
+    ahead: BTreeMap<NodeId, Step>,
+    asked: Option<Instant>,
+    /// The history changed since the other roles were told.
+    news: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Chosen {
+    ballot: Ballot,
+    value: Value,
+    /// This node's own durable vote says the same.
+    own: bool,
+}
+
+/// What of the chosen prefix would be known again after a crash.
+#[derive(Debug, Default)]
+struct Durable {
+    upto: Step,
+    /// Noted, but maybe not on disk yet.
+    noted: Step,
+    /// When the first step beyond `noted` was learned.
+    since: Option<Instant>,
+    /// The acceptor replaces the journal: nothing may be written until it is done.
+    trimming: bool,
+}
+
+impl Learner {
+    /// The learner of node `me`, knowing nothing.
+    pub fn new(me: NodeId) -> Self {
+        Self {
+            me,
+            history: History::default(),
+            log: BTreeMap::new(),
+            log_bytes: 0,
+            covered: Step(0),
+            values: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            told: BTreeMap::new(),
+            newest: None,
+            handed: Step(0),
+            durable: Durable::default(),
+            ahead: BTreeMap::new(),
+            asked: None,
+            news: true,
+        }
+    }
+
+    /// What was executed and who votes.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The chosen value of a step, if it is still kept.
+    pub fn chosen(&self, step: Step) -> Option<&Value> {
+        self.log.get(&step).map(|chosen| &chosen.value)
+    }
+
+    fn counts(&mut self, ballot: Ballot, voter: Incarnation, run: Run) {
+        if run.last > self.history.executed() {
+            self.votes.entry(ballot).or_default().entry(voter).or_default().add(run);
+        }
+    }
+
+    fn voted(&mut self, voted: Voted, out: &mut Effects<Self>) {
+        let Some(last) = super::acceptor::last_of(voted.first, voted.values.len()) else { return };
+        let run = Run { first: voted.first, last };
+        self.counts(voted.ballot, self.me.incarnation, run);
+        for (step, value) in (voted.first.0..).map(Step).zip(voted.values) {
+            if step > self.history.executed() {
+                self.values.entry(step).or_default().insert(voted.ballot, value);
+            }
+        }
+        self.acked(self.me.clone(), voted.ballot, run, out);
+    }
+
+    fn accepted(&mut self, from: &NodeId, accepted: &Accepted, out: &mut Effects<Self>) {
+        self.counts(accepted.ballot, from.incarnation, accepted.run);
+        self.acked(from.clone(), accepted.ballot, accepted.run, out);
+    }
+
+    fn acked(&self, voter: NodeId, ballot: Ballot, run: Run, out: &mut Effects<Self>) {
+        if ballot.node == self.me.incarnation {
+            out.here(ProposerMessage::Acked(Acked { voter, ballot, run }));
+        }
+    }
+
+    fn mark(&mut self, mark: &Mark) {
+        if let Some(run) = mark.voted {
+            self.counts(mark.ballot, mark.ballot.node, run);
+        }
+        if let Some(run) = mark.chosen
+            && run.last > self.history.executed()
+        {
+            self.told.entry(mark.ballot).or_default().add(run);
+        }
+    }
+
+    /// Learns as many steps as the votes allow, in order.
+    fn advance(&mut self, now: Now, out: &mut Effects<Self>) {
+        loop {
+            let step = self.history.executed().next();
+            let Some((ballot, value)) = self.decided(step) else { return };
+            let own = self.has_vote(ballot, self.me.incarnation, step);
+            self.learn(now, step, Chosen { ballot, value, own }, out);
+        }
+    }
+
+    fn has_vote(&self, ballot: Ballot, voter: Incarnation, step: Step) -> bool {
+        let voters = self.votes.get(&ballot);
+        voters.and_then(|voters| voters.get(&voter)).is_some_and(|runs| runs.holds(step))
+    }
+
+    fn decided(&self, step: Step) -> Option<(Ballot, Value)> {
+        let configuration = self.history.at(step)?;
+        self.values.get(&step)?.iter().find_map(|(ballot, value)| {
+            // A leader's word holds for its own ballot: one value per ballot and step (I4).
+            let told = self.told.get(ballot).is_some_and(|runs| runs.holds(step));
+            let decided = told || {
+                let voters = self.votes.get(ballot)?;
+                let seen: BTreeSet<Incarnation> = voters
+                    .iter()
+                    .filter(|(_, runs)| runs.holds(step))
+                    .map(|(voter, _)| *voter)
+                    .collect();
+                configuration.is_quorum(&seen)
+            };
+            decided.then(|| (*ballot, value.clone()))
+        })
+    }
+
+    fn learn(&mut self, now: Now, step: Step, chosen: Chosen, out: &mut Effects<Self>) {
+        let change = match chosen.value.is_configuration().then(|| chosen.value.decode()) {
+            Some(Ok(Decoded::Configuration(configuration))) => Some(configuration),
+            Some(_) | None => None,
+        };
+        self.history.execute(step, change);
+        self.history.forget_before(step);
+        self.newest = match self.newest {
+            Some((ballot, run)) if ballot == chosen.ballot && run.last.next() == step => {
+                Some((ballot, Run { first: run.first, last: step }))
+            }
+            Some(_) | None => Some((chosen.ballot, Run { first: step, last: step })),
+        };
+        if !chosen.own {
+            self.note_value(step, &chosen, out);
+        }
+        self.log_bytes += chosen.value.bytes().len();
+        self.log.insert(step, chosen);
+        self.values.remove(&step);
+        self.durable.since.get_or_insert(now.at);
+        self.news = true;
+    }
+
+    fn note_value(&self, step: Step, chosen: &Chosen, out: &mut Effects<Self>) {
+        if !self.durable.trimming {
+            let vote = Vote { step, ballot: chosen.ballot, value: chosen.value.clone() };
+            out.persist_lazily(Record::Chosen(vote));
+        }
+    }
+
+    /// Notes durably how far the log is chosen, now and then.
+    fn note(&mut self, now: Now, out: &mut Effects<Self>) {
+        let executed = self.history.executed();
+        let Some(since) = self.durable.since else { return };
+        let due = now.at >= since + MARK_AFTER || executed.beyond(self.durable.noted) >= MARK_STEPS;
+        if !due || self.durable.trimming {
+            return;
+        }
+        self.durable.noted = executed;
+        let settled = LearnerMessage::Settled(Settled { upto: executed });
+        if now.at >= since + MARK_AFTER {
+            self.durable.since = None;
+            out.persist(Record::Mark(executed)).then_here(settled);
+        } else {
+            // Under load the next votes carry it to the disk at no price; nobody hears of it yet.
+            out.persist_lazily(Record::Mark(executed));
+        }
+    }
+
+    fn hand_over(&mut self, out: &mut Effects<Self>) {
+        let executed = self.history.executed();
+        while self.handed < executed {
+            let first = self.handed.next();
+            let Some(led) = self.log.get(&first).map(|chosen| chosen.ballot.node) else {
+                // The replica wants what is no longer here.
+                return self.want_snapshot(out);
+            };
+            let values: Vec<Value> = self
+                .log
+                .range(first..)
+                .take_while(|(_, chosen)| chosen.ballot.node == led)
+                .map(|(_, chosen)| chosen.value.clone())
+                .collect();
+            self.handed = Step(self.handed.0 + values.len() as u64);
+            let alone = self.history.current().is_some_and(|c| c.mains.len() == 1);
+            let answer_others = led != self.me.incarnation || alone;
+            out.here(ReplicaMessage::Execute(Execute { first, values, answer_others }));
+        }
+    }
+
+    fn want_snapshot(&self, out: &mut Effects<Self>) {
+        if let Some((peer, upto)) = self.ahead.iter().max_by_key(|(_, upto)| **upto) {
+            let wanted = SnapshotWanted { peer: peer.clone(), chosen_upto: *upto };
+            out.here(ReplicaMessage::SnapshotWanted(wanted));
+        }
+    }
+
+    /// Whether this node knows how the log began or was handed a snapshot.
+    fn is_fresh(&self) -> bool {
+        self.history.newest().is_none()
+    }
+
+    fn catch_up(&self, from: &NodeId, asked: &CatchUp, out: &mut Effects<Self>) {
+        let executed = self.history.executed();
+        let kept = self.log.first_key_value().map_or(executed.next(), |(step, _)| *step);
+        let mut entries = Entries {
+            first: asked.from,
+            values: Vec::new(),
+            chosen_upto: executed,
+            snapshot: !self.is_fresh() && (asked.fresh || asked.from < kept),
+        };
+        if !entries.snapshot {
+            let mut bytes = 0;
+            for (_, chosen) in self.log.range(asked.from..) {
+                bytes += chosen.value.bytes().len();
+                entries.values.push((chosen.ballot, chosen.value.clone()));
+                if bytes >= ENTRIES_BYTES_MAX {
+                    break;
+                }
+            }
+        }
+        if entries.snapshot || !entries.values.is_empty() {
+            out.send(To::Node(from.clone()), LearnerMessage::Entries(entries));
+        }
+    }
+
+    fn entries(&mut self, now: Now, from: &NodeId, entries: Entries, out: &mut Effects<Self>) {
+        self.asked = None;
+        self.ahead.insert(from.clone(), entries.chosen_upto);
+        if entries.snapshot {
+            self.asked = Some(now.at + 10 * ASK_AFTER);
+            let wanted = SnapshotWanted { peer: from.clone(), chosen_upto: entries.chosen_upto };
+            out.here(ReplicaMessage::SnapshotWanted(wanted));
+            return;
+        }
+        if self.is_fresh() {
+            return; // how the log began is needed first, or nobody could say who votes
+        }
+        for (step, (ballot, value)) in (entries.first.0..).map(Step).zip(entries.values) {
+            if step == self.history.executed().next() {
+                let own = self.has_vote(ballot, self.me.incarnation, step);
+                self.learn(now, step, Chosen { ballot, value, own }, out);
+            }
+        }
+        self.ask(now, true, out);
+    }
+
+    fn ask(&mut self, now: Now, at_once: bool, out: &mut Effects<Self>) {
+        let executed = self.history.executed();
+        let fresh = self.is_fresh();
+        self.ahead.retain(|_, upto| *upto > executed || fresh);
+        let Some((peer, _)) = self.ahead.iter().max_by_key(|(_, upto)| **upto) else {
+            self.asked = None;
+            return;
+        };
+        match self.asked {
+            None if !at_once => self.asked = Some(now.at + ASK_AFTER),
+            Some(when) if now.at < when => {}
+            Some(_) | None => {
+                self.asked = Some(now.at + ASK_AFTER);
+                let wanted = CatchUp { from: executed.next(), fresh };
+                out.send(To::Node(peer.clone()), LearnerMessage::CatchUp(wanted));
+            }
+        }
+    }
+
+    fn installed(&mut self, history: History) {
+        if history.executed() <= self.history.executed() && !self.is_fresh() {
+            return;
+        }
+        let executed = history.executed();
+        self.history = history;
+        self.log.clear();
+        self.log_bytes = 0;
+        self.covered = executed;
+        self.values = self.values.split_off(&executed.next());
+        self.newest = None;
+        self.handed = executed;
+        self.durable = Durable {
+            upto: executed,
+            noted: executed,
+            since: None,
+            trimming: self.durable.trimming,
+        };
+        self.asked = None;
+        self.news = true;
+    }
+
+    fn trim(&mut self, upto: Step, out: &mut Effects<Self>) {
+        if self.durable.trimming || upto < self.covered {
+            return;
+        }
+        self.covered = upto;
+        self.durable.trimming = true;
+        let chosen = self
+            .log
+            .range(upto.next()..)
+            .filter(|(_, chosen)| !chosen.own)
+            .map(|(step, chosen)| Vote {
+                step: *step,
+                ballot: chosen.ballot,
+                value: chosen.value.clone(),
+            })
+            .collect();
+        let chosen_upto = self.history.executed();
+        self.durable.noted = chosen_upto;
+        out.here(AcceptorMessage::Trim(Trim { upto, chosen, chosen_upto }));
+    }
+
+    fn trimmed(&mut self, out: &mut Effects<Self>) {
+        self.durable.trimming = false;
+        self.durable.upto = self.durable.upto.max(self.durable.noted);
+        // What was learned meanwhile was held back.
+        let late: Vec<(Step, Chosen)> = self
+            .log
+            .range(self.durable.noted.next()..)
+            .filter(|(_, chosen)| !chosen.own)
+            .map(|(step, chosen)| (*step, chosen.clone()))
+            .collect();
+        for (step, chosen) in late {
+            self.note_value(step, &chosen, out);
+        }
+    }
+
+    /// Forgets what is chosen and covered, once more than enough is kept for others.
+    fn tidy(&mut self) {
+        let executed = self.history.executed();
+        while self.log_bytes > LOG_BYTES_KEPT
+            && let Some(entry) = self.log.first_entry()
+            && *entry.key() <= self.covered.min(self.handed)
+        {
+            self.log_bytes -= entry.remove().value.bytes().len();
+        }
+        if self.votes.len() > 2 || self.told.len() > 2 || executed.0 % 16 == 0 {
+            let newest = self.votes.keys().next_back().copied();
+            self.votes.retain(|ballot, voters| {
+                voters.retain(|_, runs| !runs.forget(executed));
+                !voters.is_empty() || Some(*ballot) == newest
+            });
+            self.told.retain(|_, runs| !runs.forget(executed));
+        }
+    }
+
+    fn tell(&mut self, out: &mut Effects<Self>) {
+        if !std::mem::take(&mut self.news) {
+            return;
+        }
+        let history = self.history.clone();
+        let durable_upto = self.durable.upto;
+        let others = history.current().map_or_else(Vec::new, |configuration| {
+            configuration.other_mains(self.me.incarnation).cloned().collect()
+        });
+        let chosen_upto = history.executed();
+        out.here(AcceptorMessage::Learned(Learned { chosen_upto, others }));
+        let report = Report::Learner { history: history.clone(), durable_upto };
+        out.here(Message::Report(report));
+        let progress = Progress { history, chosen: self.newest, durable_upto };
+        out.here(ProposerMessage::Progress(progress));
+    }
+}
+
+impl Machine for Learner {
+    type Message = LearnerMessage;
+    type Envelope = Message;
+    type Record = Record;
+    type Snapshot = Image;
+
+    fn start(&mut self, now: Now, survived: &Survived<Record, Image>, out: &mut Effects<Self>) {
+        let known = Known::of(survived);
+        self.history = known.history;
+        self.covered = self.history.executed();
+        self.handed = self.covered;
+        self.durable.trimming = true; // what comes from the journal is not noted there again
+        for (step, chosen) in known.chosen {
+            self.learn(now, step, chosen, out);
+        }
+        self.durable = Durable {
+            upto: self.history.executed(),
+            noted: self.history.executed(),
+            ..Durable::default()
+        };
+        for vote in known.votes {
+            let run = Run { first: vote.step, last: vote.step };
+            self.counts(vote.ballot, self.me.incarnation, run);
+            self.values.entry(vote.step).or_default().insert(vote.ballot, vote.value);
+        }
+    }
+
+    fn message(
+        &mut self,
+        now: Now,
+        from: &NodeId,
+        message: LearnerMessage,
+        out: &mut Effects<Self>,
+    ) {
+        match message {
+            LearnerMessage::Voted(voted) => self.voted(voted, out),
+            LearnerMessage::Accepted(accepted) => self.accepted(from, &accepted, out),
+            LearnerMessage::Mark(mark) => self.mark(&mark),
+            LearnerMessage::CatchUp(asked) => self.catch_up(from, &asked, out),
+            LearnerMessage::Entries(entries) => self.entries(now, from, entries, out),
+            LearnerMessage::Ahead(Ahead { peer, chosen_upto }) => {
+                if chosen_upto > self.history.executed() || self.is_fresh() {
+                    self.ahead.insert(peer, chosen_upto);
+                }
+            }
+            LearnerMessage::Resend(wanted) => {
+                self.handed = Step(wanted.from.0.saturating_sub(1)).min(self.handed);
+            }
+            LearnerMessage::Installed(Installed { history }) => self.installed(history),
+            LearnerMessage::TrimLog(covered) => self.trim(covered.upto, out),
+            LearnerMessage::Trimmed(_) => self.trimmed(out),
+            LearnerMessage::Tell(_) => self.news = true,
+            LearnerMessage::Settled(settled) => {
+                self.durable.upto = self.durable.upto.max(settled.upto);
+                self.news = true;
+            }
+        }
+    }
+
+    fn flush(&mut self, now: Now, out: &mut Effects<Self>) {
+        self.advance(now, out);
+        self.hand_over(out);
+        self.tell(out);
+        self.note(now, out);
+        self.ask(now, false, out);
+        self.tidy();
+    }
+
+    fn timeout(&mut self, _now: Now, _out: &mut Effects<Self>) {
+        // Everything due is looked at in `flush`, which follows.
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let note = self.durable.since.filter(|_| !self.durable.trimming).map(|at| at + MARK_AFTER);
+        [note, self.asked].into_iter().flatten().min()
+    }
+}
+
+/// What of the log the journal still knows.
+struct Known {
+    history: History,
+    chosen: Vec<(Step, Chosen)>,
+    votes: Vec<Vote>,
+}
+
+impl Known {
+    fn of(survived: &Survived<Record, Image>) -> Self {
+        let mut history = survived.snapshot.as_ref().map(|image| image.history.clone());
+        let mut chosen = BTreeMap::new();
+        let mut votes = BTreeMap::new();
+        let mut marked = Step(0);
+        for record in &survived.records {
+            match record {
+                Record::Genesis(genesis) => {
+                    history.get_or_insert_with(|| History::new(genesis.clone()));
+                }
+                Record::Vote(vote) => {
+                    votes.insert(vote.step, vote.clone());
+                }
+                Record::Chosen(vote) => {
+                    chosen.insert(vote.step, vote.clone());
+                }
+                Record::Mark(step) => marked = marked.max(*step),
+                Record::Promise(_) | Record::Floor(..) => {}
+            }
+        }
+        let history = history.unwrap_or_default();
+        let mut known = Self { chosen: Vec::new(), votes: Vec::new(), history };
+        let mut step = known.history.executed().next();
+        while step <= marked {
+            // Beyond a hole nothing is known, and nothing is guessed: the peers are asked.
+            let Some((vote, own)) = chosen
+                .get(&step)
+                .map(|vote| (vote, false))
+                .or_else(|| votes.get(&step).map(|vote| (vote, true)))
+            else {
+                break;
+            };
+            let value = vote.value.clone();
+            known.chosen.push((step, Chosen { ballot: vote.ballot, value, own }));
+            step = step.next();
+        }
+        known.votes = votes.into_values().filter(|vote| vote.step >= step).collect();
+        known
+    }
+}

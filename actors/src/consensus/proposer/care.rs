@@ -1,0 +1,274 @@
+//! Looking after the members: asking again, bridging a silent main with the auxiliary, voting it
+//! out, letting it back in, and letting the auxiliary forget.
+
+use synod_runtime::identity::NodeId;
+
+use super::{Phase, Proposer, reign::Bridge};
+use crate::{
+    consensus::{
+        ballot::Step,
+        configuration::{ALPHA, Configuration},
+        message::{AuxiliaryMessage, Forget, NodeRole, Reach, Reached, Standing},
+    },
+    effects::{Effects, To},
+};
+
+/// What a bridge may lay on an auxiliary before the silent main is voted out (R1.33).
+const BRIDGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+impl Proposer {
+    /// An auxiliary's sign of life.
+    pub(super) fn auxiliary_stands(&mut self, from: &NodeId, standing: Standing) {
+        if let Some(peer) = self.peers.get_mut(&from.name)
+            && peer.id == *from
+        {
+            peer.standing = Some(standing);
+        }
+    }
+
+    /// Whether an auxiliary could reach a main.
+    pub(super) fn reached(&mut self, reached: &Reached) {
+        let now = self.turn.at;
+        let Phase::Leading(reign) = &mut self.phase else { return };
+        if reached.alive {
+            reign.unreachable.remove(&reached.node.incarnation);
+        } else {
+            reign.unreachable.insert(reached.node.incarnation, now);
+        }
+    }
+
+    /// Everything a leader does for the members, once a turn.
+    pub(super) fn take_care(&mut self, out: &mut Effects<Self>) {
+        if self.leads().is_none() {
+            return;
+        }
+        let Some(configuration) = self.configuration().cloned() else { return };
+        self.note_silence(&configuration);
+        self.ask_again(&configuration, out);
+        self.bridge(&configuration, out);
+        self.reshape(&configuration, out);
+        self.let_forget(&configuration, out);
+    }
+
+    /// Asks again for votes that are missing for too long: a link may have dropped them.
+    fn ask_again(&mut self, configuration: &Configuration, out: &mut Effects<Self>) {
+        let (now, patience) = (self.turn.at, self.timing.resend);
+        let Phase::Leading(reign) = &self.phase else { return };
+        let Some((oldest, open)) = reign.open.first_key_value() else { return };
+        if now < open.since + patience {
+            return;
+        }
+        let oldest = *oldest;
+        let mut late: Vec<NodeId> = configuration.mains.clone();
+        if reign.bridge.is_some() {
+            late.extend(configuration.auxiliaries.iter().cloned());
+        }
+        let Phase::Leading(reign) = &mut self.phase else { return };
+        late.retain(|node| {
+            let acked = reign.acks.get(&node.incarnation);
+            let behind = acked.is_none_or(|(step, at)| *step < oldest && now >= *at + patience);
+            let again = reign.resent.get(&node.incarnation);
+            let due = behind && again.is_none_or(|at| now >= *at + patience);
+            if due {
+                reign.resent.insert(node.incarnation, now);
+            }
+            due
+        });
+        for node in late {
+            self.resend(&node, out);
+        }
+    }
+
+    /// Mains whose votes are missing, or that are not heard of at all.
+    fn silent<'a>(&'a self, configuration: &'a Configuration) -> Vec<&'a NodeId> {
+        let Phase::Leading(reign) = &self.phase else { return Vec::new() };
+        let (now, hedge) = (self.turn.at, self.timing.hedge);
+        let oldest = reign.open.first_key_value();
+        configuration
+            .other_mains(self.me.incarnation)
+            .filter(|main| {
+                let acked = reign.acks.get(&main.incarnation).map_or(Step(0), |(step, _)| *step);
+                let lacks =
+                    oldest.is_some_and(|(step, open)| acked < *step && now >= open.since + hedge);
+                lacks || !self.heard_within(main, hedge)
+            })
+            .collect()
+    }
+
+    /// Remembers since when each silent main is silent.
+    fn note_silence(&mut self, configuration: &Configuration) {
+        let since = self.turn.at - self.timing.hedge;
+        let silent: Vec<_> =
+            self.silent(configuration).into_iter().map(|main| main.incarnation).collect();
+        let Phase::Leading(reign) = &mut self.phase else { return };
+        reign.silent.retain(|main, _| silent.contains(main));
+        for main in silent {
+            reign.silent.entry(main).or_insert(since);
+        }
+    }
+
+    /// Starts, feeds or ends the bridge over a silent main (1.9 of the manual).
+    fn bridge(&mut self, configuration: &Configuration, out: &mut Effects<Self>) {
+        let Phase::Leading(reign) = &self.phase else { return };
+        if reign.bridge.is_none() {
+            if reign.open.is_empty()
+                || configuration.auxiliaries.is_empty()
+                || self.silent(configuration).is_empty()
+            {
+                return;
+            }
+            let sent = self.history.executed();
+            tracing::info!(from = %sent.next(), "an auxiliary completes steps for a silent main");
+            let Phase::Leading(reign) = &mut self.phase else { return };
+            reign.bridge = Some(Bridge { sent, bytes: 0 });
+            self.send_bridged(out);
+            return;
+        }
+        // It ends when every main votes in time again: each has all that was chosen.
+        let executed = self.history.executed();
+        let current = configuration.other_mains(self.me.incarnation).all(|main| {
+            let acked = reign.acks.get(&main.incarnation).map_or(Step(0), |(step, _)| *step);
+            acked >= executed && self.heard_within(main, self.timing.hedge)
+        });
+        if current {
+            tracing::info!("every main votes again");
+            let Phase::Leading(reign) = &mut self.phase else { return };
+            reign.bridge = None;
+        }
+    }
+
+    /// Votes out, lets in, replaces: one change at a time.
+    fn reshape(&mut self, configuration: &Configuration, out: &mut Effects<Self>) {
+        let newest = self.history.newest();
+        let Phase::Leading(reign) = &self.phase else { return };
+        let changing = reign.change.is_some()
+            || newest.is_none_or(|newest| newest.epoch != configuration.epoch)
+            || reign.open.values().any(|open| open.value.is_configuration())
+            || !reign.opened;
+        if changing {
+            return;
+        }
+        let change = self
+            .whom_to_vote_out(configuration, out)
+            .map(|main| configuration.without_main(main.incarnation))
+            .or_else(|| self.whom_to_admit(configuration));
+        if let Some(change) = change {
+            tracing::info!(epoch = change.epoch, mains = ?change.mains, auxiliaries = ?change.auxiliaries,
+                "changing the configuration");
+            let Phase::Leading(reign) = &mut self.phase else { return };
+            reign.change = Some(change);
+        }
+    }
+
+    fn whom_to_vote_out(
+        &mut self,
+        configuration: &Configuration,
+        out: &mut Effects<Self>,
+    ) -> Option<NodeId> {
+        let now = self.turn.at;
+        let silent: Vec<NodeId> = self.silent(configuration).into_iter().cloned().collect();
+        for main in silent {
+            // Its disk was lost: the same name came back as another node.
+            let replaced =
+                self.peers.get(&main.name).is_some_and(|peer| peer.id != main && peer.up);
+            let Phase::Leading(reign) = &self.phase else { return None };
+            let since = reign.silent.get(&main.incarnation).copied().unwrap_or(now);
+            let unreachable =
+                reign.unreachable.get(&main.incarnation).is_some_and(|at| *at >= since);
+            let spent = reign.bridge.as_ref().is_some_and(|b| b.bytes > BRIDGE_BYTES_MAX);
+            if replaced
+                || spent
+                || now >= since + self.timing.remove
+                || (now >= since + self.timing.remove_unreachable && unreachable)
+            {
+                return Some(main);
+            }
+            if now >= since + self.timing.remove_unreachable {
+                self.ask_reach(configuration, main, out);
+            }
+        }
+        None
+    }
+
+    fn ask_reach(&mut self, configuration: &Configuration, node: NodeId, out: &mut Effects<Self>) {
+        let (now, patience) = (self.turn.at, 2 * self.timing.probe);
+        let Phase::Leading(reign) = &mut self.phase else { return };
+        if now < reign.reach_asked + patience {
+            return;
+        }
+        reign.reach_asked = now;
+        for auxiliary in &configuration.auxiliaries {
+            let reach = AuxiliaryMessage::Reach(Reach { node: node.clone() });
+            out.send(To::Node(auxiliary.clone()), reach);
+        }
+    }
+
+    /// A main that caught up, or an auxiliary that came back with another disk.
+    fn whom_to_admit(&self, configuration: &Configuration) -> Option<Configuration> {
+        let executed = self.history.executed();
+        for peer in self.peers.values().filter(|peer| peer.up) {
+            let listed = configuration.absent.contains(&peer.id.name);
+            let standing_in = configuration.auxiliaries.iter().find(|a| a.name == peer.id.name);
+            match peer.role {
+                NodeRole::Main if listed && !configuration.has_main(peer.id.incarnation) => {
+                    let Some(beat) = &peer.beat else { continue };
+                    let keeps_pace = executed.beyond(beat.durable_upto) < ALPHA / 4
+                        && self.heard_within(&peer.id, self.timing.hedge);
+                    if keeps_pace {
+                        return Some(configuration.with_main(peer.id.clone()));
+                    }
+                }
+                NodeRole::Auxiliary if standing_in.is_some_and(|a| *a != peer.id) => {
+                    return Some(configuration.with_auxiliary(peer.id.clone()));
+                }
+                NodeRole::Main | NodeRole::Auxiliary | NodeRole::Member => {}
+            }
+        }
+        None
+    }
+
+    /// Rule F: an auxiliary forgets what every main has executed durably.
+    fn let_forget(&mut self, configuration: &Configuration, out: &mut Effects<Self>) {
+        let now = self.turn.at;
+        let Phase::Leading(reign) = &self.phase else { return };
+        let busy = reign.bridge.is_some() || now < reign.forget_asked + self.timing.hedge;
+        if busy || configuration.auxiliaries.is_empty() {
+            return;
+        }
+        let durable: Option<Step> = configuration
+            .mains
+            .iter()
+            .map(|main| {
+                if *main == self.me {
+                    return Some(self.durable_upto);
+                }
+                let peer = self.peers.get(&main.name).filter(|peer| peer.id == *main)?;
+                peer.beat.as_ref().map(|beat| beat.durable_upto)
+            })
+            .min()
+            .flatten();
+        let Some(durable) = durable else { return };
+        let asked: Vec<NodeId> = configuration
+            .auxiliaries
+            .iter()
+            .filter(|auxiliary| {
+                let peer = self.peers.get(&auxiliary.name).filter(|peer| peer.id == **auxiliary);
+                peer.and_then(|peer| peer.standing.as_ref()).is_some_and(|standing| {
+                    let holds = standing.holds.is_some_and(|step| step <= durable);
+                    let outdated = standing.holds.is_none() && standing.epoch < configuration.epoch;
+                    (holds || outdated) && durable.next() > standing.floor
+                })
+            })
+            .cloned()
+            .collect();
+        if asked.is_empty() {
+            return;
+        }
+        let forget = Forget { floor: durable.next(), configuration: configuration.clone() };
+        for auxiliary in asked {
+            out.send(To::Node(auxiliary), AuxiliaryMessage::Forget(forget.clone()));
+        }
+        let Phase::Leading(reign) = &mut self.phase else { return };
+        reign.forget_asked = now;
+    }
+}

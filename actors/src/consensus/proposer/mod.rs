@@ -1,0 +1,510 @@
+//! The proposer: stands, leads, orders commands, and looks after the cluster's shape.
+//!
+//! A follower listens for its leader; when that falls silent it asks whether it should stand
+//! ([`following`]), then asks for promises and leads ([`reign`]). A leader finishes what earlier
+//! leaders left open, orders what clients ask for ([`propose`]), and takes care of members that
+//! come and go ([`care`]). Reads learn here what they must wait for ([`reads`]).
+
+mod care;
+mod following;
+mod propose;
+mod reads;
+mod reign;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use rand::RngExt;
+use synod_runtime::{
+    identity::{NodeId, NodeName},
+    world::{Instant, Rng},
+};
+
+use self::{following::Following, reign::Reign};
+use super::{
+    ballot::{Ballot, Step},
+    configuration::{Configuration, History},
+    message::{
+        Ahead, AuxiliaryMessage, Heartbeat, HomeMessage, Leader, LearnerMessage, Message, NodeRole,
+        Peer, ProbeAnswer, ProposerMessage, ProposerReport, Report, Request, Standing,
+    },
+    record::{Image, Record},
+    timing::{Timing, VoteStyle},
+    value::EncodedCommand,
+};
+use crate::{
+    effects::{Effects, To},
+    machine::{Machine, Now, Survived},
+};
+
+/// Commands waiting to be ordered, in bytes; homes bound what they send long before.
+const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Homes elsewhere hear of the leader at least this often.
+const LEADER_NEWS: Duration = Duration::from_millis(250);
+
+/// What one peer is and says.
+#[derive(Debug)]
+struct Known {
+    id: NodeId,
+    role: NodeRole,
+    up: bool,
+    heard: Option<Instant>,
+    beat: Option<Heartbeat>,
+    standing: Option<Standing>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Proposer {
+    me: NodeId,
+    timing: Timing,
+    style: VoteStyle,
+    rng: Rng,
+    history: History,
+    durable_upto: Step,
+    /// The highest ballot anyone is known to have used.
+    seen: Ballot,
+    peers: BTreeMap<NodeName, Known>,
+    phase: Phase,
+    /// Commands not yet proposed, in the order they came.
+    queue: VecDeque<EncodedCommand>,
+    queue_bytes: usize,
+    expiry_ms: Option<u64>,
+    beat_due: Instant,
+    auxiliary_due: Instant,
+    news_due: Instant,
+    told: Option<Leader>,
+    reported: ProposerReport,
+    /// Why nothing can be decided, for people.
+    halted: Option<String>,
+    /// When this node last saw anything decided, or nothing open.
+    alive: Instant,
+    /// A sole main asks an auxiliary, once after every start, whether it still is that.
+    confirmed_sole: bool,
+    /// A newer configuration that somebody told of, which this node does not know.
+    behind: Option<Vec<NodeId>>,
+    turn: Now,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Following(Following),
+    Leading(Box<Reign>),
+}
+
+impl Proposer {
+    /// The proposer of node `me`.
+    pub fn new(me: NodeId, timing: Timing, style: VoteStyle, rng: Rng) -> Self {
+        Self {
+            me,
+            timing,
+            style,
+            rng,
+            history: History::default(),
+            durable_upto: Step(0),
+            seen: Ballot::default(),
+            peers: BTreeMap::new(),
+            phase: Phase::Following(Following::default()),
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            expiry_ms: None,
+            beat_due: Instant::default(),
+            auxiliary_due: Instant::default(),
+            news_due: Instant::default(),
+            told: None,
+            reported: ProposerReport::default(),
+            halted: None,
+            alive: Instant::default(),
+            confirmed_sole: false,
+            behind: None,
+            turn: Now::default(),
+        }
+    }
+
+    /// Whether this node leads and can have steps chosen, and in which ballot.
+    pub fn leads(&self) -> Option<Ballot> {
+        match &self.phase {
+            Phase::Leading(reign) if reign.established => Some(reign.ballot),
+            Phase::Leading(_) | Phase::Following(_) => None,
+        }
+    }
+
+    fn configuration(&self) -> Option<&Configuration> {
+        self.history.current()
+    }
+
+    fn is_main(&self) -> bool {
+        self.configuration().is_some_and(|c| c.has_main(self.me.incarnation))
+    }
+
+    fn heard_within(&self, node: &NodeId, patience: Duration) -> bool {
+        *node == self.me
+            || self.peers.get(&node.name).is_some_and(|peer| {
+                peer.id == *node && peer.heard.is_some_and(|at| self.turn.at < at + patience)
+            })
+    }
+
+    fn jitter(&mut self, most: Duration) -> Duration {
+        let nanos = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Duration::from_nanos(self.rng.random_range(0..nanos))
+    }
+
+    fn hear(&mut self, from: &NodeId) {
+        if let Some(peer) = self.peers.get_mut(&from.name)
+            && peer.id == *from
+        {
+            peer.heard = Some(self.turn.at);
+        }
+    }
+
+    fn peer(&mut self, news: Peer) {
+        if !news.up {
+            let gone = self.peers.get_mut(&news.node.name).filter(|peer| peer.id == news.node);
+            if let Some(peer) = gone {
+                peer.up = false;
+            }
+            return;
+        }
+        let known = self.peers.entry(news.node.name.clone()).or_insert_with(|| Known {
+            id: news.node.clone(),
+            role: news.role,
+            up: true,
+            heard: None,
+            beat: None,
+            standing: None,
+        });
+        if known.id != news.node {
+            (known.heard, known.beat, known.standing) = (None, None, None);
+            known.id = news.node;
+        }
+        known.role = news.role;
+        known.up = true;
+        known.heard = Some(self.turn.at); // a link that is up was answered from there
+        self.told = None; // a new peer wants to know who leads
+        self.auxiliary_due = self.auxiliary_due.min(self.turn.at);
+    }
+
+    fn heartbeat(&mut self, from: &NodeId, beat: Heartbeat, out: &mut Effects<Self>) {
+        if let Some(peer) = self.peers.get_mut(&from.name)
+            && peer.id == *from
+        {
+            peer.beat = Some(beat.clone());
+        }
+        if beat.chosen_upto > self.history.executed() || self.history.newest().is_none() {
+            let ahead = Ahead { peer: from.clone(), chosen_upto: beat.chosen_upto };
+            out.here(LearnerMessage::Ahead(ahead));
+        }
+        self.seen = self.seen.max(beat.ballot);
+        let newer = match &self.phase {
+            Phase::Leading(reign) => beat.leading && beat.ballot > reign.ballot,
+            Phase::Following(following) => beat.leading && beat.ballot >= following.ballot,
+        };
+        if newer {
+            self.follow(from.clone(), beat.ballot, beat.serving, out);
+        } else if let Phase::Following(following) = &mut self.phase
+            && !beat.leading
+            && following.leader.as_ref() == Some(from)
+        {
+            // It restarted or stepped down: nobody leads now, and waiting for it helps nobody.
+            following.leader = None;
+            let soon = self.turn.at + self.jitter(self.timing.heartbeat);
+            if let Phase::Following(following) = &mut self.phase {
+                following.stand_at = following.stand_at.min(soon);
+            }
+        }
+    }
+
+    /// Somebody leads: listen to it.
+    fn follow(&mut self, leader: NodeId, ballot: Ballot, serving: bool, out: &mut Effects<Self>) {
+        self.step_down(out);
+        let patience = self.timing.election + self.jitter(self.timing.election / 2);
+        if let Phase::Following(following) = &mut self.phase {
+            following.leader = Some(leader);
+            following.ballot = ballot;
+            following.serving = serving;
+            following.stand_at = self.turn.at + patience;
+            following.standing = None;
+            self.behind = None;
+            self.alive = self.turn.at;
+        }
+    }
+
+    fn step_down(&mut self, out: &mut Effects<Self>) {
+        if let Phase::Leading(reign) = &mut self.phase {
+            for read in reign.reads.drain(..) {
+                read.refuse(out);
+            }
+            tracing::info!(ballot = %reign.ballot, "no longer leading");
+            // What is queued was promised to nobody; the homes send it to the next leader.
+            self.queue.clear();
+            self.queue_bytes = 0;
+            let wait = self.timing.election + self.jitter(self.timing.election / 2);
+            self.phase = Phase::Following(Following {
+                ballot: self.seen,
+                stand_at: self.turn.at + wait,
+                ..Following::default()
+            });
+        }
+    }
+
+    /// The node stops: whoever is left need not wait for it to fall silent.
+    fn resign(&mut self, out: &mut Effects<Self>) {
+        self.step_down(out);
+        if let Phase::Following(following) = &mut self.phase {
+            following.stand_at = Instant::from_nanos(u64::MAX);
+        }
+        self.beat_due = self.turn.at;
+    }
+
+    fn request(&mut self, from: &NodeId, request: Request, out: &mut Effects<Self>) {
+        if self.leads().is_none() {
+            let news = self.leader_news();
+            let to = if *from == self.me { To::Here } else { To::Node(from.clone()) };
+            return out.send(to, HomeMessage::Leader(news));
+        }
+        for command in request.commands {
+            if self.queue_bytes + command.len() > QUEUE_BYTES_MAX {
+                break; // the rest of the session waits at its home, in order
+            }
+            if *from != self.me && !command.is_sound() {
+                tracing::warn!(%from, "refused a malformed command");
+                break;
+            }
+            self.queue_bytes += command.len();
+            self.queue.push_back(command);
+        }
+        if *from != self.me
+            && let Phase::Leading(reign) = &mut self.phase
+        {
+            reign.remote_waits = true;
+        }
+    }
+
+    fn leader_news(&self) -> Leader {
+        let halted = self.halted.clone();
+        match &self.phase {
+            Phase::Leading(reign) if reign.established => Leader {
+                node: Some(self.me.clone()),
+                ballot: reign.ballot,
+                serving: halted.is_none(),
+                halted,
+            },
+            Phase::Leading(reign) => {
+                Leader { node: None, ballot: reign.ballot, serving: false, halted }
+            }
+            Phase::Following(following) => Leader {
+                node: following.leader.clone(),
+                ballot: following.ballot,
+                serving: following.serving && following.leader.is_some(),
+                halted,
+            },
+        }
+    }
+
+    /// Tells homes and people who leads, when that changed or is due.
+    fn tell(&mut self, out: &mut Effects<Self>) {
+        let news = self.leader_news();
+        let changed = self.told.as_ref() != Some(&news);
+        if changed {
+            out.here(HomeMessage::Leader(news.clone()));
+        }
+        if self.leads().is_some() && (changed || self.turn.at >= self.news_due) {
+            self.news_due = self.turn.at + LEADER_NEWS;
+            for peer in self.peers.values().filter(|p| p.up && p.role == NodeRole::Member) {
+                out.send(To::Node(peer.id.clone()), HomeMessage::Leader(news.clone()));
+            }
+        }
+        if changed {
+            self.told = Some(news);
+        }
+        self.report(out);
+    }
+
+    fn report(&mut self, out: &mut Effects<Self>) {
+        let news = self.leader_news();
+        let quiet = Duration::from_secs(1);
+        let report = ProposerReport {
+            leader: news.node,
+            ballot: news.ballot,
+            serving: news.serving,
+            halted: self.halted.clone(),
+            bridging: matches!(&self.phase, Phase::Leading(reign) if reign.bridge.is_some()),
+            peers: self
+                .peers
+                .values()
+                .map(|peer| {
+                    let step = peer.beat.as_ref().map_or(Step(0), |beat| beat.chosen_upto);
+                    let silent = if peer.role == NodeRole::Main { quiet } else { 4 * quiet };
+                    (peer.id.clone(), step, self.heard_within(&peer.id, silent))
+                })
+                .collect(),
+        };
+        if report != self.reported {
+            self.reported = report.clone();
+            out.here(Message::Report(Report::Proposer(report)));
+        }
+    }
+
+    /// Sends signs of life that are due.
+    fn beat(&mut self, out: &mut Effects<Self>) {
+        let now = self.turn.at;
+        let (mains, auxiliaries) = (now >= self.beat_due, now >= self.auxiliary_due);
+        if !mains && !auxiliaries {
+            return;
+        }
+        let leading = self.leads();
+        let beat = Heartbeat {
+            ballot: leading.unwrap_or(self.seen),
+            leading: leading.is_some(),
+            serving: self.halted.is_none(),
+            chosen_upto: self.history.executed(),
+            durable_upto: self.durable_upto,
+            epoch: self.history.newest().map_or(0, |c| c.epoch),
+        };
+        for peer in self.peers.values().filter(|peer| peer.up) {
+            let to = To::Node(peer.id.clone());
+            match peer.role {
+                NodeRole::Main if mains => out.send(to, ProposerMessage::Heartbeat(beat.clone())),
+                NodeRole::Auxiliary if auxiliaries => {
+                    out.send(to, AuxiliaryMessage::Heartbeat(beat.clone()));
+                }
+                NodeRole::Main | NodeRole::Auxiliary | NodeRole::Member => {}
+            }
+        }
+        if mains {
+            self.beat_due = now + self.timing.heartbeat;
+        }
+        if auxiliaries {
+            self.auxiliary_due = now + self.timing.auxiliary;
+        }
+    }
+
+    /// Names whoever is missing, when nothing was decided for too long.
+    fn judge(&mut self) {
+        let idle = match &self.phase {
+            Phase::Leading(reign) => reign.established && reign.open.is_empty(),
+            Phase::Following(following) => following.leader.is_some() && following.serving,
+        };
+        if idle {
+            self.alive = self.turn.at;
+        }
+        let patience = 4 * self.timing.election;
+        if self.turn.at < self.alive + patience {
+            self.halted = None;
+            return;
+        }
+        self.halted = Some(self.whom_it_waits_for());
+    }
+
+    fn whom_it_waits_for(&self) -> String {
+        if let Some(mains) = &self.behind {
+            let names: Vec<&str> = mains.iter().map(|main| main.name.as_str()).collect();
+            return format!("needs main {}", names.join(" or main "));
+        }
+        let Some(configuration) = self.configuration() else {
+            return "needs to be admitted: no main has answered".to_owned();
+        };
+        let patience = 4 * self.timing.election;
+        let gone = |node: &&NodeId| !self.heard_within(node, patience);
+        let mains = configuration.mains.iter().filter(gone).map(|m| format!("main {}", m.name));
+        let auxiliaries = configuration
+            .auxiliaries
+            .iter()
+            .filter(|node| !self.heard_within(node, 3 * self.timing.auxiliary));
+        let missing: Vec<String> =
+            mains.chain(auxiliaries.map(|a| format!("auxiliary {}", a.name))).collect();
+        if missing.is_empty() {
+            "needs a quorum: votes are missing although every member answers".to_owned()
+        } else {
+            format!("needs {}", missing.join(" or "))
+        }
+    }
+}
+
+impl Machine for Proposer {
+    type Message = ProposerMessage;
+    type Envelope = Message;
+    type Record = Record;
+    type Snapshot = Image;
+
+    fn start(&mut self, now: Now, survived: &Survived<Record, Image>, _out: &mut Effects<Self>) {
+        self.turn = now;
+        self.alive = now.at;
+        for record in &survived.records {
+            if let Record::Promise(ballot) = record {
+                self.seen = self.seen.max(*ballot);
+            } else if let Record::Vote(vote) = record {
+                self.seen = self.seen.max(vote.ballot);
+            }
+        }
+        // Everyone gives the others a moment to be heard first.
+        let wait = self.timing.heartbeat * 2 + self.jitter(self.timing.election / 2);
+        self.phase =
+            Phase::Following(Following { stand_at: now.at + wait, ..Following::default() });
+    }
+
+    fn message(
+        &mut self,
+        now: Now,
+        from: &NodeId,
+        message: ProposerMessage,
+        out: &mut Effects<Self>,
+    ) {
+        self.turn = now;
+        self.hear(from);
+        match message {
+            ProposerMessage::Promise(promise) => self.promise(from, promise, out),
+            ProposerMessage::Nack(nack) => self.nack(&nack, out),
+            ProposerMessage::PreVote(asked) => self.advise(from, &asked, out),
+            ProposerMessage::PreVoteAnswer(answer) => self.advised(from, answer),
+            ProposerMessage::Heartbeat(beat) => self.heartbeat(from, beat, out),
+            ProposerMessage::Standing(standing) => self.auxiliary_stands(from, standing),
+            ProposerMessage::Reached(reached) => self.reached(&reached),
+            ProposerMessage::Acked(acked) => self.acked(&acked),
+            ProposerMessage::Progress(progress) => self.progress(progress),
+            ProposerMessage::Confirmed(confirmed) => self.confirmed(from, &confirmed),
+            ProposerMessage::ReadIndex(asked) => self.read_index(from, &asked, out),
+            ProposerMessage::Request(request) => self.request(from, request, out),
+            ProposerMessage::Probe(probe) => {
+                let answer = AuxiliaryMessage::ProbeAnswer(ProbeAnswer { nonce: probe.nonce });
+                out.send(To::Node(from.clone()), answer);
+            }
+            ProposerMessage::Expiry(expiry) => self.expiry_ms = expiry.due_ms,
+            ProposerMessage::Peer(news) => self.peer(news),
+            ProposerMessage::Resign(_) => self.resign(out),
+            ProposerMessage::Tell(_) => self.told = None,
+        }
+    }
+
+    fn flush(&mut self, now: Now, out: &mut Effects<Self>) {
+        self.turn = now;
+        match self.phase {
+            Phase::Following(_) => self.consider_standing(out),
+            Phase::Leading(_) => {
+                self.establish(out);
+                self.propose(out);
+                self.take_care(out);
+                self.confirm_reads(out);
+            }
+        }
+        self.judge();
+        self.beat(out);
+        self.tell(out);
+    }
+
+    fn timeout(&mut self, _now: Now, _out: &mut Effects<Self>) {
+        // Everything due is looked at in `flush`, which follows.
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let phase = match &self.phase {
+            Phase::Following(following) => following.deadline(self.is_main()),
+            Phase::Leading(reign) => reign.deadline(self.turn.at),
+        };
+        let soonest = self.beat_due.min(self.auxiliary_due);
+        Some(phase.map_or(soonest, |at| at.min(soonest)))
+    }
+}

@@ -1,0 +1,159 @@
+//! Where a read must wait for (ReadIndex, R1 and R2 of the manual).
+//!
+//! The index is the last step this leader *proposed*, not the last it knows to be chosen: another
+//! main may already have answered a client for it. Before it is given out, a quorum of the
+//! configuration of the step after it must say that no newer leader was promised anything, each
+//! word being younger than the read. A home with an acceptor of its own brings that acceptor's
+//! word along, so that with two mains one round trip is enough.
+
+use std::collections::BTreeSet;
+
+use synod_runtime::{
+    identity::{Incarnation, NodeId},
+    world::Instant,
+};
+
+use super::{Phase, Proposer};
+use crate::{
+    consensus::{
+        ballot::Step,
+        message::{
+            AcceptorMessage, AuxiliaryMessage, Confirm, Confirmed, HomeMessage, ReadAt, ReadIndex,
+        },
+    },
+    effects::{Effects, To},
+};
+
+/// Rounds of reads that may wait for words at once: one a home and a little for repetitions.
+const READS_MAX: usize = 1_024;
+
+/// One round of reads of one home.
+#[derive(Debug)]
+pub(super) struct PendingRead {
+    home: NodeId,
+    round: u64,
+    at: Step,
+    /// Words asked for under this number count.
+    asked: u64,
+    words: BTreeSet<Incarnation>,
+    since: Instant,
+    hedged: bool,
+}
+
+impl PendingRead {
+    /// Tells the home to ask another.
+    pub(super) fn refuse(self, out: &mut Effects<Proposer>) {
+        out.send(To::Node(self.home), HomeMessage::ReadAt(ReadAt { round: self.round, at: None }));
+    }
+}
+
+impl Proposer {
+    /// A home asks where its reads must wait for.
+    pub(super) fn read_index(&mut self, from: &NodeId, asked: &ReadIndex, out: &mut Effects<Self>) {
+        let now = self.turn.at;
+        if let Phase::Leading(reign) = &mut self.phase
+            && reign.established
+            && reign.opened
+            && reign.reads.len() < READS_MAX
+        {
+            // What was reported is proposed by now, so nothing chosen lies beyond.
+            let at = Step(reign.next.0 - 1);
+            let mut words = BTreeSet::new();
+            if asked.witness.is_some_and(|promised| promised <= reign.ballot) {
+                words.insert(from.incarnation);
+            }
+            reign.reads.push(PendingRead {
+                home: from.clone(),
+                round: asked.round,
+                at,
+                asked: reign.read_round + 1,
+                words,
+                since: now,
+                hedged: false,
+            });
+            if *from != self.me {
+                reign.awaited = reign.awaited.max(at); // it must learn up to there
+            }
+            return;
+        }
+        let answer = ReadAt { round: asked.round, at: None };
+        out.send(To::Node(from.clone()), HomeMessage::ReadAt(answer));
+        out.send(To::Node(from.clone()), HomeMessage::Leader(self.leader_news()));
+    }
+
+    /// An acceptor's word.
+    pub(super) fn confirmed(&mut self, from: &NodeId, confirmed: &Confirmed) {
+        let Phase::Leading(reign) = &mut self.phase else { return };
+        if confirmed.promised <= reign.ballot {
+            for read in reign.reads.iter_mut().filter(|read| read.asked <= confirmed.round) {
+                read.words.insert(from.incarnation);
+            }
+        }
+    }
+
+    /// Asks for the words that new reads need, and answers those that have them.
+    pub(super) fn confirm_reads(&mut self, out: &mut Effects<Self>) {
+        let Phase::Leading(reign) = &self.phase else { return };
+        if reign.reads.is_empty() {
+            return;
+        }
+        let me = self.me.incarnation;
+        let Some(configuration) = self.history.at(reign.next).cloned() else { return };
+        let (hedge, now) = (self.timing.hedge, self.turn.at);
+        let Phase::Leading(reign) = &mut self.phase else { return };
+        let fresh: Vec<&PendingRead> =
+            reign.reads.iter().filter(|read| read.asked > reign.read_round).collect();
+        if !fresh.is_empty() {
+            let enough_with_me = fresh.iter().all(|read| {
+                let mut words = read.words.clone();
+                words.insert(me);
+                configuration.is_quorum(&words)
+            });
+            reign.read_round += 1;
+            let confirm = Confirm { round: reign.read_round, for_proposer: true };
+            out.here(AcceptorMessage::Confirm(confirm.clone()));
+            if !enough_with_me {
+                for main in configuration.other_mains(me) {
+                    out.send(To::Node(main.clone()), AcceptorMessage::Confirm(confirm.clone()));
+                }
+            }
+        }
+        let round = reign.read_round;
+        let mut late = false;
+        for read in reign.reads.iter_mut().filter(|read| now >= read.since + hedge) {
+            late |= !std::mem::replace(&mut read.hedged, true);
+        }
+        if late {
+            let confirm = Confirm { round, for_proposer: true };
+            for main in configuration.other_mains(me) {
+                out.send(To::Node(main.clone()), AcceptorMessage::Confirm(confirm.clone()));
+            }
+            for auxiliary in &configuration.auxiliaries {
+                let confirm = AuxiliaryMessage::Confirm(confirm.clone());
+                out.send(To::Node(auxiliary.clone()), confirm);
+            }
+        }
+        self.answer_reads(out);
+    }
+
+    fn answer_reads(&mut self, out: &mut Effects<Self>) {
+        let (now, give_up) = (self.turn.at, 4 * self.timing.election);
+        let history = &self.history;
+        let Phase::Leading(reign) = &mut self.phase else { return };
+        reign.reads.retain(|read| {
+            let quorum = history.at(read.at.next()).is_some_and(|c| c.is_quorum(&read.words));
+            let hopeless = now >= read.since + give_up;
+            if quorum || hopeless {
+                #[cfg(any(test, feature = "mutations"))]
+                let stale = crate::mutation::on(crate::mutation::Mutation::ReadAtExecuted)
+                    .then(|| history.executed());
+                #[cfg(not(any(test, feature = "mutations")))]
+                let stale: Option<Step> = None;
+                let at = quorum.then(|| stale.unwrap_or(read.at));
+                let answer = HomeMessage::ReadAt(ReadAt { round: read.round, at });
+                out.send(To::Node(read.home.clone()), answer);
+            }
+            !quorum && !hopeless
+        });
+    }
+}

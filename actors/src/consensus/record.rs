@@ -1,0 +1,119 @@
+//! What consensus makes durable, and how it stands in the journal.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use synod_runtime::{identity::Incarnation, journal};
+
+use super::{
+    ballot::{Ballot, Step},
+    configuration::{Configuration, History},
+    message::Vote,
+    value::Value,
+};
+
+/// A durable fact of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// How the log began.
+    Genesis(Configuration),
+    /// Nothing below this ballot is voted for any more.
+    Promise(Ballot),
+    /// A vote.
+    Vote(Vote),
+    /// Chosen without a vote of this node.
+    Chosen(Vote),
+    /// Everything up to here is chosen: the [`Record::Chosen`] value of a step, else its last vote.
+    Mark(Step),
+    /// An auxiliary's floor, and the configuration in force there.
+    Floor(Step, Configuration),
+}
+
+/// The newest snapshot, as the roles get it back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// What was executed and who votes.
+    pub history: History,
+    /// The replica's state.
+    pub body: Bytes,
+}
+
+/// A journal record that no version of this program wrote.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("journal record of kind {kind} at step {step} is damaged")]
+pub struct BadRecord {
+    kind: u8,
+    step: u64,
+}
+
+const GENESIS: u8 = 1;
+const PROMISE: u8 = 2;
+const VOTE: u8 = 3;
+const CHOSEN: u8 = 4;
+const MARK: u8 = 5;
+const FLOOR: u8 = 6;
+
+/// Set on kinds that may use the journal's reserve: a full disk refuses commands, yet can still
+/// promise, reconfigure and forget.
+const RESERVE: u8 = journal::RESERVE;
+
+impl Record {
+    /// As the journal keeps it.
+    pub fn to_journal(&self) -> journal::Record {
+        let plain = |kind, ballot: Ballot, step: Step, payload| journal::Record {
+            kind,
+            group: 0,
+            round: ballot.round,
+            author: ballot.node.0,
+            step: step.0,
+            payload,
+        };
+        match self {
+            Self::Genesis(configuration) => {
+                plain(GENESIS | RESERVE, Ballot::default(), Step(0), encode(configuration))
+            }
+            Self::Promise(ballot) => plain(PROMISE | RESERVE, *ballot, Step(0), Bytes::new()),
+            Self::Vote(vote) => {
+                // A change of configuration must be possible on a full disk, and so must the empty
+                // steps that put it in force.
+                let reserve = if vote.value.bytes().len() > 1 && !vote.value.is_configuration() {
+                    0
+                } else {
+                    RESERVE
+                };
+                plain(VOTE | reserve, vote.ballot, vote.step, vote.value.bytes().clone())
+            }
+            Self::Chosen(vote) => {
+                plain(CHOSEN | RESERVE, vote.ballot, vote.step, vote.value.bytes().clone())
+            }
+            Self::Mark(step) => plain(MARK | RESERVE, Ballot::default(), *step, Bytes::new()),
+            Self::Floor(step, configuration) => {
+                plain(FLOOR | RESERVE, Ballot::default(), *step, encode(configuration))
+            }
+        }
+    }
+
+    /// From the journal.
+    ///
+    /// # Errors
+    /// [`BadRecord`] for a kind or payload that is none of ours.
+    pub fn from_journal(record: &journal::Record) -> Result<Self, BadRecord> {
+        let bad = || BadRecord { kind: record.kind, step: record.step };
+        let ballot = Ballot { round: record.round, node: Incarnation(record.author) };
+        let step = Step(record.step);
+        let vote = || Vote { step, ballot, value: Value::from_bytes(record.payload.clone()) };
+        let configuration = || rmp_serde::from_slice(&record.payload).map_err(|_undecodable| bad());
+        Ok(match record.kind & !RESERVE {
+            GENESIS => Self::Genesis(configuration()?),
+            PROMISE => Self::Promise(ballot),
+            VOTE => Self::Vote(vote()),
+            CHOSEN => Self::Chosen(vote()),
+            MARK => Self::Mark(step),
+            FLOOR => Self::Floor(step, configuration()?),
+            _ => return Err(bad()),
+        })
+    }
+}
+
+fn encode(configuration: &Configuration) -> Bytes {
+    rmp_serde::to_vec_named(configuration).expect("plain data encodes").into()
+}

@@ -1,0 +1,323 @@
+//! The replica: executes chosen steps in order, each command once, and answers.
+//!
+//! It holds the replicated actors, the sessions that make commands execute exactly once, the
+//! idempotency keys, agreed time and the position; all of it goes into every snapshot. It never
+//! executes out of order and never guesses: what it lacks it asks the learner for, and what the
+//! log no longer holds comes as a peer's snapshot ([`transfer`]).
+
+mod execute;
+mod keys;
+mod sessions;
+mod snapshot;
+mod transfer;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use synod_runtime::{identity::NodeId, world::Instant};
+
+use self::{keys::Keys, sessions::Sessions, transfer::Transfer};
+pub use self::{
+    keys::{KEY_REUSED, keyed_args},
+    snapshot::StateImage,
+};
+use super::{
+    ballot::Step,
+    configuration::History,
+    message::{
+        Answers, Execute, Expiry, HomeMessage, Installed, LearnerMessage, Message, NewRead,
+        ProposerMessage, Query, ReplicaMessage, Report, Resend, SnapshotWritten, TrimLog,
+    },
+    record::{Image, Record},
+};
+use crate::{
+    effects::Effects,
+    machine::{Machine, Now, Survived},
+    replicated::{Moment, Position, StateMachine},
+};
+
+/// The log's own function that registers a session.
+pub const REGISTER: u64 = 1;
+
+/// A snapshot is taken when the log since the last one is this long, or as long as that snapshot,
+/// whichever is more: so taking them never costs more than the log itself.
+pub const SNAPSHOT_LOG_BYTES: u64 = 32 * 1024 * 1024;
+
+/// How to make the replicated actors anew, empty.
+pub type MakeMachines = Box<dyn Fn() -> Vec<Box<dyn StateMachine>> + Send>;
+
+/// See the module's documentation.
+pub struct Replica {
+    me: NodeId,
+    make: MakeMachines,
+    machines: BTreeMap<u64, Box<dyn StateMachine>>,
+    state: State,
+    /// The state at the log's beginning, for when no snapshot exists.
+    genesis: History,
+    newest: Option<(Step, Bytes)>,
+    writing: Option<Writing>,
+    log_bytes: u64,
+    snapshot_log_bytes: u64,
+    /// Commands whose handler panicked: answered so, never executed again.
+    poison: BTreeSet<u64>,
+    waiting: Vec<WaitingReads>,
+    transfer: Option<Transfer>,
+    reported_expiry: Option<u64>,
+    /// A function or actor this build does not know: it must not go on, others may have executed
+    /// it.
+    halted: Option<String>,
+    turn: Now,
+}
+
+/// A snapshot on its way to the disk.
+#[derive(Debug)]
+struct Writing {
+    step: Step,
+    bytes: Bytes,
+    /// It came from a peer, and is to be installed once durable.
+    install: bool,
+}
+
+#[derive(Debug)]
+struct WaitingReads {
+    after: Step,
+    reads: Vec<(NewRead, Instant)>,
+}
+
+/// Everything commands change, but for the actors themselves.
+#[derive(Debug, Clone, Default)]
+struct State {
+    history: History,
+    position: u64,
+    time_ms: u64,
+    digest: u64,
+    sessions: Sessions,
+    keys: Keys,
+}
+
+impl Replica {
+    /// A replica of the actors that `make` makes, on node `me`. `snapshot_log_bytes`: see
+    /// [`SNAPSHOT_LOG_BYTES`].
+    pub fn new(me: NodeId, make: MakeMachines, snapshot_log_bytes: u64) -> Self {
+        let mut replica = Self {
+            me,
+            make,
+            machines: BTreeMap::new(),
+            state: State::default(),
+            genesis: History::default(),
+            newest: None,
+            writing: None,
+            log_bytes: 0,
+            snapshot_log_bytes,
+            poison: BTreeSet::new(),
+            waiting: Vec::new(),
+            transfer: None,
+            reported_expiry: None,
+            halted: None,
+            turn: Now::default(),
+        };
+        replica.reset_machines();
+        replica
+    }
+
+    /// The executed step, position and digest.
+    pub fn summary(&self) -> (Step, u64, u64) {
+        (self.executed(), self.state.position, self.state.digest)
+    }
+
+    /// Why it stopped executing, if it did.
+    pub fn halted(&self) -> Option<&str> {
+        self.halted.as_deref()
+    }
+
+    fn executed(&self) -> Step {
+        self.state.history.executed()
+    }
+
+    fn reset_machines(&mut self) {
+        self.machines = (self.make)()
+            .into_iter()
+            .map(|machine| (crate::replicated::name_hash(machine.name()), machine))
+            .collect();
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { position: Position(self.state.position), time_ms: self.state.time_ms }
+    }
+
+    fn query(&mut self, query: Query, out: &mut Effects<Self>) {
+        if query.after <= self.executed() {
+            return self.answer(query.reads, out);
+        }
+        let now = self.turn.at;
+        let reads = query.reads.into_iter().map(|read| {
+            let until = now + read.patience;
+            (read, until)
+        });
+        self.waiting.push(WaitingReads { after: query.after, reads: reads.collect() });
+    }
+
+    fn answer(&self, reads: Vec<NewRead>, out: &mut Effects<Self>) {
+        let at = self.moment();
+        let answers = reads
+            .into_iter()
+            .map(|read| {
+                let result = match self.machines.get(&read.actor) {
+                    Some(machine) => machine
+                        .query(read.function, &read.args, &at)
+                        .map(Bytes::from)
+                        .map_err(|error| error.to_string()),
+                    None => Err("no such actor".to_owned()),
+                };
+                (read.ticket, at.position.0, result)
+            })
+            .collect();
+        out.here(HomeMessage::Answers(Answers { answers }));
+    }
+
+    /// Answers the reads whose step was executed, and gives up on those nobody waits for.
+    fn answer_waiting(&mut self, out: &mut Effects<Self>) {
+        let (executed, now) = (self.executed(), self.turn.at);
+        for mut waiting in std::mem::take(&mut self.waiting) {
+            if waiting.after <= executed {
+                let reads = waiting.reads.into_iter().map(|(read, _)| read).collect();
+                self.answer(reads, out);
+                continue;
+            }
+            let late = waiting.reads.extract_if(.., |(_, until)| now >= *until);
+            let answers: Vec<_> = late
+                .map(|(read, _)| {
+                    (read.ticket, 0, Err("not applied: this node is still behind".to_owned()))
+                })
+                .collect();
+            if !answers.is_empty() {
+                out.here(HomeMessage::Answers(Answers { answers }));
+            }
+            if !waiting.reads.is_empty() {
+                self.waiting.push(waiting);
+            }
+        }
+    }
+
+    fn written(&mut self, written: &SnapshotWritten, out: &mut Effects<Self>) {
+        let Some(writing) = self.writing.take_if(|writing| writing.step == written.step) else {
+            return;
+        };
+        if !written.durable {
+            tracing::error!(step = %written.step, "a snapshot could not be written");
+            return;
+        }
+        let Writing { step, bytes, install } = writing;
+        if install {
+            if let Err(why) = self.install(&bytes) {
+                tracing::error!(%step, %why, "a peer's snapshot cannot be used");
+                return;
+            }
+            let history = self.state.history.clone();
+            out.here(LearnerMessage::Installed(Installed { history }));
+        }
+        self.newest = Some((step, bytes));
+        out.here(LearnerMessage::TrimLog(TrimLog { upto: step }));
+    }
+
+    fn snapshot_if_due(&mut self, out: &mut Effects<Self>) {
+        let last = self.newest.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
+        if self.writing.is_some() || self.log_bytes < self.snapshot_log_bytes.max(last) {
+            return;
+        }
+        self.log_bytes = 0;
+        let (step, bytes) = (self.executed(), self.image());
+        tracing::info!(%step, bytes = bytes.len(), "taking a snapshot");
+        self.writing = Some(Writing { step, bytes: bytes.clone(), install: false });
+        out.snapshot = Some((step.0, bytes));
+    }
+
+    fn tell(&mut self, out: &mut Effects<Self>) {
+        let due_ms = self.machines.values().filter_map(|machine| machine.next_expiry_ms()).min();
+        if due_ms != self.reported_expiry {
+            self.reported_expiry = due_ms;
+            out.here(ProposerMessage::Expiry(Expiry { due_ms }));
+        }
+        out.here(Message::Report(Report::Replica {
+            position: self.state.position,
+            step: self.executed(),
+            time_ms: self.state.time_ms,
+            digest: self.state.digest,
+        }));
+    }
+}
+
+impl Machine for Replica {
+    type Message = ReplicaMessage;
+    type Envelope = Message;
+    type Record = Record;
+    type Snapshot = Image;
+
+    fn start(&mut self, now: Now, survived: &Survived<Record, Image>, out: &mut Effects<Self>) {
+        self.turn = now;
+        for record in &survived.records {
+            if let Record::Genesis(genesis) = record {
+                self.genesis = History::new(genesis.clone());
+            }
+        }
+        self.state.history = self.genesis.clone();
+        if let Some(image) = &survived.snapshot {
+            match self.install(&image.body) {
+                Ok(()) => self.newest = Some((self.executed(), image.body.clone())),
+                Err(why) => self.halt(format!("the snapshot cannot be used: {why}")),
+            }
+        }
+        out.here(LearnerMessage::Resend(Resend { from: self.executed().next() }));
+        self.tell(out);
+    }
+
+    fn message(
+        &mut self,
+        now: Now,
+        from: &NodeId,
+        message: ReplicaMessage,
+        out: &mut Effects<Self>,
+    ) {
+        self.turn = now;
+        match message {
+            ReplicaMessage::Execute(Execute { first, values, answer_others }) => {
+                self.execute(first, &values, answer_others, out);
+                self.answer_waiting(out);
+                self.snapshot_if_due(out);
+                self.tell(out);
+            }
+            ReplicaMessage::Query(query) => self.query(query, out),
+            ReplicaMessage::SnapshotWanted(wanted) => self.want(&wanted, out),
+            ReplicaMessage::Fetch(fetch) => self.serve(from, &fetch, out),
+            ReplicaMessage::SnapshotChunk(chunk) => self.chunk(from, &chunk, out),
+            ReplicaMessage::SnapshotWritten(written) => self.written(&written, out),
+        }
+    }
+
+    fn flush(&mut self, _now: Now, _out: &mut Effects<Self>) {}
+
+    fn timeout(&mut self, now: Now, out: &mut Effects<Self>) {
+        self.turn = now;
+        self.answer_waiting(out);
+        self.fetch_again(out);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let reads = self.waiting.iter().flat_map(|waiting| &waiting.reads);
+        let transfer = self.transfer.as_ref().map(|transfer| transfer.asked + FETCH_AGAIN);
+        reads.map(|(_, until)| *until).chain(transfer).min()
+    }
+}
+
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replica").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// A piece of a snapshot that does not come within this time is asked for again.
+const FETCH_AGAIN: Duration = Duration::from_millis(300);

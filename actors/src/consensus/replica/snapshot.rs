@@ -1,0 +1,84 @@
+//! The replica's whole state as bytes, and back.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Replica, State, keys::Keys, sessions::Sessions};
+use crate::{consensus::configuration::History, replicated::name_hash};
+
+/// The form of a snapshot; a higher one is of a newer build.
+const VERSION: u16 = 1;
+
+/// A snapshot's content. Named fields, so that later versions may add some.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StateImage {
+    version: u16,
+    /// What was executed and who votes.
+    pub history: History,
+    /// Commands executed.
+    pub position: u64,
+    /// Agreed time in milliseconds.
+    pub time_ms: u64,
+    /// Chain over commands and replies.
+    pub digest: u64,
+    sessions: Sessions,
+    keys: Keys,
+    /// Name and state of every replicated actor.
+    actors: Vec<(String, Bytes)>,
+}
+
+impl StateImage {
+    /// Reads a snapshot.
+    ///
+    /// # Errors
+    /// A text for people when this build cannot read it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let image: Self = rmp_serde::from_slice(bytes).map_err(|error| error.to_string())?;
+        if image.version > VERSION {
+            return Err(format!(
+                "its version {} is newer than this build's {VERSION}",
+                image.version
+            ));
+        }
+        Ok(image)
+    }
+}
+
+impl Replica {
+    /// The present state.
+    pub(super) fn image(&self) -> Bytes {
+        let State { history, position, time_ms, digest, sessions, keys } = self.state.clone();
+        let actors = self
+            .machines
+            .values()
+            .map(|machine| (machine.name().to_owned(), machine.snapshot().into()))
+            .collect();
+        let image = StateImage {
+            version: VERSION,
+            history,
+            position,
+            time_ms,
+            digest,
+            sessions,
+            keys,
+            actors,
+        };
+        rmp_serde::to_vec_named(&image).expect("plain data encodes").into()
+    }
+
+    /// Replaces the state. On an error nothing changed, but for actors already restored.
+    pub(super) fn install(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let image = StateImage::decode(bytes)?;
+        self.reset_machines();
+        for (name, bytes) in &image.actors {
+            let Some(machine) = self.machines.get_mut(&name_hash(name)) else {
+                return Err(format!("it holds actor {name}, which this build does not have"));
+            };
+            machine.restore(bytes).map_err(|error| error.to_string())?;
+        }
+        let StateImage { history, position, time_ms, digest, sessions, keys, .. } = image;
+        self.state = State { history, position, time_ms, digest, sessions, keys };
+        self.log_bytes = 0;
+        Ok(())
+    }
+}

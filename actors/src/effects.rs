@@ -1,0 +1,111 @@
+//! What a machine wants done. *Durable before said* is a type rule here: what depends on a record
+//! can only be said through [`Persisted::then_send`].
+
+use synod_runtime::identity::NodeId;
+
+use crate::machine::Machine;
+
+/// Where a message goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum To {
+    /// Another role of this very node.
+    Here,
+    /// A role of that node (this one included).
+    Node(NodeId),
+}
+
+/// One message on its way out.
+#[derive(Debug)]
+pub struct Letter<E> {
+    /// Where to.
+    pub to: To,
+    /// What.
+    pub message: E,
+}
+
+/// The effects of one turn of a machine, taken over by its shell.
+#[derive(Debug)]
+pub struct Effects<M: Machine + ?Sized> {
+    /// Said at once.
+    pub now: Vec<Letter<M::Envelope>>,
+    /// Made durable, in order.
+    pub records: Vec<M::Record>,
+    /// Ride along with the next records; nothing waits for them.
+    pub lazy: Vec<M::Record>,
+    /// Said once everything recorded so far, in this turn and before it, is durable.
+    pub held: Vec<Letter<M::Envelope>>,
+    /// Replaces the whole journal by these records, if asked for.
+    pub truncate: Option<Vec<M::Record>>,
+    /// Snapshots to write, for roles that take them: step and bytes.
+    pub snapshot: Option<(u64, bytes::Bytes)>,
+}
+
+impl<M: Machine + ?Sized> Default for Effects<M> {
+    fn default() -> Self {
+        Self {
+            now: Vec::new(),
+            records: Vec::new(),
+            lazy: Vec::new(),
+            held: Vec::new(),
+            truncate: None,
+            snapshot: None,
+        }
+    }
+}
+
+impl<M: Machine + ?Sized> Effects<M> {
+    /// Says something that claims nothing about this node's disk.
+    pub fn send(&mut self, to: To, message: impl Into<M::Envelope>) {
+        self.now.push(Letter { to, message: message.into() });
+    }
+
+    /// Says something to another role of this node.
+    pub fn here(&mut self, message: impl Into<M::Envelope>) {
+        self.send(To::Here, message);
+    }
+
+    /// Makes a record durable; what is said through the answer waits for it.
+    pub fn persist(&mut self, record: M::Record) -> Persisted<'_, M> {
+        self.records.push(record);
+        Persisted { effects: self }
+    }
+
+    /// What is said through the answer waits for everything recorded so far.
+    pub fn after_all_before(&mut self) -> Persisted<'_, M> {
+        Persisted { effects: self }
+    }
+
+    /// Writes a record with the next ones. Only for what a crash may take back.
+    pub fn persist_lazily(&mut self, record: M::Record) {
+        self.lazy.push(record);
+    }
+
+    /// Whether nothing is wanted.
+    pub fn is_empty(&self) -> bool {
+        self.now.is_empty()
+            && self.records.is_empty()
+            && self.lazy.is_empty()
+            && self.held.is_empty()
+            && self.truncate.is_none()
+            && self.snapshot.is_none()
+    }
+}
+
+/// The right to say what depends on a record.
+#[expect(missing_debug_implementations, reason = "lives for one expression")]
+pub struct Persisted<'a, M: Machine + ?Sized> {
+    effects: &'a mut Effects<M>,
+}
+
+impl<M: Machine + ?Sized> Persisted<'_, M> {
+    /// Says this once the record, and everything before it, is durable.
+    pub fn then_send(self, to: To, message: impl Into<M::Envelope>) -> Self {
+        self.effects.held.push(Letter { to, message: message.into() });
+        self
+    }
+
+    /// Says this to another role of this node, likewise.
+    pub fn then_here(self, message: impl Into<M::Envelope>) -> Self {
+        self.then_send(To::Here, message)
+    }
+}

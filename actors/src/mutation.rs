@@ -1,0 +1,68 @@
+//! Safety rules that a test may switch off, one at a time, to see that the judges notice.
+//! Compiled only for tests; a normal build has no such switch.
+
+use std::cell::Cell;
+
+/// One rule, switched off. Numbers are those of the protocol manual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutation {
+    /// 1: an auxiliary that lost its disk comes back under its old identity.
+    AuxiliaryForgetsAll,
+    /// 2: a leader claims its vote before it is durable.
+    ClaimBeforeDurable,
+    /// 3: no promises are asked of a new configuration.
+    NoPhaseOneForNewConfiguration,
+    /// 4: a configuration decides from the next step on.
+    EffectiveAtOnce,
+    /// 5: an auxiliary forgets its floor.
+    ForgetsFloor,
+    /// 6: a receiver judges by the first configuration for ever.
+    AssumeInitial,
+    /// 7: a ballot is used again after a restart.
+    BallotReused,
+    /// 8: half of the members are enough.
+    HalfInsteadOfMajority,
+    /// 9: a read is served at the executed prefix.
+    ReadAtExecuted,
+    /// A vote or promise is said before it is durable.
+    SaidBeforeDurable,
+    /// An acceptor votes below its promise.
+    VoteBelowPromise,
+    /// A new leader proposes its own value although a vote was reported.
+    IgnoreReportedVotes,
+    /// A command is executed again when its session repeats it.
+    NoDuplicateCheck,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::AuxiliaryForgetsAll,
+        Self::ClaimBeforeDurable,
+        Self::NoPhaseOneForNewConfiguration,
+        Self::EffectiveAtOnce,
+        Self::ForgetsFloor,
+        Self::AssumeInitial,
+        Self::BallotReused,
+        Self::HalfInsteadOfMajority,
+        Self::ReadAtExecuted,
+        Self::SaidBeforeDurable,
+        Self::VoteBelowPromise,
+        Self::IgnoreReportedVotes,
+        Self::NoDuplicateCheck,
+    ];
+}
+
+thread_local! {
+    static ON: Cell<Option<Mutation>> = const { Cell::new(None) };
+}
+
+/// Switches `mutation` off or on for this thread; `None` restores every rule.
+pub fn set(mutation: Option<Mutation>) {
+    ON.with(|on| on.set(mutation));
+}
+
+/// Whether the rule is switched off.
+pub fn on(mutation: Mutation) -> bool {
+    ON.with(|on| on.get() == Some(mutation))
+}

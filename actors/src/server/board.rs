@@ -1,0 +1,245 @@
+//! What a node knows of its cluster, for people and scripts.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use serde_json::{Value, json};
+use synod_runtime::{
+    identity::{NodeId, NodeName},
+    journal::Journal,
+    node::Node,
+};
+
+use super::metrics;
+use crate::consensus::{
+    ballot::{Ballot, Step},
+    configuration::{Configuration, History},
+    message::{Leader, ProposerReport, Report, Standing},
+};
+
+/// What the roles reported last.
+#[derive(Debug, Default)]
+struct Last {
+    proposer: Option<ProposerReport>,
+    history: Option<History>,
+    durable: Step,
+    position: u64,
+    time_ms: u64,
+    digest: u64,
+    auxiliary: Option<Standing>,
+    auxiliary_leader: Option<(NodeId, Ballot)>,
+    auxiliary_configuration: Option<Configuration>,
+    home: Option<Leader>,
+}
+
+/// See the module's documentation.
+pub(super) struct Board {
+    node: Node,
+    journal: Journal,
+    last: Mutex<Last>,
+}
+
+impl Board {
+    pub(super) fn new(node: Node, journal: Journal) -> Self {
+        Self { node, journal, last: Mutex::default() }
+    }
+
+    /// Takes a role's word.
+    pub(super) fn note(&self, report: Report) {
+        let metrics = self.node.metrics();
+        let mut last = self.last();
+        match report {
+            Report::Proposer(report) => {
+                let leads = report.leader.as_ref() == Some(self.node.id());
+                metrics.gauge(&metrics::LEADS, &[]).set(u64::from(leads));
+                last.proposer = Some(report);
+            }
+            Report::Learner { history, durable_upto } => {
+                metrics.counter(&metrics::STEPS, &[]).follow(history.executed().0);
+                let epoch = history.newest().map_or(0, |c| c.epoch);
+                metrics.gauge(&metrics::VIEW, &[]).set(epoch);
+                last.history = Some(history);
+                last.durable = durable_upto;
+            }
+            Report::Replica { position, time_ms, digest, .. } => {
+                metrics.counter(&metrics::COMMANDS, &[]).follow(position);
+                (last.position, last.time_ms, last.digest) = (position, time_ms, digest);
+            }
+            Report::Auxiliary { standing, leader, configuration } => {
+                let epoch = configuration.as_ref().map_or(0, |c| c.epoch);
+                metrics.gauge(&metrics::VIEW, &[]).set(epoch);
+                last.auxiliary = Some(standing);
+                last.auxiliary_leader = leader;
+                last.auxiliary_configuration = configuration;
+            }
+            Report::Home(leader) => last.home = Some(leader),
+        }
+    }
+
+    /// Whether reads and writes are served here; else why not.
+    pub(super) fn ready(&self) -> Result<(), String> {
+        let last = self.last();
+        if let Some(failed) = self.journal.stats().failed {
+            return Err(failed);
+        }
+        if last.auxiliary.is_some() {
+            return Ok(());
+        }
+        let Some(leader) = &last.home else {
+            return Err("the cluster is being founded".to_owned());
+        };
+        if let Some(halted) = &leader.halted {
+            return Err(halted.clone());
+        }
+        if leader.node.is_none() || !leader.serving {
+            return Err("no leader".to_owned());
+        }
+        if let Some(proposer) = &last.proposer {
+            let executed = last.history.as_ref().map_or(Step(0), History::executed);
+            let most = proposer.peers.iter().map(|(_, step, _)| *step).max().unwrap_or_default();
+            if most.beyond(executed) > LAG_READY_MAX {
+                return Err(format!("catching up: {} steps behind", most.beyond(executed)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The document of `GET /status`.
+    pub(super) fn status(&self) -> Value {
+        let last = self.last();
+        let proposer = last.proposer.clone().unwrap_or_default();
+        let history = last.history.as_ref();
+        let configuration =
+            history.and_then(History::current).or(last.auxiliary_configuration.as_ref()).cloned();
+        let (leader, ballot) = match (&last.auxiliary_leader, &last.home) {
+            (Some((leader, ballot)), _) => (Some(leader.clone()), *ballot),
+            (None, Some(home)) => (home.node.clone(), home.ballot),
+            (None, None) => (proposer.leader.clone(), proposer.ballot),
+        };
+        let names = |nodes: &[NodeId]| nodes.iter().map(|n| n.name.clone()).collect::<Vec<_>>();
+        let author = configuration
+            .iter()
+            .flat_map(|c| &c.mains)
+            .find(|main| main.incarnation == ballot.node)
+            .map_or_else(|| ballot.node.to_string(), |main| main.name.to_string());
+        let halted = proposer.halted.clone().or_else(|| last.home.as_ref()?.halted.clone());
+        let epoch = configuration.as_ref().map_or(0, |c| c.epoch);
+        json!({
+            "cluster": self.node.cluster(),
+            "answered_by": self.node.name(),
+            "leader": leader.map(|leader| leader.name),
+            "ballot": format!("{}.{author}", ballot.round),
+            "view": epoch,
+            "epoch": epoch,
+            "position": last.position,
+            "digest": format!("{:016x}", last.digest),
+            "mains": configuration.as_ref().map_or_else(Vec::new, |c| names(&c.mains)),
+            "auxiliaries": configuration.as_ref().map_or_else(Vec::new, |c| names(&c.auxiliaries)),
+            "halted": halted,
+            "bridging": proposer.bridging,
+            "vote": "split",
+            "nodes": self.nodes(&last, &proposer, configuration.as_ref()),
+            "roles": [], "services": [], "groups": [], "web": [],
+        })
+    }
+
+    fn nodes(
+        &self,
+        last: &Last,
+        proposer: &ProposerReport,
+        configuration: Option<&Configuration>,
+    ) -> Vec<Value> {
+        let mut rows: BTreeMap<NodeName, Row> = BTreeMap::new();
+        for peer in self.node.peers_up() {
+            let row = Row { role: peer.role.clone(), heard: true, ..Row::new(&peer.id) };
+            rows.insert(peer.id.name.clone(), row);
+        }
+        for (id, step, heard) in &proposer.peers {
+            let row = rows.entry(id.name.clone()).or_insert_with(|| Row::new(id));
+            row.executed = Some(*step);
+            row.heard = *heard;
+        }
+        let me = rows.entry(self.node.name().clone()).or_insert_with(|| Row::new(self.node.id()));
+        me.role = self.node.role().to_owned();
+        me.heard = true;
+        me.executed = last.history.as_ref().map(History::executed);
+        me.durable = last.history.is_some().then_some(last.durable);
+        me.version = Some(env!("CARGO_PKG_VERSION"));
+        let most = rows.values().filter_map(|row| row.executed).max().unwrap_or_default();
+        if let Some(configuration) = configuration {
+            place(&mut rows, configuration);
+        }
+        rows.into_iter().map(|(name, row)| row.json(&name, most)).collect()
+    }
+
+    fn last(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says what the configuration makes of each node.
+fn place(rows: &mut BTreeMap<NodeName, Row>, configuration: &Configuration) {
+    let members = configuration.mains.iter().map(|node| (node, "main"));
+    for (node, role) in members.chain(configuration.auxiliaries.iter().map(|n| (n, "auxiliary"))) {
+        let row = rows.entry(node.name.clone()).or_insert_with(|| Row::new(node));
+        role.clone_into(&mut row.role);
+        row.state = match (row.heard, row.incarnation == node.incarnation.to_string()) {
+            (true, true) => "up",
+            (true, false) => "rejoining",
+            (false, _) => "down",
+        };
+    }
+    for name in &configuration.absent {
+        let row = rows.entry(name.clone()).or_default();
+        "main".clone_into(&mut row.role);
+        row.state = if row.heard { "rejoining" } else { "down" };
+    }
+}
+
+/// One node of the status document.
+#[derive(Debug, Default)]
+struct Row {
+    role: String,
+    state: &'static str,
+    heard: bool,
+    incarnation: String,
+    executed: Option<Step>,
+    durable: Option<Step>,
+    version: Option<&'static str>,
+}
+
+impl Row {
+    fn new(id: &NodeId) -> Self {
+        Self { incarnation: id.incarnation.to_string(), ..Self::default() }
+    }
+
+    fn json(&self, name: &NodeName, most: Step) -> Value {
+        let state = match (self.state, self.heard) {
+            ("", true) => "up",
+            ("", false) => "down",
+            (state, _) => state,
+        };
+        json!({
+            "name": name,
+            "role": self.role,
+            "state": state,
+            "incarnation": self.incarnation,
+            "executed": self.executed,
+            "durable": self.durable,
+            "lag": self.executed.map(|step| most.beyond(step)),
+            "version": self.version,
+        })
+    }
+}
+
+/// A main this many steps behind another is still catching up, not ready.
+const LAG_READY_MAX: u64 = 1_000;
+
+impl fmt::Debug for Board {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Board").field("node", &self.node).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,191 @@
+//! Clients of this node: who waits for which call.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use synod_runtime::{
+    identity::NodeId,
+    journal::Journal,
+    telemetry::{Histogram, Metrics},
+    world::{Clock, Instant},
+};
+
+use super::metrics;
+use crate::{
+    consensus::{
+        home::Home,
+        message::{
+            ClientAnswer, End, HomeMessage, NewCommand, NewRead, Read, Submit as NewCommands,
+        },
+        replica::{KEY_REUSED, keyed_args},
+    },
+    replicated::{
+        Consistency, Done, Inquiry, Outcome, Position, Reason, Refusal, Submission, Submit,
+    },
+    role::{Inputs, RoleAddr},
+};
+
+/// The way into the log for everybody on this node.
+pub(super) struct Clients {
+    me: NodeId,
+    journal: Journal,
+    home: OnceLock<RoleAddr<Home>>,
+    clock: OnceLock<Arc<dyn Clock>>,
+    next: AtomicU64,
+    waiting: Mutex<BTreeMap<u64, Waiting>>,
+    seconds: Histogram,
+}
+
+struct Waiting {
+    done: Done,
+    since: Instant,
+    command: bool,
+}
+
+impl Clients {
+    pub(super) fn new(me: NodeId, journal: Journal, metrics: &Metrics) -> Self {
+        Self {
+            me,
+            journal,
+            home: OnceLock::new(),
+            clock: OnceLock::new(),
+            next: AtomicU64::new(1),
+            waiting: Mutex::default(),
+            seconds: metrics.histogram(&metrics::COMMAND_SECONDS, &[]),
+        }
+    }
+
+    /// From now on calls are taken.
+    pub(super) fn open(&self, home: RoleAddr<Home>, clock: Arc<dyn Clock>) {
+        // Only the first counts: the home keeps its address when it is rebuilt.
+        let _ = self.clock.set(clock);
+        let _ = self.home.set(home);
+    }
+
+    /// Ends a call.
+    pub(super) fn finish(&self, answer: ClientAnswer) {
+        let Some(waiting) = lock(&self.waiting).remove(&answer.ticket) else { return };
+        if waiting.command {
+            self.seconds.observe(self.now().since(waiting.since));
+        }
+        (waiting.done)(outcome(answer.end));
+    }
+
+    /// The home was rebuilt and knows nothing of the calls before.
+    pub(super) fn abandon(&self) {
+        for (_, waiting) in std::mem::take(&mut *lock(&self.waiting)) {
+            let why = "the home of sessions was rebuilt before the answer came";
+            (waiting.done)(Outcome::Unknown(why.to_owned()));
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.clock.get().map_or_else(Instant::default, |clock| clock.now())
+    }
+
+    fn ticket(&self, done: Done, since: Instant, command: bool) -> u64 {
+        let ticket = self.next.fetch_add(1, Relaxed);
+        lock(&self.waiting).insert(ticket, Waiting { done, since, command });
+        ticket
+    }
+
+    fn send(&self, home: &RoleAddr<Home>, message: HomeMessage) {
+        home.do_send(Inputs(vec![(self.me.clone(), message)]));
+    }
+}
+
+impl Submit for Clients {
+    fn submit(&self, batch: Vec<Submission>) {
+        let full = self.journal.stats().full;
+        let Some(home) = self.home.get().filter(|_| !full) else {
+            let refusal = if full {
+                Refusal::new(Reason::Full, "full: the disk of this node's journal has no room")
+            } else {
+                Refusal::new(Reason::Unavailable, "this node is still starting")
+            };
+            for submission in batch {
+                (submission.done)(Outcome::NotApplied(refusal.clone()));
+            }
+            return;
+        };
+        let now = self.now();
+        let commands = batch
+            .into_iter()
+            .map(|submission| {
+                let (keyed, args) = match &submission.idempotency {
+                    Some(key) => (true, keyed_args(key.as_str(), &submission.args)),
+                    None => (false, submission.args),
+                };
+                NewCommand {
+                    ticket: self.ticket(submission.done, now, true),
+                    actor: submission.actor,
+                    function: submission.function,
+                    keyed,
+                    args,
+                    patience: submission.deadline,
+                }
+            })
+            .collect();
+        self.send(home, HomeMessage::Submit(NewCommands { commands }));
+    }
+
+    fn query(&self, batch: Vec<Inquiry>) {
+        let Some(home) = self.home.get() else {
+            for inquiry in batch {
+                (inquiry.done)(Outcome::NotApplied("this node is still starting".into()));
+            }
+            return;
+        };
+        let now = self.now();
+        let reads = batch
+            .into_iter()
+            .map(|inquiry| NewRead {
+                ticket: self.ticket(inquiry.done, now, false),
+                actor: inquiry.actor,
+                function: inquiry.function,
+                args: inquiry.args,
+                local: inquiry.consistency == Consistency::Local,
+                patience: inquiry.deadline.max(PATIENCE_MIN),
+            })
+            .collect();
+        self.send(home, HomeMessage::Read(Read { reads }));
+    }
+}
+
+/// A read that nobody waits for is still looked at once.
+const PATIENCE_MIN: Duration = Duration::from_millis(1);
+
+fn outcome(end: End) -> Outcome {
+    match end {
+        End::Done(position, reply) => Outcome::Applied { reply, position: Position(position) },
+        End::Failed(_, why) if why.starts_with(KEY_REUSED) => {
+            Outcome::NotApplied(Refusal::new(Reason::KeyReused, why))
+        }
+        End::Failed(_, why) => Outcome::Failed(why),
+        End::NotApplied(why) if why.starts_with("overloaded") => {
+            Outcome::NotApplied(Refusal::new(Reason::Unavailable, why))
+        }
+        End::NotApplied(why) if why.starts_with("the command is larger") => {
+            Outcome::NotApplied(Refusal::new(Reason::TooLarge, why))
+        }
+        End::NotApplied(why) => Outcome::NotApplied(why.into()),
+        End::Unknown(why) => Outcome::Unknown(why),
+    }
+}
+
+impl fmt::Debug for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clients").field("me", &self.me).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,201 @@
+use super::*;
+
+const GOOD: &str = r#"
+cluster = "shop"
+name = "a"
+role = "main"
+data_dir = "data"
+
+[listen]
+quic = "0.0.0.0:7001"
+http = "127.0.0.1:8001"
+resp = "127.0.0.1:6379"
+
+[[peers]]
+name = "b"
+role = "main"
+quic = "db2.example.com:7001"
+
+[[peers]]
+name = "a"
+role = "main"
+quic = "db1.example.com:7001"
+
+[[peers]]
+name = "x"
+role = "auxiliary"
+quic = "db3.example.com:7001"
+
+[tls]
+ca = "ca.pem"
+cert = "cert.pem"
+key = "key.pem"
+
+[consensus]
+vote = "split"
+durability = "memory"
+heartbeat = "20ms"
+t_remove = "7s"
+alpha = 64
+
+[limits]
+request = "64KiB"
+"#;
+
+/// Loads `text` from a folder that has the certificate files.
+fn load(text: &str, overrides: Overrides) -> Result<NodeConfig, String> {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["ca.pem", "cert.pem", "key.pem"] {
+        std::fs::write(folder.path().join(name), "").unwrap();
+    }
+    let file = folder.path().join("synod.toml");
+    std::fs::write(&file, text).unwrap();
+    NodeConfig::load(&file, overrides).map_err(|e| {
+        let said = e.to_string();
+        assert!(!said.contains('\n'), "one line: {said:?}");
+        said.replace(folder.path().to_str().unwrap(), "DIR")
+    })
+}
+
+fn refused(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "{from:?}");
+    load(&GOOD.replacen(from, to, 1), Overrides::default()).unwrap_err()
+}
+
+#[test]
+fn a_whole_file_becomes_typed_values() {
+    let config = load(GOOD, Overrides::default()).unwrap();
+    assert_eq!((config.cluster.as_str(), config.name.as_str()), ("shop", "a"));
+    assert!(config.data_dir.is_absolute() && config.data_dir.ends_with("data"));
+    let names: Vec<_> = config.peers.iter().map(|peer| peer.name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "x"]);
+    assert_eq!(config.consensus.durability, Durability::Memory);
+    assert_eq!(config.consensus.heartbeat, Duration::from_millis(20));
+    assert_eq!(config.consensus.removal, Duration::from_secs(7));
+    assert_eq!(config.consensus.hedge, ConsensusConfig::default().hedge);
+    assert_eq!(config.consensus.alpha, 64);
+    assert_eq!(config.limits.request_bytes_max, 64 << 10);
+    assert_eq!(config.log.filter, FILTER);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_known() {
+    let said = refused("data_dir", "data_dri");
+    assert_eq!(said, "DIR/synod.toml: unknown key `data_dri`; the nearest known key is `data_dir`");
+    let said = refused("heartbeat", "hartbeat");
+    assert!(said.contains("`consensus.hartbeat`") && said.contains("`heartbeat`"), "{said}");
+    let said = refused("quic = \"db2", "qiuc = \"db2");
+    assert!(said.contains("`peers[0].qiuc`") && said.contains("`quic`"), "{said}");
+    let said = refused("cluster =", "http = 1\ncluster =");
+    assert!(said.contains("`http`") && said.contains("`listen.http`"), "{said}");
+    let said = refused("[consensus]", "[consenus]");
+    assert!(said.contains("`consenus`") && said.contains("`consensus`"), "{said}");
+}
+
+#[test]
+fn a_wrong_type_or_value_names_file_and_key() {
+    for (from, to, parts) in [
+        ("\"20ms\"", "20", ["`consensus.heartbeat`", "an integer", "\"150ms\""]),
+        ("\"20ms\"", "\"20\"", ["`consensus.heartbeat`", "no duration", "150ms"]),
+        ("\"20ms\"", "\"0ms\"", ["`consensus.heartbeat`", "no time", "1ms"]),
+        ("alpha = 64", "alpha = \"64\"", ["`consensus.alpha`", "a string", "whole number"]),
+        ("alpha = 64", "alpha = 1", ["`consensus.alpha`", "out of range", "4"]),
+        ("\"64KiB\"", "\"64KB\"", ["`limits.request`", "no size", "64KiB"]),
+        ("\"64KiB\"", "\"1GiB\"", ["`limits.request`", "out of range", "8388608"]),
+        ("\"a\"\nrole = \"main\"", "\"a\"\nrole = \"boss\"", ["`role`", "boss", "auxiliary"]),
+        ("\"a\"", "\"A\"", ["`name`", "is not a name", "a-z"]),
+        ("name = \"b\"", "name = \"a\"", ["`peers[1].name`", "twice", "own"]),
+        ("\"0.0.0.0:7001\"", "\"7001\"", ["`listen.quic`", "no address", "127.0.0.1:7001"]),
+        ("\"split\"", "\"piggyback\"", ["`consensus.vote`", "no \"piggyback\" yet", "split"]),
+        ("[limits]", "[[limits]]", ["`limits`", "an array", "table"]),
+    ] {
+        let said = refused(from, to);
+        assert!(said.starts_with("DIR/synod.toml"), "{said}");
+        for part in parts {
+            assert!(said.contains(part), "{part:?} in {said}");
+        }
+    }
+}
+
+#[test]
+fn missing_files_and_keys_are_named() {
+    let gone = NodeConfig::load(Path::new("/nowhere/synod.toml"), Overrides::default());
+    assert!(gone.unwrap_err().to_string().starts_with("/nowhere/synod.toml: cannot be read"));
+    assert!(refused("name = \"a\"\n", "").contains("missing key `name`"));
+    assert!(refused("http = \"127.0.0.1:8001\"\n", "").contains("`listen.http`: missing"));
+    assert!(refused("ca = \"ca.pem\"", "ca = \"no.pem\"").contains("DIR/no.pem cannot be read"));
+    assert!(
+        refused("role = \"main\"\ndata", "role = main\ndata").starts_with("DIR/synod.toml:4: ")
+    );
+}
+
+#[test]
+fn open_listeners_without_credentials_are_refused() {
+    let said = refused("127.0.0.1:8001", "0.0.0.0:8001");
+    assert!(said.contains("`listen.http`") && said.contains("open to other machines"), "{said}");
+    assert!(refused("127.0.0.1:6379", "10.0.0.1:6379").contains("`listen.resp`"));
+    assert!(refused("resp = \"127.0.0.1:6379", "resp = \"127.0.0.1:8001").contains("same address"));
+}
+
+#[test]
+fn roles_must_make_a_cluster() {
+    let said = refused("name = \"b\"\nrole = \"main\"", "name = \"b\"\nrole = \"auxiliary\"");
+    assert!(said.contains("2 auxiliaries for 1 mains"), "{said}");
+    let said = refused("name = \"a\"\nrole = \"main\"\nq", "name = \"a\"\nrole = \"member\"\nq");
+    assert!(said.contains("has a as member, and `role` says main"), "{said}");
+}
+
+#[test]
+fn a_node_left_out_of_peers_is_one_of_them_unless_it_joins() {
+    let alone = "[[peers]]\nname = \"a\"";
+    let without = GOOD.replacen(alone, "[[peers]]\nname = \"c\"", 1);
+    let config = load(&without, Overrides::default()).unwrap();
+    assert_eq!(config.peers.len(), 4);
+    let joining = format!("{without}\n[membership]\njoin = true\n");
+    let config = load(&joining, Overrides::default()).unwrap();
+    assert!(config.join && config.peers.len() == 3);
+    let both = format!("{GOOD}\n[membership]\njoin = true\n");
+    assert!(load(&both, Overrides::default()).unwrap_err().contains("joins later"));
+}
+
+#[test]
+fn sections_of_later_builds_are_refused_not_ignored() {
+    for section in ["[elections]", "[[services]]", "[[multicast]]", "[web]"] {
+        let said = load(&format!("{GOOD}\n{section}\n"), Overrides::default()).unwrap_err();
+        assert!(said.contains("does not have it yet"), "{said}");
+    }
+}
+
+#[test]
+fn environment_overrides_the_file_and_flags_override_both() {
+    let variables = [
+        ("SYNOD_LISTEN_HTTP", "127.0.0.1:9001"),
+        ("SYNOD_CONSENSUS_ALPHA", "32"),
+        ("SYNOD_DATA_DIR", "/var/lib/shop"),
+        ("SYNOD_LOG", "debug"),
+        ("SYNOD_CLUSTER", "client.toml"),
+        ("PATH", "/bin"),
+    ];
+    let all = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let mut overrides = Overrides::from_env(all.into_iter()).unwrap();
+    overrides.set("log.filter", "--log", "trace");
+    let config = load(GOOD, overrides).unwrap();
+    assert_eq!(config.listen.http.port(), 9001);
+    assert_eq!(config.consensus.alpha, 32);
+    assert_eq!(config.data_dir, Path::new("/var/lib/shop"));
+    assert_eq!((config.log.filter.as_str(), config.cluster.as_str()), ("trace", "shop"));
+}
+
+#[test]
+fn a_wrong_variable_is_named() {
+    let one = |name: &str, value: &str| {
+        Overrides::from_env([(name.to_owned(), value.to_owned())].into_iter())
+    };
+    let said = one("SYNOD_LISTEN_HTPP", "1").unwrap_err().to_string();
+    assert!(said.contains("SYNOD_LISTEN_HTPP") && said.ends_with("SYNOD_LISTEN_HTTP"), "{said}");
+    assert!(one("SYNOD_NODE", "a").is_ok(), "what services are given is none of our business");
+    let said = load(GOOD, one("SYNOD_LISTEN_QUIC", "x").unwrap()).unwrap_err();
+    assert!(said.starts_with("SYNOD_LISTEN_QUIC: "), "{said}");
+    let said = load(GOOD, one("SYNOD_CONSENSUS_ALPHA", "x").unwrap()).unwrap_err();
+    assert!(said.starts_with("SYNOD_CONSENSUS_ALPHA: "), "{said}");
+}

@@ -1,0 +1,36 @@
+//! What a node counts.
+
+use synod_runtime::{
+    journal::Journal,
+    telemetry::{Family, Kind, Metrics},
+};
+
+macro_rules! families {
+    ($($constant:ident $kind:ident $name:literal $help:literal)*) => {$(
+        #[doc = $help]
+        pub(super) const $constant: Family = Family { name: $name, help: $help, kind: Kind::$kind };
+    )*};
+}
+
+families! {
+    MESSAGES Counter "synod_protocol_messages_received_total"
+        "Messages of other nodes' roles, by receiving role; signs of life apart."
+    JOURNAL_BYTES Counter "synod_journal_bytes_total" "Bytes written to the journal."
+    JOURNAL_SYNCS Counter "synod_journal_syncs_total" "Syncs of the journal."
+    STEPS Counter "synod_steps_chosen_total" "Steps of the log known to be chosen."
+    COMMANDS Counter "synod_commands_applied_total" "Commands executed; the position in the log."
+    LEADS Gauge "synod_is_leader" "1 while this node leads the log."
+    VIEW Gauge "synod_view" "The number of the newest configuration."
+    COMMAND_SECONDS Histogram "synod_command_seconds"
+        "From a client's command to its answer, at the client's node."
+}
+
+/// Keeps the journal's counters up to date whenever somebody looks.
+pub(super) fn follow_journal(metrics: &Metrics, journal: &Journal) {
+    let journal = journal.clone();
+    metrics.collect(move |metrics| {
+        let stats = journal.stats();
+        metrics.counter(&JOURNAL_BYTES, &[]).follow(stats.bytes);
+        metrics.counter(&JOURNAL_SYNCS, &[]).follow(stats.syncs);
+    });
+}

@@ -1,0 +1,126 @@
+//! What a program adds to its nodes: a state machine under the log, and its own ways in.
+
+use std::{
+    fmt, io,
+    marker::PhantomData,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
+
+use actix_web::web;
+use synod_runtime::{identity::NodeName, world::Clock};
+
+use super::{
+    StopSignal,
+    config::{Limits, NodeRole},
+};
+use crate::replicated::{Host, Replicated, StateMachine, Submit};
+
+/// A state machine and its ways in. Replicated actors come with
+/// [`Cli::replicated`](crate::Cli::replicated); the stock key/value service is one written by hand.
+pub trait Service: Send + Sync + 'static {
+    /// The name of its state machine, as commands are addressed.
+    fn name(&self) -> &str;
+
+    /// A fresh state machine: at every start, and again after a panic. Its name is
+    /// [`Service::name`].
+    fn machine(&self) -> Box<dyn StateMachine>;
+
+    /// Adds routes to the node's HTTP listener; called once for each of its workers. By default
+    /// there are none.
+    fn http(&self, _routes: &mut web::ServiceConfig, _context: &ServiceContext) {}
+
+    /// Whether it serves Redis clients. At most one service of a program does.
+    fn speaks_resp(&self) -> bool {
+        false
+    }
+
+    /// Serves Redis clients on `listener` (bound, non-blocking) until `context.stop`: spawns its
+    /// accept loop on the current arbiter and returns. Called only when it
+    /// [speaks RESP](Service::speaks_resp).
+    ///
+    /// # Errors
+    /// What the system says; then nothing was spawned.
+    fn serve_resp(&self, _listener: TcpListener, _context: &ServiceContext) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this service does not speak RESP"))
+    }
+
+    /// Commands to try against a running node, for people who just started one.
+    fn hints(&self, _at: &NodeAddresses) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// What a service may use of its node. Cloning is cheap.
+#[derive(Clone)]
+pub struct ServiceContext {
+    /// The way into the log.
+    pub submit: Arc<dyn Submit>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// This node.
+    pub node: NodeName,
+    /// What it does; members forward.
+    pub role: NodeRole,
+    /// What clients may ask at most.
+    pub limits: Limits,
+    /// The document of `GET /status`.
+    pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// When to end.
+    pub stop: StopSignal,
+}
+
+/// Where a running node is reached.
+#[derive(Debug, Clone)]
+pub struct NodeAddresses {
+    /// The program's name.
+    pub program: &'static str,
+    /// HTTP.
+    pub http: SocketAddr,
+    /// Redis clients.
+    pub resp: Option<SocketAddr>,
+}
+
+/// A replicated actor as a service: called by `call` and `POST /actors/…`, no ways in of its own.
+pub struct Replica<A> {
+    name: &'static str,
+    actor: PhantomData<fn() -> A>,
+}
+
+impl<A: Replicated> Replica<A> {
+    /// The actor `A` under the name `name`.
+    pub const fn new(name: &'static str) -> Self {
+        Self { name, actor: PhantomData }
+    }
+}
+
+impl<A: Replicated> Service for Replica<A> {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn machine(&self) -> Box<dyn StateMachine> {
+        Box::new(Host::<A>::new(self.name))
+    }
+
+    fn hints(&self, at: &NodeAddresses) -> Vec<String> {
+        let descriptor = self.machine().descriptor();
+        let first = descriptor.functions.first();
+        let hint = |message: &str| {
+            format!("curl -X POST http://{}/actors/{}/{message} -d '{{…}}'", at.http, self.name)
+        };
+        first.map(|one| hint(one.function.name)).into_iter().collect()
+    }
+}
+
+impl<A> fmt::Debug for Replica<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replica").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ServiceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceContext").field("node", &self.node).finish_non_exhaustive()
+    }
+}

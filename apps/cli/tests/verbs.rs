@@ -1,0 +1,188 @@
+//! The `synod` binary from outside: exit codes, files, one-line errors.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, Output},
+    thread,
+};
+
+/// Runs `synod` and gives its exit code, standard output and standard error.
+fn synod(args: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_synod"));
+    let Output { status, stdout, stderr } =
+        command.args(args).env_remove("SYNOD_CLUSTER").output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+/// Asserts that nothing was done, and said in one line that holds `parts`.
+fn refused(args: &[&str], code: i32, parts: &[&str]) {
+    let (exit, _, said) = synod(args);
+    assert_eq!(exit, code, "{args:?}: {said}");
+    assert!(said.starts_with("synod: ") && said.lines().count() == 1, "{args:?}: {said}");
+    for part in parts {
+        assert!(said.contains(part), "{part:?} in {said}");
+    }
+}
+
+/// Writes the cluster `shop` of two mains and an auxiliary.
+fn init(dir: &str) -> (i32, String, String) {
+    let mains = ["--main", "a=127.0.0.1:7001", "b=127.0.0.1:7002"];
+    let rest = ["--auxiliary", "x=127.0.0.1:7003"];
+    synod(&[&["init", "--out", dir, "--cluster", "shop"][..], &mains, &rest].concat())
+}
+
+#[test]
+fn wrong_usage_exits_2_with_one_line() {
+    refused(&["dev", "--mians", "3"], 2, &["--mians", "--mains", "try"]);
+    refused(&["dev", "--mains", "0"], 2, &["no main"]);
+    refused(&["dev", "--mains", "1", "--auxiliaries", "1"], 2, &["1 auxiliaries for 1 mains"]);
+    refused(&["dev", "--durability", "disk"], 2, &["fsync", "memory"]);
+    refused(&["dev", "--upstream", "http://127.0.0.1:1"], 2, &["--upstream", "not have"]);
+    refused(&["node", "--config", "/nowhere/synod.toml"], 2, &["/nowhere/synod.toml"]);
+    refused(&["status", "--cluster", "/nowhere/client.toml"], 2, &["/nowhere/client.toml"]);
+    refused(&["call", "ledger", "ledger.transfer", "{oops"], 2, &["JSON"]);
+    assert_eq!(synod(&[]).0, 2);
+    assert_eq!(synod(&["--help"]).0, 0);
+}
+
+#[test]
+fn a_refused_dev_leaves_no_directory_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("demo");
+    refused(&["dev", "--mains", "0", "--dir", dir.to_str().unwrap()], 2, &[]);
+    assert!(!dir.exists());
+}
+
+#[test]
+fn init_writes_directories_that_a_node_accepts() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_str().unwrap();
+    assert_eq!(init(dir).0, 0);
+    let (exit, _, said) =
+        synod(&["init", "--out", dir, "--add", "m1=web1:7001", "--role", "member"]);
+    assert_eq!(exit, 0, "{said}");
+    for name in ["a", "b", "x", "m1"] {
+        let file = format!("{dir}/{name}/synod.toml");
+        let (exit, _, said) = synod(&["node", "--config", &file, "--check"]);
+        assert_eq!(exit, 0, "{said}");
+        assert_eq!(mode(&format!("{dir}/{name}/key.pem")), 0o600);
+    }
+    assert_eq!(mode(&format!("{dir}/authority/ca-key.pem")), 0o600);
+    let client = fs::read_to_string(format!("{dir}/client.toml")).unwrap();
+    assert_eq!(client.matches("[[nodes]]").count(), 4, "{client}");
+}
+
+#[test]
+fn init_never_overwrites() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_str().unwrap();
+    assert_eq!(init(dir).0, 0);
+    let key = fs::read(format!("{dir}/a/key.pem")).unwrap();
+    let (exit, _, said) = init(dir);
+    assert_eq!((exit, said.contains("already there")), (2, true), "{said}");
+    let again = ["init", "--out", dir, "--add", "a=web1:7001", "--role", "member"];
+    refused(&again, 2, &["already there"]);
+    assert_eq!(fs::read(format!("{dir}/a/key.pem")).unwrap(), key);
+}
+
+#[test]
+fn a_bad_node_file_exits_2_naming_file_key_and_the_nearest() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_str().unwrap();
+    assert_eq!(init(dir).0, 0);
+    let file = format!("{dir}/a/synod.toml");
+    let good = fs::read_to_string(&file).unwrap();
+    for (from, to, parts) in [
+        ("data_dir", "data_dri", ["`data_dri`", "`data_dir`"]),
+        ("durability", "durabilty", ["`consensus.durabilty`", "`durability`"]),
+        ("\"fsync\"", "7", ["`consensus.durability`", "wrong type"]),
+        ("key.pem", "no.pem", ["`tls.key`", "no.pem"]),
+        ("http = \"127.0.0.1", "http = \"0.0.0.0", ["`listen.http`", "without TLS"]),
+    ] {
+        fs::write(&file, good.replacen(from, to, 1)).unwrap();
+        refused(&["node", "--config", &file], 2, &[&file, parts[0], parts[1]]);
+    }
+}
+
+#[test]
+fn nobody_there_is_not_applied_and_exits_3() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let file = client_file(folder.path(), port);
+    let ask = |verb: &[&str]| {
+        let args = [verb, &["--cluster", &file, "--timeout", "200ms"]].concat();
+        refused(&args, 3, &["not applied"]);
+    };
+    ask(&["status"]);
+    ask(&["actors"]);
+    ask(&["call", "ledger", "ledger.transfer", "{}"]);
+}
+
+#[test]
+fn answers_become_outcomes() {
+    let overloaded = "HTTP/1.1 503 x\r\nContent-Length: 9\r\n\r\nno quorum";
+    let late = "HTTP/1.1 504 x\r\nContent-Length: 4\r\n\r\nlate";
+    let good = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n42";
+    let bad = "HTTP/1.1 404 x\r\nContent-Length: 4\r\n\r\nnope";
+    for (answer, code, part) in [
+        (good, 0, ""),
+        (bad, 1, "nope"),
+        (overloaded, 3, "not applied"),
+        (late, 4, "outcome unknown"),
+        // It hung up after it got the request.
+        ("", 4, "outcome unknown"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = client_file(folder.path(), answering(answer));
+        let call = ["call", "l", "m", "{}", "--cluster", &file, "--timeout", "300ms", "--json"];
+        let (exit, said, error) = synod(&call);
+        assert_eq!(exit, code, "{answer:?}: {error}");
+        assert!(error.contains(part), "{error}");
+        let document: serde_json::Value = serde_json::from_str(&said).unwrap();
+        match code {
+            0 => assert_eq!(document, 42),
+            3 => assert_eq!(document["outcome"], "not_applied"),
+            4 => assert_eq!(document["outcome"], "unknown"),
+            _ => assert!(document["error"].is_string()),
+        }
+    }
+}
+
+/// A client file that names one main.
+fn client_file(folder: &Path, port: u16) -> String {
+    let file = folder.join("client.toml");
+    let node = format!("[[nodes]]\nname = \"a\"\nrole = \"main\"\nhttp = \"127.0.0.1:{port}\"\n");
+    fs::write(&file, format!("cluster = \"shop\"\n{node}")).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+/// A server that reads a request, writes `answer` and hangs up, again and again.
+fn answering(answer: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let mut request = Vec::new();
+            // The body is the last thing a request says, and here it is always `{}`.
+            while !request.ends_with(b"{}") {
+                let mut chunk = [0; 1024];
+                let read = connection.read(&mut chunk).unwrap();
+                assert!(read > 0, "the client hung up first");
+                request.extend_from_slice(&chunk[..read]);
+            }
+            connection.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    port
+}
+
+fn mode(path: &str) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}

@@ -1,0 +1,160 @@
+//! What lies between the callers and the one worker: a queue under a mutex, and counters.
+
+use std::{
+    mem,
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use super::{Done, JournalFailed, QUEUED_BYTES_MAX, Record, ReplayDone};
+
+/// One call.
+pub(super) enum Entry {
+    Append {
+        records: Vec<Record>,
+        bytes: u64,
+        done: Done,
+    },
+    Lazy {
+        records: Vec<Record>,
+        bytes: u64,
+    },
+    Truncate {
+        carry: Vec<Record>,
+        bytes: u64,
+        done: Done,
+    },
+    Replay {
+        done: ReplayDone,
+    },
+    /// A call that was refused at once; it stands in line so that answers keep their order.
+    Refused {
+        done: Done,
+        why: JournalFailed,
+    },
+}
+
+impl Entry {
+    /// Answers the caller outside of any order, since no worker will.
+    pub(super) fn refuse(self, why: JournalFailed) {
+        match self {
+            Self::Append { done, .. }
+            | Self::Truncate { done, .. }
+            | Self::Refused { done, .. } => {
+                done(Err(why));
+            }
+            Self::Lazy { .. } => {}
+            Self::Replay { done } => done(Err(why.into())),
+        }
+    }
+
+    fn is_lazy(&self) -> bool {
+        matches!(self, Self::Lazy { .. })
+    }
+}
+
+/// Shared by the callers and the worker.
+#[derive(Default)]
+pub(super) struct Shared {
+    queue: Mutex<Queue>,
+    /// Bytes written, padding included.
+    pub(super) bytes: AtomicU64,
+    /// Syncs of batches.
+    pub(super) syncs: AtomicU64,
+    /// Lazy records that were dropped.
+    pub(super) lazy_dropped: AtomicU64,
+    /// Whether ordinary records are refused for want of space.
+    pub(super) full: AtomicBool,
+    /// The first error, for ever.
+    pub(super) failed: OnceLock<JournalFailed>,
+}
+
+#[derive(Default)]
+struct Queue {
+    entries: Vec<Entry>,
+    /// Bytes taken and not yet answered for, those in the worker's hands included.
+    bytes: u64,
+    /// The worker was woken and has not yet found the queue empty.
+    signalled: bool,
+    closed: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a call; answers whether the worker must be woken. When nobody will ever look at the
+    /// queue again, the call comes back with the reason.
+    pub(super) fn push(&self, entry: Entry) -> Result<bool, (Entry, JournalFailed)> {
+        let mut queue = self.lock();
+        if queue.closed {
+            drop(queue);
+            return Err((entry, self.failed.get().cloned().unwrap_or(JournalFailed::Closed)));
+        }
+        let entry = self.admit(&mut queue, entry);
+        let Some(entry) = entry else {
+            return Ok(false);
+        };
+        // Lazy records wait for somebody who wants to know.
+        let wake = !entry.is_lazy() && !queue.signalled;
+        queue.signalled |= wake;
+        queue.entries.push(entry);
+        Ok(wake)
+    }
+
+    /// Keeps the queue within its bound.
+    fn admit(&self, queue: &mut Queue, entry: Entry) -> Option<Entry> {
+        let bytes = match &entry {
+            Entry::Append { bytes, .. }
+            | Entry::Lazy { bytes, .. }
+            | Entry::Truncate { bytes, .. } => *bytes,
+            Entry::Replay { .. } | Entry::Refused { .. } => 0,
+        };
+        let why = if bytes > QUEUED_BYTES_MAX {
+            JournalFailed::TooLarge { bytes }
+        } else if queue.bytes + bytes > QUEUED_BYTES_MAX {
+            JournalFailed::Overloaded { queued_bytes: queue.bytes }
+        } else {
+            queue.bytes += bytes;
+            return Some(entry);
+        };
+        match entry {
+            Entry::Append { done, .. } | Entry::Truncate { done, .. } => {
+                Some(Entry::Refused { done, why })
+            }
+            Entry::Lazy { records, .. } => {
+                self.lazy_dropped.fetch_add(records.len() as u64, Ordering::Relaxed);
+                None
+            }
+            Entry::Replay { .. } | Entry::Refused { .. } => Some(entry),
+        }
+    }
+
+    /// Swaps the queue against the empty `into`. With `sleepy`, the next call after an empty
+    /// answer wakes the worker again.
+    pub(super) fn take(&self, into: &mut Vec<Entry>, sleepy: bool) {
+        let mut queue = self.lock();
+        mem::swap(&mut queue.entries, into);
+        if into.is_empty() && sleepy {
+            queue.signalled = false;
+        }
+    }
+
+    /// Gives back room in the queue.
+    pub(super) fn release(&self, bytes: u64) {
+        self.lock().bytes -= bytes;
+    }
+
+    /// Takes no more calls.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    /// Bytes queued or being written.
+    pub(super) fn queued_bytes(&self) -> u64 {
+        self.lock().bytes
+    }
+}

@@ -1,0 +1,447 @@
+//! The worker: takes all that is queued, writes it as batches, syncs once, answers in order.
+
+use std::{
+    io, mem,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+    thread,
+};
+
+use super::{
+    Done, Durability, JournalError, JournalFailed, Record,
+    queue::{Entry, Shared},
+    recovery::{self, Recovery, io_error},
+    segment::{BLOCK_BYTES, Batch, Place, Position, blocks, segment_path},
+    spares::{Purpose, RESERVE_SEGMENTS, SLICE_BYTES, Spare, Spares, fill},
+};
+use crate::world::{
+    Disk,
+    disk::{DiskFile, Worker},
+};
+
+/// A batch of this size is written without waiting for the rest of the queue, so that its buffer
+/// stays small. The sync still comes once, at the end.
+const BATCH_BYTES_MAX: u64 = 4 << 20;
+
+/// Owns the segments.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    durability: Durability,
+    spares: Spares,
+    current: Current,
+    /// The number drawn for this journal.
+    journal: u64,
+    /// Oldest segment that counts.
+    base: u64,
+    /// End of what is durable.
+    synced: Position,
+    batch: Batch,
+    /// Answers due at the next sync, in order.
+    waiting: Vec<(Done, Result<(), JournalFailed>)>,
+    /// Room in the queue that those answers give back.
+    waiting_bytes: u64,
+}
+
+/// The segment being written.
+struct Current {
+    file: Box<dyn DiskFile>,
+    end: Position,
+    room: u64,
+    /// It is out of the reserve: no ordinary records.
+    reserve: bool,
+}
+
+impl Writer {
+    /// Goes on where `recovered` ends, or begins a new journal.
+    pub(super) fn open(
+        shared: Arc<Shared>,
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        durability: Durability,
+        mut spares: Spares,
+        recovered: Option<&Recovery>,
+        number: u64,
+    ) -> Result<Self, JournalError> {
+        let opened = match recovered {
+            Some(found) => reopen(disk.as_ref(), dir, durability, found),
+            None => create(disk.as_ref(), dir, &mut spares, number),
+        };
+        let current = opened.map_err(|source| io_error(dir, source))?;
+        let chain = recovered.map_or(0, |found| found.chain);
+        let mut writer = Self {
+            shared,
+            disk,
+            dir: dir.to_path_buf(),
+            durability,
+            spares,
+            journal: recovered.map_or(number, |found| found.journal),
+            base: recovered.map_or(FIRST_SEGMENT, |found| found.base),
+            synced: current.end,
+            current,
+            batch: Batch::new(chain),
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+        };
+        // A crash may have come between a truncation and its cleaning up.
+        writer.retire().map_err(|source| io_error(dir, source))?;
+        Ok(writer)
+    }
+
+    fn handle(&mut self, entry: Entry) {
+        if let Some(failed) = self.shared.failed.get() {
+            let failed = failed.clone();
+            self.shared.release(entry_bytes(&entry));
+            return entry.refuse(failed);
+        }
+        match entry {
+            Entry::Append { records, bytes, done } => {
+                let outcome = self.append(&records, bytes);
+                self.waiting_bytes += bytes;
+                self.waiting.push((done, outcome));
+            }
+            Entry::Lazy { records, bytes } => {
+                self.waiting_bytes += bytes;
+                if self.append(&records, bytes).is_err() {
+                    self.shared.lazy_dropped.fetch_add(records.len() as u64, Ordering::Relaxed);
+                }
+            }
+            Entry::Truncate { carry, bytes, done } => {
+                let outcome = self.flush().and_then(|()| self.truncate(&carry, bytes));
+                self.shared.release(bytes);
+                let truncated = outcome.is_ok();
+                done(outcome);
+                if truncated && let Err(error) = self.retire() {
+                    self.fail(&error);
+                }
+            }
+            Entry::Replay { done } => {
+                let replayed = match self.flush() {
+                    Ok(()) => self.replay(),
+                    Err(failed) => Err(failed.into()),
+                };
+                done(replayed);
+            }
+            Entry::Refused { done, why } => self.waiting.push((done, Err(why))),
+        }
+    }
+
+    /// Puts records into the batch. After an error none of them is kept.
+    fn append(&mut self, records: &[Record], bytes: u64) -> Result<(), JournalFailed> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.make_room(bytes, records.iter().all(Record::is_reserved))?;
+        for record in records {
+            self.batch.push(record);
+        }
+        if self.batch.blocks() >= BATCH_BYTES_MAX {
+            return self.write().map_err(|error| self.fail(&error));
+        }
+        Ok(())
+    }
+
+    /// Sees to it that `bytes` more fit into the batch, and the batch into the current segment.
+    fn make_room(&mut self, bytes: u64, reserved: bool) -> Result<(), JournalFailed> {
+        if self.current.reserve && self.spares.reserve_is_whole() {
+            self.current.reserve = false;
+        }
+        let allowed = reserved || !self.current.reserve;
+        // One block stays free for the mark of an orderly stop.
+        let end = self.current.end.offset + self.batch.blocks_with(bytes) + BLOCK_BYTES;
+        if !allowed || end > self.current.room {
+            self.flush()?;
+            let purpose = if reserved { Purpose::Reserved } else { Purpose::Ordinary };
+            // The new segment begins with an empty batch.
+            let need = BLOCK_BYTES + blocks(self.batch.blocks_with(bytes)) + BLOCK_BYTES;
+            let spare = self.spare(need, purpose)?;
+            let chain = self.batch.chain();
+            self.begin(&spare, self.base, Batch::new(chain)).map_err(|error| self.fail(&error))?;
+        }
+        if !reserved {
+            self.shared.full.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn spare(&mut self, need: u64, purpose: Purpose) -> Result<Spare, JournalFailed> {
+        match self.spares.take(need, purpose) {
+            Ok(Some(spare)) => Ok(spare),
+            Ok(None) => {
+                self.shared.full.store(true, Ordering::Relaxed);
+                Err(JournalFailed::Full)
+            }
+            Err(error) => Err(self.fail(&error)),
+        }
+    }
+
+    /// Makes `spare` the current segment, beginning with `first`. Until the rename is done the
+    /// file is no segment, so a crash leaves the journal either as it was or with all of `first`.
+    fn begin(&mut self, spare: &Spare, base: u64, mut first: Batch) -> io::Result<()> {
+        let sequence = self.current.end.sequence + 1;
+        let at = Position { sequence, offset: 0 };
+        let bytes = first.seal(Place {
+            journal: self.journal,
+            at,
+            mark: self.synced,
+            base,
+            room: spare.room,
+        });
+        let offset = bytes.len() as u64;
+        let path = segment_path(&self.dir, sequence);
+        begin_file(self.disk.as_ref(), &spare.path, &path, bytes, self.durability)?;
+        self.count(offset, self.durability == Durability::Fsync);
+        let file = self.disk.open(&path, false)?;
+        let end = Position { sequence, offset };
+        self.current = Current { file, end, room: spare.room, reserve: spare.reserve };
+        self.base = base;
+        self.synced = end;
+        first.clear();
+        self.batch = first;
+        Ok(())
+    }
+
+    /// Begins a segment that needs none of the older ones. Everything queued is on disk.
+    fn truncate(&mut self, carry: &[Record], bytes: u64) -> Result<(), JournalFailed> {
+        let mut first = Batch::new(self.batch.chain());
+        let need = first.blocks_with(bytes) + BLOCK_BYTES;
+        let spare = self.spare(need, Purpose::Truncation)?;
+        for record in carry {
+            first.push(record);
+        }
+        let base = self.current.end.sequence + 1;
+        self.begin(&spare, base, first).map_err(|error| self.fail(&error))
+    }
+
+    /// Gives back all segments that no longer count.
+    fn retire(&mut self) -> io::Result<()> {
+        let names = self.disk.list(&self.dir)?;
+        for sequence in super::segment::segments_of(&names) {
+            if sequence < self.base {
+                let path = segment_path(&self.dir, sequence);
+                let room = self.disk.open(&path, false)?.len()?;
+                self.spares.give(&path, room)?;
+            }
+        }
+        if self.spares.reserve_is_whole() {
+            self.current.reserve = false;
+            self.shared.full.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn replay(&self) -> Result<Vec<Record>, JournalError> {
+        let found = recovery::recover(self.disk.as_ref(), &self.dir)?;
+        let found = found.map_or_else(Vec::new, |found| found.records);
+        Ok(found.into_iter().map(|located| located.record).collect())
+    }
+
+    /// Writes the batch, makes all durable, and answers everybody who waits.
+    fn flush(&mut self) -> Result<(), JournalFailed> {
+        let result = match self.write().and_then(|()| self.sync()) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.fail(&error)),
+        };
+        self.answer();
+        result
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if self.batch.is_empty() { Ok(()) } else { self.write_always() }
+    }
+
+    fn write_always(&mut self) -> io::Result<()> {
+        let Current { file, end, room, .. } = &mut self.current;
+        let bytes = self.batch.seal(Place {
+            journal: self.journal,
+            at: *end,
+            mark: self.synced,
+            base: self.base,
+            room: *room,
+        });
+        file.write_at(end.offset, bytes)?;
+        let len = bytes.len() as u64;
+        end.offset += len;
+        assert!(end.offset <= *room, "make_room saw to it");
+        self.batch.clear();
+        self.count(len, false);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if self.synced == self.current.end {
+            return Ok(());
+        }
+        if self.durability == Durability::Fsync {
+            self.current.file.sync_data()?;
+            self.count(0, true);
+        }
+        self.synced = self.current.end;
+        Ok(())
+    }
+
+    /// Answers everybody who waits; when the journal has failed, nobody is told otherwise.
+    fn answer(&mut self) {
+        self.shared.release(mem::take(&mut self.waiting_bytes));
+        let failed = self.shared.failed.get().cloned();
+        for (done, outcome) in self.waiting.drain(..) {
+            done(match &failed {
+                Some(failed) => outcome.and_then(|()| Err(failed.clone())),
+                None => outcome,
+            });
+        }
+    }
+
+    /// Latches: an error of the disk leaves unknown what it holds, and a second try that works
+    /// proves nothing.
+    fn fail(&self, error: &io::Error) -> JournalFailed {
+        let file = segment_path(&self.dir, self.current.end.sequence);
+        let text = format!("{}: {error}", file.display());
+        self.shared.failed.get_or_init(|| JournalFailed::Disk(text.into())).clone()
+    }
+
+    /// Makes a bit of a spare when one is wanted; answers whether it did.
+    fn prepare(&mut self, bytes: u64) -> bool {
+        let half = self.current.end.offset > self.current.room / 2;
+        let wanted = RESERVE_SEGMENTS + usize::from(half);
+        if self.shared.failed.get().is_some() || !self.spares.wants(wanted) {
+            return false;
+        }
+        if let Err(error) = self.spares.make(bytes) {
+            self.fail(&error);
+        }
+        true
+    }
+
+    fn count(&self, bytes: u64, synced: bool) {
+        self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.shared.syncs.fetch_add(u64::from(synced), Ordering::Relaxed);
+    }
+}
+
+impl Worker for Writer {
+    fn run(&mut self) {
+        let mut entries = Vec::new();
+        let mut idle_work = true;
+        loop {
+            self.shared.take(&mut entries, !idle_work);
+            if entries.is_empty() {
+                if !idle_work {
+                    return;
+                }
+                idle_work = self.prepare(SLICE_BYTES);
+                continue;
+            }
+            let before = self.current.end;
+            for entry in entries.drain(..) {
+                self.handle(entry);
+            }
+            if !self.waiting.is_empty() {
+                // The error is latched and told to everybody.
+                let _ = self.flush();
+            }
+            // Twice as fast as it is used up: so the next segment is ready when it is needed,
+            // even if the queue is never empty.
+            let end = self.current.end;
+            let written =
+                if end.sequence == before.sequence { end.offset - before.offset } else { 0 };
+            if end.offset > self.current.room / 2 {
+                self.prepare(SLICE_BYTES + 2 * written);
+            }
+            idle_work = true;
+        }
+    }
+
+    /// Writes what rides along, and a last mark: after an orderly stop no damage goes unnoticed.
+    fn stop(&mut self) {
+        if self.shared.failed.get().is_some() || self.flush().is_err() {
+            return;
+        }
+        let end = self.current.end.offset + self.batch.blocks();
+        if end > self.current.room {
+            // The last stop took the last block, and nothing was written since.
+            return;
+        }
+        if let Err(error) = self.write_always().and_then(|()| self.sync()) {
+            self.fail(&error);
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // A completion panicked and took the thread along: nobody will write any more.
+            let why = JournalFailed::Disk("the journal's worker panicked".into());
+            self.shared.failed.get_or_init(|| why);
+            self.shared.close();
+        }
+    }
+}
+
+/// Opens the newest segment of a journal for going on.
+fn reopen(
+    disk: &dyn Disk,
+    dir: &Path,
+    durability: Durability,
+    found: &Recovery,
+) -> io::Result<Current> {
+    let mut file = disk.open(&segment_path(dir, found.end.sequence), false)?;
+    if found.torn {
+        // Wiped, so that what comes next can never be followed by what was cut.
+        fill(file.as_mut(), found.end.offset, found.room, Durability::Fsync)?;
+    }
+    if durability == Durability::Fsync {
+        // What was read may stand in the system's cache only, when the process died before its
+        // sync: it must be durable before anybody acts on it.
+        file.sync_data()?;
+    }
+    Ok(Current { file, end: found.end, room: found.room, reserve: false })
+}
+
+/// Makes the first segment of a new journal.
+fn create(disk: &dyn Disk, dir: &Path, spares: &mut Spares, journal: u64) -> io::Result<Current> {
+    let Some(spare) = spares.take(0, Purpose::Truncation)? else {
+        return Err(io::ErrorKind::StorageFull.into());
+    };
+    let nowhere = Position { sequence: 0, offset: 0 };
+    let at = Position { sequence: FIRST_SEGMENT, offset: 0 };
+    let mut batch = Batch::new(0);
+    let bytes =
+        batch.seal(Place { journal, at, mark: nowhere, base: FIRST_SEGMENT, room: spare.room });
+    let offset = bytes.len() as u64;
+    let path = segment_path(dir, FIRST_SEGMENT);
+    begin_file(disk, &spare.path, &path, bytes, Durability::Fsync)?;
+    let file = disk.open(&path, false)?;
+    Ok(Current { file, end: Position { offset, ..at }, room: spare.room, reserve: false })
+}
+
+/// Turns a spare into a segment that begins with `first`.
+fn begin_file(
+    disk: &dyn Disk,
+    spare: &Path,
+    segment: &Path,
+    first: &[u8],
+    durability: Durability,
+) -> io::Result<()> {
+    let mut file = disk.open(spare, false)?;
+    file.write_at(0, first)?;
+    if durability == Durability::Fsync {
+        file.sync_data()?;
+    }
+    drop(file);
+    disk.rename(spare, segment)
+}
+
+fn entry_bytes(entry: &Entry) -> u64 {
+    match entry {
+        Entry::Append { bytes, .. } | Entry::Lazy { bytes, .. } | Entry::Truncate { bytes, .. } => {
+            *bytes
+        }
+        Entry::Replay { .. } | Entry::Refused { .. } => 0,
+    }
+}
+
+/// The first segment of a journal; zero stands for none.
+const FIRST_SEGMENT: u64 = 1;
