@@ -32,7 +32,8 @@ fn a_user_s_own_actor_is_served_by_every_main_as_the_contract_says() {
     assert_eq!(transfer(&mut a, &[], "eve", 5).json(), json!({"Ok": -5}));
     let second = transfer(&mut b, &[], "eve", 7);
     assert_eq!(second.json(), json!({"Ok": -12}), "both mains serve one ledger");
-    let position: u64 = second.header("synod-position").expect("a place in the log").parse().unwrap();
+    let position: u64 =
+        second.header("synod-position").expect("a place in the log").parse().unwrap();
     assert!(position >= 2);
     let refused = transfer(&mut a, &[], "eve", 1_000);
     assert_eq!((refused.status, &refused.json()["Err"]["Overdrawn"]["has"]), (200, &json!(-12)));
@@ -76,12 +77,16 @@ fn check_status(bank: &Cluster) {
         assert_eq!(status["auxiliaries"], json!(["x"]));
         assert_eq!(status["halted"], Value::Null, "{status}");
         assert!(["a", "b"].contains(&status["leader"].as_str().unwrap_or_default()), "{status}");
-        assert!(status["ballot"].is_string() && status["epoch"].is_u64() && status["view"].is_u64());
+        assert!(
+            status["ballot"].is_string() && status["epoch"].is_u64() && status["view"].is_u64()
+        );
         for list in ["roles", "services", "groups", "web"] {
             assert!(status[list].is_array(), "{list}: {status}");
         }
         for node in status["nodes"].as_array().unwrap() {
-            for key in ["name", "role", "state", "incarnation", "executed", "durable", "lag", "version"] {
+            for key in
+                ["name", "role", "state", "incarnation", "executed", "durable", "lag", "version"]
+            {
                 assert!(node.get(key).is_some(), "{key}: {node}");
             }
         }

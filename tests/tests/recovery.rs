@@ -14,7 +14,8 @@ use synod_tests::process::{
 
 /// Kills nodes under load and measures how long nothing is acknowledged.
 fn kill_under_load(cluster: &mut Cluster, names: &[&str], what: &str) -> Book {
-    let load = Load::start(&format!("{what}-{}", names.join("")), &cluster.resps(), KvWriter::connect, 6);
+    let load =
+        Load::start(&format!("{what}-{}", names.join("")), &cluster.resps(), KvWriter::connect, 6);
     load.wait_for_more(ENOUGH);
     cluster.kill(names);
     load.wait_for_more(ENOUGH);
@@ -93,7 +94,8 @@ fn a_main_that_stays_away_is_voted_out_and_admitted_again_and_then_the_other_may
     let _turn = turn();
     let mut synod = Cluster::dev("synod", &["--no-restart"]);
     let (first, second) = synod.leader_and_follower();
-    let epoch = |cluster: &Cluster, name: &str| cluster.status(name).unwrap()["epoch"].as_u64().unwrap();
+    let epoch =
+        |cluster: &Cluster, name: &str| cluster.status(name).unwrap()["epoch"].as_u64().unwrap();
     let at_start = epoch(&synod, &second);
 
     let mut book = kill_under_load(&mut synod, &[&first], "leader that stays away");

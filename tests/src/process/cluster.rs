@@ -185,7 +185,11 @@ impl Cluster {
 
     /// RESP addresses of the mains.
     pub fn resps(&self) -> Vec<SocketAddr> {
-        self.nodes.values().filter(|node| node.role == "main").filter_map(|node| node.resp).collect()
+        self.nodes
+            .values()
+            .filter(|node| node.role == "main")
+            .filter_map(|node| node.resp)
+            .collect()
     }
 
     /// A client of one node.

@@ -436,11 +436,13 @@ impl Walk {
         };
         match message {
             Message::Client(answer) => return self.clients.answered(answer),
-            Message::Report(Report::Auxiliary(standing)) => node.standing = Some(standing),
+            Message::Report(Report::Auxiliary { standing, .. }) => node.standing = Some(standing),
             Message::Report(Report::Proposer(_)) => {
                 node.leads = node.proposer().is_some_and(|proposer| proposer.leads().is_some());
             }
-            Message::Report(Report::Learner { .. } | Report::Replica { .. }) => {}
+            // The walk begins after the founding.
+            Message::Founder(_) | Message::Founded(_) => {}
+            Message::Report(Report::Learner { .. } | Report::Replica { .. } | Report::Home(_)) => {}
             Message::Acceptor(_)
             | Message::Learner(_)
             | Message::Replica(_)
