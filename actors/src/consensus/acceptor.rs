@@ -139,9 +139,10 @@ impl Acceptor {
     }
 
     fn confirm(&self, from: &NodeId, asked: &Confirm, out: &mut Effects<Self>) {
-        let confirmed = Confirmed { round: asked.round, promised: self.promised };
+        let Confirm { round, leader } = *asked;
+        let confirmed = Confirmed { round, leader, promised: self.promised };
         let to = To::Node(from.clone());
-        if asked.for_proposer {
+        if leader.is_some() {
             out.send(to, ProposerMessage::Confirmed(confirmed));
         } else {
             out.send(to, HomeMessage::Confirmed(confirmed));

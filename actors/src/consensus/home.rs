@@ -109,7 +109,9 @@ impl Home {
             alive: Instant::default(),
             reads: VecDeque::new(),
             round: None,
-            rounds: 0,
+            // Somewhere else in every life: a late answer to an earlier home of this node must not
+            // pass for one to this.
+            rounds: u64::from(rng.random::<u32>()) << 32,
             handed: BTreeMap::new(),
             next_expiry: Instant::default(),
         }
@@ -312,7 +314,7 @@ impl Home {
         let number = round.number;
         if self.role == NodeRole::Main && leader != self.me {
             // Its own acceptor's word first, so that the leader need ask nobody (R2).
-            let confirm = Confirm { round: number, for_proposer: false };
+            let confirm = Confirm { round: number, leader: None };
             out.here(AcceptorMessage::Confirm(confirm));
         } else {
             let asked = ReadIndex { round: number, witness: None };
