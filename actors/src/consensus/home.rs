@@ -213,8 +213,10 @@ impl Home {
     }
 
     fn leader(&mut self, now: Now, from: &NodeId, news: Leader, out: &mut Effects<Self>) {
-        // News of an older reign come late; the local proposer's word is always newest.
-        if *from != self.me && news.ballot < self.leader.ballot {
+        // News of an older reign come late; the local proposer's word is always newest. Who merely
+        // stood in a higher ballot proves nothing: it may be gone for ever.
+        let late = self.leader.node.is_some() && news.ballot < self.leader.ballot;
+        if *from != self.me && late {
             return;
         }
         let changed = news.serving
