@@ -308,13 +308,15 @@ impl Proposer {
         if acked.ballot != reign.ballot {
             return;
         }
-        if acked.voter.incarnation == me && acked.run.first <= reign.voted.next().max(reign.first) {
+        // Cumulative only without a gap: the message before may have been lost. Of what was executed
+        // no vote is missing any more.
+        let executed = self.history.executed();
+        let begins = |reached: Step| acked.run.first <= reached.max(executed).next();
+        if acked.voter.incarnation == me && begins(reign.voted.max(Step(reign.first.0 - 1))) {
             reign.voted = reign.voted.max(acked.run.last);
         }
         let entry = reign.acks.entry(acked.voter.incarnation).or_insert((Step(0), now));
-        // Cumulative only without a gap: the message before may have been lost.
-        let reached = entry.0.max(self.history.executed());
-        if acked.run.first <= reached.next() && acked.run.last > entry.0 {
+        if begins(entry.0) && acked.run.last > entry.0 {
             *entry = (acked.run.last, now);
         }
     }
