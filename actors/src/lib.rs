@@ -88,6 +88,7 @@ pub mod mutation;
 pub mod replicated;
 pub mod role;
 pub mod server;
+pub mod sim;
 
 pub use cli::Cli;
 pub use synod_runtime::message;

@@ -11,8 +11,8 @@ use super::{
     ballot::{Ballot, Run, Step},
     message::{
         Accept, Accepted, AcceptorMessage, Confirm, Confirmed, HomeMessage, Learned,
-        LearnerMessage, Mark, Message, Nack, Prepare, Promise, ProposerMessage, Trim, Trimmed,
-        Vote, Voted,
+        LearnerMessage, Mark, Message, Nack, Prepare, Promise, ProposerMessage, TellAgain, Trim,
+        Trimmed, Vote, Voted,
     },
     record::{Image, Record},
     value::Value,
@@ -169,7 +169,8 @@ impl Machine for Acceptor {
     type Record = Record;
     type Snapshot = Image;
 
-    fn start(&mut self, _now: Now, survived: &Survived<Record, Image>, _out: &mut Effects<Self>) {
+    fn start(&mut self, _now: Now, survived: &Survived<Record, Image>, out: &mut Effects<Self>) {
+        out.here(LearnerMessage::TellAgain(TellAgain));
         if let Some(image) = &survived.snapshot {
             self.trimmed = image.history.executed();
         }
@@ -201,7 +202,9 @@ impl Machine for Acceptor {
             AcceptorMessage::Accept(asked) => self.accept(from, asked, out),
             AcceptorMessage::Confirm(asked) => self.confirm(from, &asked, out),
             AcceptorMessage::Learned(Learned { chosen_upto, others }) => {
-                self.chosen_upto = self.chosen_upto.max(chosen_upto);
+                // Not the greatest ever told: a learner that was made anew knows less, and what it
+                // cannot hand over has to be reported as votes.
+                self.chosen_upto = chosen_upto.max(self.trimmed);
                 self.others = others;
             }
             AcceptorMessage::Trim(trim) => self.trim = Some(trim),

@@ -185,7 +185,11 @@ impl Auxiliary {
     }
 
     fn advise(&mut self, now: Now, from: &NodeId, asked: &PreVote, out: &mut Effects<Self>) {
-        let member = self.configuration.as_ref().is_none_or(|c| c.has_main(from.incarnation));
+        // It is told of a configuration late, so a newer one than its own may well hold the asker.
+        let member = self
+            .configuration
+            .as_ref()
+            .is_none_or(|c| c.epoch < asked.epoch || c.has_main(from.incarnation));
         match &asked.suspect {
             _ if !member => self.opine(from, asked.round, false, out),
             None => self.opine(from, asked.round, true, out),

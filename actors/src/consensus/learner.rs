@@ -368,7 +368,8 @@ impl Learner {
     }
 
     fn trim(&mut self, upto: Step, out: &mut Effects<Self>) {
-        if self.durable.trimming || upto < self.covered {
+        // Made anew, it may know less than its replica executed: those votes are still needed.
+        if self.durable.trimming || upto < self.covered || upto > self.history.executed() {
             return;
         }
         self.covered = upto;
@@ -491,11 +492,11 @@ impl Machine for Learner {
             LearnerMessage::Installed(Installed { history }) => self.installed(history),
             LearnerMessage::TrimLog(covered) => self.trim(covered.upto, out),
             LearnerMessage::Trimmed(_) => self.trimmed(out),
-            LearnerMessage::Tell(_) => self.news = true,
             LearnerMessage::Settled(settled) => {
                 self.durable.upto = self.durable.upto.max(settled.upto);
                 self.news = true;
             }
+            LearnerMessage::TellAgain(_) => self.news = true,
         }
     }
 

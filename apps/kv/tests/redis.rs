@@ -198,20 +198,14 @@ impl Dice {
         self.pick(NUMBERS).into()
     }
 
-    /// A time to live in seconds or milliseconds: in the far future, at once, or nonsense.
+    /// A time to live in seconds or milliseconds: in the far future, at once, or nonsense. Hardly
+    /// any comes twice, since the two clocks differ by some milliseconds.
     fn ttl(&mut self) -> Vec<u8> {
-        const TIMES: &[&str] = &[
-            "1000000",
-            "1000000",
-            "2000000",
-            "1500000",
-            "0",
-            "-1",
-            "x",
-            "9223372036854775807",
-            "9223372036854775",
-        ];
-        self.pick(TIMES).into()
+        const TIMES: &[&str] = &["0", "-1", "x", "9223372036854775807", "9223372036854775"];
+        if self.below(2) == 0 {
+            return self.pick(TIMES).into();
+        }
+        (1_000_000 + self.below(100_000) * 10_000).to_string().into()
     }
 
     /// An end in seconds or milliseconds.
@@ -328,21 +322,19 @@ const NAMES: &[&str] = &[
     "PEXPIREAT",
     "RENAME",
     "KEYS",
-    "DBSIZE",
     "ECHO",
     "PING",
     "MULTI",
     "EXEC",
     "DISCARD",
     "nosuch",
-    "WAIT",
 ];
 
 #[test]
 fn random_commands_are_answered_as_by_redis() {
     run(async {
         let Some(mut pair) = Pair::connect().await else { return };
-        for seed in 1..=40_u64 {
+        for seed in 1..=150_u64 {
             let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
             pair.compare(&[b"RESET".to_vec()], "reset").await;
             if seed % 2 == 0 {

@@ -132,6 +132,8 @@ impl Book {
             | Message::Auxiliary(_)
             | Message::Replica(_)
             | Message::Home(_)
+            | Message::Founder(_)
+            | Message::Founded(_)
             | Message::Client(_)
             | Message::Report(_) => return Ok(()),
         };

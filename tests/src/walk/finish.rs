@@ -61,9 +61,8 @@ impl Walk {
     }
 
     fn ask(&mut self, place: usize, want: Want, count: u32) {
-        let life = self.nodes[place].life;
         let patience = Duration::from_nanos(2 * PATIENCE_NANOS);
-        let call = self.clients.call((place, life), want, count, patience);
+        let call = self.clients.call(place, want, count, patience);
         let me = self.nodes[place].id.clone();
         self.deliver(place, me, call);
     }

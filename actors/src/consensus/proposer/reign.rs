@@ -22,7 +22,7 @@ use crate::{
         configuration::Configuration,
         message::{
             AcceptorMessage, Acked, Ahead, AuxiliaryMessage, LearnerMessage, Nack, Prepare,
-            Progress, Promise, Vote,
+            Progress, Promise, ReplicaMessage, TellAgain, Vote,
         },
         value::Value,
     },
@@ -173,6 +173,7 @@ impl Proposer {
         let ballot = Ballot { round, node: self.me.incarnation };
         self.seen = ballot;
         tracing::info!(%ballot, from = %self.history.executed().next(), "asking for promises");
+        out.here(ReplicaMessage::TellAgain(TellAgain)); // a tick of an earlier reign may be lost
         let next = self.history.executed().next();
         self.phase = Phase::Leading(Box::new(Reign::new(ballot, self.turn.at, next)));
         self.establish(out);
@@ -319,10 +320,14 @@ impl Proposer {
     }
 
     /// Notes what the learner learned.
-    pub(super) fn progress(&mut self, progress: Progress) {
+    pub(super) fn progress(&mut self, progress: Progress, out: &mut Effects<Self>) {
         let now = self.turn.at;
         if progress.history.executed() > self.history.executed() {
             self.alive = now;
+        } else if progress.history.executed() < self.history.executed() {
+            // The learner was made anew and knows less than it told. Those steps are no longer
+            // open here, so whoever leads must find them by asking for promises again.
+            self.step_down(out);
         }
         self.history = progress.history;
         self.durable_upto = progress.durable_upto;
