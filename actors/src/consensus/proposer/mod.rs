@@ -1,9 +1,9 @@
 //! The proposer: stands, leads, orders commands, and looks after the cluster's shape.
 //!
 //! A follower listens for its leader; when that falls silent it asks whether it should stand
-//! ([`following`]), then asks for promises and leads ([`reign`]). A leader finishes what earlier
-//! leaders left open, orders what clients ask for ([`propose`]), and takes care of members that
-//! come and go ([`care`]). Reads learn here what they must wait for ([`reads`]).
+//! (`following`), then asks for promises and leads (`reign`). A leader finishes what earlier
+//! leaders left open, orders what clients ask for (`propose`), and takes care of members that
+//! come and go (`care`). Reads learn here what they must wait for (`reads`).
 
 mod care;
 mod following;

@@ -3,7 +3,7 @@
 //! It holds the replicated actors, the sessions that make commands execute exactly once, the
 //! idempotency keys, agreed time and the position; all of it goes into every snapshot. It never
 //! executes out of order and never guesses: what it lacks it asks the learner for, and what the
-//! log no longer holds comes as a peer's snapshot ([`transfer`]).
+//! log no longer holds comes as a peer's snapshot (`transfer`).
 
 mod execute;
 mod keys;
