@@ -628,6 +628,8 @@ pub struct SnapshotWanted {
     pub peer: NodeId,
     /// It knows everything up to here.
     pub chosen_upto: Step,
+    /// The learner itself knows everything up to here.
+    pub known: Step,
 }
 
 /// Asks for a piece of a snapshot.
