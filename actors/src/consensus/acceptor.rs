@@ -92,7 +92,6 @@ impl Acceptor {
         if stale {
             return self.refuse(from, ballot, out);
         }
-        self.promised = self.promised.max(ballot);
         if asked.voted.is_some() || asked.chosen.is_some() {
             let mark = Mark { ballot, voted: asked.voted, chosen: asked.chosen };
             out.here(LearnerMessage::Mark(mark));
@@ -105,6 +104,8 @@ impl Acceptor {
         let Some(run) = last_of(first, values.len()).and_then(|last| Run::new(first, last)) else {
             return;
         };
+        // Not before: a ballot raised without a record would be promised later without one.
+        self.promised = self.promised.max(ballot);
         for (step, value) in (first.0..).map(Step).zip(&values) {
             if self.votes.get(&step).is_some_and(|(voted, _)| *voted == ballot) {
                 continue; // a repetition: the vote is on its way to the disk, or there
@@ -139,9 +140,10 @@ impl Acceptor {
     }
 
     fn confirm(&self, from: &NodeId, asked: &Confirm, out: &mut Effects<Self>) {
-        let confirmed = Confirmed { round: asked.round, promised: self.promised };
+        let Confirm { round, leader } = *asked;
+        let confirmed = Confirmed { round, leader, promised: self.promised };
         let to = To::Node(from.clone());
-        if asked.for_proposer {
+        if leader.is_some() {
             out.send(to, ProposerMessage::Confirmed(confirmed));
         } else {
             out.send(to, HomeMessage::Confirmed(confirmed));

@@ -161,8 +161,9 @@ impl Auxiliary {
     }
 
     fn confirm(&self, from: &NodeId, asked: &Confirm, out: &mut Effects<Self>) {
-        let confirmed = Confirmed { round: asked.round, promised: self.promised };
-        if asked.for_proposer {
+        let Confirm { round, leader } = *asked;
+        let confirmed = Confirmed { round, leader, promised: self.promised };
+        if leader.is_some() {
             out.send(To::Node(from.clone()), ProposerMessage::Confirmed(confirmed));
         } else {
             out.send(To::Node(from.clone()), HomeMessage::Confirmed(confirmed));

@@ -109,7 +109,9 @@ impl Home {
             alive: Instant::default(),
             reads: VecDeque::new(),
             round: None,
-            rounds: 0,
+            // Somewhere else in every life: a late answer to an earlier home of this node must not
+            // pass for one to this.
+            rounds: u64::from(rng.random::<u32>()) << 32,
             handed: BTreeMap::new(),
             next_expiry: Instant::default(),
         }
@@ -211,8 +213,10 @@ impl Home {
     }
 
     fn leader(&mut self, now: Now, from: &NodeId, news: Leader, out: &mut Effects<Self>) {
-        // News of an older reign come late; the local proposer's word is always newest.
-        if *from != self.me && news.ballot < self.leader.ballot {
+        // News of an older reign come late; the local proposer's word is always newest. Who merely
+        // stood in a higher ballot proves nothing: it may be gone for ever.
+        let late = self.leader.node.is_some() && news.ballot < self.leader.ballot;
+        if *from != self.me && late {
             return;
         }
         let changed = news.serving
@@ -315,7 +319,7 @@ impl Home {
         let number = round.number;
         if self.role == NodeRole::Main && leader != self.me {
             // Its own acceptor's word first, so that the leader need ask nobody (R2).
-            let confirm = Confirm { round: number, for_proposer: false };
+            let confirm = Confirm { round: number, leader: None };
             out.here(AcceptorMessage::Confirm(confirm));
         } else {
             let asked = ReadIndex { round: number, witness: None };

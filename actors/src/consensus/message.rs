@@ -425,8 +425,8 @@ pub struct Settled {
 pub struct Confirm {
     /// Which round of reads; meaningful to the asker.
     pub round: u64,
-    /// Whether the asker is the proposer; else the home.
-    pub for_proposer: bool,
+    /// The ballot of the leader that asks; none: a home does.
+    pub leader: Option<Ballot>,
 }
 
 /// What an acceptor has promised by now.
@@ -434,6 +434,8 @@ pub struct Confirm {
 pub struct Confirmed {
     /// Which round of reads.
     pub round: u64,
+    /// From the question: another reign counts its own rounds.
+    pub leader: Option<Ballot>,
     /// The highest ballot promised.
     pub promised: Ballot,
 }

@@ -56,6 +56,7 @@ async fn until_quiet(director: &mut Director) {
         match quiet {
             Ok(()) => break,
             Err(why) if director.sim.now() >= until => {
+                director.describe();
                 let what = format!("not quiet after {LIVENESS_MAX:?}: {why}");
                 director.record.open().found.push(Violation::new(Property::Liveness, what));
                 break;

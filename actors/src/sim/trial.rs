@@ -308,7 +308,7 @@ impl Director {
                     return self.tell(&format!("whole: {phase}"));
                 }
                 Err(why) if self.sim.now() >= until => {
-                    self.tell(&why);
+                    self.describe();
                     let what = format!("{phase} took longer than {LIVENESS_MAX:?}: {why}");
                     self.record.open().found.push(Violation::new(Property::Liveness, what));
                     return;
@@ -333,6 +333,16 @@ impl Director {
             digest: self.sim.trace_digest() ^ state.rotate_left(17),
             violations: judge(&record),
             story: Vec::new(),
+        }
+    }
+
+    /// For whoever looks for the reason of a violation.
+    pub(super) fn describe(&self) {
+        let cluster = self.cluster.borrow();
+        for name in cluster.names() {
+            let Some(core) = cluster.core(&name) else { continue };
+            self.tell(&format!("{name}: {}", core.status()));
+            self.tell(&format!("{name}: {:?}", core.reached()));
         }
     }
 

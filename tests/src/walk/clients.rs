@@ -166,6 +166,11 @@ impl Clients {
         Ok(())
     }
 
+    /// Whether the list was read after the last command ended.
+    pub(crate) fn list_is_whole(&self) -> bool {
+        self.list.as_ref().is_some_and(|list| list.len() as u64 >= self.floor)
+    }
+
     /// A home is gone with all who waited there.
     pub(crate) fn gone(&mut self, node: usize) {
         *self.homes.entry(node).or_default() += 1;

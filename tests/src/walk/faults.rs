@@ -2,6 +2,7 @@
 
 use rand::RngExt;
 use synod::consensus::{
+    ballot::Step,
     configuration::Configuration,
     message::{AcceptorMessage, AuxiliaryMessage, Message, NodeRole},
     record::Record,
@@ -207,14 +208,18 @@ impl Walk {
             return false;
         }
         let auxiliary = self.nodes[place].kind == NodeRole::Auxiliary;
+        let in_force = self.book.configurations.last().map_or(Step(1), |(from, _)| *from);
         let copied = self.nodes.iter().enumerate().any(|(other, node)| {
             other != place
                 && node.disk.holds(&self.book.chosen)
+                && node.disk.marked.next() >= in_force
                 && self.book.current().mains.contains(&node.id)
                 && self.book.newest().mains.contains(&node.id)
         });
         if !auxiliary && !copied {
-            return false; // a sole main's log had one copy
+            // A sole main's log had one copy; or nobody else surely knows who votes now, and who
+            // voted before may be lost already.
+            return false;
         }
         [self.book.current(), self.book.newest()].into_iter().all(|configuration| {
             // A sole main that restarts asks the auxiliary whether it still is that; without one

@@ -71,7 +71,7 @@ impl Walk {
     pub(super) fn look(&mut self) -> Result<(), Violation> {
         let since = self.healed.unwrap_or_default();
         match self.missing() {
-            None if self.finish.stage == Stage::ExpectAnswers => {
+            None if self.finish.stage == Stage::ExpectAnswers || !self.clients.list_is_whole() => {
                 self.finish.stage = Stage::ExpectList;
                 self.ask(0, Want::Everything, 1);
             }
@@ -81,8 +81,7 @@ impl Walk {
                 return self.judge_list();
             }
             Some(missing) if self.schedule.now > since + PATIENCE_NANOS => {
-                let configurations = [self.book.current(), self.book.newest()];
-                if !configurations.into_iter().all(|c| self.goes_on_with(c, |_| true)) {
+                if !self.could_go_on() {
                     self.finish.done = true;
                     self.summary.excused = true;
                     return Ok(());
@@ -93,6 +92,16 @@ impl Walk {
         }
         self.schedule.after(LOOK_NANOS, Event::Look);
         Ok(())
+    }
+
+    /// Whether enough of the members that count are left. A sole main that restarts must hear from
+    /// an auxiliary that it still is that; where all of those are lost, an operator has to say so.
+    fn could_go_on(&self) -> bool {
+        [self.book.current(), self.book.newest()].into_iter().all(|configuration| {
+            let remembered = self.nodes.iter().any(|n| configuration.auxiliaries.contains(&n.id));
+            let asks = configuration.mains.len() == 1 && !configuration.auxiliaries.is_empty();
+            self.goes_on_with(configuration, |_| true) && (remembered || !asks)
+        })
     }
 
     /// What has not come to its end yet.
