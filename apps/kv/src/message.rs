@@ -78,10 +78,12 @@ impl Precondition {
     /// Whether a key of this version (none: not there) may be written.
     pub fn holds(&self, version: Option<u64>) -> bool {
         let listed = |list: &[u64]| version.is_some_and(|version| list.contains(&version));
-        self.versions.as_deref().is_none_or(listed)
-            && !(self.exists && version.is_none())
-            && !(self.missing && version.is_some())
-            && !listed(&self.versions_not)
+        let matches = self.versions.as_deref().is_none_or(listed);
+        let refused = match version {
+            Some(_) => self.missing || listed(&self.versions_not),
+            None => self.exists,
+        };
+        matches && !refused
     }
 }
 

@@ -133,10 +133,9 @@ impl RespListener {
                 return;
             }
             // Replies are written whole, so waiting for more would only cost time.
-            let local = match stream.set_nodelay(true).and_then(|()| stream.local_addr()) {
-                Ok(local) => local,
+            let Ok(local) = stream.set_nodelay(true).and_then(|()| stream.local_addr()) else {
                 // It hung up already.
-                Err(_) => return,
+                return;
             };
             let (reader, writer) = stream.into_split();
             let outbox = Arc::new(Outbox::new(writer));
