@@ -12,14 +12,23 @@ fn chaos(shape: Shape, seed: u64) -> Plan {
 }
 
 fn walk(name: &str, seeds: std::ops::Range<u64>, plan: impl Fn(u64) -> Plan) -> Vec<Summary> {
-    seeds
-        .map(|seed| match walk::run(&plan(seed), seed) {
-            Ok(summary) => summary,
-            Err(violation) => panic!(
+    let mut clean = Vec::new();
+    let mut broken = Vec::new();
+    for seed in seeds {
+        match walk::run(&plan(seed), seed) {
+            Ok(summary) => clean.push(summary),
+            Err(violation) => broken.push(format!(
                 "{violation}\nreplay: SYNOD_WALK={name}:{seed} cargo test -p synod-tests --test walk replay"
-            ),
-        })
-        .collect()
+            )),
+        }
+    }
+    assert!(
+        broken.is_empty(),
+        "{} broken runs\n{}",
+        broken.len(),
+        broken[..broken.len().min(9)].join("\n")
+    );
+    clean
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use synod_runtime::identity::{ClusterName, NodeName};
+use synod_runtime::{
+    identity::{ClusterName, NodeName},
+    sim::FaultPlan,
+};
 
 use super::failure::{Exit, Failure};
 use crate::server::config::{Durability, HostPort, NodeRole, units};
@@ -31,6 +34,8 @@ pub(crate) enum Verb {
     Call(CallArgs),
     /// List the replicated actors and what can be said to them
     Actors(ActorsArgs),
+    /// Try whole clusters under simulated faults: same arguments, same output
+    Simulate(SimulateArgs),
 }
 
 /// `dev`.
@@ -160,6 +165,25 @@ pub(crate) struct ActorsArgs {
     pub(crate) client: ClientArgs,
 }
 
+/// `simulate`.
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArgs {
+    /// The first run's seed; each further run has the next
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// How many runs
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) runs: u64,
+    /// Simulated minutes in which things go wrong; then everything must become well again
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=1_440))]
+    pub(crate) minutes_each: u32,
+    /// What goes wrong: all, none, or a list such as loss,partition,crash
+    #[arg(long, value_name = "all|none|LIST", default_value = "all")]
+    pub(crate) faults: FaultPlan,
+}
+
 /// `a=db1.example.com:7001`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamedAddress {
@@ -232,7 +256,7 @@ const FIRST_STEPS: &str = "First steps:
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not applied, 4 outcome unknown.";
 
-const EXAMPLES: [(&str, &str); 6] = [
+const EXAMPLES: [(&str, &str); 7] = [
     (
         "dev",
         "  synod dev                          two mains and an auxiliary in a temporary directory
@@ -269,6 +293,13 @@ const EXAMPLES: [(&str, &str); 6] = [
         "  synod actors                       what `call` can reach
   synod actors --roles --json        every registered actor of every node",
     ),
+    (
+        "simulate",
+        "  synod simulate                     a hundred clusters, one simulated minute each
+  synod simulate --seed 8841 --runs 1
+  SYNOD_LOG=debug synod simulate --seed 8841 --runs 1
+  synod simulate --runs 1000 --faults loss,partition,crash",
+    ),
 ];
 
 #[cfg(test)]
@@ -297,6 +328,8 @@ mod tests {
             ("bank init --out d", "--cluster"),
             ("bank init --out d --add a=h:1", "--role"),
             ("bank init --out d --cluster c --main ah:1", "a=db1:7001"),
+            ("bank simulate --faults crahs", "did you mean \"crash\""),
+            ("bank simulate --runs 0", "0"),
         ] {
             let failure = read(line).unwrap_err();
             assert_eq!(failure.exit, Exit::Usage, "{line}");

@@ -9,6 +9,7 @@
 //! # Layout
 //! - `args`: what may be written
 //! - `dev`, `node`, `init`, `status`, `call`: the verbs
+//! - `simulate`: clusters in a simulated world
 //! - `layout`: the directory of a cluster
 //! - `client`: asking a running cluster
 //! - `failure`: one line and one exit code
@@ -21,6 +22,7 @@ mod failure;
 mod init;
 mod layout;
 mod node;
+mod simulate;
 mod status;
 mod table;
 
@@ -103,6 +105,7 @@ impl Cli {
             Verb::Status(args) => System::new().block_on(status::run(&args)),
             Verb::Call(args) => System::new().block_on(call::call(&args)),
             Verb::Actors(args) => System::new().block_on(call::actors(&args)),
+            Verb::Simulate(args) => simulate::run(self.name, &args),
         }
     }
 }
@@ -114,7 +117,7 @@ fn wants_json(verb: &Verb) -> bool {
         Verb::Status(client) => client.json,
         Verb::Call(call) => call.client.json,
         Verb::Actors(actors) => actors.client.json,
-        Verb::Dev(_) | Verb::Node(_) | Verb::Init(_) => false,
+        Verb::Dev(_) | Verb::Node(_) | Verb::Init(_) | Verb::Simulate(_) => false,
     }
 }
 

@@ -18,6 +18,7 @@ use crate::consensus::{
     ballot::{Ballot, Step},
     configuration::{Configuration, History},
     message::{Leader, ProposerReport, Report, Standing},
+    timing::VoteStyle,
 };
 
 /// What the roles reported last.
@@ -35,16 +36,37 @@ struct Last {
     home: Option<Leader>,
 }
 
+/// How far a node is, by what its roles reported last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    /// The last executed step.
+    pub step: Step,
+    /// Commands executed.
+    pub position: u64,
+    /// Chain over these commands and their replies: equal at equal positions on every main.
+    pub digest: u64,
+    /// The newest configuration known, in force or not yet.
+    pub configuration: Option<Configuration>,
+    /// The highest step an auxiliary holds a vote for.
+    pub holds: Option<Step>,
+}
+
 /// See the module's documentation.
 pub(super) struct Board {
     node: Node,
     journal: Journal,
+    /// How a leader's vote travels.
+    vote: &'static str,
     last: Mutex<Last>,
 }
 
 impl Board {
-    pub(super) fn new(node: Node, journal: Journal) -> Self {
-        Self { node, journal, last: Mutex::default() }
+    pub(super) fn new(node: Node, journal: Journal, style: VoteStyle) -> Self {
+        let vote = match style {
+            VoteStyle::Split => "split",
+            VoteStyle::Piggyback => "piggyback",
+        };
+        Self { node, journal, vote, last: Mutex::default() }
     }
 
     /// Takes a role's word.
@@ -107,6 +129,19 @@ impl Board {
         Ok(())
     }
 
+    /// How far the roles are.
+    pub(super) fn reached(&self) -> Reached {
+        let last = self.last();
+        let known = last.history.as_ref().and_then(History::newest);
+        Reached {
+            step: last.history.as_ref().map_or(Step(0), History::executed),
+            position: last.position,
+            digest: last.digest,
+            configuration: known.or(last.auxiliary_configuration.as_ref()).cloned(),
+            holds: last.auxiliary.as_ref().and_then(|standing| standing.holds),
+        }
+    }
+
     /// The document of `GET /status`.
     pub(super) fn status(&self) -> Value {
         let last = self.last();
@@ -140,7 +175,7 @@ impl Board {
             "auxiliaries": configuration.as_ref().map_or_else(Vec::new, |c| names(&c.auxiliaries)),
             "halted": halted,
             "bridging": proposer.bridging,
-            "vote": "split",
+            "vote": self.vote,
             "nodes": self.nodes(&last, &proposer, configuration.as_ref()),
             "roles": [], "services": [], "groups": [], "web": [],
         })
@@ -159,7 +194,8 @@ impl Board {
         }
         for (id, step, heard) in &proposer.peers {
             let row = rows.entry(id.name.clone()).or_insert_with(|| Row::new(id));
-            row.executed = Some(*step);
+            // An auxiliary executes nothing.
+            row.executed = (step.0 > 0).then_some(*step);
             row.heard = *heard;
         }
         let me = rows.entry(self.node.name().clone()).or_insert_with(|| Row::new(self.node.id()));

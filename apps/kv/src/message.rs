@@ -77,13 +77,9 @@ pub struct Precondition {
 impl Precondition {
     /// Whether a key of this version (none: not there) may be written.
     pub fn holds(&self, version: Option<u64>) -> bool {
-        let listed = |list: &[u64]| version.is_some_and(|version| list.contains(&version));
-        let matches = self.versions.as_deref().is_none_or(listed);
-        let refused = match version {
-            Some(_) => self.missing || listed(&self.versions_not),
-            None => self.exists,
-        };
-        matches && !refused
+        let Some(version) = version else { return self.versions.is_none() && !self.exists };
+        let listed = |list: &[u64]| list.contains(&version);
+        self.versions.as_deref().is_none_or(listed) && !self.missing && !listed(&self.versions_not)
     }
 }
 

@@ -151,8 +151,9 @@ impl Simulation {
     }
 
     /// Does what a [`Nemesis`](super::Nemesis) wants. For [`FaultAction::Crash`] the caller must
-    /// drop the node's tasks afterwards. [`FaultAction::Restart`] is the caller's alone (it needs
-    /// the new world) and does nothing here.
+    /// drop the node's tasks afterwards. [`FaultAction::Restart`] (it needs the new world) and
+    /// [`FaultAction::Panic`] (only the caller knows the actors) are the caller's alone and do
+    /// nothing here.
     pub fn apply(&self, action: &FaultAction) {
         match action {
             FaultAction::Weather(weather) => self.set_weather(*weather),
@@ -167,7 +168,7 @@ impl Simulation {
             FaultAction::CrashAtDiskOperation { node, operations } => {
                 self.crash_at_disk_operation(node, *operations);
             }
-            FaultAction::Restart { .. } => {}
+            FaultAction::Restart { .. } | FaultAction::Panic { .. } => {}
             FaultAction::Pause { node } => self.pause(node),
             FaultAction::Resume { node } => self.resume(node),
             FaultAction::LoseDisk { node } => self.lose_disk(node),

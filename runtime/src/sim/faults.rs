@@ -21,6 +21,8 @@ pub enum Fault {
     Crash,
     /// Nodes stand still for a while.
     Pause,
+    /// One actor of a node panics.
+    Panic,
     /// A stopped machine's disk is replaced by an empty one.
     DiskLoss,
     /// A durable bit flips.
@@ -55,7 +57,7 @@ pub struct UnknownFault {
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Loss,
         Self::Duplication,
         Self::Reorder,
@@ -64,6 +66,7 @@ impl Fault {
         Self::Partition,
         Self::Crash,
         Self::Pause,
+        Self::Panic,
         Self::DiskLoss,
         Self::BitRot,
         Self::Eio,
@@ -84,6 +87,7 @@ impl Fault {
             Self::Partition => "partition",
             Self::Crash => "crash",
             Self::Pause => "pause",
+            Self::Panic => "panic",
             Self::DiskLoss => "diskloss",
             Self::BitRot => "bitrot",
             Self::Eio => "eio",

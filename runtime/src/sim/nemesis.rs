@@ -56,6 +56,8 @@ pub enum FaultAction {
     Pause { node: NodeName },
     /// Lets it go on.
     Resume { node: NodeName },
+    /// Lets one of a node's actors panic; which, the harness makes of the number.
+    Panic { node: NodeName, actor: u64 },
     /// Replaces a stopped machine's disk by an empty one.
     LoseDisk { node: NodeName },
     /// Flips a bit of a file.
@@ -192,6 +194,7 @@ impl Draft<'_> {
             Fault::Partition => self.partition(at),
             Fault::Crash => self.crash(at),
             Fault::Pause => self.pause(at),
+            Fault::Panic => self.panic(at),
             Fault::DiskLoss | Fault::BitRot => self.damage(kind, at),
             Fault::Eio => self.fail_sync(at),
             Fault::Enospc => self.fill(at),
@@ -269,6 +272,12 @@ impl Draft<'_> {
         self.busy.insert(node.clone(), until);
         self.push(at, FaultAction::Pause { node: node.clone() });
         self.push(until, FaultAction::Resume { node });
+    }
+
+    fn panic(&mut self, at: Duration) {
+        let Some(node) = self.idle_node(at) else { return };
+        let actor = self.rng.random();
+        self.push(at, FaultAction::Panic { node, actor });
     }
 
     /// A disk is lost, or a bit of it; found at the start that follows, if at all.

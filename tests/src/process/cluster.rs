@@ -65,12 +65,11 @@ impl Cluster {
         cluster
     }
 
-    /// The same nodes (mains a, b and auxiliary x) from `PROGRAM init`, none started; `prepare` may
-    /// change the directory first.
+    /// The same nodes (mains a, b and auxiliary x) from `PROGRAM init`, none started.
     ///
     /// # Panics
     /// When `init` fails.
-    pub fn by_hand(program_name: &str, prepare: impl FnOnce(&Path)) -> Self {
+    pub fn by_hand(program_name: &str) -> Self {
         let mut cluster = Self::empty(program_name);
         let ports = free_quic_ports(3);
         let out = cluster.dir.display().to_string();
@@ -88,7 +87,6 @@ impl Cluster {
             let member = Member { role, pid: 0, quic, http, resp };
             cluster.nodes.insert((*name).to_owned(), member);
         }
-        prepare(&cluster.dir);
         cluster
     }
 
@@ -185,6 +183,15 @@ impl Cluster {
         self.nodes.values().filter(|node| node.role == "main").map(|node| node.http).collect()
     }
 
+    /// RESP addresses of the mains.
+    pub fn resps(&self) -> Vec<SocketAddr> {
+        self.nodes
+            .values()
+            .filter(|node| node.role == "main")
+            .filter_map(|node| node.resp)
+            .collect()
+    }
+
     /// A client of one node.
     pub fn http(&self, name: &str) -> Http {
         Http::new(self.node(name).http)
@@ -208,6 +215,16 @@ impl Cluster {
     /// Where the standard error of `name` goes.
     pub fn log(&self, name: &str) -> PathBuf {
         self.dir.join(name).join("log")
+    }
+
+    /// Lets the file of `name` say `new` where it says `old`.
+    ///
+    /// # Panics
+    /// When it does not say `old`.
+    pub fn rewrite(&self, name: &str, old: &str, new: &str) {
+        let text = fs::read_to_string(self.config(name)).expect("a node file");
+        assert!(text.contains(old), "{old} is not in\n{text}");
+        fs::write(self.config(name), text.replace(old, new)).expect("a file of ours");
     }
 
     /// Sends one signal to some nodes, as nearly at once as can be.
@@ -278,7 +295,11 @@ impl Cluster {
             }
             let follower = mains.iter().find(|name| **name != leaders[0]);
             match follower {
-                Some(follower) if leaders.iter().all(|one| mains.contains(&one.as_str()) && *one == leaders[0]) => {
+                Some(follower)
+                    if leaders
+                        .iter()
+                        .all(|one| mains.contains(&one.as_str()) && *one == leaders[0]) =>
+                {
                     Ok((leaders[0].clone(), (*follower).to_owned()))
                 }
                 _ => Err(format!("{leaders:?}")),

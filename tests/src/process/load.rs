@@ -2,6 +2,7 @@
 //! is lost, nothing is applied twice, and *not applied* was true.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::SocketAddr,
     sync::{
@@ -17,7 +18,8 @@ use synod_runtime::world::Instant;
 
 use super::{
     http::{Http, NoAnswer},
-    wait::{now, pause, until},
+    resp::{Reply, Resp},
+    wait::{PATIENCE, now, pause, until},
 };
 
 /// What a client was told about one write.
@@ -156,16 +158,7 @@ impl Book {
         self.entries.iter().filter(|entry| entry.verdict == Verdict::Applied)
     }
 
-    /// From `since` to the next acknowledged write.
-    ///
-    /// # Panics
-    /// When there is none.
-    pub fn next_after(&self, since: Instant) -> Duration {
-        let next = self.applied().find(|entry| entry.at > since);
-        next.expect("a write after it").at.since(since)
-    }
-
-    /// The longest time without an acknowledged write.
+    /// The longest time without an acknowledged write: what a failure costs, detection included.
     pub fn longest_gap(&self) -> Duration {
         let times: Vec<Instant> = self.applied().map(|entry| entry.at).collect();
         times.windows(2).map(|two| two[1].since(two[0])).max().unwrap_or_default()
@@ -177,11 +170,39 @@ impl Book {
         self.entries.sort_by_key(|entry| entry.at);
     }
 
-    /// Compares the book with what the cluster has: `count` says how often a key was counted up.
+    /// Compares the book of [`KvWriter`]s with what the node at `at` reads.
     ///
     /// # Panics
     /// With every lie found.
-    pub fn check(&self, mut count: impl FnMut(&str) -> i64) {
+    pub fn check_kv(&self, at: SocketAddr) {
+        let mut resp = Resp::connect(at, PATIENCE).expect("a node that serves");
+        let mut counts = BTreeMap::new();
+        for some in self.entries.chunks(MGET_KEYS) {
+            let words = some.iter().map(|entry| entry.key.as_bytes());
+            let words: Vec<&[u8]> = std::iter::once(&b"MGET"[..]).chain(words).collect();
+            let reply = resp.call(&words).expect("a reply");
+            let Reply::Array(values) = reply else { panic!("MGET at {at} says {reply:?}") };
+            counts.extend(some.iter().map(|entry| entry.key.clone()).zip(values));
+        }
+        self.check(|key| match &counts[key] {
+            Reply::Nil => 0,
+            Reply::Bulk(digits) => String::from_utf8_lossy(digits).parse().expect("a count"),
+            other => panic!("{key} is {other:?}"),
+        });
+    }
+
+    /// Compares the book of [`LedgerWriter`]s with what the node at `at` has.
+    ///
+    /// # Panics
+    /// With every lie found.
+    pub fn check_ledger(&self, at: SocketAddr) {
+        let mut http = Http::new(at);
+        // A linearizable read brings the node up to date; then its own word is enough.
+        ledger_count(&mut http, "all", "linearizable");
+        self.check(|key| ledger_count(&mut http, key, "local"));
+    }
+
+    fn check(&self, mut count: impl FnMut(&str) -> i64) {
         let mut lies = Vec::new();
         for Entry { key, verdict, .. } in &self.entries {
             let count = count(key);
@@ -244,17 +265,59 @@ impl Writer for LedgerWriter {
     }
 }
 
-/// How often `key` was counted by [`LedgerWriter`], as the main behind `http` knows by itself.
+/// How often `key` was counted by [`LedgerWriter`].
 ///
 /// # Panics
-/// When it does not say.
-pub fn ledger_count(http: &mut Http, key: &str) -> i64 {
-    let path = "/actors/ledger/ledger.balance?consistency=local";
+/// When the node does not say.
+pub fn ledger_count(http: &mut Http, key: &str, consistency: &str) -> i64 {
+    let path = format!("/actors/ledger/ledger.balance?consistency={consistency}");
     let body = json!({"of": key}).to_string();
-    let answer = http.request("POST", path, &[], body.as_bytes()).expect("an answer");
+    let answer = http.request("POST", &path, &[], body.as_bytes()).expect("an answer");
     assert_eq!(answer.status, 200, "{}", answer.text());
     -answer.json().as_i64().expect("a balance")
 }
 
-/// What a client waits before it looks elsewhere: longer than a fail-over.
+/// Counts with `INCR`, over RESP.
+#[derive(Debug)]
+pub struct KvWriter {
+    at: SocketAddr,
+    stream: Option<Resp>,
+}
+
+impl KvWriter {
+    /// See [`Connect`].
+    pub fn connect(at: SocketAddr) -> Box<dyn Writer> {
+        Box::new(Self { at, stream: None })
+    }
+}
+
+impl Writer for KvWriter {
+    fn count_up(&mut self, key: &str) -> Verdict {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => match Resp::connect(self.at, ANSWER_TIME) {
+                Ok(stream) => stream,
+                Err(error) => return Verdict::NotApplied(error.to_string()),
+            },
+        };
+        let verdict = match stream.call(&[b"INCR", key.as_bytes()]) {
+            Ok(Reply::Integer(1)) => Verdict::Applied,
+            Ok(Reply::Error(why)) if why.starts_with("CLUSTERDOWN not applied") => {
+                Verdict::NotApplied(why)
+            }
+            Ok(Reply::Error(why)) if why.starts_with("UNCERTAIN outcome unknown") => {
+                Verdict::Unknown(why)
+            }
+            Ok(other) => panic!("{key}, written once: {other:?}"),
+            Err(error) => return Verdict::Unknown(error.to_string()),
+        };
+        self.stream = Some(stream);
+        verdict
+    }
+}
+
+/// Keys per `MGET` when a book is checked.
+const MGET_KEYS: usize = 500;
+
+/// What a client waits before it looks elsewhere: longer than a node's own deadline.
 const ANSWER_TIME: Duration = Duration::from_secs(6);

@@ -132,6 +132,8 @@ impl Book {
             | Message::Auxiliary(_)
             | Message::Replica(_)
             | Message::Home(_)
+            | Message::Founder(_)
+            | Message::Founded(_)
             | Message::Client(_)
             | Message::Report(_) => return Ok(()),
         };
@@ -154,5 +156,9 @@ fn said_votes(
     if last <= covered || last < disk.floor {
         return Ok(());
     }
-    said_is_durable::check_vote(node, (last, ballot), disk.votes.get(&last).map(|(ballot, _)| *ballot))
+    said_is_durable::check_vote(
+        node,
+        (last, ballot),
+        disk.votes.get(&last).map(|(ballot, _)| *ballot),
+    )
 }

@@ -1,6 +1,6 @@
 //! The clients of the homes: they call, remember what they were told, and are never wrong.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use rand::RngExt;
@@ -20,8 +20,8 @@ use crate::invariants::{Violation, durability::Told, linearizable};
 struct Call {
     want: Want,
     number: u64,
-    /// The node and the life in which it was made.
-    at: (usize, u32),
+    /// The node where it was made.
+    node: usize,
     /// What anybody had been told when it began.
     floor: u64,
     /// None: under way.
@@ -40,6 +40,8 @@ impl Call {
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     calls: Vec<Call>,
+    /// How many homes were lost, at each node: the next one is another client.
+    homes: BTreeMap<usize, u64>,
     /// The greatest place or length that anybody was told.
     floor: u64,
     /// The whole list, as the last read of it saw it.
@@ -62,16 +64,16 @@ pub(crate) enum Want {
 
 impl Clients {
     /// Some call of a home's clients.
-    pub(crate) fn any(&mut self, at: (usize, u32), reads: bool, rng: &mut Rng) -> Message {
+    pub(crate) fn any(&mut self, node: usize, reads: bool, rng: &mut Rng) -> Message {
         let want = if !reads || rng.random_bool(0.6) { Want::Append } else { Want::Length };
         let patience = Duration::from_micros(rng.random_range(2_000..600_000));
-        self.call(at, want, rng.random_range(1..4), patience)
+        self.call(node, want, rng.random_range(1..4), patience)
     }
 
     /// That many calls at once.
     pub(crate) fn call(
         &mut self,
-        at: (usize, u32),
+        node: usize,
         want: Want,
         count: u32,
         patience: Duration,
@@ -81,10 +83,18 @@ impl Clients {
         let mut reads = Vec::new();
         for _ in 0..count {
             let ticket = self.calls.len() as u64;
-            let client = at.0 as u64 + 1 + 16 * u64::from(at.1);
+            let homes = self.homes.get(&node).copied().unwrap_or_default();
+            let client = node as u64 + 1 + 16 * homes;
             let number = list::number(client, ticket);
             self.open += 1;
-            self.calls.push(Call { want, number, at, floor: self.floor, told: None, gone: false });
+            self.calls.push(Call {
+                want,
+                number,
+                node,
+                floor: self.floor,
+                told: None,
+                gone: false,
+            });
             let local = false;
             match want {
                 Want::Append => {
@@ -156,9 +166,15 @@ impl Clients {
         Ok(())
     }
 
+    /// Whether the list was read after the last command ended.
+    pub(crate) fn list_is_whole(&self) -> bool {
+        self.list.as_ref().is_some_and(|list| list.len() as u64 >= self.floor)
+    }
+
     /// A home is gone with all who waited there.
     pub(crate) fn gone(&mut self, node: usize) {
-        for call in self.calls.iter_mut().filter(|call| call.at.0 == node) {
+        *self.homes.entry(node).or_default() += 1;
+        for call in self.calls.iter_mut().filter(|call| call.node == node) {
             if call.told.is_none() {
                 call.gone = true;
                 call.told = Some(Told::Unknown);
@@ -176,6 +192,6 @@ impl Clients {
     /// The numbers of the calls under way.
     pub(crate) fn waiting(&self) -> Vec<(bool, usize)> {
         let open = self.calls.iter().filter(|call| call.told.is_none());
-        open.map(|call| (call.writes(), call.at.0)).collect()
+        open.map(|call| (call.writes(), call.node)).collect()
     }
 }

@@ -49,6 +49,8 @@ pub(crate) struct Disk {
     pub(crate) promised: Ballot,
     /// See `promised`.
     pub(crate) votes: BTreeMap<Step, (Ballot, Value)>,
+    /// Everything up to here is durably known to be chosen.
+    pub(crate) marked: Step,
     /// Values durably known to be chosen without an own vote.
     chosen: BTreeMap<Step, Value>,
     /// An auxiliary's durable floor.
@@ -176,7 +178,8 @@ impl Disk {
                 Record::Chosen(vote) => {
                     self.chosen.insert(vote.step, vote.value.clone());
                 }
-                Record::Genesis(_) | Record::Mark(_) => {}
+                Record::Mark(step) => self.marked = self.marked.max(*step),
+                Record::Genesis(_) => {}
             }
         }
         self.records.extend(records);

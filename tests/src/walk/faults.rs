@@ -2,6 +2,7 @@
 
 use rand::RngExt;
 use synod::consensus::{
+    ballot::Step,
     configuration::Configuration,
     message::{AcceptorMessage, AuxiliaryMessage, Message, NodeRole},
     record::Record,
@@ -9,8 +10,9 @@ use synod::consensus::{
 };
 
 use super::{
-    Faults, Walk, fresh_id,
+    Faults, Walk,
     disk::{Disk, Held},
+    fresh_id,
     node::Role,
     schedule::Event,
 };
@@ -39,8 +41,18 @@ impl Walk {
             stall,
         } = self.plan.faults;
         let weights = [
-            crash, crash_leader, crash_auxiliary, role, partition, one_way, isolate, mend, lose_main,
-            lose_auxiliary, pause, stall,
+            crash,
+            crash_leader,
+            crash_auxiliary,
+            role,
+            partition,
+            one_way,
+            isolate,
+            mend,
+            lose_main,
+            lose_auxiliary,
+            pause,
+            stall,
         ];
         let mut drawn = self.rng.random_range(0..weights.iter().sum::<u32>().max(1));
         let kind = weights.iter().position(|weight| {
@@ -148,8 +160,7 @@ impl Walk {
 
     /// Splits the nodes in two; sometimes an auxiliary hears both sides.
     fn partition(&mut self) {
-        let sides: Vec<u8> =
-            self.nodes.iter().map(|_| self.rng.random_range(0..5)).collect();
+        let sides: Vec<u8> = self.nodes.iter().map(|_| self.rng.random_range(0..5)).collect();
         for (from, one) in sides.iter().enumerate() {
             for (to, two) in sides.iter().enumerate() {
                 if one % 2 != two % 2 && *one != 4 && *two != 4 {
@@ -197,14 +208,18 @@ impl Walk {
             return false;
         }
         let auxiliary = self.nodes[place].kind == NodeRole::Auxiliary;
+        let in_force = self.book.configurations.last().map_or(Step(1), |(from, _)| *from);
         let copied = self.nodes.iter().enumerate().any(|(other, node)| {
             other != place
                 && node.disk.holds(&self.book.chosen)
+                && node.disk.marked.next() >= in_force
                 && self.book.current().mains.contains(&node.id)
                 && self.book.newest().mains.contains(&node.id)
         });
         if !auxiliary && !copied {
-            return false; // a sole main's log had one copy
+            // A sole main's log had one copy; or nobody else surely knows who votes now, and who
+            // voted before may be lost already.
+            return false;
         }
         [self.book.current(), self.book.newest()].into_iter().all(|configuration| {
             // A sole main that restarts asks the auxiliary whether it still is that; without one
@@ -233,9 +248,11 @@ impl Walk {
             value.is_configuration()
                 && matches!(value.decode(), Ok(Decoded::Configuration(c)) if c.epoch > newest)
         };
-        let on_disks = self.nodes.iter().flat_map(|node| &node.disk.records).any(|record| {
-            matches!(record, Record::Vote(vote) if newer(&vote.value))
-        });
+        let on_disks = self
+            .nodes
+            .iter()
+            .flat_map(|node| &node.disk.records)
+            .any(|record| matches!(record, Record::Vote(vote) if newer(&vote.value)));
         on_disks
             || self.schedule.pending().any(|event| match event {
                 Event::Letter { message, .. } => match &**message {

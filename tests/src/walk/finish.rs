@@ -5,11 +5,7 @@ use std::time::Duration;
 use rand::RngExt;
 use synod::consensus::{ballot::Step, message::NodeRole};
 
-use super::{
-    Walk,
-    clients::Want,
-    schedule::Event,
-};
+use super::{Walk, clients::Want, schedule::Event};
 use crate::invariants::{Violation, durability, exactly_once};
 
 /// How far the end has come.
@@ -65,9 +61,8 @@ impl Walk {
     }
 
     fn ask(&mut self, place: usize, want: Want, count: u32) {
-        let life = self.nodes[place].life;
         let patience = Duration::from_nanos(2 * PATIENCE_NANOS);
-        let call = self.clients.call((place, life), want, count, patience);
+        let call = self.clients.call(place, want, count, patience);
         let me = self.nodes[place].id.clone();
         self.deliver(place, me, call);
     }
@@ -76,7 +71,7 @@ impl Walk {
     pub(super) fn look(&mut self) -> Result<(), Violation> {
         let since = self.healed.unwrap_or_default();
         match self.missing() {
-            None if self.finish.stage == Stage::ExpectAnswers => {
+            None if self.finish.stage == Stage::ExpectAnswers || !self.clients.list_is_whole() => {
                 self.finish.stage = Stage::ExpectList;
                 self.ask(0, Want::Everything, 1);
             }
@@ -86,8 +81,7 @@ impl Walk {
                 return self.judge_list();
             }
             Some(missing) if self.schedule.now > since + PATIENCE_NANOS => {
-                let configurations = [self.book.current(), self.book.newest()];
-                if !configurations.into_iter().all(|c| self.goes_on_with(c, |_| true)) {
+                if !self.could_go_on() {
                     self.finish.done = true;
                     self.summary.excused = true;
                     return Ok(());
@@ -100,10 +94,25 @@ impl Walk {
         Ok(())
     }
 
+    /// Whether enough of the members that count are left. A sole main that restarts must hear from
+    /// an auxiliary that it still is that; where all of those are lost, an operator has to say so.
+    fn could_go_on(&self) -> bool {
+        [self.book.current(), self.book.newest()].into_iter().all(|configuration| {
+            let remembered = self.nodes.iter().any(|n| configuration.auxiliaries.contains(&n.id));
+            let asks = configuration.mains.len() == 1 && !configuration.auxiliaries.is_empty();
+            self.goes_on_with(configuration, |_| true) && (remembered || !asks)
+        })
+    }
+
     /// What has not come to its end yet.
     fn missing(&mut self) -> Option<String> {
         if self.clients.open > 0 {
-            return Some(format!("{} calls wait: {:?}; {}", self.clients.open, self.clients.waiting(), self.who_leads()));
+            return Some(format!(
+                "{} calls wait: {:?}; {}",
+                self.clients.open,
+                self.clients.waiting(),
+                self.who_leads()
+            ));
         }
         let configuration = self.book.newest().clone();
         let there = |nodes: &[synod_runtime::identity::NodeId], kind| {
@@ -143,7 +152,8 @@ impl Walk {
         for node in &self.nodes {
             if let Some(proposer) = node.proposer() {
                 let executed = node.learner().map(|learner| learner.history().executed());
-                text += &format!("{} leads: {:?}, executed {executed:?}; ", node.id, proposer.leads());
+                text +=
+                    &format!("{} leads: {:?}, executed {executed:?}; ", node.id, proposer.leads());
             }
         }
         text

@@ -273,7 +273,7 @@ impl Walk {
         }
         // A member has no replica to read from.
         let reads = kind == NodeRole::Main;
-        let call = self.clients.any((node, life), reads, &mut self.rng);
+        let call = self.clients.any(node, reads, &mut self.rng);
         let me = self.nodes[node].id.clone();
         self.deliver(node, me, call);
         let after = self.rng.random_range(0..2_000 * self.plan.call_us);
@@ -403,8 +403,7 @@ impl Walk {
         if role == Role::Proposer {
             self.network.forget(place); // its shell tells it again who is connected
         }
-        let said =
-            self.nodes[place].rebuild(self.schedule.now, role, &self.make, &mut self.rng);
+        let said = self.nodes[place].rebuild(self.schedule.now, role, &self.make, &mut self.rng);
         if self.trace {
             eprintln!("{:>12} {} {role:?} is made anew", self.schedule.now, self.nodes[place].id);
         }
@@ -437,11 +436,13 @@ impl Walk {
         };
         match message {
             Message::Client(answer) => return self.clients.answered(answer),
-            Message::Report(Report::Auxiliary(standing)) => node.standing = Some(standing),
+            Message::Report(Report::Auxiliary { standing, .. }) => node.standing = Some(standing),
             Message::Report(Report::Proposer(_)) => {
                 node.leads = node.proposer().is_some_and(|proposer| proposer.leads().is_some());
             }
-            Message::Report(Report::Learner { .. } | Report::Replica { .. }) => {}
+            // The walk begins after the founding.
+            Message::Founder(_) | Message::Founded(_) => {}
+            Message::Report(Report::Learner { .. } | Report::Replica { .. } | Report::Home(_)) => {}
             Message::Acceptor(_)
             | Message::Learner(_)
             | Message::Replica(_)

@@ -40,18 +40,15 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Acceptor,
-        Self::Learner,
-        Self::Replica,
-        Self::Proposer,
-        Self::Home,
-        Self::Auxiliary,
-    ];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Acceptor, Self::Learner, Self::Replica, Self::Proposer, Self::Home, Self::Auxiliary];
 }
 
 /// Any machine of consensus.
-pub(crate) trait Part: Machine<Envelope = Message, Record = Record, Snapshot = Image> {}
+pub(crate) trait Part:
+    Machine<Envelope = Message, Record = Record, Snapshot = Image>
+{
+}
 impl<M: Machine<Envelope = Message, Record = Record, Snapshot = Image>> Part for M {}
 
 /// A machine with its mailbox and its alarm.
@@ -339,7 +336,9 @@ impl Node {
             Message::Proposer(m) => push(&mut roles.proposer, Role::Proposer, from, m),
             Message::Home(m) => push(&mut roles.home, Role::Home, from, m),
             Message::Auxiliary(m) => push(&mut roles.auxiliary, Role::Auxiliary, from, m),
-            Message::Client(_) | Message::Report(_) => None,
+            Message::Founder(_) | Message::Founded(_) | Message::Client(_) | Message::Report(_) => {
+                None
+            }
         };
         self.mark_due(role)
     }
@@ -378,7 +377,7 @@ impl Node {
     pub(crate) fn ring(&mut self, at: u64, role: Role) -> Option<(Said, bool)> {
         let now = self.now(at);
         with!(self.roles, role, slot => {
-            if slot.rebuilding || slot.alarm != Some(at) {
+            if slot.rebuilding || slot.alarm.is_none_or(|alarm| alarm > at) {
                 return None;
             }
             slot.alarm = None;

@@ -211,7 +211,13 @@ impl Proposer {
     pub(super) fn resend(&self, to: &synod_runtime::identity::NodeId, out: &mut Effects<Self>) {
         let Phase::Leading(reign) = &self.phase else { return };
         let Some((first, _)) = reign.open.first_key_value() else { return };
-        let values = reign.open.range(..=reign.sent).map(|(_, open)| open.value.clone()).collect();
+        // The own acceptor is asked for its vote before anyone else hears of the step.
+        let upto = if *to == self.me { reign.next } else { reign.sent };
+        let values: Vec<Value> =
+            reign.open.range(..=upto).map(|(_, open)| open.value.clone()).collect();
+        if values.is_empty() {
+            return;
+        }
         let accept = self.accept(*first, values);
         if *to == self.me {
             out.here(AcceptorMessage::Accept(accept));

@@ -133,10 +133,9 @@ impl RespListener {
                 return;
             }
             // Replies are written whole, so waiting for more would only cost time.
-            let Ok(local) = stream.set_nodelay(true).and_then(|()| stream.local_addr()) else {
-                // It hung up already.
-                return;
-            };
+            let local = stream.set_nodelay(true).and_then(|()| stream.local_addr());
+            // Otherwise it hung up already.
+            let Ok(local) = local else { return };
             let (reader, writer) = stream.into_split();
             let outbox = Arc::new(Outbox::new(writer));
             let client = clients.add(peer, local, Arc::clone(&outbox));

@@ -219,8 +219,9 @@ impl Session {
                 };
             }
             [option, id] if option.eq_ignore_ascii_case(b"id") => {
-                let not_an_id = || CommandError("ERR client-id should be greater than 0".into());
-                let id = parse_i64(id).filter(|id| *id > 0).ok_or_else(not_an_id)?;
+                let id = parse_i64(id)
+                    .filter(|id| *id > 0)
+                    .ok_or_else(|| CommandError("ERR client-id should be greater than 0".into()))?;
                 // As in Redis, nobody kills itself unless it says so.
                 kill(&|client| id_i64(client) == id && client.id != self.client.id)
             }

@@ -1,0 +1,288 @@
+//! A cluster of real nodes in a simulated world.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+
+use synod_runtime::{
+    identity::{NodeId, NodeName},
+    journal::Durability,
+    sim::{PORT_DEFAULT, Simulation},
+    supervision::Fault,
+};
+
+use crate::{
+    consensus::{
+        message::NodeRole,
+        timing::{Timing, VoteStyle},
+    },
+    replicated::{Host, Replicated, Submit},
+    server::core::{Core, CoreConfig, CoreError, Machines},
+};
+
+/// How many nodes of each kind a cluster has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Nodes that hold all data and serve clients: `a`, `b`, …
+    pub mains: u8,
+    /// Nodes that vote only while a main is missing: `x`, `y`, `z`.
+    pub auxiliaries: u8,
+    /// Nodes that forward: `m1`, `m2`, …
+    pub members: u8,
+}
+
+impl Default for Shape {
+    /// Two mains and an auxiliary.
+    fn default() -> Self {
+        Self { mains: 2, auxiliaries: 1, members: 0 }
+    }
+}
+
+/// The nodes of one cluster, each running or not.
+pub struct Cluster {
+    sim: Simulation,
+    blueprint: Blueprint,
+    places: BTreeMap<NodeName, Place>,
+}
+
+/// What all nodes have in common. Change it before the first start.
+#[derive(Clone)]
+pub struct Blueprint {
+    /// How patient the roles are.
+    pub timing: Timing,
+    /// How a leader's vote travels.
+    pub style: VoteStyle,
+    /// What must survive a power loss.
+    pub durability: Durability,
+    /// Bytes of a journal segment; small, so that segments come and go within a short run.
+    pub segment_bytes: u64,
+    /// Bytes of log between snapshots; small, so that there are many.
+    pub snapshot_log_bytes: u64,
+    /// The replicated actors.
+    pub machines: Machines,
+}
+
+/// Where a node of the cluster runs, or ran.
+struct Place {
+    role: NodeRole,
+    core: Option<Core>,
+    /// How often it was started.
+    lives: u64,
+}
+
+impl Blueprint {
+    /// The defaults, hosting `machines`.
+    pub fn new(machines: Machines) -> Self {
+        Self {
+            timing: Timing::default(),
+            style: VoteStyle::Split,
+            durability: Durability::Fsync,
+            segment_bytes: 256 * 1024,
+            snapshot_log_bytes: 192 * 1024,
+            machines,
+        }
+    }
+
+    /// The defaults, hosting the replicated actor `A` as `name`.
+    pub fn hosting<A: Replicated + 'static>(name: &'static str) -> Self {
+        Self::new(Arc::new(move || vec![Box::new(Host::<A>::new(name))]))
+    }
+}
+
+impl Cluster {
+    /// A cluster whose nodes are still to be started.
+    pub fn new(sim: &Simulation, shape: Shape, blueprint: Blueprint) -> Self {
+        let letters = |first: u8, count| {
+            (0..count).map(move |n| char::from(first + n).to_string()).collect::<Vec<_>>()
+        };
+        let members = (1..=shape.members).map(|n| format!("m{n}")).collect();
+        let places = [
+            (NodeRole::Main, letters(b'a', shape.mains)),
+            (NodeRole::Auxiliary, letters(b'x', shape.auxiliaries)),
+            (NodeRole::Member, members),
+        ]
+        .into_iter()
+        .flat_map(|(role, names)| names.into_iter().map(move |name| (role, name)))
+        .map(|(role, name)| {
+            let name: NodeName = name.parse().expect("a letter, or a letter and a number");
+            (name, Place { role, core: None, lives: 0 })
+        })
+        .collect();
+        Self { sim: sim.clone(), blueprint, places }
+    }
+
+    /// Starts every node that does not run.
+    ///
+    /// # Errors
+    /// The first that could not start, and why; it is stopped, the others go on.
+    pub fn start_all(&mut self) -> Result<(), (NodeName, CoreError)> {
+        for name in self.names() {
+            if self.core(&name).is_none() {
+                self.start(&name).map_err(|error| (name, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a node, stopping it first if it runs: a new life, with the disk and the clock it had.
+    ///
+    /// # Errors
+    /// Why it could not; then it is stopped.
+    pub fn start(&mut self, name: &NodeName) -> Result<(), CoreError> {
+        self.crash(name);
+        let world = self.sim.restart(name);
+        let config = self.config(name);
+        self.place(name).lives += 1;
+        match Core::start(world, config) {
+            Ok(core) => {
+                self.place(name).core = Some(core);
+                Ok(())
+            }
+            Err(error) => {
+                self.sim.crash(name);
+                Err(error)
+            }
+        }
+    }
+
+    /// Stops a node as a power cut would. One that does not run is left alone.
+    pub fn crash(&mut self, name: &NodeName) {
+        // First the ports refuse, then the tasks go: nothing can be said or written in between.
+        self.sim.crash(name);
+        if let Some(core) = self.place(name).core.take() {
+            core.crash();
+        }
+    }
+
+    /// Stops a node and gives it another, empty disk: started again, it is another node.
+    pub fn lose(&mut self, name: &NodeName) {
+        self.crash(name);
+        self.sim.lose_disk(name);
+    }
+
+    /// Lets one of a node's roles panic; answers which, if it runs there.
+    pub fn stumble(&self, name: &NodeName, number: u64) -> Option<&'static str> {
+        let roles: &[&str] = match self.places.get(name)?.role {
+            NodeRole::Main => &["acceptor", "proposer", "learner", "replica", "home"],
+            NodeRole::Auxiliary => &["auxiliary"],
+            NodeRole::Member => &["home"],
+        };
+        let place = usize::try_from(number % roles.len() as u64).unwrap_or(0);
+        let role = roles[place];
+        self.core(name)?.inject(role, Fault::Panic).then_some(role)
+    }
+
+    /// A node, while it runs.
+    pub fn core(&self, name: &NodeName) -> Option<&Core> {
+        self.places.get(name)?.core.as_ref()
+    }
+
+    /// The way into the log at a node, while it runs.
+    pub fn submit(&self, name: &NodeName) -> Option<Arc<dyn Submit>> {
+        self.core(name).map(Core::submit)
+    }
+
+    /// How often a node was started.
+    pub fn lives(&self, name: &NodeName) -> u64 {
+        self.places.get(name).map_or(0, |place| place.lives)
+    }
+
+    /// All nodes.
+    pub fn names(&self) -> Vec<NodeName> {
+        self.places.keys().cloned().collect()
+    }
+
+    /// The nodes of a role.
+    pub fn with_role(&self, role: NodeRole) -> Vec<NodeName> {
+        let places = self.places.iter().filter(|(_, place)| place.role == role);
+        places.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The nodes that hold all data.
+    pub fn mains(&self) -> Vec<NodeName> {
+        self.with_role(NodeRole::Main)
+    }
+
+    /// The simulated world.
+    pub fn sim(&self) -> &Simulation {
+        &self.sim
+    }
+
+    /// Whether every node runs, every main serves, all of them are in the configuration, and no
+    /// auxiliary holds a vote; else what is missing.
+    ///
+    /// # Errors
+    /// What is missing, for people.
+    pub fn is_whole(&self) -> Result<(), String> {
+        let mut expected: BTreeMap<NodeRole, Vec<NodeId>> = BTreeMap::new();
+        for (name, place) in &self.places {
+            let core = place.core.as_ref().ok_or_else(|| format!("{name} does not run"))?;
+            core.ready().map_err(|why| format!("{name}: {why}"))?;
+            expected.entry(place.role).or_default().push(core.node().id().clone());
+        }
+        let mut expected = |role| expected.remove(&role).unwrap_or_default();
+        let (mains, auxiliaries) =
+            (sorted(&expected(NodeRole::Main)), sorted(&expected(NodeRole::Auxiliary)));
+        for (name, place) in &self.places {
+            let Some(core) = &place.core else { continue };
+            let reached = core.reached();
+            if let Some(step) = reached.holds {
+                return Err(format!("{name} still holds a vote for step {step}"));
+            }
+            let Some(known) = reached.configuration.filter(|_| place.role == NodeRole::Main) else {
+                continue;
+            };
+            if sorted(&known.mains) != mains || sorted(&known.auxiliaries) != auxiliaries {
+                return Err(format!(
+                    "{name} knows mains {:?}, auxiliaries {:?}, absent {:?}",
+                    known.mains, known.auxiliaries, known.absent
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, name: &NodeName) -> &mut Place {
+        let known = self.places.get_mut(name);
+        known.unwrap_or_else(|| panic!("the cluster has no node {name}"))
+    }
+
+    fn config(&self, name: &NodeName) -> CoreConfig {
+        let Blueprint { timing, style, durability, segment_bytes, snapshot_log_bytes, machines } =
+            self.blueprint.clone();
+        let others = self.places.keys().filter(|other| *other != name);
+        let listed = self.places.iter().filter(|(_, place)| place.role != NodeRole::Member);
+        CoreConfig {
+            cluster: "simulated".parse().expect("a name"),
+            name: name.clone(),
+            role: self.places[name].role,
+            data_dir: PathBuf::from("/synod"),
+            listen: ([0, 0, 0, 0], PORT_DEFAULT).into(),
+            tls: None,
+            peers: others.map(|other| (other.clone(), self.sim.address(other))).collect(),
+            listed: listed.map(|(name, place)| (name.clone(), place.role)).collect(),
+            durability,
+            timing,
+            style,
+            segment_bytes,
+            snapshot_log_bytes,
+            machines,
+        }
+    }
+}
+
+fn sorted(nodes: &[NodeId]) -> Vec<NodeId> {
+    let mut nodes = nodes.to_vec();
+    nodes.sort();
+    nodes
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("nodes", &self.places.keys()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Blueprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blueprint").field("timing", &self.timing).finish_non_exhaustive()
+    }
+}
