@@ -278,7 +278,11 @@ impl Cluster {
             }
             let follower = mains.iter().find(|name| **name != leaders[0]);
             match follower {
-                Some(follower) if leaders.iter().all(|one| mains.contains(&one.as_str()) && *one == leaders[0]) => {
+                Some(follower)
+                    if leaders
+                        .iter()
+                        .all(|one| mains.contains(&one.as_str()) && *one == leaders[0]) =>
+                {
                     Ok((leaders[0].clone(), (*follower).to_owned()))
                 }
                 _ => Err(format!("{leaders:?}")),

@@ -9,8 +9,9 @@ use synod::consensus::{
 };
 
 use super::{
-    Faults, Walk, fresh_id,
+    Faults, Walk,
     disk::{Disk, Held},
+    fresh_id,
     node::Role,
     schedule::Event,
 };
@@ -39,8 +40,18 @@ impl Walk {
             stall,
         } = self.plan.faults;
         let weights = [
-            crash, crash_leader, crash_auxiliary, role, partition, one_way, isolate, mend, lose_main,
-            lose_auxiliary, pause, stall,
+            crash,
+            crash_leader,
+            crash_auxiliary,
+            role,
+            partition,
+            one_way,
+            isolate,
+            mend,
+            lose_main,
+            lose_auxiliary,
+            pause,
+            stall,
         ];
         let mut drawn = self.rng.random_range(0..weights.iter().sum::<u32>().max(1));
         let kind = weights.iter().position(|weight| {
@@ -148,8 +159,7 @@ impl Walk {
 
     /// Splits the nodes in two; sometimes an auxiliary hears both sides.
     fn partition(&mut self) {
-        let sides: Vec<u8> =
-            self.nodes.iter().map(|_| self.rng.random_range(0..5)).collect();
+        let sides: Vec<u8> = self.nodes.iter().map(|_| self.rng.random_range(0..5)).collect();
         for (from, one) in sides.iter().enumerate() {
             for (to, two) in sides.iter().enumerate() {
                 if one % 2 != two % 2 && *one != 4 && *two != 4 {
@@ -233,9 +243,11 @@ impl Walk {
             value.is_configuration()
                 && matches!(value.decode(), Ok(Decoded::Configuration(c)) if c.epoch > newest)
         };
-        let on_disks = self.nodes.iter().flat_map(|node| &node.disk.records).any(|record| {
-            matches!(record, Record::Vote(vote) if newer(&vote.value))
-        });
+        let on_disks = self
+            .nodes
+            .iter()
+            .flat_map(|node| &node.disk.records)
+            .any(|record| matches!(record, Record::Vote(vote) if newer(&vote.value)));
         on_disks
             || self.schedule.pending().any(|event| match event {
                 Event::Letter { message, .. } => match &**message {

@@ -5,11 +5,7 @@ use std::time::Duration;
 use rand::RngExt;
 use synod::consensus::{ballot::Step, message::NodeRole};
 
-use super::{
-    Walk,
-    clients::Want,
-    schedule::Event,
-};
+use super::{Walk, clients::Want, schedule::Event};
 use crate::invariants::{Violation, durability, exactly_once};
 
 /// How far the end has come.
@@ -103,7 +99,12 @@ impl Walk {
     /// What has not come to its end yet.
     fn missing(&mut self) -> Option<String> {
         if self.clients.open > 0 {
-            return Some(format!("{} calls wait: {:?}; {}", self.clients.open, self.clients.waiting(), self.who_leads()));
+            return Some(format!(
+                "{} calls wait: {:?}; {}",
+                self.clients.open,
+                self.clients.waiting(),
+                self.who_leads()
+            ));
         }
         let configuration = self.book.newest().clone();
         let there = |nodes: &[synod_runtime::identity::NodeId], kind| {
@@ -143,7 +144,8 @@ impl Walk {
         for node in &self.nodes {
             if let Some(proposer) = node.proposer() {
                 let executed = node.learner().map(|learner| learner.history().executed());
-                text += &format!("{} leads: {:?}, executed {executed:?}; ", node.id, proposer.leads());
+                text +=
+                    &format!("{} leads: {:?}, executed {executed:?}; ", node.id, proposer.leads());
             }
         }
         text

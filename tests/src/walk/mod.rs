@@ -403,8 +403,7 @@ impl Walk {
         if role == Role::Proposer {
             self.network.forget(place); // its shell tells it again who is connected
         }
-        let said =
-            self.nodes[place].rebuild(self.schedule.now, role, &self.make, &mut self.rng);
+        let said = self.nodes[place].rebuild(self.schedule.now, role, &self.make, &mut self.rng);
         if self.trace {
             eprintln!("{:>12} {} {role:?} is made anew", self.schedule.now, self.nodes[place].id);
         }

@@ -128,7 +128,8 @@ impl Plan {
 
     /// Everything may go wrong; `rng` draws how much of each.
     pub fn chaos(shape: Shape, rng: &mut Rng) -> Self {
-        let mut some = |most: u32| if rng.random_bool(0.5) { rng.random_range(0..=most) } else { 0 };
+        let mut some =
+            |most: u32| if rng.random_bool(0.5) { rng.random_range(0..=most) } else { 0 };
         let faults = Faults {
             crash: 1 + some(8),
             crash_leader: some(6),
