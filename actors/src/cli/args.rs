@@ -314,7 +314,7 @@ const FIRST_STEPS: &str = "First steps:
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not applied, 4 outcome unknown.";
 
-const EXAMPLES: [(&str, &str); 7] = [
+const EXAMPLES: [(&str, &str); 8] = [
     (
         "dev",
         "  synod dev                          two mains and an auxiliary in a temporary directory
@@ -357,6 +357,8 @@ const EXAMPLES: [(&str, &str); 7] = [
   synod simulate --seed 8841 --runs 1
   SYNOD_LOG=debug synod simulate --seed 8841 --runs 1
   synod simulate --runs 1000 --faults loss,partition,crash",
+    ),
+    (
         "bench",
         "  synod bench commands                       sets and gets on a cluster of its own
   synod bench commands --clients 64 --durability memory

@@ -119,8 +119,7 @@ fn wants_json(verb: &Verb) -> bool {
         Verb::Status(client) => client.json,
         Verb::Call(call) => call.client.json,
         Verb::Actors(actors) => actors.client.json,
-        Verb::Dev(_) | Verb::Node(_) | Verb::Init(_) | Verb::Simulate(_) => false,
-        Verb::Dev(_) | Verb::Node(_) | Verb::Init(_) | Verb::Bench(_) => false,
+        Verb::Dev(_) | Verb::Node(_) | Verb::Init(_) | Verb::Simulate(_) | Verb::Bench(_) => false,
     }
 }
 
