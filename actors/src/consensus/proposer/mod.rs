@@ -303,13 +303,18 @@ impl Proposer {
             Phase::Leading(reign) => {
                 Leader { node: None, ballot: reign.ballot, serving: false, halted }
             }
-            Phase::Following(following) => Leader {
-                node: following.leader.clone(),
-                ballot: following.ballot,
-                serving: following.serving && following.leader.is_some(),
-                halted,
-            },
+            Phase::Following(following) => {
+                let node = self.heard_leader(following).cloned();
+                let serving = following.serving && node.is_some();
+                Leader { node, ballot: following.ballot, serving, halted }
+            }
         }
+    }
+
+    /// A leader that fell silent may lead others, but serves nobody here.
+    fn heard_leader<'a>(&self, following: &'a Following) -> Option<&'a NodeId> {
+        let patience = 2 * self.timing.election;
+        following.leader.as_ref().filter(|leader| self.heard_within(leader, patience))
     }
 
     /// Tells homes and people who leads, when that changed or is due: a home that was made anew
@@ -392,7 +397,9 @@ impl Proposer {
     fn judge(&mut self) {
         let idle = match &self.phase {
             Phase::Leading(reign) => reign.established && reign.open.is_empty(),
-            Phase::Following(following) => following.leader.is_some() && following.serving,
+            Phase::Following(following) => {
+                self.heard_leader(following).is_some() && following.serving
+            }
         };
         if idle {
             self.alive = self.turn.at;
