@@ -9,6 +9,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -20,7 +21,8 @@ use synod_tests::process::{
     cluster::{Cluster, mains_of},
     load::{Book, KvWriter, Load},
     machine::{is_alive, turn},
-    wait::{holds_for, until},
+    resp::{Reply, Resp},
+    wait::{PATIENCE, holds_for, until},
 };
 
 /// A cluster started by hand, serving.
@@ -269,3 +271,99 @@ fn tear(file: &Path, last_record: u64) {
     half[..8].copy_from_slice(b"synodjn\x01");
     file.write_all_at(&half, at).unwrap();
 }
+
+/// A small disk of its own for one node's data; unmounted when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where one may not mount.
+    fn mount(at: &Path, size: &str) -> Option<Self> {
+        fs::create_dir_all(at).unwrap();
+        let options = format!("size={size}");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &options, "synod-test"]).arg(at);
+        let mounted = mount.output().is_ok_and(|done| done.status.success());
+        mounted.then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a test that failed may still have a node on it.
+        Command::new("umount").arg("-l").arg(&self.0).status().ok();
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_writes_in_words_and_loses_nothing() {
+    let _turn = turn();
+    let mut synod = Cluster::by_hand("synod");
+    let data = synod.dir().join("a").join("data");
+    let Some(_disk) = SmallDisk::mount(&data, DISK) else {
+        eprintln!("SKIPPED, run as root: a full disk cannot be made without mount(8)");
+        return;
+    };
+    ["a", "b", "x"].iter().for_each(|name| synod.start_node(name));
+    ["a", "b"].iter().for_each(|name| synod.wait_ready(name));
+    let book = some_writes(&synod);
+    // What others put on the disk leaves no room for one more segment.
+    let ballast = data.join("ballast");
+    fill_up(&ballast);
+    let connect = |name: &str| Resp::connect(synod.node(name).resp.unwrap(), PATIENCE).unwrap();
+    let (mut a, mut b) = (connect("a"), connect("b"));
+    let mut kept = Vec::new();
+    for number in 0.. {
+        let key = format!("large-{number}");
+        match set_large(&mut a, &key) {
+            Reply::Simple(_) => kept.push(key),
+            Reply::Error(why) if why.starts_with("FULL not applied") => {
+                println!("a full disk after {} MiB: {why}", kept.len());
+                break;
+            }
+            Reply::Error(why) if why.starts_with("UNCERTAIN") => println!("{key}: {why}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(number < 100, "a disk of {DISK} is never full");
+    }
+    // It is the disk of one node; the others go on, and it serves reads.
+    assert!(is_alive(synod.node("a").pid));
+    assert_eq!(set_large(&mut b, "at-b"), Reply::Simple("OK".into()));
+    kept.push("at-b".to_owned());
+    let length = a.call(&[b"STRLEN", b"at-b"]).unwrap();
+    assert_eq!(length, Reply::Integer(LARGE as i64), "a read where the disk is full");
+
+    fs::remove_file(&ballast).unwrap();
+    until("writes where the disk has room again", || match set_large(&mut a, "after") {
+        Reply::Simple(_) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    kept.push("after".to_owned());
+    for name in ["a", "b"] {
+        synod.wait_status(name, "both mains", |status| mains_of(status) == ["a", "b"]);
+        synod.wait_ready(name);
+        let mut resp = Resp::connect(synod.node(name).resp.unwrap(), PATIENCE).unwrap();
+        for key in &kept {
+            let length = resp.call(&[b"STRLEN", key.as_bytes()]).unwrap();
+            assert_eq!(length, Reply::Integer(LARGE as i64), "{key} at {name}");
+        }
+    }
+    synod.resps().into_iter().for_each(|at| book.check_kv(at));
+    check_unharmed(&synod);
+}
+
+fn set_large(resp: &mut Resp, key: &str) -> Reply {
+    let value = vec![b'v'; LARGE];
+    resp.call(&[b"SET", key.as_bytes(), &value]).expect("a reply")
+}
+
+/// Bytes of a large value.
+const LARGE: usize = 1 << 20;
+
+/// Takes all the room there is.
+fn fill_up(path: &Path) {
+    let mut file = fs::File::create(path).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+}
+
+/// Room for a main's journal and its reserve.
+const DISK: &str = "160m";

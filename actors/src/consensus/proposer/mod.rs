@@ -22,7 +22,7 @@ use synod_runtime::{
     world::{Instant, Rng},
 };
 
-use self::{following::Following, reign::Reign};
+use self::{care::Pace, following::Following, reign::Reign};
 use super::{
     ballot::{Ballot, Step},
     configuration::{Configuration, History},
@@ -54,6 +54,7 @@ struct Known {
     up: bool,
     heard: Option<Instant>,
     beat: Option<Heartbeat>,
+    pace: Pace,
     standing: Option<Standing>,
 }
 
@@ -175,10 +176,12 @@ impl Proposer {
             up: true,
             heard: None,
             beat: None,
+            pace: Pace::default(),
             standing: None,
         });
         if known.id != news.node {
             (known.heard, known.beat, known.standing) = (None, None, None);
+            known.pace = Pace::default();
             known.id = news.node;
         }
         known.role = news.role;
@@ -192,6 +195,7 @@ impl Proposer {
         if let Some(peer) = self.peers.get_mut(&from.name)
             && peer.id == *from
         {
+            peer.pace.note(self.turn.at, self.history.executed(), beat);
             peer.beat = Some(beat.clone());
         }
         if beat.chosen_upto > self.history.executed() || self.history.newest().is_none() {
