@@ -40,6 +40,9 @@ const SENT_MAX: usize = 4_096;
 /// Bytes of them.
 const SENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// A message of commands is closed at this size; with a last one of the largest it fits a frame.
+const REQUEST_BYTES: usize = 1024 * 1024;
+
 /// Commands waiting to be sent, and their bytes; more are refused at once, *not applied*.
 const WAITING_MAX: usize = 65_536;
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -154,7 +157,7 @@ impl Home {
     fn pump(&mut self, now: Now, out: &mut Effects<Self>) {
         let Some(leader) = self.leader.node.clone().filter(|_| self.leader.serving) else { return };
         let Some(session) = self.session else { return self.register(now, &leader, out) };
-        let mut commands = Vec::new();
+        let (mut commands, mut bytes) = (Vec::new(), 0);
         while self.sent.len() < SENT_MAX && self.sent_bytes < SENT_BYTES_MAX {
             let Some(Waiting { command, until }) = self.waiting.pop_front() else { break };
             self.waiting_bytes -= command.args.len();
@@ -170,10 +173,16 @@ impl Home {
                 self.alive = now.at;
             }
             self.sent_bytes += encoded.len();
+            bytes += encoded.len();
             commands.push(encoded.clone());
             self.sent
                 .insert(self.next_seq, Sent { encoded, ticket: Some((command.ticket, until)) });
             self.next_seq += 1;
+            if bytes >= REQUEST_BYTES {
+                bytes = 0;
+                let commands = std::mem::take(&mut commands);
+                out.send(self.to_leader(&leader), ProposerMessage::Request(Request { commands }));
+            }
         }
         if !commands.is_empty() {
             out.send(self.to_leader(&leader), ProposerMessage::Request(Request { commands }));

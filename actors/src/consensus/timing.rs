@@ -33,7 +33,7 @@ impl Default for Timing {
             heartbeat: ms(30),
             election: ms(200),
             stickiness: ms(150),
-            hedge: ms(120),
+            hedge: ms(100),
             remove_unreachable: ms(1_000),
             remove: ms(5_000),
             resend: ms(100),

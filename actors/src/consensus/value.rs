@@ -7,10 +7,11 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use super::configuration::Configuration;
+use crate::replicated::ARGS_BYTES_MAX;
 
-/// One command may be this large with everything in it: a value of a mebibyte and its keys fit,
-/// and the votes of a whole pipeline of such commands still fit into one frame.
-pub const COMMAND_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// One command may be this large with everything in it: the largest arguments, an idempotency key
+/// and the head; and the votes of a whole pipeline of such commands still fit into one frame.
+pub const COMMAND_BYTES_MAX: usize = ARGS_BYTES_MAX + 4 * 1024;
 
 /// A step closes at this size, for fairness and memory; larger batches were measured not to help.
 pub const STEP_BYTES_MAX: usize = 256 * 1024;

@@ -97,7 +97,7 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
 
 /// Largest MessagePack arguments of one command: with its headers it must fit one frame.
-pub const ARGS_BYTES_MAX: usize = 8 * 1024 * 1024;
+pub const ARGS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 impl fmt::Debug for Submission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

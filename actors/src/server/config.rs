@@ -29,7 +29,10 @@ pub use self::{
     reader::{ConfigError, Overrides},
     units::HostPort,
 };
-use crate::{consensus::VoteStyle, replicated::ARGS_BYTES_MAX};
+use crate::{
+    consensus::{Timing, VoteStyle},
+    replicated::ARGS_BYTES_MAX,
+};
 pub(crate) use reader::{Keys, Section, Source};
 
 /// Everything a node must know before it starts.
@@ -202,13 +205,14 @@ impl NodeConfig {
 
 impl Default for ConsensusConfig {
     fn default() -> Self {
+        let timing = Timing::default();
         Self {
             durability: Durability::Fsync,
-            heartbeat: Duration::from_millis(30),
-            election_timeout: Duration::from_millis(200),
-            hedge: Duration::from_millis(100),
-            removal_unreachable: Duration::from_secs(1),
-            removal: Duration::from_secs(5),
+            heartbeat: timing.heartbeat,
+            election_timeout: timing.election,
+            hedge: timing.hedge,
+            removal_unreachable: timing.remove_unreachable,
+            removal: timing.remove,
             vote: VoteStyle::Split,
         }
     }

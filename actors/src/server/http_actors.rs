@@ -27,18 +27,31 @@ pub struct ActorsHttp {
     submit: Arc<dyn Submit>,
     catalogue: Arc<ActorCatalogue>,
     deadline: Duration,
+    body_max: usize,
 }
 
 impl ActorsHttp {
     /// Serves the actors of `catalogue` by way of `submit`.
     pub fn new(submit: Arc<dyn Submit>, catalogue: ActorCatalogue) -> Self {
-        Self { submit, catalogue: Arc::new(catalogue), deadline: DEADLINE_DEFAULT }
+        Self {
+            submit,
+            catalogue: Arc::new(catalogue),
+            deadline: DEADLINE_DEFAULT,
+            body_max: ARGS_BYTES_MAX,
+        }
     }
 
     /// Gives every request this long.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Refuses larger bodies (413), in bytes; at most what a command may hold.
+    #[must_use]
+    pub fn body_max(mut self, bytes: usize) -> Self {
+        self.body_max = bytes.min(ARGS_BYTES_MAX);
         self
     }
 
@@ -93,7 +106,7 @@ async fn call(
     let answer = async {
         let idempotency = idempotency_of(&request)?;
         let consistency = consistency_of(&request)?;
-        let body = body_of(payload).await?;
+        let body = body_of(payload, state.body_max).await?;
         let (actor, message, body) = (&actor, &message, &body);
         state.call(Call { actor, message, body, idempotency, consistency }).await
     };
@@ -116,12 +129,12 @@ struct Call<'a> {
 
 /// Reads the body as far as it may go; JSON is never much shorter than its MessagePack form, so
 /// the limit of the latter serves for both.
-async fn body_of(payload: web::Payload) -> Result<Bytes, Failure> {
-    match payload.to_bytes_limited(ARGS_BYTES_MAX).await {
+async fn body_of(payload: web::Payload, most: usize) -> Result<Bytes, Failure> {
+    match payload.to_bytes_limited(most).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(error)) => Err(Failure::bad_request(format!("the body broke off: {error}"))),
         Err(_) => {
-            let text = format!("the body is larger than {ARGS_BYTES_MAX} bytes");
+            let text = format!("the body is larger than {most} bytes");
             Err(Failure { status: StatusCode::PAYLOAD_TOO_LARGE, text, outcome: NOT_APPLIED })
         }
     }

@@ -151,7 +151,9 @@ fn listen(
     let (services, context) = (Arc::clone(services), context.clone());
     let votes_only = config.role == NodeRole::Auxiliary;
     let app = move || {
-        let actors = ActorsHttp::new(Arc::clone(&context.submit), catalogue.clone());
+        let body_max = usize::try_from(context.limits.request_bytes_max).unwrap_or(usize::MAX);
+        let actors =
+            ActorsHttp::new(Arc::clone(&context.submit), catalogue.clone()).body_max(body_max);
         let mut app = App::new().configure(|routes| http::configure(routes, looks.clone()));
         if !votes_only {
             app = app.configure(|routes| http_actors::configure(routes, actors));

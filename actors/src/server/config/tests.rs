@@ -97,7 +97,7 @@ fn a_wrong_type_or_value_names_file_and_key() {
         ("\"20ms\"", "\"20\"", ["`consensus.heartbeat`", "no duration", "150ms"]),
         ("\"20ms\"", "\"0ms\"", ["`consensus.heartbeat`", "no time", "1ms"]),
         ("\"64KiB\"", "\"64KB\"", ["`limits.request`", "no size", "64KiB"]),
-        ("\"64KiB\"", "\"1GiB\"", ["`limits.request`", "out of range", "8388608"]),
+        ("\"64KiB\"", "\"1GiB\"", ["`limits.request`", "out of range", "4194304"]),
         ("\"a\"\nrole = \"main\"", "\"a\"\nrole = \"boss\"", ["`role`", "boss", "auxiliary"]),
         ("\"a\"", "\"A\"", ["`name`", "is not a name", "a-z"]),
         ("name = \"b\"", "name = \"a\"", ["`peers[1].name`", "twice", "own"]),
