@@ -22,7 +22,12 @@ fn walk(name: &str, seeds: std::ops::Range<u64>, plan: impl Fn(u64) -> Plan) -> 
             )),
         }
     }
-    assert!(broken.is_empty(), "{} broken runs\n{}", broken.len(), broken[..broken.len().min(9)].join("\n"));
+    assert!(
+        broken.is_empty(),
+        "{} broken runs\n{}",
+        broken.len(),
+        broken[..broken.len().min(9)].join("\n")
+    );
     clean
 }
 

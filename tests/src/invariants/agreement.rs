@@ -10,12 +10,7 @@ use super::Violation;
 ///
 /// # Errors
 /// Another value was learned there, or the steps before were learned by nobody.
-pub fn check(
-    chosen: &[Value],
-    node: &NodeId,
-    step: Step,
-    value: &Value,
-) -> Result<(), Violation> {
+pub fn check(chosen: &[Value], node: &NodeId, step: Step, value: &Value) -> Result<(), Violation> {
     let index = usize::try_from(step.0 - 1).expect("walks are short");
     match chosen.get(index) {
         Some(known) if known == value => Ok(()),

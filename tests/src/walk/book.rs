@@ -154,5 +154,9 @@ fn said_votes(
     if last <= covered || last < disk.floor {
         return Ok(());
     }
-    said_is_durable::check_vote(node, (last, ballot), disk.votes.get(&last).map(|(ballot, _)| *ballot))
+    said_is_durable::check_vote(
+        node,
+        (last, ballot),
+        disk.votes.get(&last).map(|(ballot, _)| *ballot),
+    )
 }

@@ -87,7 +87,14 @@ impl Clients {
             let client = node as u64 + 1 + 16 * homes;
             let number = list::number(client, ticket);
             self.open += 1;
-            self.calls.push(Call { want, number, node, floor: self.floor, told: None, gone: false });
+            self.calls.push(Call {
+                want,
+                number,
+                node,
+                floor: self.floor,
+                told: None,
+                gone: false,
+            });
             let local = false;
             match want {
                 Want::Append => {

@@ -5,11 +5,7 @@ use std::time::Duration;
 use rand::RngExt;
 use synod::consensus::{ballot::Step, message::NodeRole};
 
-use super::{
-    Walk,
-    clients::Want,
-    schedule::Event,
-};
+use super::{Walk, clients::Want, schedule::Event};
 use crate::invariants::{Violation, durability, exactly_once};
 
 /// How far the end has come.
@@ -44,6 +40,10 @@ impl Walk {
     pub(super) fn heal(&mut self) -> Result<(), Violation> {
         self.summary.auxiliary.0 = self.auxiliary_work();
         self.healed = Some(self.schedule.now);
+        if !self.plan.finish {
+            self.finish.done = true;
+            return Ok(());
+        }
         self.network.mend();
         if self.trace {
             eprintln!("{:>12} everything is repaired", self.schedule.now);
@@ -111,7 +111,12 @@ impl Walk {
     /// What has not come to its end yet.
     fn missing(&mut self) -> Option<String> {
         if self.clients.open > 0 {
-            return Some(format!("{} calls wait: {:?}; {}", self.clients.open, self.clients.waiting(), self.who_leads()));
+            return Some(format!(
+                "{} calls wait: {:?}; {}",
+                self.clients.open,
+                self.clients.waiting(),
+                self.who_leads()
+            ));
         }
         let configuration = self.book.newest().clone();
         let there = |nodes: &[synod_runtime::identity::NodeId], kind| {
@@ -151,7 +156,8 @@ impl Walk {
         for node in &self.nodes {
             if let Some(proposer) = node.proposer() {
                 let executed = node.learner().map(|learner| learner.history().executed());
-                text += &format!("{} leads: {:?}, executed {executed:?}; ", node.id, proposer.leads());
+                text +=
+                    &format!("{} leads: {:?}, executed {executed:?}; ", node.id, proposer.leads());
             }
         }
         text

@@ -1,8 +1,8 @@
 //! Who can reach whom, and who was told of it.
 
+use rand::RngExt;
 use synod::consensus::message::{NodeRole, Peer, ProposerMessage};
 use synod_runtime::identity::NodeId;
-use rand::RngExt;
 
 use super::{Walk, schedule::Event};
 

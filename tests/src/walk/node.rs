@@ -40,18 +40,15 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Acceptor,
-        Self::Learner,
-        Self::Replica,
-        Self::Proposer,
-        Self::Home,
-        Self::Auxiliary,
-    ];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Acceptor, Self::Learner, Self::Replica, Self::Proposer, Self::Home, Self::Auxiliary];
 }
 
 /// Any machine of consensus.
-pub(crate) trait Part: Machine<Envelope = Message, Record = Record, Snapshot = Image> {}
+pub(crate) trait Part:
+    Machine<Envelope = Message, Record = Record, Snapshot = Image>
+{
+}
 impl<M: Machine<Envelope = Message, Record = Record, Snapshot = Image>> Part for M {}
 
 /// A machine with its mailbox and its alarm.
