@@ -14,9 +14,9 @@ pub enum Mutation {
     NoPhaseOneForNewConfiguration,
     /// 4: a configuration decides from the next step on.
     EffectiveAtOnce,
-    /// 5: an auxiliary forgets its floor.
+    /// 5: an auxiliary forgets its floor, and who it was told votes there.
     ForgetsFloor,
-    /// 6: a receiver judges by the first configuration for ever.
+    /// 6: a node that starts again judges by the first configuration.
     AssumeInitial,
     /// 7: a ballot is used again after a restart.
     BallotReused,
@@ -32,11 +32,17 @@ pub enum Mutation {
     IgnoreReportedVotes,
     /// A command is executed again when its session repeats it.
     NoDuplicateCheck,
+    /// A replaced journal does not hold the promise.
+    TruncateForgetsPromise,
+    /// An installed snapshot brings no sessions.
+    SnapshotForgetsSessions,
+    /// A leader answers reads without asking whether it still leads.
+    ReadUnconfirmed,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::AuxiliaryForgetsAll,
         Self::ClaimBeforeDurable,
         Self::NoPhaseOneForNewConfiguration,
@@ -50,6 +56,9 @@ impl Mutation {
         Self::VoteBelowPromise,
         Self::IgnoreReportedVotes,
         Self::NoDuplicateCheck,
+        Self::TruncateForgetsPromise,
+        Self::SnapshotForgetsSessions,
+        Self::ReadUnconfirmed,
     ];
 }
 

@@ -155,6 +155,10 @@ impl Acceptor {
         self.trimmed = self.trimmed.max(trim.upto);
         self.votes = self.votes.split_off(&self.trimmed.next());
         let mut carry = vec![Record::Promise(self.promised)];
+        #[cfg(any(test, feature = "mutations"))]
+        if crate::mutation::on(crate::mutation::Mutation::TruncateForgetsPromise) {
+            carry.clear();
+        }
         carry.extend(self.votes.iter().map(|(step, (ballot, value))| {
             Record::Vote(Vote { step: *step, ballot: *ballot, value: value.clone() })
         }));

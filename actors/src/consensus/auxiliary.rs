@@ -101,15 +101,7 @@ impl Auxiliary {
         } else {
             out.after_all_before()
         };
-        #[cfg(any(test, feature = "mutations"))]
-        let floor = if crate::mutation::on(crate::mutation::Mutation::ForgetsFloor) {
-            Step(1)
-        } else {
-            self.floor
-        };
-        #[cfg(not(any(test, feature = "mutations")))]
-        let floor = self.floor;
-        let first = asked.from.max(floor);
+        let first = asked.from.max(self.floor);
         let votes = self
             .votes
             .range(first..)
@@ -182,6 +174,10 @@ impl Auxiliary {
             self.votes = self.votes.split_off(&self.floor);
             self.bytes = self.votes.values().map(|(_, value)| value.bytes().len()).sum();
         }
+        #[cfg(any(test, feature = "mutations"))]
+        if crate::mutation::on(crate::mutation::Mutation::ForgetsFloor) {
+            self.floor = Step(1);
+        }
         self.forgets = true;
     }
 
@@ -191,6 +187,8 @@ impl Auxiliary {
             .configuration
             .as_ref()
             .is_none_or(|c| c.epoch < asked.epoch || c.has_main(from.incarnation));
+        #[cfg(any(test, feature = "mutations"))]
+        let member = member || crate::mutation::on(crate::mutation::Mutation::ForgetsFloor);
         match &asked.suspect {
             _ if !member => self.opine(from, asked.round, false, out),
             None => self.opine(from, asked.round, true, out),

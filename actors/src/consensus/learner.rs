@@ -459,6 +459,10 @@ impl Machine for Learner {
         for (step, chosen) in known.chosen {
             self.learn(now, step, chosen, out);
         }
+        #[cfg(any(test, feature = "mutations"))]
+        if crate::mutation::on(crate::mutation::Mutation::AssumeInitial) {
+            self.history.forget_changes();
+        }
         self.durable = Durable {
             upto: self.history.executed(),
             noted: self.history.executed(),

@@ -34,6 +34,7 @@ impl Walk {
             partition,
             one_way,
             isolate,
+            split,
             mend,
             lose_main,
             lose_auxiliary,
@@ -48,6 +49,7 @@ impl Walk {
             partition,
             one_way,
             isolate,
+            split,
             mend,
             lose_main,
             lose_auxiliary,
@@ -64,11 +66,7 @@ impl Walk {
         let other = self.rng.random_range(0..self.nodes.len());
         match kind {
             Some(0) => self.crash(any, false),
-            Some(1) => {
-                if let Some(leader) = self.leader() {
-                    self.crash(leader, false);
-                }
-            }
+            Some(1) => self.crash_leader(),
             Some(2) => {
                 if let Some(auxiliary) = self.some(NodeRole::Auxiliary) {
                     self.crash(auxiliary, false);
@@ -80,10 +78,11 @@ impl Walk {
             Some(4) => self.partition(),
             Some(5) => self.network.cut(any, other),
             Some(6) => self.isolate(any),
-            Some(7) => self.network.mend(),
-            Some(8) => self.lose(NodeRole::Main),
-            Some(9) => self.lose(NodeRole::Auxiliary),
-            Some(10) => {
+            Some(7) => self.split(),
+            Some(8) => self.network.mend(),
+            Some(9) => self.lose(NodeRole::Main),
+            Some(10) => self.lose(NodeRole::Auxiliary),
+            Some(11) => {
                 let pause = self.rng.random_range(0..1_000 * self.plan.cut_us.max(2));
                 self.nodes[any].paused_until = self.schedule.now + pause;
             }
@@ -93,7 +92,26 @@ impl Walk {
         Ok(())
     }
 
-    pub(super) fn leader(&self) -> Option<usize> {
+    /// A configuration was chosen, or came into force.
+    pub(super) fn changed(&mut self) {
+        if self.healed.is_none() && self.rng.random_ratio(self.plan.crash_on_change, 1_000) {
+            let after = self.rng.random_range(0..60_000_000);
+            self.schedule.after(after, Event::CrashLeader);
+            // …and its successor, soon after it took over.
+            let again = self.rng.random_range(50_000_000..200_000_000);
+            self.schedule.after(after + again, Event::CrashLeader);
+        }
+    }
+
+    pub(super) fn crash_leader(&mut self) {
+        if self.healed.is_none()
+            && let Some(leader) = self.leader()
+        {
+            self.crash(leader, false);
+        }
+    }
+
+    fn leader(&self) -> Option<usize> {
         self.nodes.iter().position(|node| {
             node.up && node.proposer().is_some_and(|proposer| proposer.leads().is_some())
         })
@@ -168,6 +186,17 @@ impl Walk {
                 if one % 2 != two % 2 && *one != 4 && *two != 4 {
                     self.network.cut(from, to);
                 }
+            }
+        }
+        self.mend_later();
+    }
+
+    /// No main hears another.
+    fn split(&mut self) {
+        let is_main = |place: usize| self.nodes[place].kind == NodeRole::Main;
+        for from in (0..self.nodes.len()).filter(|place| is_main(*place)) {
+            for to in (0..self.nodes.len()).filter(|to| is_main(*to) && *to != from) {
+                self.network.cut(from, to);
             }
         }
         self.mend_later();

@@ -40,6 +40,10 @@ impl Walk {
     pub(super) fn heal(&mut self) -> Result<(), Violation> {
         self.summary.auxiliary.0 = self.auxiliary_work();
         self.healed = Some(self.schedule.now);
+        if !self.plan.finish {
+            self.finish.done = true;
+            return Ok(());
+        }
         self.network.mend();
         if self.trace {
             eprintln!("{:>12} everything is repaired", self.schedule.now);

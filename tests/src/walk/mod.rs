@@ -215,6 +215,7 @@ impl Walk {
             Event::Client { node, life } => self.client(node, life),
             Event::Links => self.notice_links(),
             Event::Fault => self.fault()?,
+            Event::CrashLeader => self.crash_leader(),
             Event::Mend => self.network.mend(),
             Event::Heal => self.heal()?,
             Event::Look => self.look()?,
@@ -353,7 +354,13 @@ impl Walk {
 
     fn look_at(&mut self, place: usize, role: Role) -> Result<(), Violation> {
         match role {
-            Role::Learner => self.book.learned(&mut self.nodes[place])?,
+            Role::Learner => {
+                let before = (self.book.newest().epoch, self.book.current().epoch);
+                self.book.learned(&mut self.nodes[place])?;
+                if before != (self.book.newest().epoch, self.book.current().epoch) {
+                    self.changed();
+                }
+            }
             Role::Replica => {
                 self.book.executed(&self.nodes[place])?;
                 let wrong = self.make.witness.wrong.load(Ordering::Relaxed);

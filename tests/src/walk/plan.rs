@@ -34,6 +34,8 @@ pub struct Faults {
     pub one_way: u32,
     /// One node is cut off.
     pub isolate: u32,
+    /// No main hears another one; auxiliaries hear all.
+    pub split: u32,
     /// Everybody hears everybody again.
     pub mend: u32,
     /// A main starts with an empty disk, as another incarnation.
@@ -84,6 +86,10 @@ pub struct Plan {
     pub reckless: bool,
     /// Whether to look into the machines, beyond what leaves them.
     pub inside: bool,
+    /// Of a thousand configurations chosen, or coming into force: how often the leader crashes soon.
+    pub crash_on_change: u32,
+    /// Whether everything must come to its end, once it is repaired.
+    pub finish: bool,
 }
 
 /// Ten times less patience than by default: more happens in less time.
@@ -123,6 +129,8 @@ impl Plan {
             snapshot_log_bytes: 8 * 1024,
             reckless: false,
             inside: true,
+            crash_on_change: 0,
+            finish: true,
         }
     }
 
@@ -138,6 +146,7 @@ impl Plan {
             partition: some(6),
             one_way: some(6),
             isolate: some(6),
+            split: some(4),
             mend: 2 + some(4),
             lose_main: some(2),
             lose_auxiliary: some(2),
@@ -161,6 +170,34 @@ impl Plan {
             down_us: rng.random_range(1_000..300_000),
             cut_us: rng.random_range(5_000..500_000),
             snapshot_log_bytes: rng.random_range(300..20_000),
+            ..Self::calm(shape)
+        }
+    }
+
+    /// Mains come and go all the time, and leaders do not outlive a change.
+    pub fn restless(shape: Shape, rng: &mut Rng) -> Self {
+        let ms = Duration::from_millis;
+        let faults = Faults {
+            crash: 6,
+            crash_leader: rng.random_range(0..6),
+            partition: rng.random_range(0..4),
+            isolate: rng.random_range(0..6),
+            split: rng.random_range(0..6),
+            mend: 3,
+            ..Faults::default()
+        };
+        Self {
+            timing: Timing { remove_unreachable: ms(30), remove: ms(60), ..quick() },
+            chaos_us: rng.random_range(500_000..3_000_000),
+            fault_us: rng.random_range(10_000..60_000),
+            faults,
+            delay_us: rng.random_range(100..1_000),
+            sync_us: rng.random_range(50..1_500),
+            call_us: rng.random_range(2_000..8_000),
+            down_us: rng.random_range(1_000..250_000),
+            cut_us: rng.random_range(20_000..250_000),
+            snapshot_log_bytes: rng.random_range(300..4_000),
+            crash_on_change: rng.random_range(0..900),
             ..Self::calm(shape)
         }
     }

@@ -31,6 +31,8 @@ pub(crate) enum Event {
     Links,
     /// Something goes wrong.
     Fault,
+    /// Whoever leads then crashes.
+    CrashLeader,
     /// A fault ends: the network between all nodes is whole again.
     Mend,
     /// Everything is repaired; from now on all must come to its end.

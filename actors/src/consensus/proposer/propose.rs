@@ -68,6 +68,10 @@ impl Proposer {
             return Some(vote.map_or_else(Value::noop, |vote| vote.value.clone()));
         }
         let in_flight = step.beyond(executed) - 1;
+        #[cfg(any(test, feature = "mutations"))]
+        if crate::mutation::on(crate::mutation::Mutation::EffectiveAtOnce) {
+            return self.after_filling(in_flight);
+        }
         let filling = reign.open.iter().rev().find(|(_, open)| open.value.is_configuration());
         if let Some((changed, _)) = filling {
             // The empty steps up to the one where the change takes effect.
@@ -76,8 +80,13 @@ impl Proposer {
         if self.history.newest_from().is_some_and(|from| step < from) {
             return Some(Value::noop()); // likewise, the change being executed already
         }
+        self.after_filling(in_flight)
+    }
+
+    /// The value of the next step, when nothing that earlier leaders or changes left is to be done.
+    fn after_filling(&mut self, in_flight: u64) -> Option<Value> {
+        let Phase::Leading(reign) = &mut self.phase else { return None };
         if !reign.opened {
-            let Phase::Leading(reign) = &mut self.phase else { return None };
             reign.opened = true;
             return Some(Value::noop());
         }
@@ -86,7 +95,6 @@ impl Proposer {
             if in_flight > 0 {
                 return None;
             }
-            let Phase::Leading(reign) = &mut self.phase else { return None };
             return reign.change.take().map(|change| Value::configuration(&change));
         }
         self.next_batch(in_flight)

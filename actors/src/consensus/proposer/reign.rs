@@ -194,6 +194,10 @@ impl Proposer {
         {
             return true;
         }
+        // Its own acceptor's disk knows the ballot: no later run of this node uses it again (I4).
+        if !reign.promises.contains_key(&self.me.incarnation) {
+            return false;
+        }
         let promised: BTreeSet<Incarnation> = reign
             .promises
             .iter()

@@ -78,6 +78,10 @@ impl Replica {
         }
         let StateImage { history, position, time_ms, digest, sessions, keys, .. } = image;
         self.state = State { history, position, time_ms, digest, sessions, keys };
+        #[cfg(any(test, feature = "mutations"))]
+        if crate::mutation::on(crate::mutation::Mutation::SnapshotForgetsSessions) {
+            self.state.sessions = Sessions::default();
+        }
         self.log_bytes = 0;
         Ok(())
     }
