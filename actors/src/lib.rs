@@ -1,5 +1,79 @@
-//! Highly available actors: replicated, led by exactly one node, ordered, checkpointed and failed
-//! over.
+//! Highly available actors: you write a service as an actix actor, and two full machines and a
+//! cheap one keep it alive. Every acknowledged command survives the crash of any one of them and is
+//! executed exactly once.
+//!
+//! This is a whole replicated service, and its unit test:
+//!
+//! ```
+//! use actix::{Actor, Handler, Message};
+//! use serde::{Deserialize, Serialize};
+//! use std::collections::BTreeMap;
+//! use synod::{
+//!     message::RemoteMessage,
+//!     replicated::{Query, Replicated, Turn, local::LocalLog},
+//! };
+//!
+//! /// Who won how often. Equal at every main.
+//! #[derive(Default, Serialize, Deserialize, Replicated)]
+//! #[replicated(name = "scores", commands(Won), queries(Best))]
+//! struct Scores {
+//!     wins: BTreeMap<String, u64>,
+//! }
+//!
+//! /// A command: it takes one place in the log, and is executed once.
+//! #[derive(Message, Serialize, Deserialize, RemoteMessage)]
+//! #[rtype(result = "u64")]
+//! #[remote(name = "scores.won")]
+//! struct Won {
+//!     player: String,
+//! }
+//!
+//! /// A question: its answer covers every command acknowledged before it.
+//! #[derive(Message, Serialize, Deserialize, RemoteMessage)]
+//! #[rtype(result = "Option<String>")]
+//! #[remote(name = "scores.best")]
+//! struct Best {}
+//!
+//! impl Actor for Scores {
+//!     type Context = Turn; // one command of the log: agreed time, seeded randomness, no clock
+//! }
+//!
+//! impl Handler<Won> for Scores {
+//!     type Result = u64;
+//!
+//!     fn handle(&mut self, won: Won, _: &mut Turn) -> u64 {
+//!         let wins = self.wins.entry(won.player).or_default();
+//!         *wins += 1;
+//!         *wins
+//!     }
+//! }
+//!
+//! impl Query<Best> for Scores {
+//!     fn query(&self, _: Best) -> Option<String> {
+//!         self.wins.iter().max_by_key(|(_, wins)| **wins).map(|(player, _)| player.clone())
+//!     }
+//! }
+//!
+//! /// `scores dev` runs a cluster of it here; `scores call scores scores.won '{"player":"ann"}'`
+//! /// plays.
+//! fn program() -> std::process::ExitCode {
+//!     synod::Cli::new("scores").replicated::<Scores>("scores").main()
+//! }
+//!
+//! # actix::System::new().block_on(async {
+//! // The same actor under a log of one process.
+//! let (_log, scores) = LocalLog::with::<Scores>("scores");
+//! assert_eq!(scores.send(Won { player: "ann".into() }).await, Ok(1));
+//! assert_eq!(scores.query(Best {}).await, Ok(Some("ann".into())));
+//! # });
+//! ```
+//!
+//! # Layout
+//! - [`manual`]: getting started, guarantees, operations, design
+//! - [`replicated`]: actors that live in the log
+//! - [`Cli`]: the verbs, for your own program; [`server`]: one node
+//! - [`consensus`]: the protocol roles; [`machine`], [`effects`], [`role`]: how every role is built
+//! - [`message`]: messages that travel between nodes
 
 // Lets code written by our derives, which says `::synod::…`, compile in this crate too.
 extern crate self as synod;
@@ -8,6 +82,7 @@ pub mod cli;
 pub mod consensus;
 pub mod effects;
 pub mod machine;
+pub mod manual;
 #[cfg(any(test, feature = "mutations"))]
 pub mod mutation;
 pub mod replicated;
@@ -17,3 +92,8 @@ pub mod sim;
 
 pub use cli::Cli;
 pub use synod_runtime::message;
+
+// The README's example is a program people copy: it must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -1,1 +1,12 @@
-//! x
+//! Judges: what the whole of Synod promises, checked from outside.
+//!
+//! # Layout
+//! - [`walk`]: a random walk over the pure machines of consensus: hundreds of thousands of events a
+//!   second, every fault, one seed.
+//! - [`invariants`]: one promise a file, each a pure check of what was observed.
+//! - [`process`]: clusters of real processes, killed and cut; [`relay`]: a lossy cable between them.
+
+pub mod invariants;
+pub mod process;
+pub mod relay;
+pub mod walk;

@@ -104,7 +104,15 @@ impl Cluster {
         let mut last = String::from("no node is up");
         let asking = async {
             loop {
-                let all = self.file.nodes.iter().map(|node| self.get_one(node, path).boxed_local());
+                let all = self.file.nodes.iter().map(|node| {
+                    async move {
+                        if node.role == NodeRole::Auxiliary {
+                            sleep(AUXILIARY_PAUSE).await;
+                        }
+                        self.get_one(node, path).await
+                    }
+                    .boxed_local()
+                });
                 match select_ok(all).await {
                     Ok((good, _rest)) => return good,
                     Err(why) => last = why,
@@ -235,6 +243,9 @@ pub(crate) async fn request(
 }
 
 const KEYS: Keys = &[("", &["cluster", "nodes"]), ("nodes", &["name", "role", "http"])];
+
+/// An auxiliary knows least, so the others get this head start.
+const AUXILIARY_PAUSE: Duration = Duration::from_millis(150);
 
 /// Between two rounds over all nodes: a fail-over takes a few of these.
 const PAUSE: Duration = Duration::from_millis(100);

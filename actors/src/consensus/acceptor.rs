@@ -11,8 +11,8 @@ use super::{
     ballot::{Ballot, Run, Step},
     message::{
         Accept, Accepted, AcceptorMessage, Confirm, Confirmed, HomeMessage, Learned,
-        LearnerMessage, Mark, Message, Nack, Prepare, Promise, ProposerMessage, Trim, Trimmed,
-        Vote, Voted,
+        LearnerMessage, Mark, Message, Nack, Prepare, Promise, ProposerMessage, TellAgain, Trim,
+        Trimmed, Vote, Voted,
     },
     record::{Image, Record},
     value::Value,
@@ -92,7 +92,6 @@ impl Acceptor {
         if stale {
             return self.refuse(from, ballot, out);
         }
-        self.promised = self.promised.max(ballot);
         if asked.voted.is_some() || asked.chosen.is_some() {
             let mark = Mark { ballot, voted: asked.voted, chosen: asked.chosen };
             out.here(LearnerMessage::Mark(mark));
@@ -105,6 +104,8 @@ impl Acceptor {
         let Some(run) = last_of(first, values.len()).and_then(|last| Run::new(first, last)) else {
             return;
         };
+        // Not before: a ballot raised without a record would be promised later without one.
+        self.promised = self.promised.max(ballot);
         for (step, value) in (first.0..).map(Step).zip(&values) {
             if self.votes.get(&step).is_some_and(|(voted, _)| *voted == ballot) {
                 continue; // a repetition: the vote is on its way to the disk, or there
@@ -139,9 +140,10 @@ impl Acceptor {
     }
 
     fn confirm(&self, from: &NodeId, asked: &Confirm, out: &mut Effects<Self>) {
-        let confirmed = Confirmed { round: asked.round, promised: self.promised };
+        let Confirm { round, leader } = *asked;
+        let confirmed = Confirmed { round, leader, promised: self.promised };
         let to = To::Node(from.clone());
-        if asked.for_proposer {
+        if leader.is_some() {
             out.send(to, ProposerMessage::Confirmed(confirmed));
         } else {
             out.send(to, HomeMessage::Confirmed(confirmed));
@@ -169,7 +171,8 @@ impl Machine for Acceptor {
     type Record = Record;
     type Snapshot = Image;
 
-    fn start(&mut self, _now: Now, survived: &Survived<Record, Image>, _out: &mut Effects<Self>) {
+    fn start(&mut self, _now: Now, survived: &Survived<Record, Image>, out: &mut Effects<Self>) {
+        out.here(LearnerMessage::TellAgain(TellAgain));
         if let Some(image) = &survived.snapshot {
             self.trimmed = image.history.executed();
         }
@@ -201,7 +204,9 @@ impl Machine for Acceptor {
             AcceptorMessage::Accept(asked) => self.accept(from, asked, out),
             AcceptorMessage::Confirm(asked) => self.confirm(from, &asked, out),
             AcceptorMessage::Learned(Learned { chosen_upto, others }) => {
-                self.chosen_upto = self.chosen_upto.max(chosen_upto);
+                // Not the greatest ever told: a learner that was made anew knows less, and what it
+                // cannot hand over has to be reported as votes.
+                self.chosen_upto = chosen_upto.max(self.trimmed);
                 self.others = others;
             }
             AcceptorMessage::Trim(trim) => self.trim = Some(trim),

@@ -161,8 +161,9 @@ impl Auxiliary {
     }
 
     fn confirm(&self, from: &NodeId, asked: &Confirm, out: &mut Effects<Self>) {
-        let confirmed = Confirmed { round: asked.round, promised: self.promised };
-        if asked.for_proposer {
+        let Confirm { round, leader } = *asked;
+        let confirmed = Confirmed { round, leader, promised: self.promised };
+        if leader.is_some() {
             out.send(To::Node(from.clone()), ProposerMessage::Confirmed(confirmed));
         } else {
             out.send(To::Node(from.clone()), HomeMessage::Confirmed(confirmed));
@@ -185,7 +186,11 @@ impl Auxiliary {
     }
 
     fn advise(&mut self, now: Now, from: &NodeId, asked: &PreVote, out: &mut Effects<Self>) {
-        let member = self.configuration.as_ref().is_none_or(|c| c.has_main(from.incarnation));
+        // It is told of a configuration late, so a newer one than its own may well hold the asker.
+        let member = self
+            .configuration
+            .as_ref()
+            .is_none_or(|c| c.epoch < asked.epoch || c.has_main(from.incarnation));
         match &asked.suspect {
             _ if !member => self.opine(from, asked.round, false, out),
             None => self.opine(from, asked.round, true, out),

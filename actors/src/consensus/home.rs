@@ -19,7 +19,7 @@ use super::{
     message::{
         AcceptorMessage, Answers, ClientAnswer, CommandReply, Confirm, Confirmed, End, Gap,
         HomeMessage, Leader, Message, NewCommand, NewRead, NodeRole, ProposerMessage, Query,
-        ReadAt, ReadIndex, Registered, ReplicaMessage, Replies, Report, Request,
+        ReadAt, ReadIndex, Registered, ReplicaMessage, Replies, Report, Request, TellAgain,
     },
     record::{Image, Record},
     replica::REGISTER,
@@ -61,7 +61,8 @@ struct Sent {
 struct Round {
     number: u64,
     reads: Vec<(NewRead, Instant)>,
-    asked: Instant,
+    /// None: to be asked as soon as a leader is known.
+    asked: Option<Instant>,
 }
 
 /// See the module's documentation.
@@ -84,6 +85,8 @@ pub struct Home {
     reads: VecDeque<(NewRead, Instant)>,
     round: Option<Round>,
     rounds: u64,
+    /// Reads that the replica is to answer, by ticket: it may die and forget them.
+    handed: BTreeMap<u64, Instant>,
     next_expiry: Instant,
 }
 
@@ -106,7 +109,10 @@ impl Home {
             alive: Instant::default(),
             reads: VecDeque::new(),
             round: None,
-            rounds: 0,
+            // Somewhere else in every life: a late answer to an earlier home of this node must not
+            // pass for one to this.
+            rounds: u64::from(rng.random::<u32>()) << 32,
+            handed: BTreeMap::new(),
             next_expiry: Instant::default(),
         }
     }
@@ -207,8 +213,10 @@ impl Home {
     }
 
     fn leader(&mut self, now: Now, from: &NodeId, news: Leader, out: &mut Effects<Self>) {
-        // News of an older reign come late; the local proposer's word is always newest.
-        if *from != self.me && news.ballot < self.leader.ballot {
+        // News of an older reign come late; the local proposer's word is always newest. Who merely
+        // stood in a higher ballot proves nothing: it may be gone for ever.
+        let late = self.leader.node.is_some() && news.ballot < self.leader.ballot;
+        if *from != self.me && late {
             return;
         }
         let changed = news.serving
@@ -224,7 +232,7 @@ impl Home {
             self.registered = None;
             self.send_again(now, 0, out);
             if let Some(round) = &mut self.round {
-                round.asked = Instant::default();
+                round.asked = None;
             }
         }
     }
@@ -276,7 +284,11 @@ impl Home {
     fn read(&mut self, now: Now, reads: Vec<NewRead>, out: &mut Effects<Self>) {
         let (local, fresh): (Vec<_>, Vec<_>) = reads.into_iter().partition(|read| read.local);
         if !local.is_empty() {
-            out.here(ReplicaMessage::Query(Query { after: Step(0), reads: local }));
+            let local = local.into_iter().map(|read| {
+                let until = now.at + read.patience;
+                (read, until)
+            });
+            self.hand_over(Step(0), local.collect(), out);
         }
         for read in fresh {
             if self.reads.len() >= READS_MAX {
@@ -295,19 +307,19 @@ impl Home {
         if self.round.is_none() && !self.reads.is_empty() {
             self.rounds += 1;
             let reads = self.reads.drain(..).collect();
-            self.round = Some(Round { number: self.rounds, reads, asked: Instant::default() });
+            self.round = Some(Round { number: self.rounds, reads, asked: None });
         }
         let patience = 2 * self.timing.resend;
         let Some(leader) = self.leader.node.clone() else { return };
         let Some(round) = &mut self.round else { return };
-        if round.asked > Instant::default() && now.at < round.asked + patience {
+        if round.asked.is_some_and(|at| now.at < at + patience) {
             return;
         }
-        round.asked = now.at;
+        round.asked = Some(now.at);
         let number = round.number;
         if self.role == NodeRole::Main && leader != self.me {
             // Its own acceptor's word first, so that the leader need ask nobody (R2).
-            let confirm = Confirm { round: number, for_proposer: false };
+            let confirm = Confirm { round: number, leader: None };
             out.here(AcceptorMessage::Confirm(confirm));
         } else {
             let asked = ReadIndex { round: number, witness: None };
@@ -326,12 +338,30 @@ impl Home {
     fn read_at(&mut self, read_at: &ReadAt, out: &mut Effects<Self>) {
         let Some(round) = self.round.take_if(|round| round.number == read_at.round) else { return };
         match read_at.at {
-            Some(after) => {
-                let reads = round.reads.into_iter().map(|(read, _)| read).collect();
-                out.here(ReplicaMessage::Query(Query { after, reads }));
-            }
+            Some(after) => self.hand_over(after, round.reads, out),
             // Asked again when a leader is known.
             None => self.round = Some(Round { asked: round.asked, ..round }),
+        }
+    }
+
+    fn hand_over(&mut self, after: Step, reads: Vec<(NewRead, Instant)>, out: &mut Effects<Self>) {
+        for (read, until) in &reads {
+            self.handed.insert(read.ticket, *until);
+            self.next_expiry = self.next_expiry.min(*until);
+        }
+        let reads = reads.into_iter().map(|(read, _)| read).collect();
+        out.here(ReplicaMessage::Query(Query { after, reads }));
+    }
+
+    fn answers(&mut self, answers: Answers, out: &mut Effects<Self>) {
+        for (ticket, position, result) in answers.answers {
+            if self.handed.remove(&ticket).is_some() {
+                let end = match result {
+                    Ok(reply) => End::Done(position, reply),
+                    Err(why) => End::Failed(position, why),
+                };
+                answer(ticket, end, out);
+            }
         }
     }
 
@@ -370,19 +400,20 @@ impl Home {
                 }
             }
         }
-        let mut keep = |read: &NewRead, until: Instant| {
+        let mut keep = |ticket: u64, until: Instant| {
             let late = now.at >= until;
             if late {
-                answer(read.ticket, End::NotApplied(why.clone()), out);
+                answer(ticket, End::NotApplied(why.clone()), out);
             } else {
                 next = next.min(until);
             }
             !late
         };
-        self.reads.retain(|(read, until)| keep(read, *until));
+        self.reads.retain(|(read, until)| keep(read.ticket, *until));
         if let Some(round) = &mut self.round {
-            round.reads.retain(|(read, until)| keep(read, *until));
+            round.reads.retain(|(read, until)| keep(read.ticket, *until));
         }
+        self.handed.retain(|ticket, until| keep(*ticket, *until));
         self.next_expiry = next;
     }
 
@@ -401,7 +432,8 @@ impl Machine for Home {
     type Record = Record;
     type Snapshot = Image;
 
-    fn start(&mut self, now: Now, _survived: &Survived<Record, Image>, _out: &mut Effects<Self>) {
+    fn start(&mut self, now: Now, _survived: &Survived<Record, Image>, out: &mut Effects<Self>) {
+        out.here(ProposerMessage::TellAgain(TellAgain));
         self.alive = now.at;
         self.next_expiry = Instant::from_nanos(u64::MAX);
     }
@@ -414,15 +446,7 @@ impl Machine for Home {
             HomeMessage::Gap(gap) => self.gap(now, &gap, out),
             HomeMessage::ReadAt(read_at) => self.read_at(&read_at, out),
             HomeMessage::Confirmed(confirmed) => self.confirmed(&confirmed, out),
-            HomeMessage::Answers(Answers { answers }) => {
-                for (ticket, position, result) in answers {
-                    let end = match result {
-                        Ok(reply) => End::Done(position, reply),
-                        Err(why) => End::Failed(position, why),
-                    };
-                    answer(ticket, end, out);
-                }
-            }
+            HomeMessage::Answers(answers) => self.answers(answers, out),
             HomeMessage::Submit(submit) => self.submit(now, submit.commands, out),
             HomeMessage::Read(read) => self.read(now, read.reads, out),
         }
@@ -442,14 +466,19 @@ impl Machine for Home {
     }
 
     fn deadline(&self) -> Option<Instant> {
+        // Without a leader to ask there is nothing to do but to expire; its coming is a message.
+        let serving = self.leader.node.is_some() && self.leader.serving;
         let again = 3 * self.timing.resend;
-        let sent = (!self.sent.is_empty()).then(|| self.alive + again);
-        let register = (self.session.is_none() && self.leader.serving)
+        let sent = (serving && !self.sent.is_empty()).then(|| self.alive + again);
+        let register = (serving && self.session.is_none())
             .then(|| self.registered.unwrap_or_default() + again);
-        let round = self.round.as_ref().map(|round| round.asked + 2 * self.timing.resend);
+        let asked = self.round.as_ref().and_then(|round| round.asked);
+        let round =
+            asked.filter(|_| self.leader.node.is_some()).map(|at| at + 2 * self.timing.resend);
         let expiry = (!self.waiting.is_empty()
             || !self.sent.is_empty()
             || !self.reads.is_empty()
+            || !self.handed.is_empty()
             || self.round.is_some())
         .then_some(self.next_expiry);
         [sent, register, round, expiry].into_iter().flatten().min()

@@ -237,13 +237,13 @@ impl Learner {
         if !due || self.durable.trimming {
             return;
         }
-        self.durable.since = None;
         self.durable.noted = executed;
         let settled = LearnerMessage::Settled(Settled { upto: executed });
         if now.at >= since + MARK_AFTER {
+            self.durable.since = None;
             out.persist(Record::Mark(executed)).then_here(settled);
         } else {
-            // Under load the next votes carry it to the disk at no price.
+            // Under load the next votes carry it to the disk at no price; nobody hears of it yet.
             out.persist_lazily(Record::Mark(executed));
         }
     }
@@ -283,7 +283,7 @@ impl Learner {
 
     fn catch_up(&self, from: &NodeId, asked: &CatchUp, out: &mut Effects<Self>) {
         let executed = self.history.executed();
-        let kept = self.log.first_key_value().map_or(executed.next(), |(step, _)| *step);
+        let kept = self.log.first_key_value().map_or_else(|| executed.next(), |(step, _)| *step);
         let mut entries = Entries {
             first: asked.from,
             values: Vec::new(),
@@ -368,7 +368,8 @@ impl Learner {
     }
 
     fn trim(&mut self, upto: Step, out: &mut Effects<Self>) {
-        if self.durable.trimming || upto < self.covered {
+        // Made anew, it may know less than its replica executed: those votes are still needed.
+        if self.durable.trimming || upto < self.covered || upto > self.history.executed() {
             return;
         }
         self.covered = upto;
@@ -412,7 +413,7 @@ impl Learner {
         {
             self.log_bytes -= entry.remove().value.bytes().len();
         }
-        if self.votes.len() > 2 || self.told.len() > 2 || executed.0 % 16 == 0 {
+        if self.votes.len() > 2 || self.told.len() > 2 || executed.0.is_multiple_of(16) {
             let newest = self.votes.keys().next_back().copied();
             self.votes.retain(|ballot, voters| {
                 voters.retain(|_, runs| !runs.forget(executed));
@@ -491,11 +492,11 @@ impl Machine for Learner {
             LearnerMessage::Installed(Installed { history }) => self.installed(history),
             LearnerMessage::TrimLog(covered) => self.trim(covered.upto, out),
             LearnerMessage::Trimmed(_) => self.trimmed(out),
-            LearnerMessage::Tell(_) => self.news = true,
             LearnerMessage::Settled(settled) => {
                 self.durable.upto = self.durable.upto.max(settled.upto);
                 self.news = true;
             }
+            LearnerMessage::TellAgain(_) => self.news = true,
         }
     }
 

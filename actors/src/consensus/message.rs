@@ -64,10 +64,11 @@ addressed! {
     Auxiliary(AuxiliaryMessage): Prepare, Accept, Confirm, Forget, PreVote, Reach, Heartbeat,
         ProbeAnswer;
     Proposer(ProposerMessage): Promise, Nack, PreVote, PreVoteAnswer, Heartbeat, Standing, Reached,
-        Acked, Progress, Confirmed, ReadIndex, Request, Probe, Expiry, Peer, Resign, Tell;
+        Acked, Progress, Confirmed, ReadIndex, Request, Probe, Expiry, Peer, Resign, TellAgain;
     Learner(LearnerMessage): Voted, Accepted, Mark, CatchUp, Entries, Ahead, Resend, Installed,
-        Trimmed, Settled, TrimLog, Tell;
-    Replica(ReplicaMessage): Execute, Query, SnapshotWanted, SnapshotChunk, SnapshotWritten, Fetch;
+        Trimmed, Settled, TrimLog, TellAgain;
+    Replica(ReplicaMessage): Execute, Query, SnapshotWanted, SnapshotChunk, SnapshotWritten, Fetch,
+        TellAgain;
     Founder(FounderMessage): Ask, Empty, Genesis;
     Home(HomeMessage): Leader, Registered, Replies, Gap, ReadAt, Confirmed, Answers, Submit, Read;
 }
@@ -150,9 +151,9 @@ pub enum ProposerMessage {
     /// *Local*: the node stops.
     #[serde(skip)]
     Resign(Resign),
-    /// *Local*, for a role that was rebuilt.
+    /// *Local*, from a role that starts.
     #[serde(skip)]
-    Tell(Tell),
+    TellAgain(TellAgain),
 }
 
 /// To a learner.
@@ -187,9 +188,9 @@ pub enum LearnerMessage {
     /// *Local*, from the replica.
     #[serde(skip)]
     TrimLog(TrimLog),
-    /// *Local*, for a role that was rebuilt.
+    /// *Local*, from a role that starts.
     #[serde(skip)]
-    Tell(Tell),
+    TellAgain(TellAgain),
 }
 
 /// To a replica.
@@ -211,6 +212,9 @@ pub enum ReplicaMessage {
     /// *Local*, from the snapshot's writer.
     #[serde(skip)]
     SnapshotWritten(SnapshotWritten),
+    /// *Local*, from a proposer that starts or stands.
+    #[serde(skip)]
+    TellAgain(TellAgain),
 }
 
 /// To the home of sessions: the part of a node that stands for its clients.
@@ -404,6 +408,11 @@ pub struct Progress {
     pub durable_upto: Step,
 }
 
+/// *Local*: one role of a node was made anew, the others were not, and will not say by themselves
+/// what they said to the old one.
+#[derive(Debug, Clone)]
+pub struct TellAgain;
+
 /// *Local*, learner to itself.
 #[derive(Debug, Clone)]
 pub struct Settled {
@@ -416,8 +425,8 @@ pub struct Settled {
 pub struct Confirm {
     /// Which round of reads; meaningful to the asker.
     pub round: u64,
-    /// Whether the asker is the proposer; else the home.
-    pub for_proposer: bool,
+    /// The ballot of the leader that asks; none: a home does.
+    pub leader: Option<Ballot>,
 }
 
 /// What an acceptor has promised by now.
@@ -425,6 +434,8 @@ pub struct Confirm {
 pub struct Confirmed {
     /// Which round of reads.
     pub round: u64,
+    /// From the question: another reign counts its own rounds.
+    pub leader: Option<Ballot>,
     /// The highest ballot promised.
     pub promised: Ballot,
 }
@@ -454,6 +465,8 @@ pub struct PreVote {
     pub round: u64,
     /// The leader it has not heard of for too long.
     pub suspect: Option<NodeId>,
+    /// The epoch of the asker's newest configuration.
+    pub epoch: u64,
 }
 
 /// An opinion on [`PreVote`].
@@ -775,10 +788,6 @@ pub struct Expiry {
     /// Agreed time in milliseconds.
     pub due_ms: Option<u64>,
 }
-
-/// *Local*: another role of this node was rebuilt; tell it anew what it should know.
-#[derive(Debug, Clone)]
-pub struct Tell {}
 
 /// *Local*: stop leading, and let the others know at once.
 #[derive(Debug, Clone)]

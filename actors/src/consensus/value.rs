@@ -190,7 +190,8 @@ impl EncodedCommand {
     }
 
     /// Size in bytes.
-    pub fn len(&self) -> usize {
+    #[expect(clippy::len_without_is_empty, reason = "a command has a head and is never empty")]
+    pub const fn len(&self) -> usize {
         self.0.len()
     }
 

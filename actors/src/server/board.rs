@@ -18,6 +18,7 @@ use crate::consensus::{
     ballot::{Ballot, Step},
     configuration::{Configuration, History},
     message::{Leader, ProposerReport, Report, Standing},
+    timing::VoteStyle,
 };
 
 /// What the roles reported last.
@@ -54,12 +55,18 @@ pub struct Reached {
 pub(super) struct Board {
     node: Node,
     journal: Journal,
+    /// How a leader's vote travels.
+    vote: &'static str,
     last: Mutex<Last>,
 }
 
 impl Board {
-    pub(super) fn new(node: Node, journal: Journal) -> Self {
-        Self { node, journal, last: Mutex::default() }
+    pub(super) fn new(node: Node, journal: Journal, style: VoteStyle) -> Self {
+        let vote = match style {
+            VoteStyle::Split => "split",
+            VoteStyle::Piggyback => "piggyback",
+        };
+        Self { node, journal, vote, last: Mutex::default() }
     }
 
     /// Takes a role's word.
@@ -168,7 +175,7 @@ impl Board {
             "auxiliaries": configuration.as_ref().map_or_else(Vec::new, |c| names(&c.auxiliaries)),
             "halted": halted,
             "bridging": proposer.bridging,
-            "vote": "split",
+            "vote": self.vote,
             "nodes": self.nodes(&last, &proposer, configuration.as_ref()),
             "roles": [], "services": [], "groups": [], "web": [],
         })
@@ -187,7 +194,8 @@ impl Board {
         }
         for (id, step, heard) in &proposer.peers {
             let row = rows.entry(id.name.clone()).or_insert_with(|| Row::new(id));
-            row.executed = Some(*step);
+            // An auxiliary executes nothing.
+            row.executed = (step.0 > 0).then_some(*step);
             row.heard = *heard;
         }
         let me = rows.entry(self.node.name().clone()).or_insert_with(|| Row::new(self.node.id()));

@@ -29,7 +29,7 @@ pub use self::{
     reader::{ConfigError, Overrides},
     units::HostPort,
 };
-use crate::replicated::ARGS_BYTES_MAX;
+use crate::{consensus::VoteStyle, replicated::ARGS_BYTES_MAX};
 pub(crate) use reader::{Keys, Section, Source};
 
 /// Everything a node must know before it starts.
@@ -111,8 +111,8 @@ pub struct ConsensusConfig {
     pub removal_unreachable: Duration,
     /// A silent main is voted out after this time, whoever can reach it.
     pub removal: Duration,
-    /// How many steps may be open at once; also the delay of a reconfiguration, in steps.
-    pub alpha: u32,
+    /// How a leader's own vote travels.
+    pub vote: VoteStyle,
 }
 
 /// What must survive a power loss.
@@ -209,7 +209,7 @@ impl Default for ConsensusConfig {
             hedge: Duration::from_millis(100),
             removal_unreachable: Duration::from_secs(1),
             removal: Duration::from_secs(5),
-            alpha: 128,
+            vote: VoteStyle::Split,
         }
     }
 }
@@ -347,11 +347,11 @@ fn read_tls(section: &Section<'_>) -> Result<TlsFiles, ConfigError> {
 fn read_consensus(section: &Section<'_>) -> Result<ConsensusConfig, ConfigError> {
     let default = ConsensusConfig::default();
     let vote = |text: &str| match text {
-        "split" => Ok(()),
-        "piggyback" => Err("this build has no \"piggyback\" yet; use \"split\"".to_owned()),
-        other => Err(format!("{other:?} is no way to vote; use \"split\"")),
+        "split" => Ok(VoteStyle::Split),
+        "piggyback" => Ok(VoteStyle::Piggyback),
+        other => Err(format!("{other:?} is no way to vote; use \"split\" or \"piggyback\"")),
     };
-    section.parse("vote", "\"split\"", vote)?;
+    let vote = section.parse("vote", "\"split\" or \"piggyback\"", vote)?;
     let durability = section.parse("durability", Durability::WANT, Durability::from_str)?;
     let config = ConsensusConfig {
         durability: durability.unwrap_or(default.durability),
@@ -361,7 +361,7 @@ fn read_consensus(section: &Section<'_>) -> Result<ConsensusConfig, ConfigError>
         removal_unreachable: section
             .duration("t_remove_unreachable", default.removal_unreachable)?,
         removal: section.duration("t_remove", default.removal)?,
-        alpha: section.number("alpha", ALPHA_MIN..=ALPHA_MAX, default.alpha)?,
+        vote: vote.unwrap_or(default.vote),
     };
     if config.election_timeout < 2 * config.heartbeat {
         let why = "less than two heartbeats: one lost datagram would depose the leader";
@@ -447,7 +447,6 @@ const KEYS: Keys = &[
             "hedge",
             "t_remove_unreachable",
             "t_remove",
-            "alpha",
         ],
     ),
     ("membership", &["join"]),
@@ -463,12 +462,6 @@ const NOT_BUILT: &[&str] = &["elections", "services", "multicast", "web"];
 
 /// Every main is in the preferred write quorum: more of them only make the slowest one likelier.
 const MAINS_MAX: usize = 7;
-
-/// Fewer open steps than this and a reconfiguration would stall the pipeline.
-const ALPHA_MIN: u32 = 4;
-
-/// A promise carries up to this many open steps, and the auxiliary must be able to keep them.
-const ALPHA_MAX: u32 = 1024;
 
 /// Less than a page would refuse ordinary requests.
 const REQUEST_BYTES_MIN: u64 = 4 << 10;

@@ -34,7 +34,7 @@ use crate::{
         founder::Founder,
         home::Home,
         learner::Learner,
-        message::{LearnerMessage, Message, NodeRole, Peer, ProposerMessage, Resign, Tell},
+        message::{Message, NodeRole, Peer, ProposerMessage, Resign},
         proposer::Proposer,
         record::Record,
         replica::Replica,
@@ -73,7 +73,7 @@ pub struct CoreConfig {
     pub timing: Timing,
     /// How a leader's vote travels.
     pub style: VoteStyle,
-    /// Bytes of a journal segment at a main; an auxiliary's are an eighth.
+    /// Bytes of a journal segment at a main; an auxiliary's are a small part of it.
     pub segment_bytes: u64,
     /// Bytes of log between snapshots.
     pub snapshot_log_bytes: u64,
@@ -145,7 +145,7 @@ impl Core {
             empty(disk.as_ref(), &snapshot_dir).map_err(data)?;
         }
         let small = config.role != NodeRole::Main;
-        let segment_bytes = if small { config.segment_bytes / 8 } else { config.segment_bytes };
+        let segment_bytes = if small { config.segment_bytes / 32 } else { config.segment_bytes };
         let journal_config =
             JournalConfig { dir: journal_dir, durability: config.durability, segment_bytes };
         let (journal, recovered) = Journal::open(&world, &journal_config)?;
@@ -164,7 +164,7 @@ impl Core {
                 ..node::NodeConfig::new(config.cluster.clone(), config.name.clone(), incarnation)
             },
         )?;
-        let site = Site::new(node, journal, snapshot_dir, found);
+        let site = Site::new(node, journal, snapshot_dir, found, config.style);
         let core = Self { site, config, _lock: lock };
         core.found();
         Ok(core)
@@ -314,13 +314,9 @@ fn forget_found(site: &Rc<Site>) {
 fn start_main(site: &Rc<Site>, config: &CoreConfig) {
     let me = site.node.id().clone();
     let id = me.clone();
-    let again = Rc::clone(site);
     let acceptor = site.spawn(
         "acceptor",
-        move || {
-            ask_learner(&again);
-            Acceptor::new(id.clone())
-        },
+        move || Acceptor::new(id.clone()),
         |message| if let Message::Acceptor(message) = message { Some(message) } else { None },
     );
     site.roles.borrow_mut().acceptor = Some(acceptor);
@@ -348,7 +344,6 @@ fn start_main(site: &Rc<Site>, config: &CoreConfig) {
     let proposer = site.spawn(
         "proposer",
         move || {
-            ask_learner(&again);
             let later = Rc::clone(&again);
             again.node.task(async move { tell_peers(&later) });
             Proposer::new(me.clone(), timing, style, again.node.rng("proposer"))
@@ -365,24 +360,12 @@ fn start_home(site: &Rc<Site>, config: &CoreConfig) {
         "home",
         move || {
             again.clients.abandon();
-            let tell = ProposerMessage::Tell(Tell {});
-            if let Some(proposer) = again.roles.borrow().proposer.as_ref() {
-                proposer.do_send(Inputs(vec![(me.clone(), tell)]));
-            }
             Home::new(me.clone(), role, timing, again.node.rng("home"))
         },
         |message| if let Message::Home(message) = message { Some(message) } else { None },
     );
     site.roles.borrow_mut().home = Some(home.clone());
     site.clients.open(home, Arc::clone(site.node.clock()));
-}
-
-/// A rebuilt role wants to hear from the learner again.
-fn ask_learner(site: &Site) {
-    if let Some(learner) = site.roles.borrow().learner.as_ref() {
-        let tell = LearnerMessage::Tell(Tell {});
-        learner.do_send(Inputs(vec![(site.node.id().clone(), tell)]));
-    }
 }
 
 /// Tells the proposer whom it may talk to.

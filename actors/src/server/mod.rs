@@ -98,6 +98,10 @@ pub async fn run(
         node: config.name.clone(),
         role: config.role,
         limits: config.limits,
+        status: {
+            let board = core.board();
+            Arc::new(move || board.status())
+        },
         stop: stop.clone(),
     };
     let listeners = listen(&config, &core, &services, &context);
@@ -206,7 +210,8 @@ fn core_config(config: &NodeConfig, services: Arc<[Box<dyn Service>]>) -> CoreCo
             remove: config.consensus.removal,
             ..timing::Timing::default()
         },
-        style: if memory { timing::VoteStyle::Piggyback } else { timing::VoteStyle::Split },
+        // Without a sync there is nothing to overlap with the wire.
+        style: if memory { timing::VoteStyle::Piggyback } else { config.consensus.vote },
         segment_bytes: core::SEGMENT_BYTES,
         snapshot_log_bytes: SNAPSHOT_LOG_BYTES,
         machines,

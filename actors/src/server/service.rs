@@ -64,6 +64,8 @@ pub struct ServiceContext {
     pub role: NodeRole,
     /// What clients may ask at most.
     pub limits: Limits,
+    /// The document of `GET /status`.
+    pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// When to end.
     pub stop: StopSignal,
 }

@@ -43,6 +43,7 @@ use crate::{
         proposer::Proposer,
         record::{Image, Record},
         replica::{Replica, StateImage},
+        timing::VoteStyle,
     },
     effects::{Letter, To},
     machine::{Machine, Now, Survived},
@@ -92,6 +93,7 @@ impl Site {
         journal: Journal,
         snapshot_dir: PathBuf,
         found: Survived<Record, Image>,
+        style: VoteStyle,
     ) -> Rc<Self> {
         let disk = Arc::clone(&node.world().disk);
         let snapshots = Arc::new(Snapshots {
@@ -103,7 +105,7 @@ impl Site {
         let snapshot_waker = disk.spawn_worker("snapshots", Box::new(worker));
         metrics::follow_journal(node.metrics(), &journal);
         Rc::new(Self {
-            board: Arc::new(Board::new(node.clone(), journal.clone())),
+            board: Arc::new(Board::new(node.clone(), journal.clone(), style)),
             clients: Arc::new(Clients::new(node.id().clone(), journal.clone(), node.metrics())),
             node,
             journal,

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use synod_kv::KvService;
+
 fn main() -> ExitCode {
-    synod::Cli::new("synod").main()
+    synod::Cli::new("synod").service(KvService).main()
 }

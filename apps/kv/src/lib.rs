@@ -11,7 +11,8 @@
 //! - [`store`]: keys, values, versions, times to live
 //! - [`execute`]: what each command does; [`transaction`]: several as one
 //! - [`message`]: the typed messages of HTTP and of the command line
-//! - [`resp`]: the RESP listener
+//! - [`resp`]: the RESP listener; [`http`]: the routes under `/kv`
+//! - [`service`]: all of it, as a node runs it
 //! - [`args`], [`reply`]: a command and its answer as bytes of the log
 //! - [`glob`], [`number`]: patterns and numbers as Redis reads them
 //! - [`limits`]: every limit, with its reason
@@ -19,13 +20,15 @@
 pub mod args;
 pub mod execute;
 pub mod glob;
+pub mod http;
 pub mod limits;
 pub mod machine;
 pub mod message;
 pub mod number;
 pub mod reply;
 pub mod resp;
+pub mod service;
 pub mod store;
 pub mod transaction;
 
-pub use self::machine::Kv;
+pub use self::{machine::Kv, service::KvService};

@@ -77,11 +77,9 @@ pub struct Precondition {
 impl Precondition {
     /// Whether a key of this version (none: not there) may be written.
     pub fn holds(&self, version: Option<u64>) -> bool {
-        let listed = |list: &[u64]| version.is_some_and(|version| list.contains(&version));
-        self.versions.as_deref().is_none_or(listed)
-            && !(self.exists && version.is_none())
-            && !(self.missing && version.is_some())
-            && !listed(&self.versions_not)
+        let Some(version) = version else { return self.versions.is_none() && !self.exists };
+        let listed = |list: &[u64]| list.contains(&version);
+        self.versions.as_deref().is_none_or(listed) && !self.missing && !listed(&self.versions_not)
     }
 }
 

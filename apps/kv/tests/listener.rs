@@ -1,5 +1,7 @@
 //! The RESP port as a client sees it, over a log of one process.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{Client, Gate, encode, listen, log, run};

@@ -4,6 +4,9 @@
 //! set to the server's. Replies without an order (`KEYS`) are sorted, times to live may differ by the
 //! time that passes between the two.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "the other tests of the listener use the rest")]
 mod common;
 
 use std::{
@@ -32,7 +35,7 @@ impl Server {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let child = Command::new("redis-server")
             .args(["--port", &address.port().to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--databases", "1", "--dir"])
+            .args(["--save", "", "--databases", "1", "--proto-max-bulk-len", "1mb", "--dir"])
             .arg(dir.path())
             .stdout(Stdio::null())
             .spawn();
@@ -58,6 +61,7 @@ impl Drop for Server {
 /// A connection to each, and our log, whose time follows the server's.
 struct Pair {
     theirs: Client,
+    clock: Client,
     ours: Client,
     log: Arc<LocalLog>,
     _server: Server,
@@ -71,12 +75,13 @@ impl Pair {
         let (handle, address) = listen(log.clone(), RespOptions::default()).await;
         let theirs = Client::connect(server.address).await;
         let ours = Client::connect(address).await;
-        Some(Self { theirs, ours, log, _server: server, _handle: handle })
+        let clock = Client::connect(server.address).await;
+        Some(Self { theirs, clock, ours, log, _server: server, _handle: handle })
     }
 
     /// The server's time in milliseconds becomes agreed time.
     async fn set_time(&mut self) -> u64 {
-        let reply = self.theirs.ask("TIME").await;
+        let reply = self.clock.ask("TIME").await;
         let number = |line: &str| line.parse::<u64>().unwrap();
         let lines: Vec<&str> = reply.split("\r\n").collect();
         let now_ms = number(lines[2]) * 1000 + number(lines[4]) / 1000;
@@ -193,20 +198,14 @@ impl Dice {
         self.pick(NUMBERS).into()
     }
 
-    /// A time to live in seconds or milliseconds: in the far future, at once, or nonsense.
+    /// A time to live in seconds or milliseconds: in the far future, at once, or nonsense. Hardly
+    /// any comes twice, since the two clocks differ by some milliseconds.
     fn ttl(&mut self) -> Vec<u8> {
-        const TIMES: &[&str] = &[
-            "1000000",
-            "1000000",
-            "2000000",
-            "1500000",
-            "0",
-            "-1",
-            "x",
-            "9223372036854775807",
-            "9223372036854775",
-        ];
-        self.pick(TIMES).into()
+        const TIMES: &[&str] = &["0", "-1", "x", "9223372036854775807", "9223372036854775"];
+        if self.below(2) == 0 {
+            return self.pick(TIMES).into();
+        }
+        (1_000_000 + self.below(100_000) * 10_000).to_string().into()
     }
 
     /// An end in seconds or milliseconds.
@@ -252,7 +251,10 @@ impl Dice {
         };
         match name {
             "SET" => {
-                self.options(&mut args, &["NX", "XX", "GET", "KEEPTTL", "ex", "PX", "EXAT", "pxat"])
+                self.options(
+                    &mut args,
+                    &["NX", "XX", "GET", "KEEPTTL", "ex", "PX", "EXAT", "pxat"],
+                );
             }
             "GETEX" => self.options(&mut args, &["PERSIST", "EX", "px", "EXAT", "PXAT", "NX"]),
             "EXPIRE" | "PEXPIRE" | "EXPIREAT" | "PEXPIREAT" => {
@@ -320,21 +322,19 @@ const NAMES: &[&str] = &[
     "PEXPIREAT",
     "RENAME",
     "KEYS",
-    "DBSIZE",
     "ECHO",
     "PING",
     "MULTI",
     "EXEC",
     "DISCARD",
     "nosuch",
-    "WAIT",
 ];
 
 #[test]
 fn random_commands_are_answered_as_by_redis() {
     run(async {
         let Some(mut pair) = Pair::connect().await else { return };
-        for seed in 1..=40_u64 {
+        for seed in 1..=150_u64 {
             let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
             pair.compare(&[b"RESET".to_vec()], "reset").await;
             if seed % 2 == 0 {
@@ -343,11 +343,19 @@ fn random_commands_are_answered_as_by_redis() {
                 pair.ours.ask("HELLO 3").await;
             }
             pair.compare(&[b"FLUSHALL".to_vec()], "flush").await;
+            let mut queueing = false;
             for step in 0..400 {
                 if step % 20 == 0 {
                     pair.set_time().await;
                 }
                 let command = dice.command();
+                match &*command[0] {
+                    b"MULTI" => queueing = true,
+                    b"EXEC" | b"DISCARD" => queueing = false,
+                    // Their replies could not be told apart in the array of EXEC.
+                    b"KEYS" | b"TTL" | b"PTTL" if queueing => continue,
+                    _ => {}
+                }
                 pair.compare(&command, &format!("seed {seed}, step {step}")).await;
             }
         }
@@ -358,80 +366,8 @@ fn random_commands_are_answered_as_by_redis() {
 fn errors_of_connection_commands_are_those_of_redis() {
     run(async {
         let Some(mut pair) = Pair::connect().await else { return };
-        let lines = [
-            "AUTH x",
-            "AUTH a b",
-            "AUTH default x",
-            "AUTH a b c",
-            "SELECT 0",
-            "SELECT 1",
-            "SELECT x",
-            "SELECT 99999999999",
-            "HELLO 4",
-            "HELLO x",
-            "HELLO 3 foo",
-            "HELLO 3 AUTH a",
-            "HELLO 2 AUTH a b",
-            "CLIENT",
-            "CLIENT foo",
-            "CLIENT GETNAME",
-            "CLIENT SETNAME a\tb",
-            "CLIENT SETNAME ok",
-            "CLIENT GETNAME x",
-            "CLIENT REPLY foo",
-            "CLIENT NO-EVICT x",
-            "CLIENT NO-EVICT on",
-            "CLIENT KILL 1.1.1.1:1",
-            "CLIENT KILL ID 999",
-            "CLIENT KILL",
-            "CLIENT KILL foo bar",
-            "CLIENT LIST foo",
-            "CLIENT LIST TYPE pubsub",
-            "CONFIG",
-            "CONFIG foo",
-            "CONFIG GET",
-            "CONFIG SET foo bar",
-            "CONFIG RESETSTAT",
-            "CONFIG REWRITE",
-            "CONFIG GET nosuch",
-            "COMMAND foo",
-            "COMMAND COUNT x",
-            "COMMAND GETKEYS GET",
-            "COMMAND GETKEYS PING x",
-            "COMMAND GETKEYS MSET a b c d",
-            "COMMAND GETKEYS foo bar",
-            "COMMAND GETKEYS GET a b",
-            "COMMAND INFO nosuch",
-            "COMMAND LIST FILTERBY PATTERN get",
-            "COMMAND LIST FILTERBY x y",
-            "COMMAND DOCS nosuch",
-            "WAIT x 0",
-            "WAIT 0 x",
-            "WAIT 0 -1",
-            "WAIT 0 0",
-            "EXEC",
-            "DISCARD",
-            "UNWATCH",
-            "UNWATCH x",
-            "WATCH",
-            "FLUSHALL x",
-            "FLUSHDB SYNC",
-            "FLUSHALL ASYNC",
-            "SCAN x",
-            "SCAN 0 COUNT 0",
-            "SCAN 0 COUNT x",
-            "SCAN 0 MATCH",
-            "SCAN 0 FOO 1",
-            "PING a b",
-            "RANDOMKEY",
-            "RANDOMKEY x",
-            "DBSIZE x",
-            "nosuch a b",
-            "INFO nosuch",
-            "QUIT",
-        ];
         let mut differences = Vec::new();
-        for line in lines {
+        for line in include_str!("redis/errors.txt").lines() {
             let words: Vec<Vec<u8>> = line.split(' ').map(|word| word.into()).collect();
             differences.extend(pair.difference(&words).await);
         }

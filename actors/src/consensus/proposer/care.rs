@@ -62,6 +62,8 @@ impl Proposer {
             return;
         }
         let oldest = *oldest;
+        // Acknowledged and still not learned: a learner that was made anew forgot who voted.
+        let forgotten = now >= open.since + 4 * patience;
         let mut late: Vec<NodeId> = configuration.mains.clone();
         if reign.bridge.is_some() {
             late.extend(configuration.auxiliaries.iter().cloned());
@@ -69,7 +71,8 @@ impl Proposer {
         let Phase::Leading(reign) = &mut self.phase else { return };
         late.retain(|node| {
             let acked = reign.acks.get(&node.incarnation);
-            let behind = acked.is_none_or(|(step, at)| *step < oldest && now >= *at + patience);
+            let behind =
+                forgotten || acked.is_none_or(|(step, at)| *step < oldest && now >= *at + patience);
             let again = reign.resent.get(&node.incarnation);
             let due = behind && again.is_none_or(|at| now >= *at + patience);
             if due {
@@ -187,13 +190,13 @@ impl Proposer {
                 return Some(main);
             }
             if now >= since + self.timing.remove_unreachable {
-                self.ask_reach(configuration, main, out);
+                self.ask_reach(configuration, &main, out);
             }
         }
         None
     }
 
-    fn ask_reach(&mut self, configuration: &Configuration, node: NodeId, out: &mut Effects<Self>) {
+    fn ask_reach(&mut self, configuration: &Configuration, node: &NodeId, out: &mut Effects<Self>) {
         let (now, patience) = (self.turn.at, 2 * self.timing.probe);
         let Phase::Leading(reign) = &mut self.phase else { return };
         if now < reign.reach_asked + patience {

@@ -57,7 +57,7 @@ impl Proposer {
     /// Gives an opinion on a main that would stand.
     pub(super) fn advise(&mut self, from: &NodeId, asked: &PreVote, out: &mut Effects<Self>) {
         let newest = self.history.newest();
-        let knows = newest.is_none_or(|c| c.has_main(from.incarnation));
+        let knows = newest.is_none_or(|c| c.epoch < asked.epoch || c.has_main(from.incarnation));
         let content = match &self.phase {
             Phase::Leading(reign) => reign.established,
             Phase::Following(following) => following.leader.as_ref().is_some_and(|leader| {
@@ -154,9 +154,10 @@ impl Proposer {
         let round = self.seen.round + 1;
         let now = self.turn.at;
         let me = self.me.incarnation;
+        let epoch = self.history.newest().map_or(0, |c| c.epoch);
         let Phase::Following(following) = &mut self.phase else { return };
-        let asked =
-            PreVote { round, suspect: following.leader.clone().filter(|l| l.incarnation != me) };
+        let suspect = following.leader.clone().filter(|l| l.incarnation != me);
+        let asked = PreVote { round, suspect, epoch };
         following.standing = Some(ExpectOpinions { round, go: BTreeSet::from([me]), since: now });
         for main in configuration.other_mains(me) {
             out.send(To::Node(main.clone()), ProposerMessage::PreVote(asked.clone()));

@@ -1,9 +1,9 @@
 //! The proposer: stands, leads, orders commands, and looks after the cluster's shape.
 //!
 //! A follower listens for its leader; when that falls silent it asks whether it should stand
-//! ([`following`]), then asks for promises and leads ([`reign`]). A leader finishes what earlier
-//! leaders left open, orders what clients ask for ([`propose`]), and takes care of members that
-//! come and go ([`care`]). Reads learn here what they must wait for ([`reads`]).
+//! (`following`), then asks for promises and leads (`reign`). A leader finishes what earlier
+//! leaders left open, orders what clients ask for (`propose`), and takes care of members that
+//! come and go (`care`). Reads learn here what they must wait for (`reads`).
 
 mod care;
 mod following;
@@ -28,7 +28,8 @@ use super::{
     configuration::{Configuration, History},
     message::{
         Ahead, AuxiliaryMessage, Heartbeat, HomeMessage, Leader, LearnerMessage, Message, NodeRole,
-        Peer, ProbeAnswer, ProposerMessage, ProposerReport, Report, Request, Standing,
+        Peer, ProbeAnswer, ProposerMessage, ProposerReport, ReplicaMessage, Report, Request,
+        Standing, TellAgain,
     },
     record::{Image, Record},
     timing::{Timing, VoteStyle},
@@ -42,7 +43,7 @@ use crate::{
 /// Commands waiting to be ordered, in bytes; homes bound what they send long before.
 const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Homes elsewhere hear of the leader at least this often.
+/// Homes hear of the leader at least this often.
 const LEADER_NEWS: Duration = Duration::from_millis(250);
 
 /// What one peer is and says.
@@ -187,7 +188,7 @@ impl Proposer {
         self.auxiliary_due = self.auxiliary_due.min(self.turn.at);
     }
 
-    fn heartbeat(&mut self, from: &NodeId, beat: Heartbeat, out: &mut Effects<Self>) {
+    fn heartbeat(&mut self, from: &NodeId, beat: &Heartbeat, out: &mut Effects<Self>) {
         if let Some(peer) = self.peers.get_mut(&from.name)
             && peer.id == *from
         {
@@ -304,20 +305,18 @@ impl Proposer {
         }
     }
 
-    /// Tells homes and people who leads, when that changed or is due.
+    /// Tells homes and people who leads, when that changed or is due: a home that was made anew
+    /// has not heard it, and a link may have dropped it.
     fn tell(&mut self, out: &mut Effects<Self>) {
         let news = self.leader_news();
-        let changed = self.told.as_ref() != Some(&news);
-        if changed {
-            out.here(HomeMessage::Leader(news.clone()));
-        }
-        if self.leads().is_some() && (changed || self.turn.at >= self.news_due) {
+        if self.told.as_ref() != Some(&news) || self.turn.at >= self.news_due {
             self.news_due = self.turn.at + LEADER_NEWS;
-            for peer in self.peers.values().filter(|p| p.up && p.role == NodeRole::Member) {
-                out.send(To::Node(peer.id.clone()), HomeMessage::Leader(news.clone()));
+            out.here(HomeMessage::Leader(news.clone()));
+            if self.leads().is_some() {
+                for peer in self.peers.values().filter(|p| p.up && p.role == NodeRole::Member) {
+                    out.send(To::Node(peer.id.clone()), HomeMessage::Leader(news.clone()));
+                }
             }
-        }
-        if changed {
             self.told = Some(news);
         }
         self.report(out);
@@ -430,9 +429,11 @@ impl Machine for Proposer {
     type Record = Record;
     type Snapshot = Image;
 
-    fn start(&mut self, now: Now, survived: &Survived<Record, Image>, _out: &mut Effects<Self>) {
+    fn start(&mut self, now: Now, survived: &Survived<Record, Image>, out: &mut Effects<Self>) {
         self.turn = now;
         self.alive = now.at;
+        out.here(LearnerMessage::TellAgain(TellAgain));
+        out.here(ReplicaMessage::TellAgain(TellAgain));
         for record in &survived.records {
             if let Record::Promise(ballot) = record {
                 self.seen = self.seen.max(*ballot);
@@ -460,11 +461,11 @@ impl Machine for Proposer {
             ProposerMessage::Nack(nack) => self.nack(&nack, out),
             ProposerMessage::PreVote(asked) => self.advise(from, &asked, out),
             ProposerMessage::PreVoteAnswer(answer) => self.advised(from, answer),
-            ProposerMessage::Heartbeat(beat) => self.heartbeat(from, beat, out),
+            ProposerMessage::Heartbeat(beat) => self.heartbeat(from, &beat, out),
             ProposerMessage::Standing(standing) => self.auxiliary_stands(from, standing),
             ProposerMessage::Reached(reached) => self.reached(&reached),
             ProposerMessage::Acked(acked) => self.acked(&acked),
-            ProposerMessage::Progress(progress) => self.progress(progress),
+            ProposerMessage::Progress(progress) => self.progress(progress, out),
             ProposerMessage::Confirmed(confirmed) => self.confirmed(from, &confirmed),
             ProposerMessage::ReadIndex(asked) => self.read_index(from, &asked, out),
             ProposerMessage::Request(request) => self.request(from, request, out),
@@ -475,7 +476,7 @@ impl Machine for Proposer {
             ProposerMessage::Expiry(expiry) => self.expiry_ms = expiry.due_ms,
             ProposerMessage::Peer(news) => self.peer(news),
             ProposerMessage::Resign(_) => self.resign(out),
-            ProposerMessage::Tell(_) => self.told = None,
+            ProposerMessage::TellAgain(_) => self.told = None,
         }
     }
 

@@ -154,10 +154,12 @@ impl Proposer {
             for main in configuration.other_mains(self.me.incarnation) {
                 out.send(To::Node(main.clone()), AcceptorMessage::Accept(accept.clone()));
             }
+            let Phase::Leading(reign) = &mut self.phase else { return };
+            reign.marked = reign.voted; // the mark rode along
+            reign.mark_since = None;
         }
         let Phase::Leading(reign) = &mut self.phase else { return };
         reign.sent = upto;
-        reign.marked = reign.voted;
         if reign.bridge.is_some() {
             self.send_bridged(out);
         }
@@ -209,7 +211,13 @@ impl Proposer {
     pub(super) fn resend(&self, to: &synod_runtime::identity::NodeId, out: &mut Effects<Self>) {
         let Phase::Leading(reign) = &self.phase else { return };
         let Some((first, _)) = reign.open.first_key_value() else { return };
-        let values = reign.open.range(..=reign.sent).map(|(_, open)| open.value.clone()).collect();
+        // The own acceptor is asked for its vote before anyone else hears of the step.
+        let upto = if *to == self.me { reign.next } else { reign.sent };
+        let values: Vec<Value> =
+            reign.open.range(..=upto).map(|(_, open)| open.value.clone()).collect();
+        if values.is_empty() {
+            return;
+        }
         let accept = self.accept(*first, values);
         if *to == self.me {
             out.here(AcceptorMessage::Accept(accept));

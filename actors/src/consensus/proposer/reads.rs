@@ -84,7 +84,8 @@ impl Proposer {
     /// An acceptor's word.
     pub(super) fn confirmed(&mut self, from: &NodeId, confirmed: &Confirmed) {
         let Phase::Leading(reign) = &mut self.phase else { return };
-        if confirmed.promised <= reign.ballot {
+        // A late word of an earlier reign of this node is older than the reads of this one.
+        if confirmed.leader == Some(reign.ballot) && confirmed.promised <= reign.ballot {
             for read in reign.reads.iter_mut().filter(|read| read.asked <= confirmed.round) {
                 read.words.insert(from.incarnation);
             }
@@ -110,7 +111,7 @@ impl Proposer {
                 configuration.is_quorum(&words)
             });
             reign.read_round += 1;
-            let confirm = Confirm { round: reign.read_round, for_proposer: true };
+            let confirm = Confirm { round: reign.read_round, leader: Some(reign.ballot) };
             out.here(AcceptorMessage::Confirm(confirm.clone()));
             if !enough_with_me {
                 for main in configuration.other_mains(me) {
@@ -118,13 +119,12 @@ impl Proposer {
                 }
             }
         }
-        let round = reign.read_round;
+        let confirm = Confirm { round: reign.read_round, leader: Some(reign.ballot) };
         let mut late = false;
         for read in reign.reads.iter_mut().filter(|read| now >= read.since + hedge) {
             late |= !std::mem::replace(&mut read.hedged, true);
         }
         if late {
-            let confirm = Confirm { round, for_proposer: true };
             for main in configuration.other_mains(me) {
                 out.send(To::Node(main.clone()), AcceptorMessage::Confirm(confirm.clone()));
             }

@@ -22,7 +22,7 @@ use crate::{
         configuration::Configuration,
         message::{
             AcceptorMessage, Acked, Ahead, AuxiliaryMessage, LearnerMessage, Nack, Prepare,
-            Progress, Promise, Vote,
+            Progress, Promise, ReplicaMessage, TellAgain, Vote,
         },
         value::Value,
     },
@@ -87,7 +87,7 @@ pub(super) struct Reign {
     pub(super) awaited: Step,
     /// Commands of other homes are in the queue.
     pub(super) remote_waits: bool,
-    /// The last step each member acknowledged, and when that last moved.
+    /// Each member acknowledged every open step up to here, and when that last moved.
     pub(super) acks: BTreeMap<Incarnation, (Step, Instant)>,
     /// Since when each silent main is silent.
     pub(super) silent: BTreeMap<Incarnation, Instant>,
@@ -173,6 +173,7 @@ impl Proposer {
         let ballot = Ballot { round, node: self.me.incarnation };
         self.seen = ballot;
         tracing::info!(%ballot, from = %self.history.executed().next(), "asking for promises");
+        out.here(ReplicaMessage::TellAgain(TellAgain)); // a tick of an earlier reign may be lost
         let next = self.history.executed().next();
         self.phase = Phase::Leading(Box::new(Reign::new(ballot, self.turn.at, next)));
         self.establish(out);
@@ -307,20 +308,28 @@ impl Proposer {
         if acked.ballot != reign.ballot {
             return;
         }
-        if acked.voter.incarnation == me && acked.run.first <= reign.voted.next().max(reign.first) {
+        // Cumulative only without a gap: the message before may have been lost. Of what was executed
+        // no vote is missing any more.
+        let executed = self.history.executed();
+        let begins = |reached: Step| acked.run.first <= reached.max(executed).next();
+        if acked.voter.incarnation == me && begins(reign.voted.max(Step(reign.first.0 - 1))) {
             reign.voted = reign.voted.max(acked.run.last);
         }
         let entry = reign.acks.entry(acked.voter.incarnation).or_insert((Step(0), now));
-        if acked.run.last > entry.0 {
+        if begins(entry.0) && acked.run.last > entry.0 {
             *entry = (acked.run.last, now);
         }
     }
 
     /// Notes what the learner learned.
-    pub(super) fn progress(&mut self, progress: Progress) {
+    pub(super) fn progress(&mut self, progress: Progress, out: &mut Effects<Self>) {
         let now = self.turn.at;
         if progress.history.executed() > self.history.executed() {
             self.alive = now;
+        } else if progress.history.executed() < self.history.executed() {
+            // The learner was made anew and knows less than it told. Those steps are no longer
+            // open here, so whoever leads must find them by asking for promises again.
+            self.step_down(out);
         }
         self.history = progress.history;
         self.durable_upto = progress.durable_upto;

@@ -186,7 +186,7 @@ impl Replica {
     ) -> Result<(u64, Result<Bytes, String>), Stop> {
         let position = self.state.position;
         if !command.keyed {
-            return Ok((position, self.apply(command, command.args.clone(), seed, index)?));
+            return Ok((position, self.apply(command, &command.args, seed, index)?));
         }
         let Some((key, args)) = split_key(command.args.clone()) else {
             return Ok((position, Err("bad arguments: no idempotency key".to_owned())));
@@ -199,7 +199,7 @@ impl Replica {
             }
             return Ok((used.position, used.result.clone()));
         }
-        let result = self.apply(command, args, seed, index)?;
+        let result = self.apply(command, &args, seed, index)?;
         let time_ms = self.state.time_ms;
         self.state.keys.insert(key, Used { request, position, time_ms, result: result.clone() });
         Ok((position, result))
@@ -208,7 +208,7 @@ impl Replica {
     fn apply(
         &mut self,
         command: &Command,
-        args: Bytes,
+        args: &Bytes,
         seed: u64,
         index: u32,
     ) -> Result<Result<Bytes, String>, Stop> {
@@ -223,7 +223,7 @@ impl Replica {
         let moment = Moment { position: Position(position), time_ms };
         let mut turn = Turn::new(moment, SessionId(command.session), seed, index);
         let done =
-            catch_unwind(AssertUnwindSafe(|| machine.apply(command.function, &args, &mut turn)));
+            catch_unwind(AssertUnwindSafe(|| machine.apply(command.function, args, &mut turn)));
         match done {
             Ok(Ok(reply)) => Ok(Ok(reply.into())),
             Ok(Err(ApplyError::BadArguments(why))) => Ok(Err(format!("bad arguments: {why}"))),

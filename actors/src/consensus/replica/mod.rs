@@ -3,7 +3,7 @@
 //! It holds the replicated actors, the sessions that make commands execute exactly once, the
 //! idempotency keys, agreed time and the position; all of it goes into every snapshot. It never
 //! executes out of order and never guesses: what it lacks it asks the learner for, and what the
-//! log no longer holds comes as a peer's snapshot ([`transfer`]).
+//! log no longer holds comes as a peer's snapshot (`transfer`).
 
 mod execute;
 mod keys;
@@ -207,21 +207,29 @@ impl Replica {
         let Some(writing) = self.writing.take_if(|writing| writing.step == written.step) else {
             return;
         };
-        if !written.durable {
-            tracing::error!(step = %written.step, "a snapshot could not be written");
-            return;
-        }
         let Writing { step, bytes, install } = writing;
+        if !written.durable {
+            tracing::error!(%step, "a snapshot could not be written");
+            return self.resume(install, out);
+        }
         if install {
             if let Err(why) = self.install(&bytes) {
                 tracing::error!(%step, %why, "a peer's snapshot cannot be used");
-                return;
+                return self.resume(install, out);
             }
             let history = self.state.history.clone();
             out.here(LearnerMessage::Installed(Installed { history }));
+            self.resume(install, out);
         }
         self.newest = Some((step, bytes));
         out.here(LearnerMessage::TrimLog(TrimLog { upto: step }));
+    }
+
+    /// What the learner handed over while a peer's snapshot was under way was passed over.
+    fn resume(&self, installed: bool, out: &mut Effects<Self>) {
+        if installed {
+            out.here(LearnerMessage::Resend(Resend { from: self.executed().next() }));
+        }
     }
 
     fn snapshot_if_due(&mut self, out: &mut Effects<Self>) {
@@ -295,6 +303,10 @@ impl Machine for Replica {
             ReplicaMessage::Fetch(fetch) => self.serve(from, &fetch, out),
             ReplicaMessage::SnapshotChunk(chunk) => self.chunk(from, &chunk, out),
             ReplicaMessage::SnapshotWritten(written) => self.written(&written, out),
+            ReplicaMessage::TellAgain(_) => {
+                self.reported_expiry = None;
+                self.tell(out);
+            }
         }
     }
 

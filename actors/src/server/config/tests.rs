@@ -36,7 +36,6 @@ vote = "split"
 durability = "memory"
 heartbeat = "20ms"
 t_remove = "7s"
-alpha = 64
 
 [limits]
 request = "64KiB"
@@ -73,7 +72,6 @@ fn a_whole_file_becomes_typed_values() {
     assert_eq!(config.consensus.heartbeat, Duration::from_millis(20));
     assert_eq!(config.consensus.removal, Duration::from_secs(7));
     assert_eq!(config.consensus.hedge, ConsensusConfig::default().hedge);
-    assert_eq!(config.consensus.alpha, 64);
     assert_eq!(config.limits.request_bytes_max, 64 << 10);
     assert_eq!(config.log.filter, FILTER);
 }
@@ -98,15 +96,13 @@ fn a_wrong_type_or_value_names_file_and_key() {
         ("\"20ms\"", "20", ["`consensus.heartbeat`", "an integer", "\"150ms\""]),
         ("\"20ms\"", "\"20\"", ["`consensus.heartbeat`", "no duration", "150ms"]),
         ("\"20ms\"", "\"0ms\"", ["`consensus.heartbeat`", "no time", "1ms"]),
-        ("alpha = 64", "alpha = \"64\"", ["`consensus.alpha`", "a string", "whole number"]),
-        ("alpha = 64", "alpha = 1", ["`consensus.alpha`", "out of range", "4"]),
         ("\"64KiB\"", "\"64KB\"", ["`limits.request`", "no size", "64KiB"]),
         ("\"64KiB\"", "\"1GiB\"", ["`limits.request`", "out of range", "8388608"]),
         ("\"a\"\nrole = \"main\"", "\"a\"\nrole = \"boss\"", ["`role`", "boss", "auxiliary"]),
         ("\"a\"", "\"A\"", ["`name`", "is not a name", "a-z"]),
         ("name = \"b\"", "name = \"a\"", ["`peers[1].name`", "twice", "own"]),
         ("\"0.0.0.0:7001\"", "\"7001\"", ["`listen.quic`", "no address", "127.0.0.1:7001"]),
-        ("\"split\"", "\"piggyback\"", ["`consensus.vote`", "no \"piggyback\" yet", "split"]),
+        ("\"split\"", "\"mail\"", ["`consensus.vote`", "\"mail\" is no way to vote", "split"]),
         ("[limits]", "[[limits]]", ["`limits`", "an array", "table"]),
     ] {
         let said = refused(from, to);
@@ -170,7 +166,7 @@ fn sections_of_later_builds_are_refused_not_ignored() {
 fn environment_overrides_the_file_and_flags_override_both() {
     let variables = [
         ("SYNOD_LISTEN_HTTP", "127.0.0.1:9001"),
-        ("SYNOD_CONSENSUS_ALPHA", "32"),
+        ("SYNOD_CONSENSUS_HEDGE", "70ms"),
         ("SYNOD_DATA_DIR", "/var/lib/shop"),
         ("SYNOD_LOG", "debug"),
         ("SYNOD_CLUSTER", "client.toml"),
@@ -181,7 +177,7 @@ fn environment_overrides_the_file_and_flags_override_both() {
     overrides.set("log.filter", "--log", "trace");
     let config = load(GOOD, overrides).unwrap();
     assert_eq!(config.listen.http.port(), 9001);
-    assert_eq!(config.consensus.alpha, 32);
+    assert_eq!(config.consensus.hedge, Duration::from_millis(70));
     assert_eq!(config.data_dir, Path::new("/var/lib/shop"));
     assert_eq!((config.log.filter.as_str(), config.cluster.as_str()), ("trace", "shop"));
 }
@@ -196,6 +192,6 @@ fn a_wrong_variable_is_named() {
     assert!(one("SYNOD_NODE", "a").is_ok(), "what services are given is none of our business");
     let said = load(GOOD, one("SYNOD_LISTEN_QUIC", "x").unwrap()).unwrap_err();
     assert!(said.starts_with("SYNOD_LISTEN_QUIC: "), "{said}");
-    let said = load(GOOD, one("SYNOD_CONSENSUS_ALPHA", "x").unwrap()).unwrap_err();
-    assert!(said.starts_with("SYNOD_CONSENSUS_ALPHA: "), "{said}");
+    let said = load(GOOD, one("SYNOD_CONSENSUS_HEDGE", "x").unwrap()).unwrap_err();
+    assert!(said.starts_with("SYNOD_CONSENSUS_HEDGE: "), "{said}");
 }

@@ -58,6 +58,7 @@ pub(super) fn expiretime(store: &Store, at: Moment, a: &Arguments<'_>, reply: &m
 }
 
 /// What tells the four commands that set an end from each other.
+#[derive(Clone, Copy)]
 struct Form {
     name: &'static str,
     unit_ms: i64,

@@ -1,7 +1,7 @@
 //! The commands: what each does to the store, and what it answers. Redis 7.0 in effects, answers and
 //! error texts.
 //!
-//! One file a family; [`table`] lists them all. A handler checks everything before it changes
+//! One file a family; `table` lists them all. A handler checks everything before it changes
 //! anything, so that an error leaves the state as it was.
 
 mod counters;

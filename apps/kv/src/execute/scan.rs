@@ -35,7 +35,7 @@ pub(super) fn keys(store: &Store, at: Moment, a: &Arguments<'_>, reply: &mut Rep
 /// The cursor is the serial of the last key visited; the walk goes from the youngest key to the
 /// oldest (see `Store::order`), so 0 means both the beginning and the end.
 pub(super) fn scan(store: &Store, at: Moment, a: &Arguments<'_>, reply: &mut Reply) -> Done {
-    let cursor = parse_u64(a[1]).ok_or(CommandError("ERR invalid cursor".into()))?;
+    let cursor = parse_u64(a[1]).ok_or_else(|| CommandError("ERR invalid cursor".into()))?;
     let options = Options::parse(&a[2..])?;
     let mut walk = store.older_than(if cursor == 0 { u64::MAX } else { cursor }).peekable();
     let mut found = Vec::new();

@@ -58,6 +58,18 @@ impl RespListener {
         Ok(Self { listener, submit, options })
     }
 
+    /// Serves a port that was taken before; it must be non-blocking.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn new(
+        listener: std::net::TcpListener,
+        submit: Arc<dyn Submit>,
+        options: RespOptions,
+    ) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::from_std(listener)?, submit, options })
+    }
+
     /// The address it listens at, with the port the system chose.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
@@ -121,11 +133,9 @@ impl RespListener {
                 return;
             }
             // Replies are written whole, so waiting for more would only cost time.
-            let local = match stream.set_nodelay(true).and_then(|()| stream.local_addr()) {
-                Ok(local) => local,
-                // It hung up already.
-                Err(_) => return,
-            };
+            let local = stream.set_nodelay(true).and_then(|()| stream.local_addr());
+            // Otherwise it hung up already.
+            let Ok(local) = local else { return };
             let (reader, writer) = stream.into_split();
             let outbox = Arc::new(Outbox::new(writer));
             let client = clients.add(peer, local, Arc::clone(&outbox));

@@ -190,7 +190,7 @@ impl Session {
             }
             [option, ids @ ..] if option.eq_ignore_ascii_case(b"id") && !ids.is_empty() => {
                 let ids: Option<Vec<i64>> = ids.iter().map(|id| parse_i64(id)).collect();
-                let ids = ids.ok_or(CommandError("ERR Invalid client ID".into()))?;
+                let ids = ids.ok_or_else(|| CommandError("ERR Invalid client ID".into()))?;
                 all.into_iter().filter(|client| ids.contains(&id_i64(client))).collect()
             }
             _ => return Err(syntax()),
@@ -221,7 +221,7 @@ impl Session {
             [option, id] if option.eq_ignore_ascii_case(b"id") => {
                 let id = parse_i64(id)
                     .filter(|id| *id > 0)
-                    .ok_or(CommandError("ERR client-id should be greater than 0".into()))?;
+                    .ok_or_else(|| CommandError("ERR client-id should be greater than 0".into()))?;
                 // As in Redis, nobody kills itself unless it says so.
                 kill(&|client| id_i64(client) == id && client.id != self.client.id)
             }

@@ -144,7 +144,7 @@ impl Session {
         }
         let command = match look_up(name, request) {
             Ok(command) => command,
-            Err(error) => return self.refuse(&error),
+            Err(error) => return self.refuse(name, &error),
         };
         self.last_command = command.name;
         if self.multi.is_some() && !ALWAYS_RUN.contains(&command.name) {
@@ -304,7 +304,15 @@ impl Session {
     }
 
     /// An error outside a transaction, which it spoils inside.
-    fn refuse(&mut self, why: &CommandError) -> Step {
+    fn refuse(&mut self, name: &[u8], why: &CommandError) -> Step {
+        if name.eq_ignore_ascii_case(b"exec") {
+            // As in Redis a malformed EXEC ends the transaction.
+            self.multi = None;
+            self.unwatch();
+            let why = why.0.trim_start_matches("ERR ");
+            let text = format!("EXECABORT Transaction discarded because of: {why}");
+            return error(&CommandError(text.into()));
+        }
         if let Some(multi) = &mut self.multi {
             multi.spoilt = true;
         }

@@ -102,7 +102,7 @@ proptest! {
             from = cut;
         }
         pieces.push(&stream[from..]);
-        prop_assert_eq!(feed(&pieces), whole.clone());
+        prop_assert_eq!(&feed(&pieces), &whole);
         let bytes: Vec<&[u8]> = stream.chunks(1).collect();
         prop_assert_eq!(feed(&bytes), whole);
     }

@@ -1,0 +1,80 @@
+//! The machine the tests share: turns, signals, `/proc`, ports.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::wait::until;
+
+/// A test's turn on the machine: fail-over is measured, so clusters of one test program never run
+/// side by side. (Cargo runs test programs one after the other.)
+pub fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    // A test that failed gave its turn back like any other.
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sends `signal` (`KILL`, `STOP`, `CONT`, `TERM`) to all of `pids` with one command, so as nearly
+/// at once as a system can.
+///
+/// # Panics
+/// When a process is not there.
+pub fn signal(signal: &str, pids: &[u32]) {
+    let mut command = Command::new("kill");
+    command.arg("-s").arg(signal).args(pids.iter().map(u32::to_string));
+    let done = command.status().expect("every system has kill");
+    assert!(done.success(), "kill -s {signal} {pids:?}");
+}
+
+/// Whether a process runs; a zombie does not.
+pub fn is_alive(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    !status.is_empty() && !status.contains("State:\tZ")
+}
+
+/// Waits until the kernel has no such process any more.
+pub fn wait_gone(pid: u32) {
+    until(&format!("the end of process {pid}"), || match is_alive(pid) {
+        true => Err("it runs".to_owned()),
+        false => Ok(()),
+    });
+}
+
+/// Bytes a process caused to be sent to storage, from `/proc/PID/io`.
+pub fn written_bytes(pid: u32) -> u64 {
+    let file = format!("/proc/{pid}/io");
+    let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}"));
+    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    line.and_then(|number| number.trim().parse().ok()).expect("Linux counts write_bytes")
+}
+
+/// The first of three thousand-apart ports (QUIC, HTTP and RESP as `init` gives them out) that are
+/// all free, below the range outgoing connections use. Each call starts behind the one before.
+///
+/// # Panics
+/// When there is none.
+pub fn free_quic_ports(count: usize) -> Vec<SocketAddr> {
+    static NEXT: Mutex<u16> = Mutex::new(0);
+    let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
+    if *next == 0 {
+        let spread = u16::try_from(std::process::id() % 8_000).expect("below 8000");
+        *next = 20_000 + spread;
+    }
+    let mut found = Vec::new();
+    while found.len() < count {
+        assert!(*next < 29_000, "no free ports");
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if [*next, *next + 1_000, *next + 2_000].map(at).into_iter().all(is_free) {
+            found.push(at(*next));
+        }
+        *next += 1;
+    }
+    found
+}
+
+fn is_free(at: SocketAddr) -> bool {
+    UdpSocket::bind(at).is_ok() && TcpListener::bind(at).is_ok()
+}

@@ -1,0 +1,22 @@
+//! Real processes: clusters of the programs themselves on loopback, driven only through what
+//! `CONTRACT.md` promises (commands, events, HTTP, RESP, signals).
+//!
+//! # Layout
+//! - [`programs`]: where the programs are; builds them once per test run
+//! - [`machine`]: one cluster at a time, signals, `/proc`
+//! - [`wait`]: conditions with deadlines; the only place that pauses
+//! - [`cluster`]: a cluster under `dev` or started by hand, and its end; [`child`]: one process
+//! - [`http`], [`resp`]: small blocking clients that know what was not sent from what was lost
+//! - [`load`]: writers that keep a book of every answer, and the check of that book
+//!
+//! Two rules keep these tests honest: nothing waits for a time where it could wait for an event,
+//! and whatever a test leaves running dies with it.
+
+pub mod child;
+pub mod cluster;
+pub mod http;
+pub mod load;
+pub mod machine;
+pub mod programs;
+pub mod resp;
+pub mod wait;

@@ -1,0 +1,208 @@
+//! A lossy UDP relay: what a cable between two nodes does to their datagrams.
+//!
+//! Put its address where one node's file names the other's `quic`. Which datagrams are lost
+//! depends on the seed and on their number only, so a run that failed can be tried again.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
+};
+
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use tokio::{net::UdpSocket, sync::oneshot};
+
+/// Carries datagrams to one address and the answers back, until dropped.
+#[derive(Debug)]
+pub struct Relay {
+    at: SocketAddr,
+    cable: Arc<Cable>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What is done to datagrams, both ways.
+#[derive(Debug, Default)]
+struct Cable {
+    is_cut: AtomicBool,
+    lost_permille: AtomicU32,
+    carried: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl Relay {
+    /// A relay to `target` on a free port of loopback that loses nothing yet.
+    ///
+    /// # Panics
+    /// When the system gives no socket.
+    pub fn start(target: SocketAddr, seed: u64) -> Self {
+        let cable = Arc::new(Cable::default());
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        socket.set_nonblocking(true).expect("a socket of ours");
+        let at = socket.local_addr().expect("it is bound");
+        let (stop, stopped) = oneshot::channel();
+        let carrier = Arc::clone(&cable);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+            runtime.expect("a runtime").block_on(async move {
+                let near = Arc::new(UdpSocket::from_std(socket).expect("a socket of ours"));
+                tokio::select! {
+                    _ = stopped => (),
+                    end = carry(near, target, carrier, seed) => {
+                        end.expect("sockets of loopback work");
+                    }
+                }
+            });
+        });
+        Self { at, cable, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Where it listens.
+    pub const fn at(&self) -> SocketAddr {
+        self.at
+    }
+
+    /// From now on nothing passes, either way.
+    pub fn cut(&self) {
+        self.cable.is_cut.store(true, Relaxed);
+    }
+
+    /// Undoes [`Relay::cut`].
+    pub fn heal(&self) {
+        self.cable.is_cut.store(false, Relaxed);
+    }
+
+    /// From now on this many of a thousand datagrams are lost, either way.
+    pub fn lose(&self, permille: u32) {
+        self.cable.lost_permille.store(permille, Relaxed);
+    }
+
+    /// Datagrams that passed, and those that did not.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.cable.carried.load(Relaxed), self.cable.dropped.load(Relaxed))
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            // A relay that panicked said so already.
+            thread.join().ok();
+        }
+    }
+}
+
+impl Cable {
+    /// Whether the next datagram passes.
+    fn passes(&self, rng: &mut ChaCha8Rng) -> bool {
+        let is_lost = rng.random_range(0..1_000) < self.lost_permille.load(Relaxed);
+        let passes = !is_lost && !self.is_cut.load(Relaxed);
+        if passes { &self.carried } else { &self.dropped }.fetch_add(1, Relaxed);
+        passes
+    }
+}
+
+async fn carry(
+    near: Arc<UdpSocket>,
+    target: SocketAddr,
+    cable: Arc<Cable>,
+    seed: u64,
+) -> io::Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    // One socket to the target for each peer, as a router that translates addresses has.
+    let mut far: BTreeMap<SocketAddr, Arc<UdpSocket>> = BTreeMap::new();
+    let mut datagram = vec![0; DATAGRAM_BYTES_MAX];
+    loop {
+        // Loopback says "connection refused" here when a receiver is gone: that datagram is lost.
+        let Ok((bytes, from)) = near.recv_from(&mut datagram).await else { continue };
+        if !cable.passes(&mut rng) {
+            continue;
+        }
+        let socket = match far.get(&from) {
+            Some(socket) => Arc::clone(socket),
+            None => {
+                let socket = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?);
+                socket.connect(target).await?;
+                let back = ChaCha8Rng::seed_from_u64(seed ^ (far.len() as u64 + 1));
+                let (near, cable) = (Arc::clone(&near), Arc::clone(&cable));
+                tokio::spawn(carry_back(Arc::clone(&socket), near, from, cable, back));
+                far.insert(from, Arc::clone(&socket));
+                socket
+            }
+        };
+        // As above: the target may be down.
+        socket.send(&datagram[..bytes]).await.ok();
+    }
+}
+
+async fn carry_back(
+    far: Arc<UdpSocket>,
+    near: Arc<UdpSocket>,
+    to: SocketAddr,
+    cable: Arc<Cable>,
+    mut rng: ChaCha8Rng,
+) {
+    let mut datagram = vec![0; DATAGRAM_BYTES_MAX];
+    loop {
+        if let Ok(bytes) = far.recv(&mut datagram).await
+            && cable.passes(&mut rng)
+        {
+            near.send_to(&datagram[..bytes], to).await.ok();
+        }
+    }
+}
+
+/// The largest UDP datagram.
+const DATAGRAM_BYTES_MAX: usize = 65_535;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn echo() -> (SocketAddr, std::net::UdpSocket) {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        (socket.local_addr().unwrap(), socket)
+    }
+
+    #[test]
+    fn it_carries_both_ways_and_nothing_through_a_cut() {
+        let (target, server) = echo();
+        let (_, client) = echo();
+        let relay = Relay::start(target, 1);
+        let mut buffer = [0; 16];
+        client.send_to(b"one", relay.at()).unwrap();
+        let (_, from) = server.recv_from(&mut buffer).unwrap();
+        server.send_to(b"back", from).unwrap();
+        assert_eq!(client.recv_from(&mut buffer).unwrap(), (4, relay.at()));
+        relay.cut();
+        client.send_to(b"two", relay.at()).unwrap();
+        crate::process::wait::until("a lost datagram", || match relay.counts() {
+            (2, 1) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        relay.heal();
+        client.send_to(b"three", relay.at()).unwrap();
+        assert_eq!(server.recv_from(&mut buffer).unwrap().0, 5, "\"two\" is lost for good");
+    }
+
+    #[test]
+    fn a_seed_loses_the_same_datagrams_every_time() {
+        let lost = |seed| {
+            let cable = Cable::default();
+            cable.lost_permille.store(300, Relaxed);
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            (0..64).map(|_| cable.passes(&mut rng)).collect::<Vec<bool>>()
+        };
+        assert_eq!(lost(7), lost(7));
+        assert_ne!(lost(7), lost(8));
+    }
+}

@@ -1,0 +1,195 @@
+//! A node's disk: one journal for all roles, synced in groups, and the newest snapshot.
+//!
+//! Nothing survives a crash but what was synced, and any prefix of the rest.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use synod::{
+    consensus::{
+        ballot::{Ballot, Step},
+        message::Message,
+        record::{Image, Record},
+        value::Value,
+    },
+    effects::Letter,
+};
+
+use super::node::Role;
+
+/// One operation on the journal.
+#[derive(Debug)]
+enum Operation {
+    Append(Vec<Record>),
+    /// The whole content is replaced at once.
+    Replace(Vec<Record>),
+}
+
+/// What waits for a sync.
+#[derive(Debug)]
+pub(crate) enum Held {
+    /// A message of a role.
+    Letter(Role, Letter<Message>),
+    /// A role that is made anew from the journal.
+    Rebuild(Role),
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(crate) struct Disk {
+    /// The durable records.
+    pub(crate) records: Vec<Record>,
+    /// The durable snapshot.
+    pub(crate) snapshot: Option<Image>,
+    queue: VecDeque<Operation>,
+    appended: u64,
+    synced: u64,
+    syncing: bool,
+    held: VecDeque<(u64, Held)>,
+    /// The highest durable ballot, and the durable vote of each step: what may be said.
+    pub(crate) promised: Ballot,
+    /// See `promised`.
+    pub(crate) votes: BTreeMap<Step, (Ballot, Value)>,
+    /// Everything up to here is durably known to be chosen.
+    pub(crate) marked: Step,
+    /// Values durably known to be chosen without an own vote.
+    chosen: BTreeMap<Step, Value>,
+    /// An auxiliary's durable floor.
+    pub(crate) floor: Step,
+    /// Records ever appended.
+    pub(crate) written: u64,
+}
+
+impl Disk {
+    /// A disk with these durable records.
+    pub(crate) fn new(records: Vec<Record>) -> Self {
+        let mut disk = Self::default();
+        disk.keep(records);
+        disk
+    }
+
+    /// Queues records.
+    pub(crate) fn append(&mut self, records: Vec<Record>) {
+        if !records.is_empty() {
+            self.written += records.len() as u64;
+            self.appended += 1;
+            self.queue.push_back(Operation::Append(records));
+        }
+    }
+
+    /// Queues the replacement of everything.
+    pub(crate) fn replace(&mut self, records: Vec<Record>) {
+        self.written += records.len() as u64;
+        self.appended += 1;
+        self.queue.push_back(Operation::Replace(records));
+    }
+
+    /// Keeps `held` until everything appended so far is durable, or gives it back if it is.
+    pub(crate) fn hold(&mut self, held: Held) -> Option<Held> {
+        if self.synced == self.appended && self.held.is_empty() {
+            return Some(held);
+        }
+        self.held.push_back((self.appended, held));
+        None
+    }
+
+    /// Begins a sync of everything queued, unless one is under way: up to which operation.
+    pub(crate) fn sync(&mut self) -> Option<u64> {
+        (!self.syncing && self.synced < self.appended).then(|| {
+            self.syncing = true;
+            self.appended
+        })
+    }
+
+    /// The sync is done: what waited for it.
+    pub(crate) fn synced(&mut self, upto: u64) -> Vec<Held> {
+        self.syncing = false;
+        while self.synced < upto {
+            match self.queue.pop_front().expect("operations up to here are queued") {
+                Operation::Append(records) => self.keep(records),
+                Operation::Replace(records) => self.keep_only(records),
+            }
+            self.synced += 1;
+        }
+        let mut free = Vec::new();
+        while self.held.front().is_some_and(|(number, _)| *number <= upto) {
+            free.extend(self.held.pop_front().map(|(_, held)| held));
+        }
+        free
+    }
+
+    /// Whether somebody waits for a sync.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// The node crashed; of what was queued the first `kept` records happen to survive.
+    pub(crate) fn crash(&mut self, mut kept: usize) {
+        for operation in std::mem::take(&mut self.queue) {
+            match operation {
+                Operation::Append(mut records) => {
+                    records.truncate(kept);
+                    kept -= records.len();
+                    self.keep(records);
+                }
+                Operation::Replace(records) if kept > 0 => {
+                    kept -= 1;
+                    self.keep_only(records);
+                }
+                Operation::Replace(_) => {}
+            }
+            if kept == 0 {
+                break;
+            }
+        }
+        self.held.clear();
+        self.syncing = false;
+        self.synced = self.appended;
+    }
+
+    /// Records queued and not synced.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue
+            .iter()
+            .map(|operation| match operation {
+                Operation::Append(records) => records.len(),
+                Operation::Replace(_) => 1,
+            })
+            .sum()
+    }
+
+    /// Whether all of `log`, from step 1 on, could be had again from this disk alone.
+    pub(crate) fn holds(&self, log: &[Value]) -> bool {
+        let covered = self.snapshot.as_ref().map_or(0, |image| image.history.executed().0);
+        (1..).map(Step).zip(log).skip_while(|(step, _)| step.0 <= covered).all(|(step, value)| {
+            let voted = self.votes.get(&step).map(|(_, value)| value);
+            voted == Some(value) || self.chosen.get(&step) == Some(value)
+        })
+    }
+
+    fn keep(&mut self, records: Vec<Record>) {
+        for record in &records {
+            match record {
+                Record::Promise(ballot) => self.promised = self.promised.max(*ballot),
+                Record::Vote(vote) => {
+                    self.promised = self.promised.max(vote.ballot);
+                    self.votes.insert(vote.step, (vote.ballot, vote.value.clone()));
+                }
+                Record::Floor(floor, _) => self.floor = self.floor.max(*floor),
+                Record::Chosen(vote) => {
+                    self.chosen.insert(vote.step, vote.value.clone());
+                }
+                Record::Mark(step) => self.marked = self.marked.max(*step),
+                Record::Genesis(_) => {}
+            }
+        }
+        self.records.extend(records);
+    }
+
+    fn keep_only(&mut self, records: Vec<Record>) {
+        self.records.clear();
+        self.votes.clear();
+        self.chosen.clear();
+        self.promised = Ballot::default();
+        self.keep(records);
+    }
+}

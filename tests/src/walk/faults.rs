@@ -1,0 +1,268 @@
+//! What goes wrong.
+
+use rand::RngExt;
+use synod::consensus::{
+    ballot::Step,
+    configuration::Configuration,
+    message::{AcceptorMessage, AuxiliaryMessage, Message, NodeRole},
+    record::Record,
+    value::Value,
+};
+
+use super::{
+    Faults, Walk,
+    disk::{Disk, Held},
+    fresh_id,
+    node::Role,
+    schedule::Event,
+};
+use crate::invariants::Violation;
+
+impl Walk {
+    /// Lets one thing go wrong, and schedules the next.
+    pub(super) fn fault(&mut self) -> Result<(), Violation> {
+        if self.healed.is_some() {
+            return Ok(());
+        }
+        let after = self.rng.random_range(0..2_000 * self.plan.fault_us);
+        self.schedule.after(after, Event::Fault);
+        let Faults {
+            crash,
+            crash_leader,
+            crash_auxiliary,
+            role,
+            partition,
+            one_way,
+            isolate,
+            mend,
+            lose_main,
+            lose_auxiliary,
+            pause,
+            stall,
+        } = self.plan.faults;
+        let weights = [
+            crash,
+            crash_leader,
+            crash_auxiliary,
+            role,
+            partition,
+            one_way,
+            isolate,
+            mend,
+            lose_main,
+            lose_auxiliary,
+            pause,
+            stall,
+        ];
+        let mut drawn = self.rng.random_range(0..weights.iter().sum::<u32>().max(1));
+        let kind = weights.iter().position(|weight| {
+            let hit = drawn < *weight;
+            drawn = drawn.saturating_sub(*weight);
+            hit
+        });
+        let any = self.rng.random_range(0..self.nodes.len());
+        let other = self.rng.random_range(0..self.nodes.len());
+        match kind {
+            Some(0) => self.crash(any, false),
+            Some(1) => {
+                if let Some(leader) = self.leader() {
+                    self.crash(leader, false);
+                }
+            }
+            Some(2) => {
+                if let Some(auxiliary) = self.some(NodeRole::Auxiliary) {
+                    self.crash(auxiliary, false);
+                    let after = self.rng.random_range(0..3_000_000);
+                    self.schedule.after(after, Event::Start { node: auxiliary });
+                }
+            }
+            Some(3) => self.kill_role(any)?,
+            Some(4) => self.partition(),
+            Some(5) => self.network.cut(any, other),
+            Some(6) => self.isolate(any),
+            Some(7) => self.network.mend(),
+            Some(8) => self.lose(NodeRole::Main),
+            Some(9) => self.lose(NodeRole::Auxiliary),
+            Some(10) => {
+                let pause = self.rng.random_range(0..1_000 * self.plan.cut_us.max(2));
+                self.nodes[any].paused_until = self.schedule.now + pause;
+            }
+            Some(_) => self.nodes[any].stall = if self.nodes[any].stall > 1 { 1 } else { 40 },
+            None => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn leader(&self) -> Option<usize> {
+        self.nodes.iter().position(|node| {
+            node.up && node.proposer().is_some_and(|proposer| proposer.leads().is_some())
+        })
+    }
+
+    fn some(&mut self, kind: NodeRole) -> Option<usize> {
+        let of_kind = |node: &super::node::Node| node.kind == kind;
+        let count = self.nodes.iter().filter(|node| of_kind(node)).count();
+        let nth = self.rng.random_range(0..count.max(1));
+        let mut places = (0..self.nodes.len()).filter(|place| of_kind(&self.nodes[*place]));
+        places.nth(nth)
+    }
+
+    /// A node stops at once, and starts again later.
+    fn crash(&mut self, place: usize, wiped: bool) {
+        if !self.nodes[place].up {
+            return;
+        }
+        if self.trace {
+            eprintln!("{:>12} {} crashes", self.schedule.now, self.nodes[place].id);
+        }
+        let queued = self.nodes[place].disk.queued();
+        let kept = match self.rng.random_range(0..3) {
+            0 => 0,
+            1 => queued,
+            _ => self.rng.random_range(0..=queued),
+        };
+        let node = &mut self.nodes[place];
+        node.up = false;
+        node.roles = super::node::Roles::default();
+        node.disk.crash(kept);
+        node.leads = false;
+        self.clients.gone(place);
+        if !wiped {
+            let down = self.rng.random_range(0..1_000 * self.plan.down_us.max(1));
+            self.schedule.after(down, Event::Start { node: place });
+        }
+    }
+
+    /// The actor of one role dies.
+    fn kill_role(&mut self, place: usize) -> Result<(), Violation> {
+        if !self.nodes[place].up {
+            return Ok(());
+        }
+        let roles: &[Role] = match self.nodes[place].kind {
+            NodeRole::Main => &Role::ALL[..5],
+            NodeRole::Auxiliary => &[Role::Auxiliary],
+            NodeRole::Member => &[Role::Home],
+        };
+        let role = roles[self.rng.random_range(0..roles.len())];
+        if self.trace {
+            eprintln!("{:>12} {} {role:?} dies", self.schedule.now, self.nodes[place].id);
+        }
+        if role == Role::Home {
+            self.clients.gone(place);
+        }
+        self.nodes[place].kill(role);
+        if let Some(Held::Rebuild(role)) = self.nodes[place].disk.hold(Held::Rebuild(role)) {
+            return self.rebuild(place, role);
+        }
+        self.sync(place);
+        Ok(())
+    }
+
+    /// Splits the nodes in two; sometimes an auxiliary hears both sides.
+    fn partition(&mut self) {
+        let sides: Vec<u8> = self.nodes.iter().map(|_| self.rng.random_range(0..5)).collect();
+        for (from, one) in sides.iter().enumerate() {
+            for (to, two) in sides.iter().enumerate() {
+                if one % 2 != two % 2 && *one != 4 && *two != 4 {
+                    self.network.cut(from, to);
+                }
+            }
+        }
+        self.mend_later();
+    }
+
+    fn isolate(&mut self, place: usize) {
+        for other in (0..self.nodes.len()).filter(|other| *other != place) {
+            self.network.cut(place, other);
+            self.network.cut(other, place);
+        }
+        self.mend_later();
+    }
+
+    fn mend_later(&mut self) {
+        let after = self.rng.random_range(0..1_000 * self.plan.cut_us.max(1));
+        self.schedule.after(after, Event::Mend);
+    }
+
+    /// A node's disk is lost; another node of the same name starts with an empty one.
+    fn lose(&mut self, kind: NodeRole) {
+        let Some(place) = self.some(kind) else { return };
+        if !self.plan.reckless && !self.may_lose(place) {
+            return;
+        }
+        if self.trace {
+            eprintln!("{:>12} {} loses its disk", self.schedule.now, self.nodes[place].id);
+        }
+        self.crash(place, true);
+        self.nodes[place].up = false;
+        let name = self.nodes[place].id.name.clone();
+        self.nodes[place].id = fresh_id(name, place, &mut self.rng);
+        self.nodes[place].disk = Disk::default();
+        let down = self.rng.random_range(0..1_000 * self.plan.down_us.max(1));
+        self.schedule.after(down, Event::Start { node: place });
+    }
+
+    /// Whether the others could go on for ever without this node's disk.
+    fn may_lose(&self, place: usize) -> bool {
+        if self.changing() {
+            return false;
+        }
+        let auxiliary = self.nodes[place].kind == NodeRole::Auxiliary;
+        let in_force = self.book.configurations.last().map_or(Step(1), |(from, _)| *from);
+        let copied = self.nodes.iter().enumerate().any(|(other, node)| {
+            other != place
+                && node.disk.holds(&self.book.chosen)
+                && node.disk.marked.next() >= in_force
+                && self.book.current().mains.contains(&node.id)
+                && self.book.newest().mains.contains(&node.id)
+        });
+        if !auxiliary && !copied {
+            // A sole main's log had one copy; or nobody else surely knows who votes now, and who
+            // voted before may be lost already.
+            return false;
+        }
+        [self.book.current(), self.book.newest()].into_iter().all(|configuration| {
+            // A sole main that restarts asks the auxiliary whether it still is that; without one
+            // that remembers, an operator has to say so.
+            let asked_for = auxiliary && configuration.mains.len() == 1;
+            !asked_for && self.goes_on_with(configuration, |node| node != place)
+        })
+    }
+
+    /// Whether those nodes, in their present incarnations, are a quorum.
+    pub(super) fn goes_on_with(
+        &self,
+        configuration: &Configuration,
+        counts: impl Fn(usize) -> bool,
+    ) -> bool {
+        let there = (0..self.nodes.len()).filter(|place| counts(*place));
+        let there = there.map(|place| self.nodes[place].id.incarnation).collect();
+        configuration.is_quorum(&there)
+    }
+
+    /// Whether a configuration that nobody knows to be chosen may yet be.
+    fn changing(&self) -> bool {
+        let newest = self.book.newest().epoch;
+        let newer = |value: &Value| {
+            use synod::consensus::value::Decoded;
+            value.is_configuration()
+                && matches!(value.decode(), Ok(Decoded::Configuration(c)) if c.epoch > newest)
+        };
+        let on_disks = self
+            .nodes
+            .iter()
+            .flat_map(|node| &node.disk.records)
+            .any(|record| matches!(record, Record::Vote(vote) if newer(&vote.value)));
+        on_disks
+            || self.schedule.pending().any(|event| match event {
+                Event::Letter { message, .. } => match &**message {
+                    Message::Acceptor(AcceptorMessage::Accept(accept))
+                    | Message::Auxiliary(AuxiliaryMessage::Accept(accept)) => {
+                        accept.values.iter().any(newer)
+                    }
+                    _ => false,
+                },
+                _ => false,
+            })
+    }
+}

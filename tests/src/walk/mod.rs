@@ -1,0 +1,503 @@
+//! A random walk over the pure machines of consensus.
+//!
+//! A whole cluster lives in one heap of events: its machines are the very ones that run inside
+//! actors, each in the thinnest shell that keeps *durable before said*; its network loses, repeats,
+//! delays and cuts; its disks sync late and forget what was not synced; its nodes crash, pause, and
+//! come back with an empty disk. One seed gives one run. First anything may go wrong, and nothing
+//! that was promised may be broken (safety); then everything is repaired, and all must come to its
+//! end (liveness).
+//!
+//! No actor, file, socket or clock is involved, so a run of thousands of events takes milliseconds.
+
+mod book;
+mod clients;
+mod disk;
+mod faults;
+mod finish;
+mod list;
+mod network;
+mod node;
+mod plan;
+mod schedule;
+
+use std::sync::{Arc, atomic::Ordering};
+
+use rand::{RngExt, SeedableRng};
+use synod::{
+    consensus::{
+        configuration::Configuration,
+        message::{AuxiliaryMessage, Message, NodeRole, ReplicaMessage, Report, SnapshotWritten},
+        record::{Image, Record},
+        replica::StateImage,
+    },
+    effects::{Letter, To},
+};
+use synod_runtime::{
+    identity::{Incarnation, NodeId, NodeName},
+    world::Rng,
+};
+
+pub use self::plan::{Faults, Plan, Shape};
+use self::{
+    book::Book,
+    clients::Clients,
+    disk::{Disk, Held},
+    list::Witness,
+    network::Network,
+    node::{Make, Node, Role, Said},
+    schedule::{Event, Schedule},
+};
+use crate::invariants::{Violation, exactly_once, idle_auxiliary::Work};
+
+/// What a clean run did.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Summary {
+    /// Events handled.
+    pub events: u64,
+    /// Steps chosen.
+    pub steps: u64,
+    /// Configurations chosen.
+    pub configurations: u64,
+    /// Calls that ended well.
+    pub done: u64,
+    /// Calls that ended otherwise.
+    pub failed: u64,
+    /// Nodes started, over again or as others.
+    pub starts: u64,
+    /// Whether it was excused from coming to its end: too many disks were lost.
+    pub excused: bool,
+    /// What the auxiliaries had to do, when everything had started up and in the end.
+    pub auxiliary: (Work, Work),
+    /// Simulated milliseconds from the repair to the end of everything.
+    pub finished_ms: u64,
+}
+
+/// Runs one walk.
+///
+/// # Errors
+/// The promise that was broken. The same plan and seed break it again.
+pub fn run(plan: &Plan, seed: u64) -> Result<Summary, Violation> {
+    Walk::new(plan.clone(), seed).run()
+}
+
+/// How many bits of an incarnation tell the node's place in [`Walk::nodes`].
+const PLACE_BITS: u64 = 8;
+
+#[derive(Debug)]
+struct Walk {
+    plan: Plan,
+    rng: Rng,
+    schedule: Schedule,
+    nodes: Vec<Node>,
+    network: Network,
+    clients: Clients,
+    book: Book,
+    make: Make,
+    /// No more faults, and everything must come to its end.
+    healed: Option<u64>,
+    finish: finish::Finish,
+    summary: Summary,
+    /// Messages to auxiliaries that are no heartbeats.
+    auxiliary_messages: u64,
+    trace: bool,
+}
+
+impl Walk {
+    fn new(plan: Plan, seed: u64) -> Self {
+        let mut rng = Rng::seed_from_u64(seed);
+        let Shape { mains, auxiliaries, members } = plan.shape;
+        let kinds = [
+            (NodeRole::Main, mains, b'a'),
+            (NodeRole::Auxiliary, auxiliaries, b'x'),
+            (NodeRole::Member, members, b'm'),
+        ];
+        let mut ids = Vec::new();
+        for (kind, count, letter) in kinds {
+            for letter in (letter..).take(count) {
+                let name = char::from(letter).to_string().parse().expect("a letter is a name");
+                ids.push((kind, fresh_id(name, ids.len(), &mut rng)));
+            }
+        }
+        let of = |wanted| {
+            let ids = ids.iter().filter(move |(kind, _)| *kind == wanted);
+            ids.map(|(_, id): &(NodeRole, NodeId)| id.clone()).collect::<Vec<_>>()
+        };
+        let genesis = Configuration {
+            epoch: 0,
+            mains: of(NodeRole::Main),
+            auxiliaries: of(NodeRole::Auxiliary),
+            absent: vec![],
+        };
+        let nodes: Vec<Node> = ids
+            .into_iter()
+            .map(|(kind, id)| {
+                let known = match kind {
+                    NodeRole::Main | NodeRole::Auxiliary => vec![Record::Genesis(genesis.clone())],
+                    NodeRole::Member => vec![],
+                };
+                Node::new(id, kind, Disk::new(known))
+            })
+            .collect();
+        let make = Make {
+            timing: plan.timing,
+            style: plan.style,
+            snapshot_log_bytes: plan.snapshot_log_bytes,
+            witness: Arc::new(Witness::default()),
+        };
+        Self {
+            rng,
+            schedule: Schedule::default(),
+            network: Network::new(nodes.len()),
+            nodes,
+            clients: Clients::default(),
+            book: Book::new(genesis, plan.inside),
+            make,
+            healed: None,
+            finish: finish::Finish::default(),
+            summary: Summary::default(),
+            auxiliary_messages: 0,
+            trace: std::env::var_os("SYNOD_WALK_TRACE").is_some(),
+            plan,
+        }
+    }
+
+    fn run(mut self) -> Result<Summary, Violation> {
+        for node in 0..self.nodes.len() {
+            let after = self.rng.random_range(0..2_000_000);
+            self.schedule.after(after, Event::Start { node });
+        }
+        self.schedule.after(1_000_000, Event::Links);
+        if self.plan.fault_us > 0 {
+            self.schedule.after(self.plan.fault_us * 1_000, Event::Fault);
+        }
+        self.schedule.after(self.plan.chaos_us * 1_000, Event::Heal);
+        while !self.finish.done {
+            let event = self.schedule.next().expect("links and faults never end");
+            self.handle(event)?;
+        }
+        self.summary.events = self.schedule.count;
+        self.summary.steps = self.book.chosen.len() as u64;
+        self.summary.configurations = self.book.newest().epoch;
+        (self.summary.done, self.summary.failed) = (self.clients.done, self.clients.failed);
+        self.summary.auxiliary.1 = self.auxiliary_work();
+        Ok(self.summary)
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), Violation> {
+        match event {
+            Event::Letter { to, from, message } => {
+                let place = place_of(&to);
+                if self.nodes[place].up && self.nodes[place].id == to {
+                    self.deliver(place, from, *message);
+                }
+            }
+            Event::Turn { node, life, role } => {
+                if self.alive(node, life, || Event::Turn { node, life, role }) {
+                    self.turn(node, role)?;
+                }
+            }
+            Event::Alarm { node, life, role } => {
+                if self.alive(node, life, || Event::Alarm { node, life, role }) {
+                    self.alarm(node, role)?;
+                }
+            }
+            Event::Synced { node, life, upto } => {
+                if self.nodes[node].up && self.nodes[node].life == life {
+                    self.synced(node, upto)?;
+                }
+            }
+            Event::Written { node, life, step, bytes } => {
+                if self.nodes[node].up && self.nodes[node].life == life {
+                    self.written(node, step, &bytes);
+                }
+            }
+            Event::Start { node } => self.start(node)?,
+            Event::Client { node, life } => self.client(node, life),
+            Event::Links => self.notice_links(),
+            Event::Fault => self.fault()?,
+            Event::Mend => self.network.mend(),
+            Event::Heal => self.heal()?,
+            Event::Look => self.look()?,
+        }
+        Ok(())
+    }
+
+    /// Whether a node still lives that life; if it is paused, the event comes later.
+    fn alive(&mut self, node: usize, life: u32, again: impl FnOnce() -> Event) -> bool {
+        let Node { up, life: lives, paused_until, .. } = self.nodes[node];
+        if !up || lives != life {
+            return false;
+        }
+        if paused_until > self.schedule.now {
+            self.schedule.at(paused_until, again());
+            return false;
+        }
+        true
+    }
+
+    /// Starts a node that is down.
+    fn start(&mut self, place: usize) -> Result<(), Violation> {
+        let now = self.schedule.now;
+        if self.nodes[place].up {
+            return Ok(());
+        }
+        self.summary.starts += 1;
+        let boot = if self.rng.random_bool(0.2) { 0 } else { 1_000_000_000_000 };
+        let offset = self.rng.random_range(0..=boot);
+        let drift = self.rng.random_range(0..300);
+        let skew_ms = self.rng.random_range(0..1_000);
+        let node = &mut self.nodes[place];
+        node.set_clock(offset, drift, skew_ms);
+        node.paused_until = 0;
+        let said = node.start(now, &self.make, &mut self.rng);
+        if self.trace {
+            let survived = node.disk.records.len();
+            eprintln!("{now:>12} {} starts; {survived} records survived", node.id);
+        }
+        self.network.forget(place);
+        for (role, said) in said {
+            self.absorb(place, role, said)?;
+        }
+        if self.plan.call_us > 0 {
+            let life = self.nodes[place].life;
+            self.schedule.after(self.plan.call_us * 1_000, Event::Client { node: place, life });
+        }
+        Ok(())
+    }
+
+    /// Clients of a node's home call.
+    fn client(&mut self, node: usize, life: u32) {
+        let Node { up, life: lives, kind, .. } = self.nodes[node];
+        if !up || lives != life || kind == NodeRole::Auxiliary || self.healed.is_some() {
+            return;
+        }
+        // A member has no replica to read from.
+        let reads = kind == NodeRole::Main;
+        let call = self.clients.any(node, reads, &mut self.rng);
+        let me = self.nodes[node].id.clone();
+        self.deliver(node, me, call);
+        let after = self.rng.random_range(0..2_000 * self.plan.call_us);
+        self.schedule.after(after, Event::Client { node, life });
+    }
+
+    /// Puts a message into the mailbox of a role.
+    fn deliver(&mut self, place: usize, from: NodeId, message: Message) {
+        if self.nodes[place].kind == NodeRole::Auxiliary
+            && !matches!(message, Message::Auxiliary(AuxiliaryMessage::Heartbeat(_)))
+        {
+            self.auxiliary_messages += 1;
+        }
+        if let Some(role) = self.nodes[place].put(from, message) {
+            self.schedule_turn(place, role);
+        }
+    }
+
+    fn schedule_turn(&mut self, node: usize, role: Role) {
+        let life = self.nodes[node].life;
+        // Now and then an arbiter has other work.
+        let most = if self.rng.random_ratio(1, 64) { 2_000_000 } else { 20_000 };
+        let after = self.rng.random_range(1_000..most);
+        self.schedule.after(after, Event::Turn { node, life, role });
+    }
+
+    fn turn(&mut self, node: usize, role: Role) -> Result<(), Violation> {
+        let Some(said) = self.nodes[node].turn(self.schedule.now, role, TURN_MESSAGES_MAX) else {
+            return Ok(());
+        };
+        self.absorb(node, role, said)
+    }
+
+    fn alarm(&mut self, node: usize, role: Role) -> Result<(), Violation> {
+        let Some((said, spins)) = self.nodes[node].ring(self.schedule.now, role) else {
+            return Ok(());
+        };
+        if spins {
+            let who = &self.nodes[node].id;
+            let seen = format!("the {role:?} of {who} asks for a time that has passed, for ever");
+            return Err(Violation::new("rest", seen));
+        }
+        self.absorb(node, role, said)
+    }
+
+    /// Does what a machine's turn wants done, and looks at what it came to.
+    fn absorb(&mut self, place: usize, role: Role, said: Said) -> Result<(), Violation> {
+        let Said { now, lazy, records, held, truncate, snapshot } = said;
+        for letter in now {
+            self.say(place, role, letter)?;
+        }
+        let disk = &mut self.nodes[place].disk;
+        let urgent = !records.is_empty() || truncate.is_some();
+        disk.append(lazy);
+        disk.append(records);
+        if let Some(carry) = truncate {
+            disk.replace(carry);
+        }
+        for letter in held {
+            let disk = &mut self.nodes[place].disk;
+            if let Some(Held::Letter(role, letter)) = disk.hold(Held::Letter(role, letter)) {
+                self.say(place, role, letter)?;
+            }
+        }
+        if let Some((step, bytes)) = snapshot {
+            let after = self.rng.random_range(10_000..20_000_000);
+            let life = self.nodes[place].life;
+            self.schedule.after(after, Event::Written { node: place, life, step, bytes });
+        }
+        if urgent || self.nodes[place].disk.is_awaited() {
+            self.sync(place);
+        }
+        self.look_at(place, role)?;
+        self.arm(place, role);
+        Ok(())
+    }
+
+    fn look_at(&mut self, place: usize, role: Role) -> Result<(), Violation> {
+        match role {
+            Role::Learner => self.book.learned(&mut self.nodes[place])?,
+            Role::Replica => {
+                self.book.executed(&self.nodes[place])?;
+                let wrong = self.make.witness.wrong.load(Ordering::Relaxed);
+                if wrong != 0 {
+                    return Err(exactly_once::broken(wrong));
+                }
+            }
+            Role::Acceptor | Role::Proposer | Role::Home | Role::Auxiliary => {}
+        }
+        Ok(())
+    }
+
+    /// Schedules the next alarm of a role, and a turn if messages wait.
+    fn arm(&mut self, node: usize, role: Role) {
+        let (now, life) = (self.schedule.now, self.nodes[node].life);
+        if let Some(at) = self.nodes[node].alarm(now, role) {
+            self.schedule.at(at, Event::Alarm { node, life, role });
+        }
+        if self.nodes[node].more(role) {
+            self.schedule_turn(node, role);
+        }
+    }
+
+    fn sync(&mut self, node: usize) {
+        let longest = self.plan.sync_us * 1_000 * self.nodes[node].stall;
+        let life = self.nodes[node].life;
+        if let Some(upto) = self.nodes[node].disk.sync() {
+            let after = self.rng.random_range(0..longest);
+            self.schedule.after(after, Event::Synced { node, life, upto });
+        }
+    }
+
+    fn synced(&mut self, place: usize, upto: u64) -> Result<(), Violation> {
+        for held in self.nodes[place].disk.synced(upto) {
+            match held {
+                Held::Letter(role, letter) => self.say(place, role, letter)?,
+                Held::Rebuild(role) => self.rebuild(place, role)?,
+            }
+        }
+        if self.nodes[place].disk.is_awaited() {
+            self.sync(place);
+        }
+        Ok(())
+    }
+
+    fn rebuild(&mut self, place: usize, role: Role) -> Result<(), Violation> {
+        if role == Role::Proposer {
+            self.network.forget(place); // its shell tells it again who is connected
+        }
+        let said = self.nodes[place].rebuild(self.schedule.now, role, &self.make, &mut self.rng);
+        if self.trace {
+            eprintln!("{:>12} {} {role:?} is made anew", self.schedule.now, self.nodes[place].id);
+        }
+        self.absorb(place, role, said)
+    }
+
+    fn written(&mut self, place: usize, step: u64, bytes: &bytes::Bytes) {
+        let node = &mut self.nodes[place];
+        let history = StateImage::decode(bytes).expect("a replica wrote it").history;
+        let newer = node.disk.snapshot.as_ref().is_none_or(|old| old.history.executed().0 <= step);
+        if newer {
+            node.disk.snapshot = Some(Image { history, body: bytes.clone() });
+        }
+        let step = synod::consensus::ballot::Step(step);
+        let me = node.id.clone();
+        let written = ReplicaMessage::SnapshotWritten(SnapshotWritten { step, durable: true });
+        self.deliver(place, me, written.into());
+    }
+
+    /// A role says something.
+    fn say(&mut self, place: usize, role: Role, letter: Letter<Message>) -> Result<(), Violation> {
+        let Letter { to, message } = letter;
+        let node = &mut self.nodes[place];
+        if self.trace {
+            eprintln!("{:>12} {} {role:?} -> {to:?} {message:?}", self.schedule.now, node.id);
+        }
+        let here = match &to {
+            To::Here => true,
+            To::Node(id) => *id == node.id,
+        };
+        match message {
+            Message::Client(answer) => return self.clients.answered(answer),
+            Message::Report(Report::Auxiliary { standing, .. }) => node.standing = Some(standing),
+            Message::Report(Report::Proposer(_)) => {
+                node.leads = node.proposer().is_some_and(|proposer| proposer.leads().is_some());
+            }
+            // The walk begins after the founding.
+            Message::Founder(_) | Message::Founded(_) => {}
+            Message::Report(Report::Learner { .. } | Report::Replica { .. } | Report::Home(_)) => {}
+            Message::Acceptor(_)
+            | Message::Learner(_)
+            | Message::Replica(_)
+            | Message::Proposer(_)
+            | Message::Home(_)
+            | Message::Auxiliary(_) => {
+                self.book.said(&node.id, &node.disk, role, &message)?;
+                let from = node.id.clone();
+                match to {
+                    To::Node(id) if !here => self.post(place, id, from, message),
+                    To::Node(_) | To::Here => self.deliver(place, from, message),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a letter over the network.
+    fn post(&mut self, place: usize, to: NodeId, from: NodeId, message: Message) {
+        let Plan { loss, duplicates, delay_us, late, .. } = self.plan;
+        let calm = self.healed.is_some();
+        if self.network.is_cut(place, place_of(&to)) {
+            return;
+        }
+        if !calm && self.rng.random_ratio(loss, 1_000) {
+            return;
+        }
+        let again = !calm && self.rng.random_ratio(duplicates, 1_000);
+        for _ in 0..=u8::from(again) {
+            let slow = !calm && self.rng.random_ratio(late, 1_000);
+            let longest = delay_us * 1_000 * if slow { 50 } else { 1 };
+            let after = self.rng.random_range(10_000..longest.max(20_000));
+            let message = Box::new(message.clone());
+            let letter = Event::Letter { to: to.clone(), from: from.clone(), message };
+            self.schedule.after(after, letter);
+        }
+    }
+
+    fn auxiliary_work(&self) -> Work {
+        let auxiliaries = self.nodes.iter().filter(|node| node.kind == NodeRole::Auxiliary);
+        let records = auxiliaries.map(|node| node.disk.written).sum();
+        Work { messages: self.auxiliary_messages, records }
+    }
+}
+
+/// Messages a role handles in one turn (rule 14 of the style: a bounded turn).
+const TURN_MESSAGES_MAX: usize = 64;
+
+/// A node that never was before, at this place of the cluster.
+fn fresh_id(name: NodeName, place: usize, rng: &mut Rng) -> NodeId {
+    let random: u64 = rng.random_range(1..1 << 32);
+    NodeId::new(name, Incarnation(random << PLACE_BITS | place as u64))
+}
+
+/// Where in the cluster a node is, or was in an earlier incarnation.
+fn place_of(id: &NodeId) -> usize {
+    usize::try_from(id.incarnation.0 & ((1 << PLACE_BITS) - 1)).expect("a small number")
+}

@@ -1,0 +1,167 @@
+//! What a run is like: the shape of the cluster, what goes wrong and how often.
+
+use std::time::Duration;
+
+use rand::RngExt;
+use synod::consensus::{Timing, VoteStyle};
+use synod_runtime::world::Rng;
+
+/// How many nodes of each kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Nodes that hold state and vote.
+    pub mains: usize,
+    /// Inexpensive nodes.
+    pub auxiliaries: usize,
+    /// Nodes that only host clients.
+    pub members: usize,
+}
+
+/// How often each fault is drawn, against the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Faults {
+    /// A node crashes, and starts again later.
+    pub crash: u32,
+    /// The same, of the node that leads.
+    pub crash_leader: u32,
+    /// An auxiliary crashes, and starts again at once.
+    pub crash_auxiliary: u32,
+    /// One role's actor dies and is made anew.
+    pub role: u32,
+    /// The network falls into two parts.
+    pub partition: u32,
+    /// One direction between two nodes is cut.
+    pub one_way: u32,
+    /// One node is cut off.
+    pub isolate: u32,
+    /// Everybody hears everybody again.
+    pub mend: u32,
+    /// A main starts with an empty disk, as another incarnation.
+    pub lose_main: u32,
+    /// An auxiliary likewise.
+    pub lose_auxiliary: u32,
+    /// A node stops for a while and goes on as if nothing had been.
+    pub pause: u32,
+    /// A disk becomes slow, or quick again.
+    pub stall: u32,
+}
+
+/// See the module's documentation. Times are in microseconds of the run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The cluster.
+    pub shape: Shape,
+    /// The roles' patience.
+    pub timing: Timing,
+    /// How a leader's vote travels.
+    pub style: VoteStyle,
+    /// How long anything may go wrong.
+    pub chaos_us: u64,
+    /// The mean time between faults; 0: nothing ever fails.
+    pub fault_us: u64,
+    /// Which faults.
+    pub faults: Faults,
+    /// Letters lost, of a thousand.
+    pub loss: u32,
+    /// Letters that come twice, of a thousand.
+    pub duplicates: u32,
+    /// The longest usual way of a letter.
+    pub delay_us: u64,
+    /// Letters that take up to fifty times as long, of a thousand.
+    pub late: u32,
+    /// The longest usual sync.
+    pub sync_us: u64,
+    /// The mean time between two calls of one home's clients.
+    pub call_us: u64,
+    /// A crashed node is down this long at most.
+    pub down_us: u64,
+    /// A cut lasts this long at most.
+    pub cut_us: u64,
+    /// A replica takes a snapshot after this much log.
+    pub snapshot_log_bytes: u64,
+    /// A disk may be lost although what is left may not be enough to go on: the run then only has
+    /// to be safe.
+    pub reckless: bool,
+    /// Whether to look into the machines, beyond what leaves them.
+    pub inside: bool,
+}
+
+/// Ten times less patience than by default: more happens in less time.
+fn quick() -> Timing {
+    let ms = Duration::from_millis;
+    Timing {
+        heartbeat: ms(6),
+        election: ms(40),
+        stickiness: ms(30),
+        hedge: ms(24),
+        remove_unreachable: ms(60),
+        remove: ms(200),
+        resend: ms(20),
+        probe: ms(8),
+        auxiliary: ms(100),
+    }
+}
+
+impl Plan {
+    /// Nothing fails.
+    pub fn calm(shape: Shape) -> Self {
+        Self {
+            shape,
+            timing: Timing::default(),
+            style: VoteStyle::Split,
+            chaos_us: 1_000_000,
+            fault_us: 0,
+            faults: Faults::default(),
+            loss: 0,
+            duplicates: 0,
+            delay_us: 300,
+            late: 0,
+            sync_us: 1_000,
+            call_us: 5_000,
+            down_us: 0,
+            cut_us: 0,
+            snapshot_log_bytes: 8 * 1024,
+            reckless: false,
+            inside: true,
+        }
+    }
+
+    /// Everything may go wrong; `rng` draws how much of each.
+    pub fn chaos(shape: Shape, rng: &mut Rng) -> Self {
+        let mut some =
+            |most: u32| if rng.random_bool(0.5) { rng.random_range(0..=most) } else { 0 };
+        let faults = Faults {
+            crash: 1 + some(8),
+            crash_leader: some(6),
+            crash_auxiliary: some(4),
+            role: some(6),
+            partition: some(6),
+            one_way: some(6),
+            isolate: some(6),
+            mend: 2 + some(4),
+            lose_main: some(2),
+            lose_auxiliary: some(2),
+            pause: some(4),
+            stall: some(4),
+        };
+        let (loss, duplicates, late) = (some(200), some(200), some(100));
+        let styles = [VoteStyle::Split, VoteStyle::Split, VoteStyle::Piggyback];
+        Self {
+            timing: if rng.random_bool(0.8) { quick() } else { Timing::default() },
+            style: styles[rng.random_range(0..styles.len())],
+            chaos_us: rng.random_range(200_000..1_500_000),
+            fault_us: rng.random_range(5_000..100_000),
+            faults,
+            loss,
+            duplicates,
+            delay_us: rng.random_range(100..3_000),
+            late,
+            sync_us: rng.random_range(50..6_000),
+            call_us: rng.random_range(500..20_000),
+            down_us: rng.random_range(1_000..300_000),
+            cut_us: rng.random_range(5_000..500_000),
+            snapshot_log_bytes: rng.random_range(300..20_000),
+            ..Self::calm(shape)
+        }
+    }
+}

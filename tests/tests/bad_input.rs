@@ -1,0 +1,272 @@
+//! Garbage, wrong files, wrong certificates, damaged journals, full disks: refused in words, and
+//! never a panic.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+use synod_runtime::{journal, world::disk::RealDisk};
+use synod_tests::process::{
+    child::run,
+    cluster::Cluster,
+    load::{Book, KvWriter, Load},
+    machine::{is_alive, turn},
+    resp::{Reply, Resp},
+    wait::{PATIENCE, holds_for, until},
+};
+
+/// A cluster started by hand, serving.
+fn serving() -> Cluster {
+    let mut synod = Cluster::by_hand("synod");
+    ["a", "b", "x"].iter().for_each(|name| synod.start_node(name));
+    ["a", "b"].iter().for_each(|name| synod.wait_ready(name));
+    synod
+}
+
+fn some_writes(cluster: &Cluster, name: &str) -> Book {
+    let load = Load::start(name, &cluster.resps(), KvWriter::connect, 4);
+    load.wait_for_more(200);
+    load.finish()
+}
+
+/// Nobody died, nobody panicked, everything is served.
+fn check_unharmed(cluster: &Cluster) {
+    for (name, node) in cluster.nodes() {
+        assert!(is_alive(node.pid), "{name} is gone");
+        let log = fs::read_to_string(cluster.log(name)).unwrap();
+        assert!(!log.contains("panicked"), "{name}: {log}");
+    }
+    let book = some_writes(cluster, "unharmed");
+    cluster.resps().into_iter().for_each(|at| book.check_kv(at));
+}
+
+#[test]
+fn garbage_on_every_port_harms_nobody() {
+    let _turn = turn();
+    let synod = serving();
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let load = Load::start("garbage", &synod.resps(), KvWriter::connect, 2);
+    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let mut held = Vec::new();
+    for (_, node) in synod.nodes() {
+        for _ in 0..500 {
+            let mut datagram = vec![0; rng.random_range(1..1_400)];
+            rng.fill(&mut datagram[..]);
+            if rng.random_range(0..2) == 0 {
+                // Looks like the first datagram of a connection.
+                datagram[0] |= 0xc0;
+                datagram.splice(1..1, [0, 0, 0, 1]);
+            }
+            udp.send_to(&datagram, node.quic).unwrap();
+        }
+        let ports = [Some(node.http), node.resp];
+        for at in ports.into_iter().flatten() {
+            for garbage in garbage(&mut rng) {
+                held.extend(throw(at, &garbage));
+            }
+        }
+    }
+    load.wait_for_more(200);
+    let book = load.finish();
+    println!("with garbage on every port and {} half requests open: {book}", held.len());
+    check_unharmed(&synod);
+}
+
+/// Random bytes, giant lengths, half requests.
+fn garbage(rng: &mut ChaCha8Rng) -> Vec<Vec<u8>> {
+    let mut random = vec![0; 100_000];
+    rng.fill(&mut random[..]);
+    vec![
+        random,
+        b"*1000000000\r\n$3\r\nGET\r\n".to_vec(),
+        b"*2\r\n$3\r\nGET\r\n$99999999999999\r\n".to_vec(),
+        b"*-5\r\n*0\r\n*1\r\n$-1\r\n".to_vec(),
+        vec![b'x'; 1 << 20],
+        b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000\r\nhalf".to_vec(),
+        b"POST /actors/kv/kv.commands HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n{".to_vec(),
+        b"POST /actors/kv/x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nfffffffffff\r\n".to_vec(),
+        b"GET /\x00\xff HTTP/9.9\r\n\r\n".to_vec(),
+        b"GET /status HTTP/1.1\r\nhost".to_vec(),
+    ]
+}
+
+/// Sends bytes and reads what comes for a moment; the connection is kept so that a half request
+/// stays half.
+fn throw(at: SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(at).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+    // Hanging up on garbage is a good answer, as is any text.
+    stream.write_all(bytes).ok()?;
+    let mut answer = [0; 512];
+    match stream.read(&mut answer) {
+        Ok(0) => None,
+        _ => Some(stream),
+    }
+}
+
+#[test]
+fn a_second_process_on_a_data_directory_is_refused_by_the_first_one_s_id() {
+    let _turn = turn();
+    let synod = serving();
+    let file = synod.config("a").display().to_string();
+    let (code, _, error) = run(synod.program(), &["node", "--config", &file]);
+    let owner = synod.node("a").pid.to_string();
+    assert_ne!(code, 0);
+    let line = error.lines().find(|line| line.starts_with("synod: ")).unwrap_or_default();
+    assert!(line.contains(&format!("process {owner}")) && line.contains("data"), "{error}");
+    check_unharmed(&synod);
+}
+
+#[test]
+fn a_bad_node_file_is_refused_with_file_key_and_what_was_meant() {
+    let synod = Cluster::by_hand("synod");
+    let file = synod.config("a");
+    let good = fs::read_to_string(&file).unwrap();
+    let refused = |text: &str, words: &[&str]| {
+        fs::write(&file, text).unwrap();
+        let path = file.display().to_string();
+        let (code, _, error) = run(synod.program(), &["node", "--config", &path, "--check"]);
+        assert_eq!(code, 2, "{error}");
+        assert!(error.starts_with("synod: ") && error.lines().count() == 1, "{error}");
+        for word in words.iter().chain(&["synod.toml"]) {
+            assert!(error.contains(word), "{word:?} is not in {error}");
+        }
+    };
+    refused(&good.replace("data_dir", "datadir"), &["datadir", "data_dir"]);
+    refused(&good.replace("durability = ", "durabilty = "), &["durabilty", "durability"]);
+    refused(&good.replace("\"main\"", "1"), &["role", "integer"]);
+    refused(&good.replace("cert.pem", "cart.pem"), &["tls.cert", "cart.pem"]);
+    refused(&good.replace("[listen]", "[listen"), &[]);
+    refused(&format!("{good}\n[web]\n"), &["web"]);
+    fs::write(&file, &good).unwrap();
+    let missing = synod.dir().join("nowhere.toml").display().to_string();
+    let (code, _, error) = run(synod.program(), &["node", "--config", &missing]);
+    assert_eq!(code, 2, "{error}");
+    assert!(error.contains("nowhere.toml"), "{error}");
+    let path = file.display().to_string();
+    let (code, _, error) = run(synod.program(), &["node", "--config", &path, "--check"]);
+    assert_eq!(code, 0, "{error}");
+}
+
+#[test]
+fn another_cluster_s_certificate_is_refused() {
+    let _turn = turn();
+    let synod = serving();
+    // A cluster of the same name, with the same names of nodes, and another authority.
+    let mut other = Cluster::by_hand("synod");
+    let theirs = other.node("a").quic.to_string();
+    other.rewrite("b", &theirs, &synod.node("a").quic.to_string());
+    other.start_node("b");
+    let log = other.log("b");
+    until("a refusal in words", || {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let words = ["certificate", "Certificate"];
+        if words.iter().any(|word| text.contains(word)) { Ok(()) } else { Err(text) }
+    });
+    holds_for(Duration::from_millis(500), "a stranger in the cluster", || {
+        let ready = other.http("b").get("/readyz")?.status;
+        if ready == 503 { Ok(()) } else { Err(format!("the stranger is ready: {ready}")) }
+    });
+    let status = synod.status("a").unwrap();
+    assert_eq!(status["mains"], json!(["a", "b"]));
+    check_unharmed(&synod);
+}
+
+/// The newest segment of a node's journal and the places of its records there.
+fn newest_segment(cluster: &Cluster, name: &str) -> (PathBuf, Vec<u64>) {
+    let dir = cluster.dir().join(name).join("data").join("journal");
+    let records = journal::inspect(&RealDisk, &dir).expect("a good journal");
+    let newest = records.iter().map(|record| record.segment).max().expect("records");
+    let places = records.iter().filter(|record| record.segment == newest);
+    let number = format!("{newest:016x}");
+    let file = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).find(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.starts_with("segment") && name.ends_with(&number)
+    });
+    (file.expect("its file"), places.map(|record| record.offset).collect())
+}
+
+fn flip(file: &Path, at: u64) {
+    let file = fs::File::options().read(true).write(true).open(file).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+}
+
+#[test]
+fn a_journal_with_a_bad_byte_in_the_middle_is_refused_and_the_node_rejoins_as_it_says() {
+    let _turn = turn();
+    let mut synod = serving();
+    let book = some_writes(&synod, "before");
+    synod.kill(&["a"]);
+    let (file, places) = newest_segment(&synod, "a");
+    flip(&file, places[places.len() / 2] + 8);
+
+    synod.start_node("a");
+    let status = synod.process("a").wait();
+    assert_eq!(status.code(), Some(1), "a damaged journal is not served");
+    let log = fs::read_to_string(synod.log("a")).unwrap();
+    let line = log.lines().rfind(|line| line.starts_with("synod: ")).unwrap_or_default();
+    let name = file.file_name().unwrap().to_string_lossy();
+    assert!(line.contains(&*name) && line.contains("rejoin"), "{log}");
+
+    // What it says works: an empty directory makes it a new node of the old name.
+    let data = synod.dir().join("a").join("data");
+    fs::rename(&data, synod.dir().join("a").join("aside")).unwrap();
+    synod.start_node("a");
+    for name in ["a", "b"] {
+        synod.wait_ready(name);
+        synod.wait_status(name, "both mains", |status| status["mains"] == json!(["a", "b"]));
+    }
+    synod.resps().into_iter().for_each(|at| book.check_kv(at));
+    check_unharmed(&synod);
+}
+
+#[test]
+fn a_torn_tail_of_a_journal_is_cut_off() {
+    let _turn = turn();
+    let mut synod = serving();
+    let mut book = some_writes(&synod, "before");
+    synod.kill(&["a", "b", "x"]);
+    for name in ["a", "b"] {
+        let (file, places) = newest_segment(&synod, name);
+        tear(&file, *places.last().unwrap());
+    }
+    ["a", "b", "x"].iter().for_each(|name| synod.start_node(name));
+    for name in ["a", "b"] {
+        synod.wait_ready(name);
+        let log = fs::read_to_string(synod.log(name)).unwrap();
+        assert!(log.contains("the end of the journal was cut off"), "{name}: {log}");
+    }
+    synod.resps().into_iter().for_each(|at| book.check_kv(at));
+    book.add(some_writes(&synod, "after"));
+    synod.resps().into_iter().for_each(|at| book.check_kv(at));
+}
+
+/// Puts the beginning of a batch after the last one: what a power cut leaves of a write.
+fn tear(file: &Path, last_record: u64) {
+    const BLOCK: u64 = 512;
+    let file = fs::File::options().read(true).write(true).open(file).unwrap();
+    let mut at = last_record - last_record % BLOCK;
+    let mut block = [0; BLOCK as usize];
+    loop {
+        file.read_exact_at(&mut block, at).unwrap();
+        if block == [0; BLOCK as usize] {
+            break;
+        }
+        at += BLOCK;
+    }
+    let mut half = [0x5a; BLOCK as usize];
+    half[..8].copy_from_slice(b"synodjn\x01");
+    file.write_all_at(&half, at).unwrap();
+}
