@@ -1,13 +1,14 @@
 //! Garbage, wrong files, wrong certificates, damaged journals, full disks: refused in words, and
 //! never a panic.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
@@ -20,8 +21,7 @@ use synod_tests::process::{
     cluster::Cluster,
     load::{Book, KvWriter, Load},
     machine::{is_alive, turn},
-    resp::{Reply, Resp},
-    wait::{PATIENCE, holds_for, until},
+    wait::{holds_for, until},
 };
 
 /// A cluster started by hand, serving.

@@ -1,6 +1,8 @@
 //! A cluster without failures: how it starts, what it answers, how it stops, and that its auxiliary
 //! sleeps.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use serde_json::{Value, json};

@@ -6,6 +6,9 @@
 //! *not applied*, what was sent and not heard of has an *unknown* outcome, and is still carried
 //! through so that the numbers behind it stay in order.
 
+mod expire;
+mod forward;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use rand::RngExt;
@@ -85,6 +88,8 @@ pub struct Home {
     reads: VecDeque<(NewRead, Instant)>,
     round: Option<Round>,
     rounds: u64,
+    /// Reads of other homes, by the ticket they have here: whose, under which ticket, until when.
+    forwarded: BTreeMap<u64, (NodeId, u64, Instant)>,
     /// Reads that the replica is to answer, by ticket: it may die and forget them.
     handed: BTreeMap<u64, Instant>,
     next_expiry: Instant,
@@ -112,6 +117,7 @@ impl Home {
             // Somewhere else in every life: a late answer to an earlier home of this node must not
             // pass for one to this.
             rounds: u64::from(rng.random::<u32>()) << 32,
+            forwarded: BTreeMap::new(),
             handed: BTreeMap::new(),
             next_expiry: Instant::default(),
         }
@@ -282,7 +288,10 @@ impl Home {
     }
 
     fn read(&mut self, now: Now, reads: Vec<NewRead>, out: &mut Effects<Self>) {
-        let (local, fresh): (Vec<_>, Vec<_>) = reads.into_iter().partition(|read| read.local);
+        // A member has no state of its own to read.
+        let here = self.role == NodeRole::Main;
+        let (local, fresh): (Vec<_>, Vec<_>) =
+            reads.into_iter().partition(|read| read.local && here);
         if !local.is_empty() {
             let local = local.into_iter().map(|read| {
                 let until = now.at + read.patience;
@@ -317,7 +326,9 @@ impl Home {
         }
         round.asked = Some(now.at);
         let number = round.number;
-        if self.role == NodeRole::Main && leader != self.me {
+        if self.role == NodeRole::Member {
+            self.forward_round(&leader, out);
+        } else if leader != self.me {
             // Its own acceptor's word first, so that the leader need ask nobody (R2).
             let confirm = Confirm { round: number, leader: None };
             out.here(AcceptorMessage::Confirm(confirm));
@@ -360,68 +371,12 @@ impl Home {
                     Ok(reply) => End::Done(position, reply),
                     Err(why) => End::Failed(position, why),
                 };
-                answer(ticket, end, out);
-            }
-        }
-    }
-
-    /// Ends the calls whose clients wait no longer.
-    fn expire(&mut self, now: Now, out: &mut Effects<Self>) {
-        if now.at < self.next_expiry {
-            return;
-        }
-        let why = match &self.leader.halted {
-            Some(halted) => format!("no quorum: {halted}"),
-            None if self.leader.node.is_none() => "no leader".to_owned(),
-            None => "the cluster did not take it in time".to_owned(),
-        };
-        let mut next = Instant::from_nanos(u64::MAX);
-        let mut bytes = 0;
-        self.waiting.retain(|waiting| {
-            let late = now.at >= waiting.until;
-            if late {
-                bytes += waiting.command.args.len();
-                answer(waiting.command.ticket, End::NotApplied(why.clone()), out);
-            } else {
-                next = next.min(waiting.until);
-            }
-            !late
-        });
-        self.waiting_bytes -= bytes;
-        let leader = self.leader_text();
-        for sent in self.sent.values_mut() {
-            if let Some((ticket, until)) = sent.ticket {
-                if now.at >= until {
-                    sent.ticket = None;
-                    let why = "no answer in time; it may have been applied, or may yet be";
-                    answer(ticket, End::Unknown(format!("{why} ({leader})")), out);
+                if ticket & forward::FORWARDED == 0 {
+                    answer(ticket, end, out);
                 } else {
-                    next = next.min(until);
+                    self.send_back(ticket, &end, out);
                 }
             }
-        }
-        let mut keep = |ticket: u64, until: Instant| {
-            let late = now.at >= until;
-            if late {
-                answer(ticket, End::NotApplied(why.clone()), out);
-            } else {
-                next = next.min(until);
-            }
-            !late
-        };
-        self.reads.retain(|(read, until)| keep(read.ticket, *until));
-        if let Some(round) = &mut self.round {
-            round.reads.retain(|(read, until)| keep(read.ticket, *until));
-        }
-        self.handed.retain(|ticket, until| keep(*ticket, *until));
-        self.next_expiry = next;
-    }
-
-    fn leader_text(&self) -> String {
-        match (&self.leader.halted, &self.leader.node) {
-            (Some(halted), _) => halted.clone(),
-            (None, Some(node)) => format!("leader {}", node.name),
-            (None, None) => "no leader".to_owned(),
         }
     }
 }
@@ -447,6 +402,8 @@ impl Machine for Home {
             HomeMessage::ReadAt(read_at) => self.read_at(&read_at, out),
             HomeMessage::Confirmed(confirmed) => self.confirmed(&confirmed, out),
             HomeMessage::Answers(answers) => self.answers(answers, out),
+            HomeMessage::Forward(asked) => self.forwarded_here(now, from, asked),
+            HomeMessage::Forwarded(answers) => self.forwarded_back(answers, out),
             HomeMessage::Submit(submit) => self.submit(now, submit.commands, out),
             HomeMessage::Read(read) => self.read(now, read.reads, out),
         }
@@ -486,5 +443,8 @@ impl Machine for Home {
 }
 
 fn answer(ticket: u64, end: End, out: &mut Effects<Home>) {
+    if ticket & forward::FORWARDED != 0 {
+        return; // of another home, which asks again
+    }
     out.here(Message::Client(ClientAnswer { ticket, end }));
 }

@@ -271,7 +271,8 @@ impl Learner {
 
     fn want_snapshot(&self, out: &mut Effects<Self>) {
         if let Some((peer, upto)) = self.ahead.iter().max_by_key(|(_, upto)| **upto) {
-            let wanted = SnapshotWanted { peer: peer.clone(), chosen_upto: *upto };
+            let known = self.history.executed();
+            let wanted = SnapshotWanted { peer: peer.clone(), chosen_upto: *upto, known };
             out.here(ReplicaMessage::SnapshotWanted(wanted));
         }
     }
@@ -310,7 +311,9 @@ impl Learner {
         self.ahead.insert(from.clone(), entries.chosen_upto);
         if entries.snapshot {
             self.asked = Some(now.at + 10 * ASK_AFTER);
-            let wanted = SnapshotWanted { peer: from.clone(), chosen_upto: entries.chosen_upto };
+            let (peer, chosen_upto) = (from.clone(), entries.chosen_upto);
+            let known = self.history.executed();
+            let wanted = SnapshotWanted { peer, chosen_upto, known };
             out.here(ReplicaMessage::SnapshotWanted(wanted));
             return;
         }

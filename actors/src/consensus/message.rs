@@ -70,7 +70,8 @@ addressed! {
     Replica(ReplicaMessage): Execute, Query, SnapshotWanted, SnapshotChunk, SnapshotWritten, Fetch,
         TellAgain;
     Founder(FounderMessage): Ask, Empty, Genesis;
-    Home(HomeMessage): Leader, Registered, Replies, Gap, ReadAt, Confirmed, Answers, Submit, Read;
+    Home(HomeMessage): Leader, Registered, Replies, Gap, ReadAt, Confirmed, Answers, Submit, Read,
+        Forward, Forwarded;
 }
 
 /// To the acceptor of a main.
@@ -230,6 +231,10 @@ pub enum HomeMessage {
     Gap(Gap),
     /// Where a read must wait for, from a leader.
     ReadAt(ReadAt),
+    /// Reads of a home without a replica.
+    Forward(Forward),
+    /// What they answered.
+    Forwarded(Forwarded),
     /// *Local*, from the acceptor.
     #[serde(skip)]
     Confirmed(Confirmed),
@@ -623,6 +628,8 @@ pub struct SnapshotWanted {
     pub peer: NodeId,
     /// It knows everything up to here.
     pub chosen_upto: Step,
+    /// The learner itself knows everything up to here.
+    pub known: Step,
 }
 
 /// Asks for a piece of a snapshot.
@@ -764,6 +771,44 @@ pub struct NewRead {
     pub local: bool,
     /// How long the client waits.
     pub patience: std::time::Duration,
+}
+
+/// Reads that the receiver shall answer for the sender, as its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    /// The reads.
+    pub reads: Vec<ForwardedRead>,
+}
+
+/// One read of another home.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardedRead {
+    /// Comes back with the answer.
+    pub ticket: u64,
+    /// Hash of the actor's name.
+    pub actor: u64,
+    /// Hash of the query's name.
+    pub function: u64,
+    /// The arguments.
+    pub args: Bytes,
+}
+
+/// Answers to [`Forward`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forwarded {
+    /// In no particular order; what is missing is asked again.
+    pub answers: Vec<ForwardedAnswer>,
+}
+
+/// The answer to one [`ForwardedRead`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardedAnswer {
+    /// From the question.
+    pub ticket: u64,
+    /// The position of the state that was read.
+    pub position: u64,
+    /// What the query answered, or why it could not.
+    pub result: Result<Bytes, String>,
 }
 
 /// *Local*, home to replica.

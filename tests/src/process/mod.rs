@@ -1,5 +1,5 @@
 //! Real processes: clusters of the programs themselves on loopback, driven only through what
-//! `CONTRACT.md` promises (commands, events, HTTP, RESP, signals).
+//! the manual promises (commands, events, HTTP, RESP, signals).
 //!
 //! # Layout
 //! - [`programs`]: where the programs are; builds them once per test run

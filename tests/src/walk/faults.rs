@@ -144,13 +144,15 @@ impl Walk {
             NodeRole::Member => &[Role::Home],
         };
         let role = roles[self.rng.random_range(0..roles.len())];
+        if !self.nodes[place].kill(role) {
+            return Ok(());
+        }
         if self.trace {
             eprintln!("{:>12} {} {role:?} dies", self.schedule.now, self.nodes[place].id);
         }
         if role == Role::Home {
             self.clients.gone(place);
         }
-        self.nodes[place].kill(role);
         if let Some(Held::Rebuild(role)) = self.nodes[place].disk.hold(Held::Rebuild(role)) {
             return self.rebuild(place, role);
         }

@@ -452,7 +452,7 @@ impl Walk {
                 self.book.said(&node.id, &node.disk, role, &message)?;
                 let from = node.id.clone();
                 match to {
-                    To::Node(id) if !here => self.post(place, id, from, message),
+                    To::Node(id) if !here => self.post(place, &id, &from, &message),
                     To::Node(_) | To::Here => self.deliver(place, from, message),
                 }
             }
@@ -461,10 +461,10 @@ impl Walk {
     }
 
     /// Sends a letter over the network.
-    fn post(&mut self, place: usize, to: NodeId, from: NodeId, message: Message) {
+    fn post(&mut self, place: usize, to: &NodeId, from: &NodeId, message: &Message) {
         let Plan { loss, duplicates, delay_us, late, .. } = self.plan;
         let calm = self.healed.is_some();
-        if self.network.is_cut(place, place_of(&to)) {
+        if self.network.is_cut(place, place_of(to)) {
             return;
         }
         if !calm && self.rng.random_ratio(loss, 1_000) {
@@ -488,7 +488,7 @@ impl Walk {
     }
 }
 
-/// Messages a role handles in one turn (rule 14 of the style: a bounded turn).
+/// Messages a role handles in one turn.
 const TURN_MESSAGES_MAX: usize = 64;
 
 /// A node that never was before, at this place of the cluster.

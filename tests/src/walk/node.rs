@@ -278,9 +278,10 @@ impl Node {
         with!(self.roles, role, slot => slot.start(now, &survived)).unwrap_or_default()
     }
 
-    /// A role's actor died: its state is gone, its mailbox is not.
-    pub(crate) fn kill(&mut self, role: Role) {
-        with!(self.roles, role, slot => slot.rebuilding = true);
+    /// A role's actor dies: its state is gone, its mailbox is not. Answers whether it lived.
+    pub(crate) fn kill(&mut self, role: Role) -> bool {
+        with!(self.roles, role, slot => !std::mem::replace(&mut slot.rebuilding, true))
+            .unwrap_or_default()
     }
 
     /// Makes a dead role anew.

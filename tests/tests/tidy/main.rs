@@ -269,6 +269,7 @@ const HOUSES: &[(&str, &[&[&str]])] = &[
             &["consensus"],
             &["role"],
             &["server"],
+            &["sim"],
             &["cli"],
             &["manual"],
         ],

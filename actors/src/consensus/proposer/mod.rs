@@ -203,8 +203,15 @@ impl Proposer {
             Phase::Leading(reign) => beat.leading && beat.ballot > reign.ballot,
             Phase::Following(following) => beat.leading && beat.ballot >= following.ballot,
         };
+        let refuses = self.leads().is_some_and(|ballot| beat.ballot > ballot)
+            && self.configuration().is_some_and(|c| c.has_main(from.incarnation));
         if newer {
             self.follow(from.clone(), beat.ballot, beat.serving, out);
+        } else if refuses {
+            // It stood, or promised, in a higher ballot, and can neither vote for this leader nor
+            // follow it: a still higher one brings both together again.
+            self.step_down(out);
+            self.campaign(self.seen.round + 1, out);
         } else if let Phase::Following(following) = &mut self.phase
             && !beat.leading
             && following.leader.as_ref() == Some(from)

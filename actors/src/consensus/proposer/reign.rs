@@ -75,7 +75,9 @@ pub(super) struct Reign {
     pub(super) open: BTreeMap<Step, Open>,
     /// Commands in the last step: the next one waits for as many (Nagle's rule).
     pub(super) last_commands: usize,
-    /// This node's own durable votes of this ballot reach to here.
+    /// This node's own durable votes of this ballot: without a gap from here…
+    pub(super) voted_from: Step,
+    /// …to here.
     pub(super) voted: Step,
     /// …and the other mains were told so up to here.
     pub(super) marked: Step,
@@ -120,8 +122,9 @@ impl Reign {
             opened: false,
             open: BTreeMap::new(),
             last_commands: 0,
-            voted: Step(0),
-            marked: Step(0),
+            voted_from: next,
+            voted: Step(next.0.saturating_sub(1)),
+            marked: Step(next.0.saturating_sub(1)),
             mark_since: None,
             chosen: None,
             awaited: Step(0),
@@ -146,7 +149,7 @@ impl Reign {
         if crate::mutation::on(crate::mutation::Mutation::ClaimBeforeDurable) {
             return Run::new(self.first, Step(self.next.0 - 1));
         }
-        Run::new(self.first, self.voted)
+        Run::new(self.voted_from, self.voted)
     }
 
     /// While anything is under way, a leader looks again this soon at the latest.
@@ -211,6 +214,8 @@ impl Proposer {
                 reign.established = true;
                 reign.next = next;
                 reign.first = next;
+                (reign.voted_from, reign.voted) = (next, Step(next.0 - 1));
+                reign.marked = reign.voted;
                 reign.sent = Step(next.0 - 1);
                 reign.since = now;
                 self.alive = now;
@@ -312,7 +317,12 @@ impl Proposer {
         // no vote is missing any more.
         let executed = self.history.executed();
         let begins = |reached: Step| acked.run.first <= reached.max(executed).next();
-        if acked.voter.incarnation == me && begins(reign.voted.max(Step(reign.first.0 - 1))) {
+        if acked.voter.incarnation == me && begins(reign.voted) {
+            if acked.run.first > reign.voted.next() {
+                // Only what was really voted is claimed: the steps between may have been chosen
+                // in another ballot, for other values.
+                reign.voted_from = acked.run.first;
+            }
             reign.voted = reign.voted.max(acked.run.last);
         }
         let entry = reign.acks.entry(acked.voter.incarnation).or_insert((Step(0), now));

@@ -78,7 +78,8 @@ pub struct Replica {
 struct Writing {
     step: Step,
     bytes: Bytes,
-    /// It came from a peer, and is to be installed once durable.
+    /// Once durable it is installed where it came from a peer, and the learner goes on from there;
+    /// until then nothing is executed.
     install: bool,
 }
 
@@ -213,7 +214,9 @@ impl Replica {
             return self.resume(install, out);
         }
         if install {
-            if let Err(why) = self.install(&bytes) {
+            if step != self.executed()
+                && let Err(why) = self.install(&bytes)
+            {
                 tracing::error!(%step, %why, "a peer's snapshot cannot be used");
                 return self.resume(install, out);
             }

@@ -40,7 +40,18 @@ impl Replica {
     /// The log alone cannot bring this node up.
     pub(super) fn want(&mut self, wanted: &SnapshotWanted, out: &mut Effects<Self>) {
         let done = wanted.chosen_upto <= self.executed() && self.executed() > Step(0);
-        if self.transfer.is_some() || self.writing.is_some() || done {
+        if self.transfer.is_some() || self.writing.is_some() {
+            return;
+        }
+        if wanted.known < self.executed() {
+            // The learner was made anew and forgot what was executed here: made durable, the own
+            // state brings it up.
+            let (step, bytes) = (self.executed(), self.image());
+            self.writing = Some(Writing { step, bytes: bytes.clone(), install: true });
+            out.snapshot = Some((step.0, bytes));
+            return;
+        }
+        if done {
             return;
         }
         tracing::info!(peer = %wanted.peer, "fetching a snapshot");

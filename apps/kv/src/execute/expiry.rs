@@ -8,11 +8,11 @@ use crate::{execute::printable, reply::Reply, store::Store};
 type Done = Result<(), CommandError>;
 
 pub(super) fn expire(store: &mut Store, at: Moment, a: &Arguments<'_>, reply: &mut Reply) -> Done {
-    set_end(store, at, a, reply, Form { name: "expire", unit_ms: 1000, base_ms: now_i64(at) })
+    set_end(store, at, a, reply, &Form { name: "expire", unit_ms: 1000, base_ms: now_i64(at) })
 }
 
 pub(super) fn pexpire(store: &mut Store, at: Moment, a: &Arguments<'_>, reply: &mut Reply) -> Done {
-    set_end(store, at, a, reply, Form { name: "pexpire", unit_ms: 1, base_ms: now_i64(at) })
+    set_end(store, at, a, reply, &Form { name: "pexpire", unit_ms: 1, base_ms: now_i64(at) })
 }
 
 pub(super) fn expireat(
@@ -21,7 +21,7 @@ pub(super) fn expireat(
     a: &Arguments<'_>,
     reply: &mut Reply,
 ) -> Done {
-    set_end(store, at, a, reply, Form { name: "expireat", unit_ms: 1000, base_ms: 0 })
+    set_end(store, at, a, reply, &Form { name: "expireat", unit_ms: 1000, base_ms: 0 })
 }
 
 pub(super) fn pexpireat(
@@ -30,7 +30,7 @@ pub(super) fn pexpireat(
     a: &Arguments<'_>,
     reply: &mut Reply,
 ) -> Done {
-    set_end(store, at, a, reply, Form { name: "pexpireat", unit_ms: 1, base_ms: 0 })
+    set_end(store, at, a, reply, &Form { name: "pexpireat", unit_ms: 1, base_ms: 0 })
 }
 
 pub(super) fn persist(store: &mut Store, at: Moment, a: &Arguments<'_>, reply: &mut Reply) -> Done {
@@ -117,7 +117,7 @@ fn set_end(
     at: Moment,
     a: &Arguments<'_>,
     reply: &mut Reply,
-    form: Form,
+    form: &Form,
 ) -> Done {
     let conditions = Conditions::parse(&a[3..])?;
     let time = integer(a[2])?;

@@ -7,6 +7,7 @@ use synod::replicated::Moment;
 use super::{Arguments, CommandError, integer};
 use crate::{
     glob,
+    limits::REPLY_BYTES_MAX,
     number::{parse_i64, parse_u64},
     reply::Reply,
     store::Store,
@@ -39,12 +40,18 @@ pub(super) fn scan(store: &Store, at: Moment, a: &Arguments<'_>, reply: &mut Rep
     let options = Options::parse(&a[2..])?;
     let mut walk = store.older_than(if cursor == 0 { u64::MAX } else { cursor }).peekable();
     let mut found = Vec::new();
+    let mut found_bytes = 0;
     let mut last = 0;
     for (serial, key, entry) in walk.by_ref().take(options.count) {
         last = serial;
         let wanted = options.pattern.is_none_or(|pattern| glob::matches(pattern, key));
         if wanted && options.strings && entry.lives_at(at.time_ms) {
             found.push(key);
+            found_bytes += key.len();
+        }
+        // However large a count was asked for; the walk goes on with the next call.
+        if found_bytes >= REPLY_BYTES_MAX / 4 {
+            break;
         }
     }
     let next = if walk.peek().is_some() { last } else { 0 };

@@ -311,9 +311,9 @@ impl State {
 
     /// I1
     fn drain(&mut self) {
-        while let Some(Slot { filling: Filling::Filled(reply), .. }) = self.slots.front() {
-            let reply = reply.clone();
-            let Some(slot) = self.slots.pop_front() else { return };
+        let filled = |slot: &mut Slot| matches!(slot.filling, Filling::Filled(_));
+        while let Some(slot) = self.slots.pop_front_if(filled) {
+            let Filling::Filled(reply) = slot.filling else { return };
             self.front += 1;
             self.held_bytes -= reply.len();
             self.waiting_bytes -= slot.bytes;

@@ -104,7 +104,7 @@ proptest! {
         pieces.push(&stream[from..]);
         prop_assert_eq!(&feed(&pieces), &whole);
         let bytes: Vec<&[u8]> = stream.chunks(1).collect();
-        prop_assert_eq!(feed(&bytes), whole);
+        prop_assert_eq!(&feed(&bytes), &whole);
     }
 
     #[test]

@@ -4,11 +4,6 @@
 //! set to the server's. Replies without an order (`KEYS`) are sorted, times to live may differ by the
 //! time that passes between the two.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[expect(dead_code, reason = "the other tests of the listener use the rest")]
-mod common;
-
 use std::{
     net::{SocketAddr, TcpListener},
     process::{Child, Command, Stdio},
@@ -16,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use common::{Client, listen, log, run};
+use super::{
+    common::{Client, listen, log, run},
+    dice::Dice,
+};
 use synod::replicated::local::LocalLog;
 use synod_kv::resp::RespOptions;
 use tempfile::TempDir;
@@ -127,209 +125,6 @@ fn sorted(reply: &[u8]) -> Vec<String> {
     lines
 }
 
-/// Numbers that only depend on a seed.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % end as u64) as usize
-    }
-
-    fn pick<'a, T: ?Sized>(&mut self, from: &[&'a T]) -> &'a T {
-        from[self.below(from.len())]
-    }
-
-    fn key(&mut self) -> Vec<u8> {
-        self.pick(&["a", "b", "c", "key:1", "key:2", "k[x]", "", "\u{1}\r\n"]).into()
-    }
-
-    fn value(&mut self) -> Vec<u8> {
-        const VALUES: &[&str] = &[
-            "",
-            "0",
-            "1",
-            "-1",
-            "42",
-            "-0",
-            "007",
-            "+5",
-            " 1",
-            "3.0e3",
-            "0.1",
-            "-1.5",
-            "1e400",
-            "nan",
-            "9223372036854775807",
-            "-9223372036854775808",
-            "9223372036854775808",
-            "hello world",
-            "a\r\nb",
-            "\u{0}",
-            "99999999999999999999.5",
-            "1.",
-            ".5",
-            "inf",
-            "0.30000000000000004",
-        ];
-        self.pick(VALUES).into()
-    }
-
-    fn number(&mut self) -> Vec<u8> {
-        const NUMBERS: &[&str] = &[
-            "0",
-            "1",
-            "-1",
-            "3",
-            "5",
-            "10",
-            "-3",
-            "100",
-            "x",
-            "1.5",
-            "",
-            "9223372036854775807",
-            "-9223372036854775808",
-            "2000000",
-            "-7",
-        ];
-        self.pick(NUMBERS).into()
-    }
-
-    /// A time to live in seconds or milliseconds: in the far future, at once, or nonsense. Hardly
-    /// any comes twice, since the two clocks differ by some milliseconds.
-    fn ttl(&mut self) -> Vec<u8> {
-        const TIMES: &[&str] = &["0", "-1", "x", "9223372036854775807", "9223372036854775"];
-        if self.below(2) == 0 {
-            return self.pick(TIMES).into();
-        }
-        (1_000_000 + self.below(100_000) * 10_000).to_string().into()
-    }
-
-    /// An end in seconds or milliseconds.
-    fn end(&mut self) -> Vec<u8> {
-        const ENDS: &[&str] =
-            &["9999999999", "9999999999999", "99999999999999", "1", "0", "-5", "y", "4000000000"];
-        self.pick(ENDS).into()
-    }
-
-    fn pattern(&mut self) -> Vec<u8> {
-        const PATTERNS: &[&str] =
-            &["*", "key:*", "?", "[a-b]", "[^a]", "k\\[x\\]", "k[[]x]", "", "*:*", "[", "a\\"];
-        self.pick(PATTERNS).into()
-    }
-
-    fn command(&mut self) -> Vec<Vec<u8>> {
-        let name = self.pick(NAMES);
-        let mut arguments: Vec<Vec<u8>> = vec![name.into()];
-        // Now and then too many or too few arguments.
-        if self.below(40) == 0 {
-            arguments.extend((0..self.below(5)).map(|_| self.value()));
-            return arguments;
-        }
-        let mut args: Vec<Vec<u8>> = match name {
-            "GET" | "GETDEL" | "STRLEN" | "TYPE" | "INCR" | "DECR" | "TTL" | "PTTL"
-            | "EXPIRETIME" | "PERSIST" => vec![self.key()],
-            "SET" => vec![self.key(), self.value()],
-            "SETNX" | "GETSET" | "APPEND" => vec![self.key(), self.value()],
-            "SETEX" | "PSETEX" => vec![self.key(), self.ttl(), self.value()],
-            "GETEX" => vec![self.key()],
-            "MSET" | "MSETNX" => vec![self.key(), self.value(), self.key(), self.value()],
-            "MGET" | "DEL" | "UNLINK" | "EXISTS" => vec![self.key(), self.key(), self.key()],
-            "GETRANGE" => vec![self.key(), self.number(), self.number()],
-            "SETRANGE" => vec![self.key(), self.number(), self.value()],
-            "INCRBY" | "DECRBY" => vec![self.key(), self.number()],
-            "INCRBYFLOAT" => vec![self.key(), self.value()],
-            "EXPIRE" | "PEXPIRE" => vec![self.key(), self.ttl()],
-            "EXPIREAT" | "PEXPIREAT" => vec![self.key(), self.end()],
-            "RENAME" => vec![self.key(), self.key()],
-            "KEYS" => vec![self.pattern()],
-            "ECHO" | "PING" => vec![self.value()],
-            _ => Vec::new(),
-        };
-        match name {
-            "SET" => {
-                self.options(
-                    &mut args,
-                    &["NX", "XX", "GET", "KEEPTTL", "ex", "PX", "EXAT", "pxat"],
-                );
-            }
-            "GETEX" => self.options(&mut args, &["PERSIST", "EX", "px", "EXAT", "PXAT", "NX"]),
-            "EXPIRE" | "PEXPIRE" | "EXPIREAT" | "PEXPIREAT" => {
-                self.options(&mut args, &["nx", "XX", "GT", "LT", "FOO"]);
-            }
-            _ => {}
-        }
-        arguments.append(&mut args);
-        arguments
-    }
-
-    fn options(&mut self, args: &mut Vec<Vec<u8>>, of: &[&str]) {
-        for _ in 0..self.below(8).saturating_sub(4) {
-            let option = self.pick(of);
-            args.push(option.into());
-            let argument = match option.to_ascii_uppercase().as_str() {
-                "EX" | "PX" => Some(self.ttl()),
-                "EXAT" | "PXAT" => Some(self.end()),
-                _ => None,
-            };
-            args.extend(argument);
-        }
-    }
-}
-
-const NAMES: &[&str] = &[
-    "GET",
-    "GET",
-    "SET",
-    "SET",
-    "SET",
-    "SET",
-    "GETDEL",
-    "STRLEN",
-    "TYPE",
-    "INCR",
-    "DECR",
-    "TTL",
-    "PTTL",
-    "EXPIRETIME",
-    "PERSIST",
-    "SETNX",
-    "GETSET",
-    "APPEND",
-    "SETEX",
-    "PSETEX",
-    "GETEX",
-    "GETEX",
-    "MSET",
-    "MSETNX",
-    "MGET",
-    "DEL",
-    "UNLINK",
-    "EXISTS",
-    "GETRANGE",
-    "SETRANGE",
-    "INCRBY",
-    "DECRBY",
-    "INCRBYFLOAT",
-    "INCRBYFLOAT",
-    "EXPIRE",
-    "EXPIRE",
-    "PEXPIRE",
-    "EXPIREAT",
-    "PEXPIREAT",
-    "RENAME",
-    "KEYS",
-    "ECHO",
-    "PING",
-    "MULTI",
-    "EXEC",
-    "DISCARD",
-    "nosuch",
-];
-
 #[test]
 fn random_commands_are_answered_as_by_redis() {
     run(async {
@@ -367,7 +162,7 @@ fn errors_of_connection_commands_are_those_of_redis() {
     run(async {
         let Some(mut pair) = Pair::connect().await else { return };
         let mut differences = Vec::new();
-        for line in include_str!("redis/errors.txt").lines() {
+        for line in CONNECTION_COMMANDS {
             let words: Vec<Vec<u8>> = line.split(' ').map(|word| word.into()).collect();
             differences.extend(pair.difference(&words).await);
         }
@@ -441,3 +236,77 @@ fn redis_benchmark_and_redis_cli_work_unmodified() {
         handle.stop().await;
     });
 }
+
+/// Right and wrong uses of what needs no key.
+const CONNECTION_COMMANDS: &[&str] = &[
+    "AUTH x",
+    "AUTH a b",
+    "AUTH default x",
+    "AUTH a b c",
+    "SELECT 0",
+    "SELECT 1",
+    "SELECT x",
+    "SELECT 99999999999",
+    "HELLO 4",
+    "HELLO x",
+    "HELLO 3 foo",
+    "HELLO 3 AUTH a",
+    "HELLO 2 AUTH a b",
+    "CLIENT",
+    "CLIENT foo",
+    "CLIENT GETNAME",
+    "CLIENT SETNAME a\tb",
+    "CLIENT SETNAME ok",
+    "CLIENT GETNAME x",
+    "CLIENT REPLY foo",
+    "CLIENT NO-EVICT x",
+    "CLIENT NO-EVICT on",
+    "CLIENT KILL 1.1.1.1:1",
+    "CLIENT KILL ID 999",
+    "CLIENT KILL",
+    "CLIENT KILL foo bar",
+    "CLIENT LIST foo",
+    "CLIENT LIST TYPE pubsub",
+    "CONFIG",
+    "CONFIG foo",
+    "CONFIG GET",
+    "CONFIG SET foo bar",
+    "CONFIG RESETSTAT",
+    "CONFIG REWRITE",
+    "CONFIG GET nosuch",
+    "COMMAND foo",
+    "COMMAND COUNT x",
+    "COMMAND GETKEYS GET",
+    "COMMAND GETKEYS PING x",
+    "COMMAND GETKEYS MSET a b c d",
+    "COMMAND GETKEYS foo bar",
+    "COMMAND GETKEYS GET a b",
+    "COMMAND INFO nosuch",
+    "COMMAND LIST FILTERBY PATTERN get",
+    "COMMAND LIST FILTERBY x y",
+    "COMMAND DOCS nosuch",
+    "WAIT x 0",
+    "WAIT 0 x",
+    "WAIT 0 -1",
+    "WAIT 0 0",
+    "EXEC",
+    "DISCARD",
+    "UNWATCH",
+    "UNWATCH x",
+    "WATCH",
+    "FLUSHALL x",
+    "FLUSHDB SYNC",
+    "FLUSHALL ASYNC",
+    "SCAN x",
+    "SCAN 0 COUNT 0",
+    "SCAN 0 COUNT x",
+    "SCAN 0 MATCH",
+    "SCAN 0 FOO 1",
+    "PING a b",
+    "RANDOMKEY",
+    "RANDOMKEY x",
+    "DBSIZE x",
+    "nosuch a b",
+    "INFO nosuch",
+    "QUIT",
+];

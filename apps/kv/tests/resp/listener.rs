@@ -1,10 +1,6 @@
 //! The RESP port as a client sees it, over a log of one process.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
-use common::{Client, Gate, encode, listen, log, run};
+use super::common::{Client, Gate, encode, listen, log, run};
 use synod::replicated::{Outcome, Reason, Refusal};
 use synod_kv::resp::{AskFacts, Facts, RespOptions};
 
@@ -346,5 +342,25 @@ fn benchmarks_and_libraries_find_what_they_ask_for_first() {
         assert_eq!(client.ask("COMMAND GETKEYS MSET a 1 b 2").await, keys);
         let unknown = client.ask("synod.versions a").await;
         assert!(unknown.starts_with("-ERR unknown command 'synod.versions'"), "{unknown}");
+    });
+}
+
+#[test]
+fn every_command_answers_once_whatever_its_arguments() {
+    run(async {
+        let (mut client, _handle) = client().await;
+        let odd: [&[u8]; 6] = [b"", b"\xff\x00\r\n", b"-9223372036854775808", b"*", b"get", b"3"];
+        for command in synod_kv::execute::commands().filter(|command| command.name != "quit") {
+            for count in 0..5 {
+                for first in 0..odd.len() {
+                    let mut arguments = vec![command.name.as_bytes()];
+                    arguments.extend((0..count).map(|n| odd[(first + n * 5) % odd.len()]));
+                    client.call(&arguments).await;
+                }
+            }
+            // Replies and commands still belong together.
+            client.call(&["RESET"]).await;
+            assert_eq!(client.ask("ECHO here").await, "$4\r\nhere\r\n", "{}", command.name);
+        }
     });
 }
