@@ -42,9 +42,6 @@ impl Proposer {
         if self.leads().is_none() {
             return;
         }
-        if let Phase::Leading(reign) = &self.phase {
-            tracing::debug!("TMP next={} sent={} voted={} open={:?} promises={:?} change={:?} acks={:?} newest={:?} exec={} bridge={:?} reported={:?} opened={} queue={}", reign.next, reign.sent, reign.voted, reign.open.keys().collect::<Vec<_>>(), reign.promises, reign.change.is_some(), reign.acks, self.history.newest_from(), self.history.executed(), reign.bridge, reign.reported.keys().collect::<Vec<_>>(), reign.opened, self.queue.len());
-        }
         let Some(configuration) = self.configuration().cloned() else { return };
         self.note_silence(&configuration);
         self.ask_again(&configuration, out);
