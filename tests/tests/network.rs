@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::json;
 use synod_tests::{
     process::{
-        cluster::Cluster,
+        cluster::{Cluster, mains_of},
         load::{KvWriter, Load},
         machine::turn,
         resp::{Reply, Resp},
@@ -30,13 +29,13 @@ fn relayed() -> (Cluster, [Relay; 2]) {
 fn a_cut_between_the_mains_leaves_one_of_them_serving_and_no_two_truths() {
     let _turn = turn();
     let (synod, relays) = relayed();
-    let load = Load::start("cut", &synod.resps(), KvWriter::connect, 6);
+    let load = Load::start(&synod.resps(), KvWriter::connect, 6);
     load.wait_for_more(300);
     relays.iter().for_each(Relay::cut);
     load.wait_for_more(300);
     let winner = until("one main alone in the configuration", || {
         for name in ["a", "b"] {
-            if synod.status(name)?["mains"] == json!([name]) {
+            if mains_of(&synod.status(name)?) == [name] {
                 return Ok(name);
             }
         }
@@ -44,11 +43,13 @@ fn a_cut_between_the_mains_leaves_one_of_them_serving_and_no_two_truths() {
     });
     load.wait_for_more(300);
     let loser = if winner == "a" { "b" } else { "a" };
+    let needs = format!("needs main {winner}");
+    synod.wait_status(loser, &needs, |status| status["halted"] == needs.as_str());
     let ready = synod.http(loser).get("/readyz").unwrap();
     assert_eq!(ready.status, 503, "{loser} is cut off and says {}", ready.text());
     relays.iter().for_each(Relay::heal);
     for name in [winner, loser] {
-        synod.wait_status(name, "both mains again", |status| status["mains"] == json!(["a", "b"]));
+        synod.wait_status(name, "both mains again", |status| mains_of(status) == ["a", "b"]);
         synod.wait_ready(name);
     }
     load.wait_for_more(300);
@@ -64,7 +65,7 @@ fn a_lossy_network_costs_time_and_nothing_else() {
     let _turn = turn();
     let (synod, relays) = relayed();
     relays.iter().for_each(|relay| relay.lose(100));
-    let load = Load::start("lossy", &synod.resps(), KvWriter::connect, 6);
+    let load = Load::start(&synod.resps(), KvWriter::connect, 6);
     load.wait_for_more(1_000);
     let book = load.finish();
     let counts = relays.each_ref().map(Relay::counts);
@@ -87,7 +88,7 @@ fn a_leader_that_was_asleep_does_not_answer_from_the_past() {
     let mut new = Resp::connect(synod.node(&follower).resp.unwrap(), PATIENCE).unwrap();
     assert_eq!(old.call(&[b"SET", b"k", b"1"]).unwrap(), Reply::Simple("OK".into()));
     assert_eq!(old.call(&[b"GET", b"k"]).unwrap(), Reply::Bulk(b"1".into()));
-    let load = Load::start("asleep", &synod.resps(), KvWriter::connect, 4);
+    let load = Load::start(&synod.resps(), KvWriter::connect, 4);
     load.wait_for_more(200);
 
     synod.signal("STOP", &[&leader]);
@@ -103,7 +104,7 @@ fn a_leader_that_was_asleep_does_not_answer_from_the_past() {
         reply => assert_eq!(reply, Reply::Bulk(b"2".into()), "an answer from the past"),
     }
     for name in [&leader, &follower] {
-        synod.wait_status(name, "both mains", |status| status["mains"] == json!(["a", "b"]));
+        synod.wait_status(name, "both mains", |status| mains_of(status) == ["a", "b"]);
         synod.wait_ready(name);
     }
     load.wait_for_more(200);

@@ -515,7 +515,9 @@ impl Machine for Learner {
         self.hand_over(out);
         self.tell(out);
         self.note(now, out);
-        self.ask(now, false, out);
+        // Nobody sends votes to a node that is not among the mains.
+        let outside = self.history.current().is_none_or(|c| !c.has_main(self.me.incarnation));
+        self.ask(now, outside, out);
         self.tidy();
     }
 

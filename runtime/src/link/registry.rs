@@ -132,6 +132,11 @@ impl Registry {
                 };
                 if matches!(peer.dial, Dial::InFlight) {
                     peer.dial = Dial::Idle;
+                    if peer.last_error.as_ref() != Some(&reason) {
+                        // Once, not with every try: a wrong certificate stays wrong.
+                        let address = peer.address.as_deref().unwrap_or_default();
+                        tracing::warn!(peer = %name, address, reason, "cannot connect");
+                    }
                     peer.last_error = Some(reason);
                 }
                 self.redial(now, &name);

@@ -19,7 +19,7 @@ use super::{
     http::Http,
     machine::{free_quic_ports, signal, wait_gone},
     programs::program,
-    wait::{PATIENCE, until, until_within},
+    wait::{PATIENCE, until},
 };
 
 /// A cluster; everything of it ends when this is dropped. When the test failed, the ends of its
@@ -379,9 +379,10 @@ const STOP_MAX: Duration = Duration::from_secs(7);
 /// Per node.
 const LOG_LINES_MAX: usize = 60;
 
-/// Waits until a connection to `at` is refused or taken: the process is up.
-pub fn wait_listening(at: SocketAddr) {
-    until_within(PATIENCE, &format!("{at} to listen"), || {
-        std::net::TcpStream::connect(at).map(drop).map_err(|error| error.to_string())
-    });
+/// The mains of a status document, by name.
+pub fn mains_of(status: &Value) -> Vec<&str> {
+    let names = status["mains"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut names: Vec<&str> = names.iter().filter_map(Value::as_str).collect();
+    names.sort_unstable();
+    names
 }

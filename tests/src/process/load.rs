@@ -73,14 +73,17 @@ pub struct Book {
 }
 
 impl Load {
-    /// Starts `clients` writers over `mains`; keys begin with `name`.
-    pub fn start(name: &str, mains: &[SocketAddr], connect: Connect, clients: usize) -> Self {
+    /// Starts `clients` writers over `mains`.
+    pub fn start(mains: &[SocketAddr], connect: Connect, clients: usize) -> Self {
+        static LOADS: AtomicU64 = AtomicU64::new(0);
+        let load = LOADS.fetch_add(1, Relaxed);
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicU64::new(0));
         let clients = (0..clients)
             .map(|client| {
                 let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
-                let (name, mut mains) = (format!("{name}-{client}"), mains.to_vec());
+                // No key is used twice, whatever ran before on the same cluster.
+                let (name, mut mains) = (format!("key-{load}-{client}"), mains.to_vec());
                 let near = client % mains.len();
                 mains.rotate_left(near);
                 std::thread::spawn(move || write(&name, &mains, connect, &stop, &acknowledged))

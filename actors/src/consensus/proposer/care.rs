@@ -1,20 +1,52 @@
 //! Looking after the members: asking again, bridging a silent main with the auxiliary, voting it
 //! out, letting it back in, and letting the auxiliary forget.
 
-use synod_runtime::identity::NodeId;
+use std::time::Duration;
+
+use synod_runtime::{identity::NodeId, world::Instant};
 
 use super::{Phase, Proposer, reign::Bridge};
 use crate::{
     consensus::{
         ballot::Step,
         configuration::{ALPHA, Configuration},
-        message::{AuxiliaryMessage, Forget, NodeRole, Reach, Reached, Standing},
+        message::{AuxiliaryMessage, Forget, Heartbeat, NodeRole, Reach, Reached, Standing},
     },
     effects::{Effects, To},
 };
 
 /// What a bridge may lay on an auxiliary before the silent main is voted out (R1.33).
 const BRIDGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How well a main keeps up that does not vote. Judged when its word arrives: by the time somebody
+/// looks, a busy log has moved on.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// Steps it was behind.
+    lag: u64,
+    /// The last step here at some moment, not known to be durable there yet.
+    goal: Option<(Step, Instant)>,
+    /// What was executed here by then is durable there.
+    durable: Option<Instant>,
+}
+
+impl Pace {
+    pub(super) fn note(&mut self, now: Instant, executed: Step, beat: &Heartbeat) {
+        self.lag = executed.beyond(beat.chosen_upto);
+        if let Some((step, at)) = self.goal
+            && beat.durable_upto >= step
+        {
+            self.durable = Some(at);
+            self.goal = None;
+        }
+        self.goal.get_or_insert((executed, now));
+    }
+
+    /// Whether it could vote without holding up the others, its disk included.
+    fn keeps_up(&self, now: Instant, patience: Duration) -> bool {
+        self.lag < ALPHA / 4 && self.durable.is_some_and(|at| now < at + patience)
+    }
+}
 
 impl Proposer {
     /// An auxiliary's sign of life.
@@ -129,10 +161,11 @@ impl Proposer {
         }
         // It ends when every main votes in time again: each has all that was chosen.
         let executed = self.history.executed();
-        let current = configuration.other_mains(self.me.incarnation).all(|main| {
-            let acked = reign.acks.get(&main.incarnation).map_or(Step(0), |(step, _)| *step);
-            acked >= executed && self.heard_within(main, self.timing.hedge)
-        });
+        let current = self.silent(configuration).is_empty()
+            && configuration.other_mains(self.me.incarnation).all(|main| {
+                let acked = reign.acks.get(&main.incarnation).map_or(Step(0), |(step, _)| *step);
+                acked >= executed
+            });
         if current {
             tracing::info!("every main votes again");
             let Phase::Leading(reign) = &mut self.phase else { return };
@@ -208,14 +241,13 @@ impl Proposer {
 
     /// A main that caught up, or an auxiliary that came back with another disk.
     fn whom_to_admit(&self, configuration: &Configuration) -> Option<Configuration> {
-        let executed = self.history.executed();
+        let now = self.turn.at;
         for peer in self.peers.values().filter(|peer| peer.up) {
             let listed = configuration.absent.contains(&peer.id.name);
             let standing_in = configuration.auxiliaries.iter().find(|a| a.name == peer.id.name);
             match peer.role {
                 NodeRole::Main if listed && !configuration.has_main(peer.id.incarnation) => {
-                    let Some(beat) = &peer.beat else { continue };
-                    let keeps_pace = executed.beyond(beat.durable_upto) < ALPHA / 4
+                    let keeps_pace = peer.pace.keeps_up(now, self.timing.remove_unreachable)
                         && self.heard_within(&peer.id, self.timing.hedge);
                     if keeps_pace {
                         return Some(configuration.with_main(peer.id.clone()));

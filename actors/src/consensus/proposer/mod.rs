@@ -22,7 +22,7 @@ use synod_runtime::{
     world::{Instant, Rng},
 };
 
-use self::{following::Following, reign::Reign};
+use self::{care::Pace, following::Following, reign::Reign};
 use super::{
     ballot::{Ballot, Step},
     configuration::{Configuration, History},
@@ -54,6 +54,7 @@ struct Known {
     up: bool,
     heard: Option<Instant>,
     beat: Option<Heartbeat>,
+    pace: Pace,
     standing: Option<Standing>,
 }
 
@@ -175,10 +176,12 @@ impl Proposer {
             up: true,
             heard: None,
             beat: None,
+            pace: Pace::default(),
             standing: None,
         });
         if known.id != news.node {
             (known.heard, known.beat, known.standing) = (None, None, None);
+            known.pace = Pace::default();
             known.id = news.node;
         }
         known.role = news.role;
@@ -192,6 +195,7 @@ impl Proposer {
         if let Some(peer) = self.peers.get_mut(&from.name)
             && peer.id == *from
         {
+            peer.pace.note(self.turn.at, self.history.executed(), beat);
             peer.beat = Some(beat.clone());
         }
         if beat.chosen_upto > self.history.executed() || self.history.newest().is_none() {
@@ -303,13 +307,18 @@ impl Proposer {
             Phase::Leading(reign) => {
                 Leader { node: None, ballot: reign.ballot, serving: false, halted }
             }
-            Phase::Following(following) => Leader {
-                node: following.leader.clone(),
-                ballot: following.ballot,
-                serving: following.serving && following.leader.is_some(),
-                halted,
-            },
+            Phase::Following(following) => {
+                let node = self.heard_leader(following).cloned();
+                let serving = following.serving && node.is_some();
+                Leader { node, ballot: following.ballot, serving, halted }
+            }
         }
+    }
+
+    /// A leader that fell silent may lead others, but serves nobody here.
+    fn heard_leader<'a>(&self, following: &'a Following) -> Option<&'a NodeId> {
+        let patience = 2 * self.timing.election;
+        following.leader.as_ref().filter(|leader| self.heard_within(leader, patience))
     }
 
     /// Tells homes and people who leads, when that changed or is due: a home that was made anew
@@ -392,7 +401,9 @@ impl Proposer {
     fn judge(&mut self) {
         let idle = match &self.phase {
             Phase::Leading(reign) => reign.established && reign.open.is_empty(),
-            Phase::Following(following) => following.leader.is_some() && following.serving,
+            Phase::Following(following) => {
+                self.heard_leader(following).is_some() && following.serving
+            }
         };
         if idle {
             self.alive = self.turn.at;
