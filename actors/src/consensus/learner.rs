@@ -270,9 +270,16 @@ impl Learner {
     }
 
     fn want_snapshot(&self, out: &mut Effects<Self>) {
-        if let Some((peer, upto)) = self.ahead.iter().max_by_key(|(_, upto)| **upto) {
-            let known = self.history.executed();
-            let wanted = SnapshotWanted { peer: peer.clone(), chosen_upto: *upto, known };
+        let known = self.history.executed();
+        let ahead = self.ahead.iter().max_by_key(|(_, upto)| **upto);
+        let ahead = ahead.map(|(peer, upto)| (peer.clone(), *upto));
+        // With nobody ahead it is only the replica here that lags: whoever else has the state.
+        let wanted = ahead.or_else(|| {
+            let other = self.history.current()?.other_mains(self.me.incarnation).next()?;
+            Some((other.clone(), known))
+        });
+        if let Some((peer, chosen_upto)) = wanted {
+            let wanted = SnapshotWanted { peer, chosen_upto, known };
             out.here(ReplicaMessage::SnapshotWanted(wanted));
         }
     }

@@ -24,9 +24,10 @@ use crate::{
 /// How long a client waits for an answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How much later the answer may come: the clock of a node may go slower than true time, its home
-/// may have to be rebuilt first, and a supervisor waits up to five seconds before it rebuilds.
-const PATIENCE_SLACK: Duration = Duration::from_millis(5_500);
+/// How much later the answer may come: the clock of a node may go slower than true time, and its
+/// home may have to be rebuilt first, which supervision delays by up to five seconds; twice, when
+/// it panics again at once.
+const PATIENCE_SLACK: Duration = Duration::from_millis(10_500);
 
 /// What clients do, as a function of nothing but the seed.
 #[derive(Clone)]

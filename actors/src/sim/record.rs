@@ -20,6 +20,8 @@ pub struct Record {
     pub attempts: Vec<Attempt>,
     /// When each life of a node (its name, and a count) ended; absent while it goes on.
     pub ended_lives: BTreeMap<(NodeName, u64), Duration>,
+    /// When the trial ended.
+    pub until: Duration,
     /// The digest first seen at a position, and where.
     pub digests: BTreeMap<u64, (u64, NodeName)>,
     /// What each main held at the end.

@@ -17,7 +17,7 @@ use synod_runtime::{
 };
 
 use super::{
-    clients::{Clients, PATIENCE},
+    clients::Clients,
     cluster::{Blueprint, Cluster, Shape},
     finale,
     properties::{Property, Violation, judge},
@@ -322,7 +322,8 @@ impl Director {
         let cluster = self.cluster.borrow();
         let reached: Vec<_> =
             cluster.mains().iter().filter_map(|n| cluster.core(n)).map(|c| c.reached()).collect();
-        let record = self.record.open();
+        let mut record = self.record.open();
+        record.until = self.sim.now();
         let acknowledged = record.calls.iter().filter(|call| call.applied.is_some()).count();
         let state = reached.iter().map(|r| r.digest).fold(0, u64::wrapping_add);
         Report {
@@ -374,8 +375,9 @@ fn forgot(error: &CoreError) -> bool {
 /// any patience inside it.
 pub const LIVENESS_MAX: Duration = Duration::from_secs(30);
 
-/// How long clients may be left waiting after they were told to stop.
-pub(super) const LAST_CALLS: Duration = PATIENCE.saturating_mul(2);
+/// How long the cluster is left alone before it must do one last thing: clients end, and a role
+/// that panicked while it was waiting to be rebuilt is rebuilt.
+pub(super) const LAST_CALLS: Duration = Duration::from_secs(12);
 
 /// How often the director looks around.
 pub(super) const LOOK: Duration = Duration::from_millis(50);

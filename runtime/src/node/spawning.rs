@@ -11,6 +11,7 @@ use actix::{
     dev::channel::{AddressReceiver, channel},
 };
 use tokio::task::AbortHandle;
+use tracing::Instrument as _;
 
 use super::{Node, lock};
 use crate::{
@@ -188,7 +189,9 @@ impl Node {
         F: FnMut() -> A + 'static,
     {
         let (node, name) = (Arc::downgrade(&self.0), setting.name.clone());
-        let lives = Supervisor::new(setting, mailbox, factory);
+        // For whoever reads a log with many nodes in it, such as a simulation's.
+        let span = tracing::debug_span!("actor", name);
+        let lives = Supervisor::new(setting, mailbox, factory).instrument(span);
         self.task(async move {
             lives.await;
             if let Some(node) = Self::upgrade(&node) {

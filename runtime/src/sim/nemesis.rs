@@ -277,6 +277,9 @@ impl Draft<'_> {
     fn panic(&mut self, at: Duration) {
         let Some(node) = self.idle_node(at) else { return };
         let actor = self.rng.random();
+        // Supervision lets an actor that panics all the time wait longer and longer.
+        let until = at + self.spell();
+        self.busy.insert(node.clone(), until);
         self.push(at, FaultAction::Panic { node, actor });
     }
 

@@ -241,7 +241,10 @@ impl Replica {
         self.poison.insert(position);
         self.reset_machines();
         self.state = State { history: self.genesis.clone(), ..State::default() };
-        if let Some((_, bytes)) = self.newest.clone()
+        // A snapshot that is still being written counts: once it is, the log below it is gone.
+        let writing = self.writing.as_ref().map(|writing| writing.bytes.clone());
+        let newest = writing.or_else(|| self.newest.as_ref().map(|(_, bytes)| bytes.clone()));
+        if let Some(bytes) = newest
             && let Err(why) = self.install(&bytes)
         {
             return self.halt(format!("its own snapshot cannot be used: {why}"));

@@ -54,10 +54,13 @@ impl Replica {
         if done {
             return;
         }
+        // One that brings this node on; a node that knows nothing takes any.
+        let executed = self.executed();
+        let step = if executed > Step(0) { executed.next() } else { executed };
         tracing::info!(peer = %wanted.peer, "fetching a snapshot");
         self.transfer = Some(Transfer {
             peer: wanted.peer.clone(),
-            step: Step(0),
+            step,
             total: 0,
             digest: 0,
             got: BytesMut::new(),
@@ -83,7 +86,7 @@ impl Replica {
         transfer.tries += 1;
         if transfer.tries > TRIES_MAX {
             self.transfer = None; // the learner asks again, maybe of another
-            return;
+            return self.resume(true, out);
         }
         self.ask(out);
     }

@@ -59,11 +59,17 @@ pub fn judge(record: &Record) -> Vec<Violation> {
         patience::check,
         session_order::check,
     ] {
-        check(record, &mut violations);
+        let mut found = Vec::new();
+        check(record, &mut found);
+        // The first few say it all.
+        violations.extend(found.into_iter().take(SHOWN_MAX));
     }
     violations.sort_by_key(|violation| violation.property);
     violations
 }
+
+/// How many violations one check may report.
+const SHOWN_MAX: usize = 3;
 
 impl Property {
     /// Its name in reports.

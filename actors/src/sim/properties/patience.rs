@@ -4,9 +4,9 @@ use super::{Property, Record, Violation};
 
 pub(super) fn check(record: &Record, violations: &mut Vec<Violation>) {
     for (number, attempt) in record.attempts.iter().enumerate() {
-        let end = record.ended_lives.get(&attempt.home);
+        let end = *record.ended_lives.get(&attempt.home).unwrap_or(&record.until);
         let in_time = attempt.ended.is_some_and(|at| at <= attempt.due);
-        if !in_time && end.is_none_or(|end| *end > attempt.due) {
+        if !in_time && end > attempt.due {
             let (node, life) = &attempt.home;
             let what = format!(
                 "attempt {number} (call {}) at {node}, life {life}, began after {:?} and ended \
