@@ -136,6 +136,7 @@ pub(super) async fn local(args: &BenchArgs, report: &mut Report) -> Result<(), F
 pub(super) async fn remote(args: &BenchArgs, report: &mut Report) -> Result<(), Failure> {
     let pair = Pair::start().await?;
     let raw = Raw { sync: None, rtt: Some(pair.round_trip().await?) };
+    report.warn_if_busy(raw);
     let heard = Arc::new(Heard::default());
     serve_on(&pair, &heard)?;
     let to = pair.a.address(pair.b.id().clone(), LISTENER);

@@ -9,7 +9,7 @@ use super::{
     costs::Counters,
     meter::{Figures, Meter},
     pair::Pair,
-    raw::disk_sync,
+    raw::{Sample, disk_sync},
     report::{Clients, Conditions, Raw, Report, Row},
     resp::{Command, Connection, Request},
     target::{OwnCluster, Target},
@@ -47,37 +47,53 @@ pub(super) async fn run(
     report: &mut Report,
     stop: StopSignal,
 ) -> Result<(), Failure> {
-    // Before anything else runs: they are told as what the machine itself can do.
-    let raw = unless_stopped(stop.clone(), measure_raw(args.cluster.as_deref())).await?;
     if let Some(file) = &args.cluster {
-        return unless_stopped(stop, drive(args, file, raw, report)).await;
+        return unless_stopped(stop, on_cluster(args, file, report)).await;
     }
+    // Before anything else runs: they are told as what the machine itself can do.
+    let raw = unless_stopped(stop.clone(), async {
+        let sync = Some(disk_sync(&std::env::temp_dir())?);
+        Ok(Raw { sync, rtt: round_trip().await? })
+    });
+    let raw = raw.await?;
     let durability = args.durability.unwrap_or(Durability::Fsync);
     let own = unless_stopped(stop.clone(), OwnCluster::start(durability)).await?;
-    let done = unless_stopped(stop, drive(args, own.client_file(), raw, report)).await;
+    let done = unless_stopped(stop, async {
+        let target = Target::find(own.client_file(), &args.node).await?;
+        drive(args, target, raw, report).await
+    });
+    let done = done.await;
     own.stop().await;
     done
 }
 
-async fn measure_raw(client_file: Option<&Path>) -> Result<Raw, Failure> {
-    let dir = match client_file.map(|file| file.parent().unwrap_or(file)) {
-        // Beside its client file a cluster on this machine keeps its data.
-        Some(dir) if dir.as_os_str().is_empty() => ".".into(),
-        Some(dir) => dir.to_owned(),
-        None => std::env::temp_dir(),
+/// Measures somebody's cluster, which must be there before anything is measured.
+async fn on_cluster(args: &BenchArgs, file: &Path, report: &mut Report) -> Result<(), Failure> {
+    let target = Target::find(file, &args.node).await?;
+    let beside = file.parent().filter(|dir| !dir.as_os_str().is_empty());
+    // Beside its client file a cluster on this machine keeps its data. One on other machines has
+    // other disks, and its client file may lie where nobody may write.
+    let sync = match disk_sync(beside.unwrap_or_else(|| Path::new("."))) {
+        Ok(sync) => Some(sync),
+        Err(why) => {
+            report.note(&format!("no disk sync is measured: {why}"));
+            None
+        }
     };
-    let sync = Some(disk_sync(&dir)?);
-    let rtt = Some(Pair::start().await?.round_trip().await?);
-    Ok(Raw { sync, rtt })
+    drive(args, target, Raw { sync, rtt: round_trip().await? }, report).await
+}
+
+async fn round_trip() -> Result<Option<Sample>, Failure> {
+    Ok(Some(Pair::start().await?.round_trip().await?))
 }
 
 async fn drive(
     args: &BenchArgs,
-    client_file: &Path,
+    target: Target,
     raw: Raw,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    let target = Target::find(client_file, &args.node).await?;
+    report.warn_if_busy(raw);
     let size = args.size.map_or(SIZE, |size| size as usize);
     let keys = keys(size);
     let counters = Counters::new(target.mains.clone());

@@ -16,7 +16,7 @@ use synod_runtime::{
 };
 use tokio::sync::{Notify, oneshot};
 
-use super::raw::median;
+use super::raw::Sample;
 use crate::cli::failure::Failure;
 
 /// Node `a` on the calling arbiter and node `b` on another thread's.
@@ -52,8 +52,8 @@ impl Pair {
         Ok(pair)
     }
 
-    /// The median time of a small frame from `a` to `b` and back, with no actor in between.
-    pub(super) async fn round_trip(&self) -> Result<Duration, Failure> {
+    /// The time of a small frame from `a` to `b` and back, with no actor in between.
+    pub(super) async fn round_trip(&self) -> Result<Sample, Failure> {
         let back = Arc::new(Notify::new());
         let bind = |node: &Node, route| {
             let taken = |e| Failure::failed("node", e, "report this");
@@ -77,7 +77,7 @@ impl Pair {
         }
         // The first half warms up.
         let warm = took.split_off(took.len() / 2);
-        Ok(median(warm))
+        Ok(Sample::of(warm))
     }
 
     fn is_linked(&self) -> bool {

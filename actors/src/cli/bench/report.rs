@@ -8,12 +8,13 @@ use std::{
 
 use actix_rt::time::interval;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
 use synod_runtime::identity::NodeName;
 
 use super::{
     costs::Costs,
     meter::{Figures, warm_up},
+    raw::Sample,
 };
 use crate::{
     cli::{failure::Failure, table::Table},
@@ -82,16 +83,28 @@ pub(super) struct Clients {
 }
 
 /// What the machine itself needs.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Raw {
     /// One sync of a small write.
-    #[serde(rename = "disk_sync_us", skip_serializing_if = "Option::is_none")]
-    #[serde(serialize_with = "as_micros")]
-    pub(super) sync: Option<Duration>,
+    pub(super) sync: Option<Sample>,
     /// One small frame there and back.
-    #[serde(rename = "quic_rtt_us", skip_serializing_if = "Option::is_none")]
-    #[serde(serialize_with = "as_micros")]
-    pub(super) rtt: Option<Duration>,
+    pub(super) rtt: Option<Sample>,
+}
+
+impl Serialize for Raw {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(None)?;
+        for (sample, median, quick) in [
+            (self.sync, "disk_sync_us", "disk_sync_quick_us"),
+            (self.rtt, "quic_rtt_us", "quic_rtt_quick_us"),
+        ] {
+            if let Some(sample) = sample {
+                map.serialize_entry(median, &micros(sample.median))?;
+                map.serialize_entry(quick, &micros(sample.quick))?;
+            }
+        }
+        map.end()
+    }
 }
 
 impl Row {
@@ -102,8 +115,8 @@ impl Row {
         conditions: Conditions,
     ) -> Self {
         let p50 = figures.p50;
-        let per = |raw: Option<Duration>| {
-            let raw = raw.filter(|raw| !raw.is_zero() && !p50.is_zero())?;
+        let per = |raw: Option<Sample>| {
+            let raw = raw.map(|raw| raw.median).filter(|raw| !raw.is_zero() && !p50.is_zero())?;
             Some(rounded(p50.div_duration_f64(raw), 2))
         };
         let each = |map: BTreeMap<NodeName, f64>, digits| {
@@ -142,6 +155,24 @@ impl Report {
         }
     }
 
+    /// Warns, on standard error, when ratios of `raw` would mislead.
+    pub(super) fn warn_if_busy(&self, raw: Raw) {
+        for (what, sample) in [("disk sync", raw.sync), ("QUIC round trip", raw.rtt)] {
+            let Some(sample) = sample.filter(|sample| !sample.is_steady()) else { continue };
+            let (median, quick) = (micros(sample.median), micros(sample.quick));
+            self.note(&format!(
+                "one {what} took {median} µs, and the quickest {quick} µs: this machine is busy, \
+                 so the figures say little and the ratios mislead"
+            ));
+        }
+    }
+
+    /// For people, on standard error.
+    pub(super) fn note(&self, text: &str) {
+        let say = || eprintln!("{}: {text}", self.program);
+        self.bar.as_ref().map_or_else(say, |bar| bar.suspend(say));
+    }
+
     /// Does `work`, which measures the row called `name`, and shows how far it is.
     pub(super) async fn during<T>(&self, name: &str, work: impl Future<Output = T>) -> T {
         let Some(bar) = &self.bar else { return work.await };
@@ -175,8 +206,7 @@ impl Report {
             Failure::failed(&row.name, why, "see that the cluster serves, or measure longer")
         });
         if let Some(why) = last_error.filter(|_| failed.is_none()) {
-            let note = || eprintln!("{}: {}: {} errors, {why}", self.program, row.name, row.errors);
-            self.bar.as_ref().map_or_else(note, |bar| bar.suspend(note));
+            self.note(&format!("{}: {} errors, {why}", row.name, row.errors));
         }
         self.rows.push(row);
         failed.map_or(Ok(()), Err)
@@ -208,12 +238,14 @@ impl Conditions {
         let raw = [("disk sync", self.raw.sync), ("QUIC round trip", self.raw.rtt)];
         for (what, time) in raw {
             if let Some(time) = time {
-                parts.push(format!("one {what} {} µs", micros(time)));
+                parts.push(format!("one {what} {} µs", micros(time.median)));
             }
         }
         parts.join(", ")
     }
 }
+
+type Ratio = fn(&Row) -> Option<f64>;
 
 fn table(rows: &[Row]) -> Table {
     let mains: Vec<&str> = rows
@@ -228,8 +260,8 @@ fn table(rows: &[Row]) -> Table {
     if !mains.is_empty() {
         head.extend([format!("SYNCS/OP {mains}"), format!("LINK B/OP {mains}")]);
     }
-    let has = |of: fn(&Row) -> Option<f64>| rows.iter().any(|row| of(row).is_some());
-    let ratios: [(&str, fn(&Row) -> Option<f64>); 2] =
+    let has = |of: Ratio| rows.iter().any(|row| of(row).is_some());
+    let ratios: [(&str, Ratio); 2] =
         [("P50/SYNC", |row| row.p50_per_sync), ("P50/RTT", |row| row.p50_per_rtt)];
     let ratios: Vec<_> = ratios.into_iter().filter(|(_, of)| has(*of)).collect();
     head.extend(ratios.iter().map(|(name, _)| (*name).to_owned()));
@@ -260,11 +292,6 @@ fn micros(time: Duration) -> f64 {
 fn rounded(number: f64, digits: i32) -> f64 {
     let unit = 10_f64.powi(digits);
     (number * unit).round() / unit
-}
-
-#[expect(clippy::ref_option, reason = "serde calls it so")]
-fn as_micros<S: serde::Serializer>(time: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
-    time.map(micros).serialize(to)
 }
 
 /// Between two movements of the bar.
@@ -299,7 +326,13 @@ mod tests {
             durability: Some(Durability::Fsync),
             seconds: 1,
             clients: Some(clients),
-            raw: Raw { sync: Some(Duration::from_micros(160)), rtt: None },
+            raw: Raw {
+                sync: Some(Sample {
+                    median: Duration::from_micros(160),
+                    quick: Duration::from_micros(150),
+                }),
+                rtt: None,
+            },
         };
         Row::new("set-4".to_owned(), &figures, costs, conditions)
     }
@@ -314,6 +347,7 @@ mod tests {
             "conditions": {
                 "kind": "set", "size": 256, "in_flight": 4, "nodes": 3, "durability": "fsync",
                 "seconds": 1, "clients": 4, "pipeline": 1, "node": "a", "disk_sync_us": 160.0,
+                "disk_sync_quick_us": 150.0,
             },
         });
         assert_eq!(json, expected);
