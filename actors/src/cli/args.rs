@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use synod_runtime::{
     identity::{ClusterName, NodeName},
     sim::FaultPlan,
@@ -36,6 +36,8 @@ pub(crate) enum Verb {
     Actors(ActorsArgs),
     /// Try whole clusters under simulated faults: same arguments, same output
     Simulate(SimulateArgs),
+    /// Measure messages between actors, or commands to a cluster
+    Bench(BenchArgs),
 }
 
 /// `dev`.
@@ -184,6 +186,62 @@ pub(crate) struct SimulateArgs {
     pub(crate) faults: FaultPlan,
 }
 
+/// `bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// What to measure
+    #[arg(value_enum)]
+    pub(crate) what: BenchKind,
+    /// How long each row of the table is measured
+    #[arg(long, value_name = "N", default_value_t = 10,
+        value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+    /// How many are in flight [default: the standard grid]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) clients: Option<u32>,
+    /// Of a value or a message [default: values of 256; messages of 64 and of 1KiB]
+    #[arg(long, value_name = "BYTES", value_parser = bench_size)]
+    pub(crate) size: Option<u32>,
+    /// Measure the running cluster that this client file names, not one of its own; its durability
+    /// is then its own too [commands]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cluster: Option<PathBuf>,
+    /// The nodes that clients connect to, by turns [commands; default: the leader]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) node: Vec<NodeName>,
+    /// What must survive a power loss [commands; default: fsync]
+    #[arg(long, value_name = "fsync|memory", conflicts_with = "cluster")]
+    pub(crate) durability: Option<Durability>,
+    /// One JSON object a row
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What `bench` can measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchKind {
+    /// Messages to an actor of the same node
+    Local,
+    /// Messages to an actor of another node, over QUIC
+    Remote,
+    /// Commands of Redis clients to a cluster
+    Commands,
+    /// Not in this build
+    Multicast,
+    /// Not in this build
+    Web,
+}
+
+/// Bytes as a plain number, or written like `1KiB`.
+fn bench_size(text: &str) -> Result<u32, String> {
+    let bytes = text.parse::<u64>().or_else(|_| units::size(text))?;
+    let fits = u32::try_from(bytes).ok().filter(|n| (1..=BENCH_BYTES_MAX).contains(n));
+    fits.ok_or_else(|| format!("{text} is out of range; use 1 to {BENCH_BYTES_MAX}"))
+}
+
+/// The largest value the key/value service takes.
+const BENCH_BYTES_MAX: u32 = 1 << 20;
+
 /// `a=db1.example.com:7001`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamedAddress {
@@ -256,7 +314,7 @@ const FIRST_STEPS: &str = "First steps:
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not applied, 4 outcome unknown.";
 
-const EXAMPLES: [(&str, &str); 7] = [
+const EXAMPLES: [(&str, &str); 8] = [
     (
         "dev",
         "  synod dev                          two mains and an auxiliary in a temporary directory
@@ -299,6 +357,16 @@ const EXAMPLES: [(&str, &str); 7] = [
   synod simulate --seed 8841 --runs 1
   SYNOD_LOG=debug synod simulate --seed 8841 --runs 1
   synod simulate --runs 1000 --faults loss,partition,crash",
+    ),
+    (
+        "bench",
+        "  synod bench commands                       sets and gets on a cluster of its own
+  synod bench commands --clients 64 --durability memory
+  synod bench commands --cluster demo/client.toml --node b
+  synod bench remote --size 1KiB --json | jq .ops_per_s
+
+Beside each row of `commands` stand its cost, in syncs and link bytes a command at each main, and
+its median over one raw disk sync and one raw QUIC round trip, measured in the same run.",
     ),
 ];
 

@@ -35,6 +35,8 @@ pub(crate) struct ClientNode {
     pub(crate) name: NodeName,
     pub(crate) role: NodeRole,
     pub(crate) http: HostPort,
+    /// For Redis clients, where the node serves them.
+    pub(crate) resp: Option<HostPort>,
 }
 
 /// The nodes of one cluster, and how long to wait for them.
@@ -72,6 +74,7 @@ impl ClientFile {
                 name: node.need("name", "the node's name")?,
                 role: node.need("role", "\"main\", \"auxiliary\" or \"member\"")?,
                 http: node.need("http", "the node's HTTP address, host:port")?,
+                resp: node.parse("resp", "the node's RESP address, host:port", str::parse)?,
             });
         }
         if nodes.is_empty() {
@@ -83,9 +86,12 @@ impl ClientFile {
     /// The file's text.
     pub(crate) fn render(&self) -> String {
         let mut text = format!("# Whom `--cluster` asks.\ncluster = \"{}\"\n", self.cluster);
-        for ClientNode { name, role, http } in &self.nodes {
+        for ClientNode { name, role, http, resp } in &self.nodes {
             text +=
                 &format!("\n[[nodes]]\nname = \"{name}\"\nrole = \"{role}\"\nhttp = \"{http}\"\n");
+            if let Some(resp) = resp {
+                text += &format!("resp = \"{resp}\"\n");
+            }
         }
         text
     }
@@ -242,7 +248,7 @@ pub(crate) async fn request(
     body.map(|body| Answer { status, body }).map_err(|e| NoAnswer::Lost(e.to_string()))
 }
 
-const KEYS: Keys = &[("", &["cluster", "nodes"]), ("nodes", &["name", "role", "http"])];
+const KEYS: Keys = &[("", &["cluster", "nodes"]), ("nodes", &["name", "role", "http", "resp"])];
 
 /// An auxiliary knows least, so the others get this head start.
 const AUXILIARY_PAUSE: Duration = Duration::from_millis(150);

@@ -177,7 +177,9 @@ impl ClusterDir {
 pub(crate) const AUTHORITY: &str = "authority";
 
 fn client_node(node: &NodePlan) -> ClientNode {
-    ClientNode { name: node.name.clone(), role: node.role, http: node.listen.http.into() }
+    let Listen { http, resp, .. } = node.listen;
+    let resp = resp.map(HostPort::from);
+    ClientNode { name: node.name.clone(), role: node.role, http: http.into(), resp }
 }
 
 fn peer_table(node: &NodePlan) -> String {

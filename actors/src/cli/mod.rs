@@ -8,13 +8,14 @@
 //!
 //! # Layout
 //! - `args`: what may be written
-//! - `dev`, `node`, `init`, `status`, `call`: the verbs
 //! - `simulate`: clusters in a simulated world
+//! - `dev`, `node`, `init`, `status`, `call`, `bench`: the verbs
 //! - `layout`: the directory of a cluster
 //! - `client`: asking a running cluster
 //! - `failure`: one line and one exit code
 
 mod args;
+mod bench;
 mod call;
 mod client;
 mod dev;
@@ -106,6 +107,7 @@ impl Cli {
             Verb::Call(args) => System::new().block_on(call::call(&args)),
             Verb::Actors(args) => System::new().block_on(call::actors(&args)),
             Verb::Simulate(args) => simulate::run(self.name, &args),
+            Verb::Bench(args) => bench::run(self.name, &args, with_resp),
         }
     }
 }
@@ -117,7 +119,7 @@ fn wants_json(verb: &Verb) -> bool {
         Verb::Status(client) => client.json,
         Verb::Call(call) => call.client.json,
         Verb::Actors(actors) => actors.client.json,
-        Verb::Dev(_) | Verb::Node(_) | Verb::Init(_) | Verb::Simulate(_) => false,
+        Verb::Dev(_) | Verb::Node(_) | Verb::Init(_) | Verb::Simulate(_) | Verb::Bench(_) => false,
     }
 }
 

@@ -115,7 +115,7 @@ impl Signals {
     }
 
     /// The first signal asks for an orderly stop, the second ends the process.
-    async fn serve(mut self, trigger: StopTrigger) {
+    pub(crate) async fn serve(mut self, trigger: StopTrigger) {
         self.next().await;
         tracing::info!("stopping; once more to stop at once");
         trigger.stop();

@@ -11,7 +11,7 @@ mod children;
 mod home;
 mod output;
 mod ports;
-mod process;
+pub(super) mod process;
 mod ready;
 
 use actix_rt::System;

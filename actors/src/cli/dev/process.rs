@@ -11,7 +11,7 @@ use tokio::process::Command;
 ///
 /// Call `spawn` on a thread that lives as long as the process: the kernel ties the child to the
 /// thread that made it.
-pub(super) fn tie_to_us(command: &mut Command) {
+pub(in crate::cli) fn tie_to_us(command: &mut Command) {
     let us = std::process::id();
     command.process_group(0);
     let tie = move || {
@@ -35,7 +35,7 @@ pub(super) fn tie_to_us(command: &mut Command) {
 
 /// Asks a child that has not been waited for to stop (SIGTERM). One that ended meanwhile is
 /// still a zombie of ours, so its id cannot have become another process's.
-pub(super) fn ask_to_stop(pid: u32) {
+pub(in crate::cli) fn ask_to_stop(pid: u32) {
     let Ok(pid) = libc::pid_t::try_from(pid) else { return };
     // SAFETY: kill takes no pointers; the id is a child's that was not yet waited for.
     unsafe { libc::kill(pid, libc::SIGTERM) };

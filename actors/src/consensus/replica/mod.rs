@@ -214,9 +214,8 @@ impl Replica {
             return self.resume(install, out);
         }
         if install {
-            if step != self.executed()
-                && let Err(why) = self.install(&bytes)
-            {
+            let own = step == self.executed() && self.state.history.newest().is_some();
+            if !own && let Err(why) = self.install(&bytes) {
                 tracing::error!(%step, %why, "a peer's snapshot cannot be used");
                 return self.resume(install, out);
             }

@@ -1,0 +1,95 @@
+//! `bench`: what messages between actors and commands to a cluster cost on this machine.
+//!
+//! Every row is a closed loop: a fixed number of clients, each of which waits for its answer
+//! before it asks again, so the rate is what the cluster gives at that many in flight.
+//!
+//! # Layout
+//! - [`commands`]: Redis clients against a cluster, with [`resp`] and [`costs`]
+//! - [`target`]: the cluster they drive, their own or somebody's
+//! - [`actors`]: tells and asks, local and remote, with [`pair`]
+//! - [`raw`]: one disk sync, one QUIC round trip
+//! - [`meter`], [`report`]: what was measured, and how it is said
+
+mod actors;
+mod commands;
+mod costs;
+mod meter;
+mod pair;
+mod raw;
+mod report;
+mod resp;
+mod target;
+
+use actix_rt::System;
+
+use self::report::Report;
+use super::{
+    args::{BenchArgs, BenchKind},
+    failure::Failure,
+    node::Signals,
+};
+use crate::server::{StopSignal, stop_pair};
+
+/// Measures what `args` asks for; `with_resp` when this program serves Redis clients.
+pub(crate) fn run(program: &str, args: &BenchArgs, with_resp: bool) -> Result<(), Failure> {
+    check(args, with_resp)?;
+    System::new().block_on(async {
+        let (trigger, stop) = stop_pair();
+        let signals = Signals::listen();
+        let signals = signals.map_err(|e| Failure::failed("signals", e, "report this"))?;
+        actix_rt::spawn(signals.serve(trigger));
+        let mut report = Report::new(program, args.json);
+        let done = match args.what {
+            BenchKind::Commands => commands::run(args, &mut report, stop).await,
+            BenchKind::Local => unless_stopped(stop, actors::local(args, &mut report)).await,
+            BenchKind::Remote => unless_stopped(stop, actors::remote(args, &mut report)).await,
+            BenchKind::Multicast | BenchKind::Web => unreachable!("refused before"),
+        };
+        // Rows that were measured are worth something, whatever came after them.
+        report.finish();
+        done
+    })
+}
+
+/// Refuses, before anything is started, what cannot be measured.
+fn check(args: &BenchArgs, with_resp: bool) -> Result<(), Failure> {
+    match args.what {
+        BenchKind::Commands if !with_resp => {
+            let why = "this program serves no Redis clients, and these drive the cluster";
+            return Err(Failure::usage("bench commands", why, "use a program that serves RESP"));
+        }
+        BenchKind::Commands => return Ok(()),
+        BenchKind::Local | BenchKind::Remote => {}
+        BenchKind::Multicast | BenchKind::Web => {
+            let what = if args.what == BenchKind::Web { "web" } else { "multicast" };
+            let why = format!("this build has no {what} yet");
+            let hint = "use local, remote or commands";
+            return Err(Failure::usage(format!("bench {what}"), why, hint));
+        }
+    }
+    for (flag, given) in [
+        ("--cluster", args.cluster.is_some()),
+        ("--node", !args.node.is_empty()),
+        ("--durability", args.durability.is_some()),
+    ] {
+        if given {
+            let why = "messages between actors need no cluster";
+            return Err(Failure::usage(flag, why, "leave it out, or use `bench commands`"));
+        }
+    }
+    Ok(())
+}
+
+/// Does `work`, or gives it up when the stop is asked for.
+async fn unless_stopped<T>(
+    mut stop: StopSignal,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        biased;
+        () = stop.stopped() => {
+            Err(Failure::failed("bench", "interrupted before it was done", "let it finish"))
+        }
+        done = work => done,
+    }
+}

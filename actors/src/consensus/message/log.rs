@@ -1,0 +1,116 @@
+//! Handing over what was chosen.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use synod_runtime::identity::NodeId;
+
+use crate::consensus::ballot::{Ballot, Step};
+use crate::consensus::configuration::History;
+use crate::consensus::value::Value;
+
+/// Asks for chosen values.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatchUp {
+    /// The first step the asker does not know.
+    pub from: Step,
+    /// The asker does not even know how the log began.
+    pub fresh: bool,
+}
+
+/// Chosen values; contiguous.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entries {
+    /// The step of the first value.
+    pub first: Step,
+    /// Ballot in which, and value that was chosen, one a step.
+    pub values: Vec<(Ballot, Value)>,
+    /// The sender knows everything up to here.
+    pub chosen_upto: Step,
+    /// The log alone cannot help: fetch a snapshot from the sender's replica.
+    pub snapshot: bool,
+}
+
+/// *Local*: a peer says it has executed further.
+#[derive(Debug, Clone)]
+pub struct Ahead {
+    /// Who.
+    pub peer: NodeId,
+    /// How far.
+    pub chosen_upto: Step,
+}
+
+/// *Local*, replica to learner: hand over again from here.
+#[derive(Debug, Clone)]
+pub struct Resend {
+    /// The first step wanted.
+    pub from: Step,
+}
+
+/// *Local*, replica to learner: a peer's snapshot was installed.
+#[derive(Debug, Clone)]
+pub struct Installed {
+    /// What was executed and who votes.
+    pub history: History,
+}
+
+/// *Local*, replica to learner: an own snapshot is durable.
+#[derive(Debug, Clone)]
+pub struct TrimLog {
+    /// The last covered step.
+    pub upto: Step,
+}
+
+/// *Local*, learner to replica: execute these, in order.
+#[derive(Debug, Clone)]
+pub struct Execute {
+    /// The step of the first value.
+    pub first: Step,
+    /// One value a step.
+    pub values: Vec<Value>,
+    /// Whether this node answers clients elsewhere: it does unless it led these steps.
+    pub answer_others: bool,
+}
+
+/// *Local*, learner to replica: fetch a snapshot.
+#[derive(Debug, Clone)]
+pub struct SnapshotWanted {
+    /// From whom.
+    pub peer: NodeId,
+    /// It knows everything up to here.
+    pub chosen_upto: Step,
+    /// The learner itself knows everything up to here.
+    pub known: Step,
+}
+
+/// Asks for a piece of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// Of which snapshot; 0: the newest.
+    pub step: Step,
+    /// From which byte.
+    pub offset: u64,
+}
+
+/// A piece of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotChunk {
+    /// Of which snapshot.
+    pub step: Step,
+    /// Its whole size in bytes.
+    pub total: u64,
+    /// CRC-32 of the whole.
+    pub digest: u32,
+    /// Where the piece belongs.
+    pub offset: u64,
+    /// The piece.
+    pub bytes: Bytes,
+}
+
+/// *Local*: a snapshot is durable, or could not be written.
+#[derive(Debug, Clone)]
+pub struct SnapshotWritten {
+    /// Of which step.
+    pub step: Step,
+    /// Whether it is durable.
+    pub durable: bool,
+}

@@ -1,0 +1,60 @@
+//! What the roles say of themselves, for people.
+
+use synod_runtime::identity::NodeId;
+
+use super::members::{Leader, Standing};
+use crate::consensus::ballot::{Ballot, Step};
+use crate::consensus::configuration::{Configuration, History};
+
+/// *Local*: what a role says of itself, for `status` and metrics.
+#[derive(Debug, Clone)]
+pub enum Report {
+    /// From the proposer.
+    Proposer(ProposerReport),
+    /// From the learner: what was executed, and what of it is durable.
+    Learner {
+        /// What was executed and who votes.
+        history: History,
+        /// Would be known again after a crash.
+        durable_upto: Step,
+    },
+    /// From the replica: position, agreed time, digest.
+    Replica {
+        /// Commands executed.
+        position: u64,
+        /// The executed step.
+        step: Step,
+        /// Agreed time in milliseconds.
+        time_ms: u64,
+        /// Chain over commands and replies.
+        digest: u64,
+    },
+    /// From an auxiliary.
+    Auxiliary {
+        /// What it keeps.
+        standing: Standing,
+        /// Who leads, as far as it was told.
+        leader: Option<(NodeId, Ballot)>,
+        /// The newest configuration it was told of.
+        configuration: Option<Configuration>,
+    },
+    /// From a home.
+    Home(Leader),
+}
+
+/// What a proposer says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProposerReport {
+    /// Who leads.
+    pub leader: Option<NodeId>,
+    /// Its ballot.
+    pub ballot: Ballot,
+    /// Whether commands can be chosen.
+    pub serving: bool,
+    /// Whom it waits for, if it can do nothing without.
+    pub halted: Option<String>,
+    /// Whether an auxiliary completes the steps at present.
+    pub bridging: bool,
+    /// The executed step each heard peer told of last, with its name.
+    pub peers: Vec<(NodeId, Step, bool)>,
+}
