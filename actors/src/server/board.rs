@@ -104,8 +104,13 @@ impl Board {
     /// Whether reads and writes are served here; else why not.
     pub(super) fn ready(&self) -> Result<(), String> {
         let last = self.last();
-        if let Some(failed) = self.journal.stats().failed {
+        let journal = self.journal.stats();
+        if let Some(failed) = journal.failed {
             return Err(failed);
+        }
+        if journal.full {
+            self.journal.flush(); // looks whether there is room again
+            return Err("full: the disk of this node's journal has no room".to_owned());
         }
         if last.auxiliary.is_some() {
             return Ok(());

@@ -106,6 +106,7 @@ impl Submit for Clients {
         let full = self.journal.stats().full;
         let Some(home) = self.home.get().filter(|_| !full) else {
             let refusal = if full {
+                self.journal.flush(); // looks whether there is room again
                 Refusal::new(Reason::Full, "full: the disk of this node's journal has no room")
             } else {
                 Refusal::new(Reason::Unavailable, "this node is still starting")

@@ -123,7 +123,7 @@ impl Spares {
         while self.ready.len() < enough && self.wants(enough) {
             self.make(u64::MAX)?;
         }
-        let reserve = self.reserve_is_short_without_one();
+        let reserve = !self.has_more_than_the_reserve();
         if reserve && purpose == Purpose::Ordinary {
             return Ok(None);
         }
@@ -149,8 +149,9 @@ impl Spares {
         self.ready.len() >= RESERVE_SEGMENTS
     }
 
-    fn reserve_is_short_without_one(&self) -> bool {
-        self.ready.len() <= RESERVE_SEGMENTS
+    /// Whether one may be taken for ordinary records.
+    pub(super) fn has_more_than_the_reserve(&self) -> bool {
+        self.ready.len() > RESERVE_SEGMENTS
     }
 
     /// Goes on making a spare, by at most `bytes`. A full disk is no error: what was made is

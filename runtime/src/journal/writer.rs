@@ -308,8 +308,15 @@ impl Writer {
         if self.shared.failed.get().is_some() || !self.spares.wants(wanted) {
             return false;
         }
-        if let Err(error) = self.spares.make(bytes) {
-            self.fail(&error);
+        match self.spares.make(bytes) {
+            // Whoever refuses work while the disk is full would never bring a record to find out.
+            Ok(()) if self.spares.has_more_than_the_reserve() => {
+                self.shared.full.store(false, Ordering::Relaxed);
+            }
+            Ok(()) => {}
+            Err(error) => {
+                self.fail(&error);
+            }
         }
         true
     }

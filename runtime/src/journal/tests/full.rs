@@ -68,6 +68,16 @@ fn freed_space_is_found_after_a_while() {
 }
 
 #[test]
+fn freed_space_is_found_without_a_record_to_write() {
+    let (disk, clock, journal, _) = full();
+    disk.set_capacity(None);
+    clock.advance(Duration::from_secs(2));
+    journal.flush();
+    disk.run();
+    assert!(!journal.stats().full, "who asks before writing would wait for ever");
+}
+
+#[test]
 fn a_large_call_on_a_full_disk_is_refused_and_leaves_nothing() {
     let (disk, _, journal, _) = full();
     let used = disk.used();
