@@ -17,6 +17,7 @@ families! {
         "Messages of other nodes' roles, by receiving role; signs of life apart."
     JOURNAL_BYTES Counter "synod_journal_bytes_total" "Bytes written to the journal."
     JOURNAL_SYNCS Counter "synod_journal_syncs_total" "Syncs of the journal."
+    SYNC_SECONDS Histogram "synod_journal_sync_seconds" "How long a sync of the journal takes."
     STEPS Counter "synod_steps_chosen_total" "Steps of the log known to be chosen."
     COMMANDS Counter "synod_commands_applied_total" "Commands executed; the position in the log."
     LEADS Gauge "synod_is_leader" "1 while this node leads the log."
@@ -27,6 +28,7 @@ families! {
 
 /// Keeps the journal's counters up to date whenever somebody looks.
 pub(super) fn follow_journal(metrics: &Metrics, journal: &Journal) {
+    journal.observe_syncs(metrics.histogram(&SYNC_SECONDS, &[]));
     let journal = journal.clone();
     metrics.collect(move |metrics| {
         let stats = journal.stats();

@@ -51,7 +51,10 @@ pub use self::{
     record::{RESERVE, Record},
     recovery::{Located, inspect},
 };
-use crate::world::{Clock, Disk, World, disk::Waker};
+use crate::{
+    telemetry::Histogram,
+    world::{Clock, Disk, World, disk::Waker},
+};
 
 /// Bytes that may be queued or being written, encoded: beyond it calls are refused, so that a
 /// slow disk costs answers and not memory. Also the most one call may bring.
@@ -291,6 +294,11 @@ impl Journal {
             queued_bytes: shared.queued_bytes(),
             lazy_dropped: shared.lazy_dropped.load(Ordering::Relaxed),
         }
+    }
+
+    /// From now on `seconds` observes how long each sync takes; only the first call counts.
+    pub fn observe_syncs(&self, seconds: Histogram) {
+        let _ = self.inner.shared.sync_seconds.set(seconds);
     }
 
     /// Takes no more calls, writes what is queued and stops the worker; on a real disk it waits

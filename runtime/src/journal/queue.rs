@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{Done, JournalFailed, QUEUED_BYTES_MAX, Record, ReplayDone};
+use crate::telemetry::Histogram;
 
 /// One call.
 pub(super) enum Entry {
@@ -69,6 +70,8 @@ pub(super) struct Shared {
     pub(super) full: AtomicBool,
     /// The first error, for ever.
     pub(super) failed: OnceLock<JournalFailed>,
+    /// Told how long each sync of a batch took.
+    pub(super) sync_seconds: OnceLock<Histogram>,
 }
 
 #[derive(Default)]

@@ -56,7 +56,7 @@ pub(super) struct Spare {
 #[derive(Debug)]
 pub(super) struct Spares {
     disk: Arc<dyn Disk>,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     dir: PathBuf,
     durability: Durability,
     segment_bytes: u64,

@@ -274,7 +274,12 @@ impl Writer {
             return Ok(());
         }
         if self.durability == Durability::Fsync {
+            let clock = &self.spares.clock;
+            let begun = clock.now();
             self.current.file.sync_data()?;
+            if let Some(seconds) = self.shared.sync_seconds.get() {
+                seconds.observe(clock.now().since(begun));
+            }
             self.count(0, true);
         }
         self.synced = self.current.end;
