@@ -469,9 +469,8 @@ impl Machine for Home {
         let register = (serving && self.session.is_none())
             .then(|| self.registered.unwrap_or_default() + again);
         let asked = self.round.as_ref().and_then(|round| round.asked);
-        let round = asked
-            .filter(|_| self.leader.node.is_some())
-            .map(|at| at + 2 * self.timing.resend);
+        let round =
+            asked.filter(|_| self.leader.node.is_some()).map(|at| at + 2 * self.timing.resend);
         let expiry = (!self.waiting.is_empty()
             || !self.sent.is_empty()
             || !self.reads.is_empty()

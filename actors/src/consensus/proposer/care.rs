@@ -68,8 +68,8 @@ impl Proposer {
         let Phase::Leading(reign) = &mut self.phase else { return };
         late.retain(|node| {
             let acked = reign.acks.get(&node.incarnation);
-            let behind = forgotten
-                || acked.is_none_or(|(step, at)| *step < oldest && now >= *at + patience);
+            let behind =
+                forgotten || acked.is_none_or(|(step, at)| *step < oldest && now >= *at + patience);
             let again = reign.resent.get(&node.incarnation);
             let due = behind && again.is_none_or(|at| now >= *at + patience);
             if due {

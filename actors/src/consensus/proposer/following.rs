@@ -57,8 +57,7 @@ impl Proposer {
     /// Gives an opinion on a main that would stand.
     pub(super) fn advise(&mut self, from: &NodeId, asked: &PreVote, out: &mut Effects<Self>) {
         let newest = self.history.newest();
-        let knows =
-            newest.is_none_or(|c| c.epoch < asked.epoch || c.has_main(from.incarnation));
+        let knows = newest.is_none_or(|c| c.epoch < asked.epoch || c.has_main(from.incarnation));
         let content = match &self.phase {
             Phase::Leading(reign) => reign.established,
             Phase::Following(following) => following.leader.as_ref().is_some_and(|leader| {

@@ -215,9 +215,7 @@ impl Replica {
         }
         if install {
             let own = step == self.executed() && self.state.history.newest().is_some();
-            if !own
-                && let Err(why) = self.install(&bytes)
-            {
+            if !own && let Err(why) = self.install(&bytes) {
                 tracing::error!(%step, %why, "a peer's snapshot cannot be used");
                 return self.resume(install, out);
             }
