@@ -1,70 +1,128 @@
 //! Random walks over the machines of consensus: nothing that Synod promises breaks, whatever goes
 //! wrong; and once it is repaired, everything comes to its end.
+//!
+//! `SYNOD_WALK=chaos/2+1:17 cargo test -p synod-tests --test walk replay` runs one walk again; with
+//! `SYNOD_WALK_TRACE=1` it tells everything that was said. `SYNOD_WALK=chaos/2+1:0..100000` runs as
+//! many.
 
 use rand::SeedableRng;
+use synod::consensus::VoteStyle;
 use synod_runtime::world::Rng;
-use synod_tests::walk::{self, Plan, Shape, Summary};
+use synod_tests::{
+    invariants::idle_auxiliary,
+    walk::{self, Plan, Shape, Summary},
+};
 
 const SMALL: Shape = Shape { mains: 2, auxiliaries: 1, members: 1 };
 
-fn chaos(shape: Shape, seed: u64) -> Plan {
-    Plan::chaos(shape, &mut Rng::seed_from_u64(seed))
+/// The plan of a kind of walk, for a seed.
+fn plan(kind: &str, shape: Shape, seed: u64) -> Plan {
+    let rng = &mut Rng::seed_from_u64(seed);
+    match kind {
+        "calm" => Plan::calm(shape),
+        "chaos" => Plan::chaos(shape, rng),
+        "restless" => Plan::restless(shape, rng),
+        "reckless" => Plan { reckless: true, finish: false, ..Plan::chaos(shape, rng) },
+        other => panic!("no walk is called {other}"),
+    }
 }
 
-fn walk(name: &str, seeds: std::ops::Range<u64>, plan: impl Fn(u64) -> Plan) -> Vec<Summary> {
+/// Runs walks, and tells which break what.
+fn walk(kind: &str, shape: Shape, seeds: std::ops::Range<u64>) -> Vec<Summary> {
     let mut clean = Vec::new();
     let mut broken = Vec::new();
+    let runs = seeds.end - seeds.start;
     for seed in seeds {
-        match walk::run(&plan(seed), seed) {
+        match walk::run(&plan(kind, shape, seed), seed) {
             Ok(summary) => clean.push(summary),
-            Err(violation) => broken.push(format!(
-                "{violation}\nreplay: SYNOD_WALK={name}:{seed} cargo test -p synod-tests --test walk replay"
-            )),
+            Err(violation) => {
+                let Shape { mains, auxiliaries, .. } = shape;
+                let again = format!("SYNOD_WALK={kind}/{mains}+{auxiliaries}:{seed}");
+                broken.push(format!(
+                    "{violation}\nreplay: {again} cargo test -p synod-tests --test walk replay"
+                ));
+            }
         }
     }
-    assert!(
-        broken.is_empty(),
-        "{} broken runs\n{}",
-        broken.len(),
-        broken[..broken.len().min(9)].join("\n")
+    let total = |of: fn(&Summary) -> u64| clean.iter().map(of).sum::<u64>();
+    println!(
+        "{kind}: {runs} runs, {} events, {} steps, {} configurations, {} starts, {} calls answered, \
+         {} not; {} excused, the rest at its end in {} ms on average",
+        total(|s| s.events),
+        total(|s| s.steps),
+        total(|s| s.configurations),
+        total(|s| s.starts),
+        total(|s| s.done),
+        total(|s| s.failed),
+        total(|s| u64::from(s.excused)),
+        total(|s| s.finished_ms) / runs,
     );
+    let shown = broken[..broken.len().min(9)].join("\n");
+    assert!(broken.is_empty(), "{} of {runs} runs broken\n{shown}", broken.len());
     clean
 }
 
 #[test]
 fn replay() {
     let Ok(which) = std::env::var("SYNOD_WALK") else { return };
-    let (name, seed) = which.split_once(':').expect("NAME:SEED");
-    let seed = seed.parse().expect("a number");
-    match name {
-        "calm" => walk(name, seed..seed + 1, |_| Plan::calm(SMALL)),
-        "2+1" => walk(name, seed..seed + 1, |seed| chaos(SMALL, seed)),
-        other => panic!("no walk is called {other}"),
+    let asked = || {
+        let (kind, rest) = which.split_once('/')?;
+        let (shape, seeds) = rest.split_once(':')?;
+        let (mains, auxiliaries) = shape.split_once('+')?;
+        let (mains, auxiliaries) = (mains.parse().ok()?, auxiliaries.parse().ok()?);
+        let (first, end) = match seeds.split_once("..") {
+            Some((first, end)) => (first.parse().ok()?, end.parse().ok()?),
+            None => (seeds.parse().ok()?, seeds.parse::<u64>().ok()? + 1),
+        };
+        Some((kind, Shape { mains, auxiliaries, members: 1 }, first..end))
     };
+    let (kind, shape, seeds) = asked().expect("KIND/MAINS+AUXILIARIES:SEED or …:FIRST..END");
+    walk(kind, shape, seeds);
 }
 
+/// R1.32, I6: in failure-free work an auxiliary hears heartbeats only and writes nothing.
 #[test]
-fn a_calm_cluster_comes_to_its_end() {
-    for summary in walk("calm", 0..5, |_| Plan::calm(SMALL)) {
-        println!("{summary:?}");
+fn in_calm_times_an_auxiliary_has_nothing_to_do() {
+    for style in [VoteStyle::Split, VoteStyle::Piggyback] {
+        for seed in 0..10 {
+            let plan = Plan { style, chaos_us: 3_000_000, ..Plan::calm(SMALL) };
+            let summary = walk::run(&plan, seed).unwrap_or_else(|broken| panic!("{broken}"));
+            let (started, ended) = summary.auxiliary;
+            assert_eq!(started, idle_auxiliary::Work::default(), "from the first moment on");
+            idle_auxiliary::check(started, ended).unwrap_or_else(|broken| panic!("{broken}"));
+            assert_eq!(summary.configurations, 0, "nobody is voted out");
+            assert!(summary.done > 500, "{summary:?}");
+        }
     }
 }
 
+/// R1.12, R1.13, R1.17, R1.18, R1.22, R1.29, R1.40 and section 1.13 and 1.14 of the manual; then
+/// R1.35 and R1.37: the auxiliary forgets, and whoever was voted out comes back.
 #[test]
 fn whatever_goes_wrong_nothing_is_broken_and_all_ends_well() {
-    let first = std::env::var("SYNOD_FIRST").map_or(0, |n| n.parse().unwrap());
-    let runs = std::env::var("SYNOD_RUNS").map_or(100, |n| n.parse().unwrap());
-    let summaries = walk("2+1", first..first + runs, |seed| chaos(SMALL, seed));
-    let total = |of: fn(&Summary) -> u64| summaries.iter().map(of).sum::<u64>();
-    println!(
-        "events {} steps {} configurations {} done {} failed {} starts {} excused {} finished {}",
-        total(|s| s.events),
-        total(|s| s.steps),
-        total(|s| s.configurations),
-        total(|s| s.done),
-        total(|s| s.failed),
-        total(|s| s.starts),
-        total(|s| u64::from(s.excused)),
-        total(|s| s.finished_ms) / runs,
-    );
+    walk("chaos", SMALL, 0..800);
+}
+
+/// R1.24, R1.37, R1.38, R1.42: mains come and go as fast as configurations allow.
+#[test]
+fn mains_come_and_go_and_nothing_is_broken() {
+    walk("restless", SMALL, 0..400);
+}
+
+/// R1.38, R1.39: with more disks lost than can be borne it may stop, but never contradict itself.
+#[test]
+fn too_many_lost_disks_stop_a_cluster_but_never_split_it() {
+    walk("reckless", SMALL, 0..300);
+}
+
+/// R1.31: other shapes, of which f=2 is one.
+#[test]
+fn every_shape_keeps_the_same_promises() {
+    for (mains, auxiliaries, runs) in
+        [(1, 0, 100), (1, 1, 100), (2, 2, 100), (3, 0, 100), (3, 2, 150)]
+    {
+        let shape = Shape { mains, auxiliaries, members: 0 };
+        walk("chaos", shape, 0..runs);
+        walk("restless", shape, 0..runs / 2);
+    }
 }

@@ -193,7 +193,12 @@ impl Plan {
             faults,
             delay_us: rng.random_range(100..1_000),
             sync_us: rng.random_range(50..1_500),
-            call_us: rng.random_range(2_000..8_000),
+            // Where little is asked, a configuration comes into force long before it is used.
+            call_us: if rng.random_bool(0.5) {
+                rng.random_range(2_000..8_000)
+            } else {
+                rng.random_range(50_000..200_000)
+            },
             down_us: rng.random_range(1_000..250_000),
             cut_us: rng.random_range(20_000..250_000),
             snapshot_log_bytes: rng.random_range(300..4_000),

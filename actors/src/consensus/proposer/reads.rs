@@ -143,8 +143,7 @@ impl Proposer {
         reign.reads.retain(|read| {
             let quorum = history.at(read.at.next()).is_some_and(|c| c.is_quorum(&read.words));
             #[cfg(any(test, feature = "mutations"))]
-            let quorum =
-                quorum || crate::mutation::on(crate::mutation::Mutation::ReadUnconfirmed);
+            let quorum = quorum || crate::mutation::on(crate::mutation::Mutation::ReadUnconfirmed);
             let hopeless = now >= read.since + give_up;
             if quorum || hopeless {
                 #[cfg(any(test, feature = "mutations"))]
