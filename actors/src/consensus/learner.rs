@@ -5,6 +5,9 @@
 //! the log for nodes that catch up, and notes in the journal how far the log is chosen, lazily:
 //! that knowledge can be had again, the votes cannot.
 
+mod catch_up;
+mod memory;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -15,19 +18,19 @@ use synod_runtime::{
     world::Instant,
 };
 
+use self::memory::Known;
 use super::{
     ballot::{Ballot, Run, Runs, Step},
     configuration::History,
     message::{
-        Accepted, AcceptorMessage, Acked, Ahead, CatchUp, Entries, Execute, Installed, Learned,
-        LearnerMessage, Mark, Message, Progress, ProposerMessage, ReplicaMessage, Report, Settled,
-        SnapshotWanted, Trim, Vote, Voted,
+        Accepted, AcceptorMessage, Acked, Ahead, Execute, Installed, Learned, LearnerMessage, Mark,
+        Message, Progress, ProposerMessage, ReplicaMessage, Report, Voted,
     },
     record::{Image, Record},
     value::{Decoded, Value},
 };
 use crate::{
-    effects::{Effects, To},
+    effects::Effects,
     machine::{Machine, Now, Survived},
 };
 
@@ -222,32 +225,6 @@ impl Learner {
         self.news = true;
     }
 
-    fn note_value(&self, step: Step, chosen: &Chosen, out: &mut Effects<Self>) {
-        if !self.durable.trimming {
-            let vote = Vote { step, ballot: chosen.ballot, value: chosen.value.clone() };
-            out.persist_lazily(Record::Chosen(vote));
-        }
-    }
-
-    /// Notes durably how far the log is chosen, now and then.
-    fn note(&mut self, now: Now, out: &mut Effects<Self>) {
-        let executed = self.history.executed();
-        let Some(since) = self.durable.since else { return };
-        let due = now.at >= since + MARK_AFTER || executed.beyond(self.durable.noted) >= MARK_STEPS;
-        if !due || self.durable.trimming {
-            return;
-        }
-        self.durable.noted = executed;
-        let settled = LearnerMessage::Settled(Settled { upto: executed });
-        if now.at >= since + MARK_AFTER {
-            self.durable.since = None;
-            out.persist(Record::Mark(executed)).then_here(settled);
-        } else {
-            // Under load the next votes carry it to the disk at no price; nobody hears of it yet.
-            out.persist_lazily(Record::Mark(executed));
-        }
-    }
-
     fn hand_over(&mut self, out: &mut Effects<Self>) {
         let executed = self.history.executed();
         while self.handed < executed {
@@ -266,151 +243,6 @@ impl Learner {
             let alone = self.history.current().is_some_and(|c| c.mains.len() == 1);
             let answer_others = led != self.me.incarnation || alone;
             out.here(ReplicaMessage::Execute(Execute { first, values, answer_others }));
-        }
-    }
-
-    fn want_snapshot(&self, out: &mut Effects<Self>) {
-        let known = self.history.executed();
-        let ahead = self.ahead.iter().max_by_key(|(_, upto)| **upto);
-        let ahead = ahead.map(|(peer, upto)| (peer.clone(), *upto));
-        // With nobody ahead it is only the replica here that lags: whoever else has the state.
-        let wanted = ahead.or_else(|| {
-            let other = self.history.current()?.other_mains(self.me.incarnation).next()?;
-            Some((other.clone(), known))
-        });
-        if let Some((peer, chosen_upto)) = wanted {
-            let wanted = SnapshotWanted { peer, chosen_upto, known };
-            out.here(ReplicaMessage::SnapshotWanted(wanted));
-        }
-    }
-
-    /// Whether this node knows how the log began or was handed a snapshot.
-    fn is_fresh(&self) -> bool {
-        self.history.newest().is_none()
-    }
-
-    fn catch_up(&self, from: &NodeId, asked: &CatchUp, out: &mut Effects<Self>) {
-        let executed = self.history.executed();
-        let kept = self.log.first_key_value().map_or_else(|| executed.next(), |(step, _)| *step);
-        let mut entries = Entries {
-            first: asked.from,
-            values: Vec::new(),
-            chosen_upto: executed,
-            snapshot: !self.is_fresh() && (asked.fresh || asked.from < kept),
-        };
-        if !entries.snapshot {
-            let mut bytes = 0;
-            for (_, chosen) in self.log.range(asked.from..) {
-                bytes += chosen.value.bytes().len();
-                entries.values.push((chosen.ballot, chosen.value.clone()));
-                if bytes >= ENTRIES_BYTES_MAX {
-                    break;
-                }
-            }
-        }
-        if entries.snapshot || !entries.values.is_empty() {
-            out.send(To::Node(from.clone()), LearnerMessage::Entries(entries));
-        }
-    }
-
-    fn entries(&mut self, now: Now, from: &NodeId, entries: Entries, out: &mut Effects<Self>) {
-        self.asked = None;
-        self.ahead.insert(from.clone(), entries.chosen_upto);
-        if entries.snapshot {
-            self.asked = Some(now.at + 10 * ASK_AFTER);
-            let (peer, chosen_upto) = (from.clone(), entries.chosen_upto);
-            let known = self.history.executed();
-            let wanted = SnapshotWanted { peer, chosen_upto, known };
-            out.here(ReplicaMessage::SnapshotWanted(wanted));
-            return;
-        }
-        if self.is_fresh() {
-            return; // how the log began is needed first, or nobody could say who votes
-        }
-        for (step, (ballot, value)) in (entries.first.0..).map(Step).zip(entries.values) {
-            if step == self.history.executed().next() {
-                let own = self.has_vote(ballot, self.me.incarnation, step);
-                self.learn(now, step, Chosen { ballot, value, own }, out);
-            }
-        }
-        self.ask(now, true, out);
-    }
-
-    fn ask(&mut self, now: Now, at_once: bool, out: &mut Effects<Self>) {
-        let executed = self.history.executed();
-        let fresh = self.is_fresh();
-        self.ahead.retain(|_, upto| *upto > executed || fresh);
-        let Some((peer, _)) = self.ahead.iter().max_by_key(|(_, upto)| **upto) else {
-            self.asked = None;
-            return;
-        };
-        match self.asked {
-            None if !at_once => self.asked = Some(now.at + ASK_AFTER),
-            Some(when) if now.at < when => {}
-            Some(_) | None => {
-                self.asked = Some(now.at + ASK_AFTER);
-                let wanted = CatchUp { from: executed.next(), fresh };
-                out.send(To::Node(peer.clone()), LearnerMessage::CatchUp(wanted));
-            }
-        }
-    }
-
-    fn installed(&mut self, history: History) {
-        if history.executed() <= self.history.executed() && !self.is_fresh() {
-            return;
-        }
-        let executed = history.executed();
-        self.history = history;
-        self.log.clear();
-        self.log_bytes = 0;
-        self.covered = executed;
-        self.values = self.values.split_off(&executed.next());
-        self.newest = None;
-        self.handed = executed;
-        self.durable = Durable {
-            upto: executed,
-            noted: executed,
-            since: None,
-            trimming: self.durable.trimming,
-        };
-        self.asked = None;
-        self.news = true;
-    }
-
-    fn trim(&mut self, upto: Step, out: &mut Effects<Self>) {
-        // Made anew, it may know less than its replica executed: those votes are still needed.
-        if self.durable.trimming || upto < self.covered || upto > self.history.executed() {
-            return;
-        }
-        self.covered = upto;
-        self.durable.trimming = true;
-        let chosen = self
-            .log
-            .range(upto.next()..)
-            .filter(|(_, chosen)| !chosen.own)
-            .map(|(step, chosen)| Vote {
-                step: *step,
-                ballot: chosen.ballot,
-                value: chosen.value.clone(),
-            })
-            .collect();
-        let chosen_upto = self.history.executed();
-        self.durable.noted = chosen_upto;
-        out.here(AcceptorMessage::Trim(Trim { upto, chosen, chosen_upto }));
-    }
-
-    fn trimmed(&mut self, out: &mut Effects<Self>) {
-        self.durable.trimming = false;
-        self.durable.upto = self.durable.upto.max(self.durable.noted);
-        // What was learned meanwhile was held back.
-        let late: Vec<(Step, Chosen)> = self
-            .log
-            .range(self.durable.noted.next()..)
-            .filter(|(_, chosen)| !chosen.own)
-            .map(|(step, chosen)| (*step, chosen.clone()))
-            .collect();
-        for (step, chosen) in late {
-            self.note_value(step, &chosen, out);
         }
     }
 
@@ -532,54 +364,5 @@ impl Machine for Learner {
     fn deadline(&self) -> Option<Instant> {
         let note = self.durable.since.filter(|_| !self.durable.trimming).map(|at| at + MARK_AFTER);
         [note, self.asked].into_iter().flatten().min()
-    }
-}
-
-/// What of the log the journal still knows.
-struct Known {
-    history: History,
-    chosen: Vec<(Step, Chosen)>,
-    votes: Vec<Vote>,
-}
-
-impl Known {
-    fn of(survived: &Survived<Record, Image>) -> Self {
-        let mut history = survived.snapshot.as_ref().map(|image| image.history.clone());
-        let mut chosen = BTreeMap::new();
-        let mut votes = BTreeMap::new();
-        let mut marked = Step(0);
-        for record in &survived.records {
-            match record {
-                Record::Genesis(genesis) => {
-                    history.get_or_insert_with(|| History::new(genesis.clone()));
-                }
-                Record::Vote(vote) => {
-                    votes.insert(vote.step, vote.clone());
-                }
-                Record::Chosen(vote) => {
-                    chosen.insert(vote.step, vote.clone());
-                }
-                Record::Mark(step) => marked = marked.max(*step),
-                Record::Promise(_) | Record::Floor(..) => {}
-            }
-        }
-        let history = history.unwrap_or_default();
-        let mut known = Self { chosen: Vec::new(), votes: Vec::new(), history };
-        let mut step = known.history.executed().next();
-        while step <= marked {
-            // Beyond a hole nothing is known, and nothing is guessed: the peers are asked.
-            let Some((vote, own)) = chosen
-                .get(&step)
-                .map(|vote| (vote, false))
-                .or_else(|| votes.get(&step).map(|vote| (vote, true)))
-            else {
-                break;
-            };
-            let value = vote.value.clone();
-            known.chosen.push((step, Chosen { ballot: vote.ballot, value, own }));
-            step = step.next();
-        }
-        known.votes = votes.into_values().filter(|vote| vote.step >= step).collect();
-        known
     }
 }

@@ -126,7 +126,7 @@ impl Board {
         }
         if let Some(proposer) = &last.proposer {
             let executed = last.history.as_ref().map_or(Step(0), History::executed);
-            let most = proposer.peers.iter().map(|(_, step, _)| *step).max().unwrap_or_default();
+            let most = proposer.peers.iter().map(|peer| peer.executed).max().unwrap_or_default();
             if most.beyond(executed) > LAG_READY_MAX {
                 return Err(format!("catching up: {} steps behind", most.beyond(executed)));
             }
@@ -197,11 +197,14 @@ impl Board {
             let row = Row { role: peer.role.clone(), heard: true, ..Row::new(&peer.id) };
             rows.insert(peer.id.name.clone(), row);
         }
-        for (id, step, heard) in &proposer.peers {
+        for peer in &proposer.peers {
+            let id = &peer.node;
             let row = rows.entry(id.name.clone()).or_insert_with(|| Row::new(id));
             // An auxiliary executes nothing.
-            row.executed = (step.0 > 0).then_some(*step);
-            row.heard = *heard;
+            let executes = peer.executed > Step(0);
+            row.executed = executes.then_some(peer.executed);
+            row.durable = executes.then_some(peer.durable);
+            row.heard = peer.heard;
         }
         let me = rows.entry(self.node.name().clone()).or_insert_with(|| Row::new(self.node.id()));
         me.role = self.node.role().to_owned();

@@ -55,6 +55,19 @@ pub struct ProposerReport {
     pub halted: Option<String>,
     /// Whether an auxiliary completes the steps at present.
     pub bridging: bool,
-    /// The executed step each heard peer told of last, with its name.
-    pub peers: Vec<(NodeId, Step, bool)>,
+    /// What is known of each peer.
+    pub peers: Vec<PeerReport>,
+}
+
+/// One peer, as a proposer knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerReport {
+    /// Who.
+    pub node: NodeId,
+    /// What it said it has executed; 0 from what executes nothing.
+    pub executed: Step,
+    /// What it said it would know again after a crash.
+    pub durable: Step,
+    /// Whether it was heard lately.
+    pub heard: bool,
 }

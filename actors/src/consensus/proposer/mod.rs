@@ -3,10 +3,12 @@
 //! A follower listens for its leader; when that falls silent it asks whether it should stand
 //! (`following`), then asks for promises and leads (`reign`). A leader finishes what earlier
 //! leaders left open, orders what clients ask for (`propose`), and takes care of members that
-//! come and go (`care`). Reads learn here what they must wait for (`reads`).
+//! come and go (`care`). Reads learn here what they must wait for (`reads`). What it tells others and people is
+//! in `news`.
 
 mod care;
 mod following;
+mod news;
 mod propose;
 mod reads;
 mod reign;
@@ -28,8 +30,8 @@ use super::{
     configuration::{Configuration, History},
     message::{
         Ahead, AuxiliaryMessage, Heartbeat, HomeMessage, Leader, LearnerMessage, Message, NodeRole,
-        Peer, ProbeAnswer, ProposerMessage, ProposerReport, ReplicaMessage, Report, Request,
-        Standing, TellAgain,
+        Peer, ProbeAnswer, ProposerMessage, ProposerReport, ReplicaMessage, Request, Standing,
+        TellAgain,
     },
     record::{Image, Record},
     timing::{Timing, VoteStyle},
@@ -292,151 +294,6 @@ impl Proposer {
             && let Phase::Leading(reign) = &mut self.phase
         {
             reign.remote_waits = true;
-        }
-    }
-
-    fn leader_news(&self) -> Leader {
-        let halted = self.halted.clone();
-        match &self.phase {
-            Phase::Leading(reign) if reign.established => Leader {
-                node: Some(self.me.clone()),
-                ballot: reign.ballot,
-                serving: halted.is_none(),
-                halted,
-            },
-            Phase::Leading(reign) => {
-                Leader { node: None, ballot: reign.ballot, serving: false, halted }
-            }
-            Phase::Following(following) => {
-                let node = self.heard_leader(following).cloned();
-                let serving = following.serving && node.is_some();
-                Leader { node, ballot: following.ballot, serving, halted }
-            }
-        }
-    }
-
-    /// A leader that fell silent may lead others, but serves nobody here.
-    fn heard_leader<'a>(&self, following: &'a Following) -> Option<&'a NodeId> {
-        let patience = 2 * self.timing.election;
-        following.leader.as_ref().filter(|leader| self.heard_within(leader, patience))
-    }
-
-    /// Tells homes and people who leads, when that changed or is due: a home that was made anew
-    /// has not heard it, and a link may have dropped it.
-    fn tell(&mut self, out: &mut Effects<Self>) {
-        let news = self.leader_news();
-        if self.told.as_ref() != Some(&news) || self.turn.at >= self.news_due {
-            self.news_due = self.turn.at + LEADER_NEWS;
-            out.here(HomeMessage::Leader(news.clone()));
-            if self.leads().is_some() {
-                for peer in self.peers.values().filter(|p| p.up && p.role == NodeRole::Member) {
-                    out.send(To::Node(peer.id.clone()), HomeMessage::Leader(news.clone()));
-                }
-            }
-            self.told = Some(news);
-        }
-        self.report(out);
-    }
-
-    fn report(&mut self, out: &mut Effects<Self>) {
-        let news = self.leader_news();
-        let quiet = Duration::from_secs(1);
-        let report = ProposerReport {
-            leader: news.node,
-            ballot: news.ballot,
-            serving: news.serving,
-            halted: self.halted.clone(),
-            bridging: matches!(&self.phase, Phase::Leading(reign) if reign.bridge.is_some()),
-            peers: self
-                .peers
-                .values()
-                .map(|peer| {
-                    let step = peer.beat.as_ref().map_or(Step(0), |beat| beat.chosen_upto);
-                    let silent = if peer.role == NodeRole::Main { quiet } else { 4 * quiet };
-                    (peer.id.clone(), step, self.heard_within(&peer.id, silent))
-                })
-                .collect(),
-        };
-        if report != self.reported {
-            self.reported = report.clone();
-            out.here(Message::Report(Report::Proposer(report)));
-        }
-    }
-
-    /// Sends signs of life that are due.
-    fn beat(&mut self, out: &mut Effects<Self>) {
-        let now = self.turn.at;
-        let (mains, auxiliaries) = (now >= self.beat_due, now >= self.auxiliary_due);
-        if !mains && !auxiliaries {
-            return;
-        }
-        let leading = self.leads();
-        let beat = Heartbeat {
-            ballot: leading.unwrap_or(self.seen),
-            leading: leading.is_some(),
-            serving: self.halted.is_none(),
-            chosen_upto: self.history.executed(),
-            durable_upto: self.durable_upto,
-            epoch: self.history.newest().map_or(0, |c| c.epoch),
-        };
-        for peer in self.peers.values().filter(|peer| peer.up) {
-            let to = To::Node(peer.id.clone());
-            match peer.role {
-                NodeRole::Main if mains => out.send(to, ProposerMessage::Heartbeat(beat.clone())),
-                NodeRole::Auxiliary if auxiliaries => {
-                    out.send(to, AuxiliaryMessage::Heartbeat(beat.clone()));
-                }
-                NodeRole::Main | NodeRole::Auxiliary | NodeRole::Member => {}
-            }
-        }
-        if mains {
-            self.beat_due = now + self.timing.heartbeat;
-        }
-        if auxiliaries {
-            self.auxiliary_due = now + self.timing.auxiliary;
-        }
-    }
-
-    /// Names whoever is missing, when nothing was decided for too long.
-    fn judge(&mut self) {
-        let idle = match &self.phase {
-            Phase::Leading(reign) => reign.established && reign.open.is_empty(),
-            Phase::Following(following) => {
-                self.heard_leader(following).is_some() && following.serving
-            }
-        };
-        if idle {
-            self.alive = self.turn.at;
-        }
-        let patience = 4 * self.timing.election;
-        if self.turn.at < self.alive + patience {
-            self.halted = None;
-            return;
-        }
-        self.halted = Some(self.whom_it_waits_for());
-    }
-
-    fn whom_it_waits_for(&self) -> String {
-        if let Some(mains) = &self.behind {
-            let names: Vec<&str> = mains.iter().map(|main| main.name.as_str()).collect();
-            return format!("needs main {}", names.join(" or main "));
-        }
-        let Some(configuration) = self.configuration() else {
-            return "needs to be admitted: no main has answered".to_owned();
-        };
-        let patience = 4 * self.timing.election;
-        let gone = |node: &&NodeId| !self.heard_within(node, patience);
-        let mains = configuration.mains.iter().filter(gone).map(|m| format!("main {}", m.name));
-        let auxiliaries = configuration
-            .auxiliaries
-            .iter()
-            .filter(|node| !self.heard_within(node, 3 * self.timing.auxiliary));
-        let missing: Vec<String> =
-            mains.chain(auxiliaries.map(|a| format!("auxiliary {}", a.name))).collect();
-        if missing.is_empty() {
-            "needs a quorum: votes are missing although every member answers".to_owned()
-        } else {
-            format!("needs {}", missing.join(" or "))
         }
     }
 }
