@@ -50,6 +50,13 @@ pub const ACTOR_RESTARTS: Family = Family {
     kind: Kind::Counter,
 };
 
+/// Panics that supervision met.
+pub const ACTOR_PANICS: Family = Family {
+    name: "synod_actor_panics_total",
+    help: "Times any actor panicked.",
+    kind: Kind::Counter,
+};
+
 /// Bytes over links.
 pub const LINK_BYTES: Family = Family {
     name: "synod_link_bytes_total",

@@ -14,6 +14,7 @@ use synod_runtime::{
     journal::JournalError,
     sim::{Fault, FaultAction, FaultPlan, Nemesis, NemesisConfig, Simulation},
     slots::SlotsError,
+    telemetry::ACTOR_PANICS,
 };
 
 use super::{
@@ -99,6 +100,8 @@ pub(super) struct Director {
     faults: u64,
     /// When nodes that stopped by themselves are started again, as a service manager would.
     due: BTreeMap<NodeName, Duration>,
+    /// How many panics were ordered of each node in its present life.
+    ordered: BTreeMap<NodeName, u64>,
     /// Nodes whose disk may be damaged: all was well when they were stopped.
     spare: BTreeSet<NodeName>,
     /// Nodes whose disk was damaged.
@@ -122,6 +125,7 @@ impl Director {
             length: trial.length,
             faults: 0,
             due: BTreeMap::new(),
+            ordered: BTreeMap::new(),
             spare: BTreeSet::new(),
             rotten: BTreeSet::new(),
             story,
@@ -238,6 +242,7 @@ impl Director {
             FaultAction::Panic { node, actor } => {
                 let role = self.cluster.borrow().stumble(node, *actor);
                 if let Some(role) = role {
+                    *self.ordered.entry(node.clone()).or_default() += 1;
                     self.tell(&format!("the {role} of {node} panics"));
                 }
             }
@@ -262,11 +267,24 @@ impl Director {
 
     /// Stops a node, to be started again after `pause` unless the nemesis does it before.
     fn stop(&mut self, name: &NodeName, pause: Duration) {
+        self.count_panics(name);
         let now = self.sim.now();
         let life = self.cluster.borrow().lives(name);
         self.record.open().ended_lives.entry((name.clone(), life)).or_insert(now);
         self.cluster.borrow_mut().crash(name);
         self.due.insert(name.clone(), now + pause);
+    }
+
+    /// No role may have panicked but on order, in the life that ends now.
+    fn count_panics(&mut self, name: &NodeName) {
+        let ordered = self.ordered.remove(name).unwrap_or(0);
+        let cluster = self.cluster.borrow();
+        let Some(core) = cluster.core(name) else { return };
+        let panics = core.node().metrics().value(&ACTOR_PANICS, &[]).unwrap_or(0);
+        if panics > ordered {
+            let what = format!("{panics} panics of {name}'s actors, {ordered} of them ordered");
+            self.record.open().found.push(Violation::new(Property::Soundness, what));
+        }
     }
 
     fn start(&mut self, name: &NodeName) {
@@ -318,7 +336,10 @@ impl Director {
         }
     }
 
-    fn report(self) -> Report {
+    fn report(mut self) -> Report {
+        for name in self.names() {
+            self.count_panics(&name);
+        }
         let cluster = self.cluster.borrow();
         let reached: Vec<_> =
             cluster.mains().iter().filter_map(|n| cluster.core(n)).map(|c| c.reached()).collect();

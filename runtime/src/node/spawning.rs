@@ -17,7 +17,7 @@ use super::{Node, lock};
 use crate::{
     registry::{RegisterError, local::Spawned},
     supervision::{Control, Fault, Policy, Setting, Supervisor},
-    telemetry::ACTOR_RESTARTS,
+    telemetry::{ACTOR_PANICS, ACTOR_RESTARTS},
 };
 
 /// Capacity of a mailbox, which bounds only senders that await room; actix's own default.
@@ -178,6 +178,7 @@ impl Node {
             clock: Arc::clone(self.clock()),
             rng: self.rng(&format!("supervision/{name}")),
             restarted: self.metrics().counter(&ACTOR_RESTARTS, &[("actor", name)]),
+            panicked: self.metrics().counter(&ACTOR_PANICS, &[]),
             control,
         };
         Ok((addr, mailbox, setting))

@@ -116,6 +116,7 @@ pub(crate) struct Setting {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Rng,
     pub(crate) restarted: Counter,
+    pub(crate) panicked: Counter,
     pub(crate) control: Arc<Control>,
 }
 
@@ -199,7 +200,10 @@ where
 
     /// Decides what follows the end of a life.
     fn after(&mut self, end: &End) -> Phase<A> {
-        let Setting { name, policy, clock, rng, control, restarted } = &mut self.setting;
+        let Setting { name, policy, clock, rng, control, restarted, panicked } = &mut self.setting;
+        if matches!(end, End::Panicked(_)) {
+            panicked.increment();
+        }
         let again = match (end, policy.restart) {
             (End::Retired, _) | (_, Restart::Never) | (End::Stopped, Restart::OnPanic) => false,
             (End::Panicked(_), Restart::Always | Restart::OnPanic)

@@ -100,6 +100,7 @@ fn supervised(policy: Policy) -> Supervised {
         clock: Arc::new(PausedClock(Instant::now())),
         rng: Rng::seed_from_u64(1),
         restarted: restarted.clone(),
+        panicked: Counter::default(),
         control: Arc::clone(&control),
     };
     let diary_of_lives = Rc::<Diary>::clone(&diary);
@@ -175,6 +176,7 @@ fn an_actor_that_stops_at_once_does_not_spin() {
             clock: Arc::new(PausedClock(Instant::now())),
             rng: Rng::seed_from_u64(1),
             restarted: Counter::default(),
+            panicked: Counter::default(),
             control: Arc::default(),
         };
         let starts = Rc::new(Cell::new(0));

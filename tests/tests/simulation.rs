@@ -1,0 +1,306 @@
+//! Whole clusters of the real actors in simulated worlds.
+//!
+//! Trials (`synod::sim::Trial`) are judged by the properties of `synod::sim::properties`; the tests
+//! further down drive a cluster by hand, where a promise names one very history.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use actix::{Actor, Handler, Message};
+use serde::{Deserialize, Serialize};
+use synod::{
+    consensus::timing::VoteStyle,
+    message::RemoteMessage,
+    replicated::{CallError, Handle, Query, Replicated, Turn},
+    sim::{Blueprint, Cluster, DiskConditions, Report, Shape, Simulation, Trial, Weather},
+};
+use synod_runtime::identity::NodeName;
+
+/// Half a simulated minute of faults, for each of `seeds`.
+fn trials(faults: &str, seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        sound(&trial(faults).run(seed), faults);
+    }
+}
+
+fn trial(faults: &str) -> Trial {
+    let plan = faults.parse().unwrap();
+    Trial { plan, length: Duration::from_secs(30), ..Trial::default() }
+}
+
+fn sound(report: &Report, faults: &str) {
+    let Report { seed, violations, story, .. } = report;
+    let found: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    assert!(
+        found.is_empty(),
+        "{}\n{}\nreplay: synod simulate --seed {seed} --runs 1 --faults {faults}",
+        story.join("\n"),
+        found.join("\n")
+    );
+}
+
+/// Goal: nothing acknowledged is lost, doubled or out of order whatever the network does.
+#[test]
+fn r1_40_r1_41_a_bad_network_costs_time_only() {
+    trials("loss,duplication,reorder", 0..6);
+    trials("cut,clog,partition", 10..16);
+}
+
+/// Goal: what was said survives power cuts at any disk operation.
+#[test]
+fn r1_18_power_cuts_lose_nothing_that_was_said() {
+    trials("crash", 20..30);
+}
+
+/// Goal: failing, full and slow disks stop a node at worst; they never make it forget.
+#[test]
+fn bad_disks_lose_nothing_that_was_said() {
+    trials("eio,enospc,slowsync", 30..36);
+}
+
+/// Goal: a node that lost its disk, or finds a bit of it changed, comes back as another node.
+#[test]
+fn r1_37_a_node_with_a_new_disk_is_admitted_again() {
+    trials("diskloss,bitrot,crash", 40..48);
+}
+
+/// Goal: no promise rests on clocks or on punctual nodes.
+#[test]
+fn clocks_and_pauses_cost_time_only() {
+    trials("pause,drift,jump", 50..54);
+}
+
+/// Goal: any role that panics under load is rebuilt under its name and nothing is lost.
+#[test]
+fn r6_4_roles_that_panic_are_rebuilt_and_lose_nothing() {
+    trials("panic", 60..70);
+}
+
+/// Goal: all of it at once.
+#[test]
+fn everything_goes_wrong_and_nothing_is_lost() {
+    trials("all", 70..85);
+}
+
+/// Goal: zero messages and zero bytes at the auxiliary while nothing is wrong. Method: the trial
+/// compares its counters from founding to end.
+#[test]
+fn r1_32_the_auxiliary_is_idle_while_nothing_is_wrong() {
+    trials("none", 90..94);
+}
+
+/// Goal: other shapes keep the same promises.
+#[test]
+fn r1_31_one_main_alone_and_three_with_two_auxiliaries_work_too() {
+    for (mains, auxiliaries) in [(1, 0), (3, 2)] {
+        let shape = Shape { mains, auxiliaries, members: 0 };
+        let faults = "loss,partition,crash,pause";
+        for seed in 100..105 {
+            sound(&Trial { shape, ..trial(faults) }.run(seed), faults);
+        }
+    }
+}
+
+/// Goal: a seed is a whole history. Method: the same seed twice, on two threads.
+#[test]
+fn the_same_seed_is_the_same_history() {
+    let run = || trial("all").run(8841);
+    let other = std::thread::spawn(run);
+    let (one, other) = (run(), other.join().unwrap());
+    assert_eq!(one, other);
+    assert_ne!(one.digest, trial("all").run(8842).digest);
+}
+
+/// Goal: what failed once does not fail again.
+#[test]
+fn seeds_that_failed_once_pass() {
+    let list = include_str!("../seeds/simulation.txt");
+    for line in list.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let mut words = line.split_whitespace();
+        let (seed, faults) = (words.next().unwrap().parse().unwrap(), words.next().unwrap());
+        let length = Duration::from_secs(60);
+        sound(&Trial { length, ..trial(faults) }.run(seed), faults);
+    }
+}
+
+#[derive(Default, Serialize, Deserialize, Replicated)]
+#[replicated(name = "counter", commands(Add), queries(Total))]
+struct Counter {
+    total: u64,
+}
+
+#[derive(Message, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "u64")]
+#[remote(name = "counter.add")]
+struct Add {
+    by: u64,
+}
+
+#[derive(Message, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "u64")]
+#[remote(name = "counter.total")]
+struct Total;
+
+impl Actor for Counter {
+    type Context = Turn;
+}
+
+impl Handler<Add> for Counter {
+    type Result = u64;
+
+    fn handle(&mut self, add: Add, _turn: &mut Turn) -> u64 {
+        self.total += add.by;
+        self.total
+    }
+}
+
+impl Query<Total> for Counter {
+    fn query(&self, _: Total) -> u64 {
+        self.total
+    }
+}
+
+fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+fn counter(cluster: &Cluster, node: &str) -> Handle<Counter> {
+    Handle::new(cluster.submit(&name(node)).unwrap(), "counter")
+}
+
+/// A cluster that is founded and serves.
+async fn founded(sim: &Simulation, shape: Shape, style: VoteStyle) -> Cluster {
+    let blueprint = Blueprint { style, ..Blueprint::hosting::<Counter>("counter") };
+    let mut cluster = Cluster::new(sim, shape, blueprint);
+    cluster.start_all().unwrap();
+    whole(&cluster).await;
+    cluster
+}
+
+/// Waits until all is well.
+async fn whole(cluster: &Cluster) {
+    let wait = async {
+        while cluster.is_whole().is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(30), wait).await;
+    assert!(waited.is_ok(), "{:?}", cluster.is_whole());
+}
+
+fn leader(cluster: &Cluster) -> String {
+    let status = cluster.core(&name("a")).unwrap().status();
+    status["leader"].as_str().unwrap().to_owned()
+}
+
+/// Goal: client → leader → peer → client, three one-way delays. Method: every path takes exactly
+/// ten milliseconds, disks take none, and a member's client is timed.
+#[test]
+fn r1_7_a_members_command_takes_three_one_way_delays() {
+    const ONE_WAY: Duration = Duration::from_millis(10);
+    for style in [VoteStyle::Split, VoteStyle::Piggyback] {
+        Simulation::new(17).run(|sim| async move {
+            let shape = Shape { members: 1, ..Shape::default() };
+            let cluster = founded(&sim, shape, style).await;
+            let client = counter(&cluster, "m1");
+            assert_eq!(client.send(Add { by: 1 }).await, Ok(1), "its session is open now");
+            let still = Duration::ZERO;
+            sim.set_weather(Weather { latency: ONE_WAY, jitter: still, ..Weather::default() });
+            for node in cluster.names() {
+                let disk = DiskConditions { latency: still, jitter: still, ..Default::default() };
+                sim.set_disk_conditions(&node, disk);
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let began = sim.now();
+            assert_eq!(client.send(Add { by: 1 }).await, Ok(2));
+            let took = sim.now() - began;
+            let slack = Duration::from_millis(1);
+            assert!(took >= 3 * ONE_WAY && took < 3 * ONE_WAY + slack, "{style:?}: {took:?}");
+        });
+    }
+}
+
+/// Goal: after one main fails the other goes on within a second, the auxiliary idles again, and
+/// the failed one comes back by a configuration step.
+#[test]
+fn r1_33_r1_34_r1_37_a_lone_main_goes_on_and_lets_the_other_back_in() {
+    Simulation::new(18).run(|sim| async move {
+        let mut cluster = founded(&sim, Shape::default(), VoteStyle::Split).await;
+        let dead = leader(&cluster);
+        let alive = if dead == "a" { "b" } else { "a" };
+        let client = counter(&cluster, alive);
+        assert_eq!(client.send(Add { by: 1 }).await, Ok(1));
+        let began = sim.now();
+        cluster.crash(&name(&dead));
+        assert_eq!(client.send(Add { by: 1 }).await, Ok(2));
+        assert!(sim.now() - began < Duration::from_secs(1), "{:?}", sim.now() - began);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let reached = cluster.core(&name(alive)).unwrap().reached();
+        assert_eq!(reached.configuration.unwrap().mains.len(), 1, "the dead one is voted out");
+        assert_eq!(cluster.core(&name("x")).unwrap().reached().holds, None, "nothing is held");
+        let journal = cluster.core(&name("x")).unwrap().journal().clone();
+        let bytes = journal.stats().bytes;
+        assert_eq!(client.send(Add { by: 1 }).await, Ok(3));
+        assert_eq!(journal.stats().bytes, bytes, "the auxiliary idles");
+        cluster.start(&name(&dead)).unwrap();
+        whole(&cluster).await;
+        assert_eq!(counter(&cluster, &dead).query(Total).await, Ok(3));
+    });
+}
+
+/// Goal: the lone survivor of two near-simultaneous failures refuses or does not know, says whom it
+/// waits for, loses nothing, and goes on when either of them is back.
+#[test]
+fn r1_38_the_lone_survivor_halts_says_why_and_goes_on() {
+    for back in ["b", "x"] {
+        Simulation::new(19).run(|sim| async move {
+            let mut cluster = founded(&sim, Shape::default(), VoteStyle::Split).await;
+            let client = counter(&cluster, "a");
+            assert_eq!(client.send(Add { by: 1 }).await, Ok(1));
+            cluster.crash(&name("b"));
+            cluster.crash(&name("x"));
+            // What may have been sent to somebody has an unknown outcome; later calls have not.
+            let first = client.send(Add { by: 10 }).timeout(Duration::from_secs(5)).await;
+            assert!(
+                matches!(first, Err(CallError::Unknown(_) | CallError::NotApplied(_))),
+                "{first:?}"
+            );
+            let status = cluster.core(&name("a")).unwrap().status();
+            let halted = status["halted"].as_str().unwrap_or_default().to_owned();
+            assert!(halted.contains("main b") && halted.contains("auxiliary x"), "{status}");
+            assert!(cluster.core(&name("a")).unwrap().ready().is_err());
+            cluster.start(&name(back)).unwrap();
+            let next = client.send(Add { by: 100 }).timeout(Duration::from_secs(20)).await;
+            let total = next.unwrap();
+            assert!([101, 111].contains(&total), "{total}: each at most once, none forgotten");
+            assert_eq!(client.query(Total).await, Ok(total));
+        });
+    }
+}
+
+/// Goal: a command that is on its way when the leader dies is answered once, and applied once.
+#[test]
+fn a_command_outlives_the_leader_it_was_sent_to() {
+    Simulation::new(20).run(|sim| async move {
+        let mut cluster = founded(&sim, Shape::default(), VoteStyle::Split).await;
+        let dead = leader(&cluster);
+        let alive = if dead == "a" { "b" } else { "a" };
+        let client = counter(&cluster, alive);
+        assert_eq!(client.send(Add { by: 1 }).await, Ok(1));
+        let answers: Arc<Mutex<Vec<_>>> = Arc::default();
+        let told = Arc::clone(&answers);
+        let on_its_way = client.clone();
+        actix_rt::spawn(async move {
+            let answer = on_its_way.send(Add { by: 1 }).await;
+            told.lock().unwrap().push(answer);
+        });
+        tokio::task::yield_now().await;
+        cluster.crash(&name(&dead));
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(*answers.lock().unwrap(), vec![Ok(2)]);
+        assert_eq!(client.query(Total).await, Ok(2));
+    });
+}
