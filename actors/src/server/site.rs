@@ -6,6 +6,7 @@ use std::{
     path::PathBuf,
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use actix::Addr;
@@ -16,6 +17,7 @@ use synod_runtime::{
     node::Node,
     registry::{Binding, Deliver},
     snapshot,
+    supervision::Policy,
     telemetry::Counter,
     wire::{Frame, name_hash},
     world::{
@@ -132,10 +134,11 @@ impl Site {
         let name = format!("consensus/{role}@{}", self.node.name());
         let around: Rc<dyn Surroundings<M>> = Rc::new(Around(Rc::clone(self)));
         let mut life = 0;
-        let addr = self.node.spawn(&name, move || {
+        let supervised = self.node.spawn_with(&name, role_policy(), move || {
             life += 1;
             Role::new(make(), Rc::clone(&around), life)
         });
+        let addr = supervised.unwrap_or_else(|taken| panic!("a role is started once: {taken}"));
         let count = |label| self.node.metrics().counter(&metrics::MESSAGES, &[("role", label)]);
         let route = Route {
             addr: addr.clone(),
@@ -206,6 +209,12 @@ impl Site {
             first
         });
     }
+}
+
+/// A role is needed again soon, however often it fails: on a full disk a promise may still be asked
+/// of an acceptor whose votes the journal refuses.
+fn role_policy() -> Policy {
+    Policy { backoff_max: Duration::from_millis(250), ..Policy::default() }
 }
 
 /// The role, lane and kind of a message that goes to another node; none for what stays here.

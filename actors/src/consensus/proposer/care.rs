@@ -74,6 +74,15 @@ impl Proposer {
         if self.leads().is_none() {
             return;
         }
+        if self.is_stuck() {
+            tracing::warn!("the own journal makes no progress: another may lead");
+            self.step_down(out);
+            if let Phase::Following(following) = &mut self.phase {
+                following.stand_at = self.turn.at + 10 * self.timing.election;
+            }
+            self.beat_due = self.turn.at; // the others need not wait for silence
+            return;
+        }
         let Some(configuration) = self.configuration().cloned() else { return };
         self.note_silence(&configuration);
         self.ask_again(&configuration, out);
@@ -128,6 +137,15 @@ impl Proposer {
                 lacks || !self.heard_within(main, hedge)
             })
             .collect()
+    }
+
+    /// Whether this node's own vote has been missing for long: its disk is full, or hangs.
+    fn is_stuck(&self) -> bool {
+        let Phase::Leading(reign) = &self.phase else { return false };
+        let patience = 4 * self.timing.election;
+        reign.open.first_key_value().is_some_and(|(step, open)| {
+            reign.voted < *step && self.turn.at >= open.since + patience
+        })
     }
 
     /// Remembers since when each silent main is silent.
