@@ -365,5 +365,5 @@ fn fill_up(path: &Path) {
     while file.write_all(&[0; 4096]).is_ok() {}
 }
 
-/// Room for a main's journal and its reserve.
-const DISK: &str = "160m";
+/// Room for a main's journal, its reserve, and a snapshot of what the test writes.
+const DISK: &str = "256m";

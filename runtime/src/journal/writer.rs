@@ -308,8 +308,10 @@ impl Writer {
 
     /// Makes a bit of a spare when one is wanted; answers whether it did.
     fn prepare(&mut self, bytes: u64) -> bool {
+        // Soon, or as soon as a full disk has room again, one more is needed than the reserve.
         let half = self.current.end.offset > self.current.room / 2;
-        let wanted = RESERVE_SEGMENTS + usize::from(half);
+        let soon = half || self.shared.full.load(Ordering::Relaxed);
+        let wanted = RESERVE_SEGMENTS + usize::from(soon);
         if self.shared.failed.get().is_some() || !self.spares.wants(wanted) {
             return false;
         }

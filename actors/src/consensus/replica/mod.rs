@@ -60,6 +60,8 @@ pub struct Replica {
     genesis: History,
     newest: Option<(Step, Bytes)>,
     writing: Option<Writing>,
+    /// When to try again what could not be written.
+    retry_at: Option<Instant>,
     log_bytes: u64,
     snapshot_log_bytes: u64,
     /// Commands whose handler panicked: answered so, never executed again.
@@ -112,6 +114,7 @@ impl Replica {
             genesis: History::default(),
             newest: None,
             writing: None,
+            retry_at: None,
             log_bytes: 0,
             snapshot_log_bytes,
             poison: BTreeSet::new(),
@@ -211,6 +214,8 @@ impl Replica {
         let Writing { step, bytes, install } = writing;
         if !written.durable {
             tracing::error!(%step, "a snapshot could not be written");
+            // Without one the journal only grows: tried again before the log is that long again.
+            self.retry_at = (!install).then(|| self.turn.at + SNAPSHOT_AGAIN);
             return self.resume(install, out);
         }
         if install {
@@ -236,9 +241,12 @@ impl Replica {
 
     fn snapshot_if_due(&mut self, out: &mut Effects<Self>) {
         let last = self.newest.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
-        if self.writing.is_some() || self.log_bytes < self.snapshot_log_bytes.max(last) {
+        let again = self.retry_at.is_some_and(|at| self.turn.at >= at);
+        let due = again || self.log_bytes >= self.snapshot_log_bytes.max(last);
+        if self.writing.is_some() || !due {
             return;
         }
+        self.retry_at = None;
         self.log_bytes = 0;
         let (step, bytes) = (self.executed(), self.image());
         tracing::info!(%step, bytes = bytes.len(), "taking a snapshot");
@@ -318,12 +326,15 @@ impl Machine for Replica {
         self.turn = now;
         self.answer_waiting(out);
         self.fetch_again(out);
+        if self.retry_at.is_some() {
+            self.snapshot_if_due(out);
+        }
     }
 
     fn deadline(&self) -> Option<Instant> {
         let reads = self.waiting.iter().flat_map(|waiting| &waiting.reads);
         let transfer = self.transfer.as_ref().map(|transfer| transfer.asked + FETCH_AGAIN);
-        reads.map(|(_, until)| *until).chain(transfer).min()
+        reads.map(|(_, until)| *until).chain(transfer).chain(self.retry_at).min()
     }
 }
 
@@ -332,6 +343,10 @@ impl fmt::Debug for Replica {
         f.debug_struct("Replica").field("state", &self.state).finish_non_exhaustive()
     }
 }
+
+/// A snapshot that could not be written is tried again after this time: a full disk seldom has room
+/// again at once.
+const SNAPSHOT_AGAIN: Duration = Duration::from_secs(2);
 
 /// A piece of a snapshot that does not come within this time is asked for again.
 const FETCH_AGAIN: Duration = Duration::from_millis(300);
