@@ -139,13 +139,19 @@ impl Proposer {
             .collect()
     }
 
-    /// Whether this node's own vote has been missing for long: its disk is full, or hangs.
+    /// Whether this node's own vote has been missing for long (its disk is full, or hangs) while
+    /// another main could lead.
     fn is_stuck(&self) -> bool {
         let Phase::Leading(reign) = &self.phase else { return false };
         let patience = 4 * self.timing.election;
-        reign.open.first_key_value().is_some_and(|(step, open)| {
-            reign.voted < *step && self.turn.at >= open.since + patience
-        })
+        let other = self.configuration().is_some_and(|c| {
+            c.other_mains(self.me.incarnation)
+                .any(|main| self.heard_within(main, self.timing.stickiness))
+        });
+        other
+            && reign.open.first_key_value().is_some_and(|(step, open)| {
+                reign.voted < *step && self.turn.at >= open.since + patience
+            })
     }
 
     /// Remembers since when each silent main is silent.
