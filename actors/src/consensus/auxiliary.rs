@@ -59,6 +59,8 @@ pub struct Auxiliary {
 #[derive(Debug)]
 struct AwaitedProbe {
     asker: NodeId,
+    /// Who must answer: another node under its name is not it.
+    node: NodeId,
     why: Why,
     until: Instant,
 }
@@ -217,9 +219,10 @@ impl Auxiliary {
         }
         self.nonce += 1;
         let probe = Probe { nonce: self.nonce };
-        out.send(To::Node(node), ProposerMessage::Probe(probe));
+        out.send(To::Node(node.clone()), ProposerMessage::Probe(probe));
         let until = now.at + self.probe_patience;
-        self.probes.insert(self.nonce, AwaitedProbe { asker: asker.clone(), why, until });
+        let awaited = AwaitedProbe { asker: asker.clone(), node, why, until };
+        self.probes.insert(self.nonce, awaited);
     }
 
     fn conclude(&self, probe: AwaitedProbe, alive: bool, out: &mut Effects<Self>) {
@@ -311,7 +314,8 @@ impl Machine for Auxiliary {
             }
             AuxiliaryMessage::ProbeAnswer(answer) => {
                 if let Some(probe) = self.probes.remove(&answer.nonce) {
-                    self.conclude(probe, true, out);
+                    let alive = probe.node == *from;
+                    self.conclude(probe, alive, out);
                 }
             }
         }
