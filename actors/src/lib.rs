@@ -69,7 +69,7 @@
 //! ```
 //!
 //! # Layout
-//! - [`manual`]: getting started, guarantees, operations, design
+//! - [`manual`]: getting started, guarantees, operations, compatibility, design
 //! - [`replicated`]: actors that live in the log
 //! - [`Cli`]: the verbs, for your own program; [`server`]: one node
 //! - [`consensus`]: the protocol roles; [`machine`], [`effects`], [`role`]: how every role is built

@@ -9,5 +9,8 @@ pub mod guarantees {}
 #[doc = include_str!("../docs/operations.md")]
 pub mod operations {}
 
+#[doc = include_str!("../docs/compatibility.md")]
+pub mod compatibility {}
+
 #[doc = include_str!("../docs/design.md")]
 pub mod design {}

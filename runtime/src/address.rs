@@ -188,6 +188,7 @@ impl<A: RemoteActor> RemoteAddr<A> {
         let via = self.0.via.as_ref().ok_or(SendError::Unreachable)?;
         let body = encode(message).map_err(|_| SendError::Codec)?;
         let message = name_hash(M::NAME);
+        via.check_form::<M>(&self.0.node.name)?;
         via.check_incarnation(&self.0.node)?;
         via.tell_hashed(&self.0.node.name, self.0.target, message, Lane::User, &body)
     }
@@ -338,6 +339,7 @@ async fn ask_there<A: RemoteActor, M: RemoteMessage>(
     body: Vec<u8>,
     timeout: Duration,
 ) -> Result<M::Result, SendError> {
+    via.check_form::<M>(&to.0.node.name)?;
     via.check_incarnation(&to.0.node)?;
     let message = name_hash(M::NAME);
     let answer = via.ask(&to.0.node.name, to.0.target, message, Lane::User, body, timeout).await;

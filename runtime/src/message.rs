@@ -13,7 +13,10 @@
 //! ```
 //!
 //! Bodies are MessagePack maps with named fields, so either side may know fields the other does
-//! not (under `#[serde(default)]`).
+//! not (under `#[serde(default)]`). Nodes compare the forms of their messages at the handshake; a
+//! message that one build would misread is refused by name, and the link stays.
+
+mod schema;
 
 use std::{
     any::{TypeId, type_name},
@@ -24,6 +27,7 @@ use actix::{Actor, Addr, Handler, Message, dev::ToEnvelope};
 use rustc_hash::FxHashMap;
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use self::schema::{Fingerprint, Member, MemberPrint, Schema};
 pub use synod_derive::{RemoteActor, RemoteMessage};
 
 use crate::{
@@ -39,6 +43,9 @@ pub trait RemoteMessage:
 {
     /// Its identity on the wire: chosen by hand, stable, never a module path.
     const NAME: &'static str;
+
+    /// Its form, to be compared with that of other builds.
+    const SCHEMA: Schema = Schema::UNCHECKED;
 }
 
 /// An actor that can be sent to from other nodes. Derive it.
@@ -53,7 +60,7 @@ pub trait RemoteActor: Actor {
 /// The messages one kind of actor takes from other nodes.
 pub struct Routes<A: Actor> {
     by_message: FxHashMap<u64, Route<A>>,
-    doubled: Option<DuplicateMessage>,
+    doubled: Option<(KnownMessage, KnownMessage)>,
 }
 
 struct Route<A: Actor> {
@@ -65,13 +72,15 @@ struct Route<A: Actor> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KnownMessage {
     pub(crate) name: &'static str,
-    type_id: TypeId,
+    pub(crate) schema: Schema,
+    pub(crate) type_id: TypeId,
     type_name: &'static str,
 }
 
 impl KnownMessage {
-    fn of<M: RemoteMessage>() -> Self {
-        Self { name: M::NAME, type_id: TypeId::of::<M>(), type_name: type_name::<M>() }
+    pub(crate) fn of<M: RemoteMessage>() -> Self {
+        let (type_id, type_name) = (TypeId::of::<M>(), type_name::<M>());
+        Self { name: M::NAME, schema: M::SCHEMA, type_id, type_name }
     }
 
     /// Fails when both cannot be told apart on the wire and are not the same.
@@ -112,7 +121,7 @@ impl<A: Actor> Routes<A> {
         let known = KnownMessage::of::<M>();
         let route = Route { known, take: take::<A, M> };
         if let Some(before) = self.by_message.insert(name_hash(M::NAME), route) {
-            self.doubled = Some(DuplicateMessage::new(before.known, known));
+            self.doubled = Some((before.known, known));
         }
     }
 
@@ -127,7 +136,7 @@ impl<A: Actor> Routes<A> {
         let mut routes = Self { by_message: FxHashMap::default(), doubled: None };
         A::routes(&mut routes);
         match routes.doubled {
-            Some(doubled) => Err(doubled),
+            Some((first, second)) => Err(DuplicateMessage::new(first, second)),
             None => Ok(routes),
         }
     }
@@ -139,13 +148,39 @@ impl<A: Actor> Routes<A> {
     /// Hands one frame to the actor, or answers why not.
     pub(crate) fn deliver(&self, addr: &Addr<A>, from: &NodeId, frame: &Frame, node: &Node) {
         match self.by_message.get(&frame.header.message) {
-            Some(route) => (route.take)(addr, from, frame, node),
+            Some(route) => match node.check_taken(from, frame.header.message) {
+                Ok(()) => (route.take)(addr, from, frame, node),
+                Err(refusal) => node.refuse(from, &frame.header, &refusal),
+            },
             None => {
                 // Only the sender knows the name behind the number; it fills it in.
                 let refusal = SendError::Incompatible { name: String::new() };
                 node.refuse(from, &frame.header, &refusal);
             }
         }
+    }
+}
+
+/// Messages that a node knows from its start: two that cannot be told apart are refused there,
+/// and peers hear of their forms at the handshake.
+#[derive(Debug, Clone, Default)]
+pub struct Messages {
+    pub(crate) known: Vec<KnownMessage>,
+    pub(crate) doubled: Option<DuplicateMessage>,
+}
+
+impl Messages {
+    /// All that actors of the kind `A` take.
+    pub fn hosts<A: RemoteActor>(&mut self) {
+        match Routes::<A>::of() {
+            Ok(routes) => self.known.extend(routes.known()),
+            Err(doubled) => self.doubled = Some(doubled),
+        }
+    }
+
+    /// One that is sent from here.
+    pub fn sends<M: RemoteMessage>(&mut self) {
+        self.known.push(KnownMessage::of::<M>());
     }
 }
 

@@ -9,6 +9,7 @@
 //! There are no globals: many nodes live in one process, which is how whole clusters are simulated.
 
 mod asks;
+mod forms;
 mod inbound;
 mod naming;
 mod spawning;
@@ -26,12 +27,15 @@ use std::{
 use rand::Rng as _;
 use tokio::sync::Notify;
 
-use self::{asks::Asks, inbound::Router, spawning::Tasks};
+pub use self::forms::Incompatible;
+use self::{asks::Asks, forms::Forms, inbound::Router, spawning::Tasks};
 use crate::{
     address::SendError,
     identity::{ClusterName, Incarnation, NodeId, NodeName},
     link::{Links, LocalIdentity, PeerInfo, SendRefused},
+    message::{Messages, RemoteActor, RemoteMessage},
     registry::{
+        RegisterError,
         directory::{Copies, Published},
         local::Local,
     },
@@ -62,6 +66,8 @@ pub struct NodeConfig {
     pub peers: Vec<(NodeName, String)>,
     /// How long an ask waits when it does not say.
     pub ask_timeout: Duration,
+    /// Messages to know from the start; those of actors registered later are added by themselves.
+    pub messages: Messages,
 }
 
 impl NodeConfig {
@@ -76,7 +82,23 @@ impl NodeConfig {
             tls: None,
             peers: Vec::new(),
             ask_timeout: ASK_TIMEOUT,
+            messages: Messages::default(),
         }
+    }
+
+    /// The node will host actors of the kind `A`: their messages are compared with those of peers
+    /// at the first handshake, and two that look the same on the wire are refused at the start.
+    #[must_use]
+    pub fn hosts<A: RemoteActor>(mut self) -> Self {
+        self.messages.hosts::<A>();
+        self
+    }
+
+    /// As [`NodeConfig::hosts`], for a message that the node only sends.
+    #[must_use]
+    pub fn sends<M: RemoteMessage>(mut self) -> Self {
+        self.messages.sends::<M>();
+        self
     }
 }
 
@@ -89,6 +111,9 @@ pub enum NodeError {
     /// The network could not.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// Two of its messages look the same on the wire, or there are too many.
+    #[error(transparent)]
+    Messages(#[from] RegisterError),
 }
 
 /// What happens between this node and its peers.
@@ -135,6 +160,7 @@ struct Inner {
     /// Names changed and the others should hear.
     renamed: Arc<Notify>,
     asks: Asks,
+    forms: Forms,
     tasks: Tasks,
     peers_up: Mutex<BTreeMap<NodeName, PeerInfo>>,
     peer_hooks: Mutex<Vec<PeerHook>>,
@@ -147,8 +173,11 @@ impl Node {
     /// # Errors
     /// When the network cannot be started; nothing is left running.
     pub fn start(world: World, config: NodeConfig) -> Result<Self, NodeError> {
-        let NodeConfig { cluster, name, incarnation, role, listen, tls, peers, ask_timeout } =
-            config;
+        let NodeConfig { cluster, name, incarnation, role, listen, tls, peers, .. } = config;
+        let (ask_timeout, messages) = (config.ask_timeout, config.messages);
+        let forms = Forms::default();
+        messages.doubled.map_or(Ok(()), |doubled| Err(RegisterError::from(doubled)))?;
+        forms.know(&messages.known)?;
         let start_nonce = world.entropy.rng("node/start").next_u64();
         let node = Self(Arc::new(Inner {
             world,
@@ -164,6 +193,7 @@ impl Node {
             copies: Mutex::default(),
             renamed: Arc::default(),
             asks: Asks::default(),
+            forms,
             tasks: Tasks::default(),
             peers_up: Mutex::default(),
             peer_hooks: Mutex::default(),
@@ -173,6 +203,7 @@ impl Node {
             id: node.id().clone(),
             role: node.role().to_owned(),
             start_nonce,
+            messages: node.0.forms.fingerprints(),
             listen,
             tls,
         };

@@ -33,6 +33,10 @@ fn render(document: &Value) -> String {
     if let Some(halted) = document["halted"].as_str() {
         page += &format!("halted: {halted}\n");
     }
+    for one in document["incompatible"].as_array().into_iter().flatten() {
+        let [message, peer, why] = ["message", "peer", "why"].map(|key| text(&one[key]));
+        page += &format!("refused: {message} between {} and {peer}: {why}\n", field("answered_by"));
+    }
     let columns = ["name", "role", "state", "executed", "durable", "lag", "incarnation", "version"];
     let mut table = Table::new(&columns.map(str::to_ascii_uppercase));
     for node in document["nodes"].as_array().into_iter().flatten() {
@@ -50,10 +54,12 @@ mod tests {
         let page = render(&serde_json::json!({
             "cluster": "shop", "leader": null, "ballot": "3.a", "view": 2, "epoch": 7,
             "answered_by": "b", "mains": ["a", "b"], "auxiliaries": [], "halted": "needs main a",
+            "incompatible": [{"peer": "a", "message": "m", "why": "`x` is u8 here"}],
             "nodes": [{"name": "b", "role": "main", "state": "up", "executed": 12}],
         }));
         assert!(page.starts_with("cluster shop, leader -, ballot 3.a, view 2, epoch 7 (says b)\n"));
         assert!(page.contains("mains a, b; auxiliaries -\nhalted: needs main a\n"), "{page}");
+        assert!(page.contains("\nrefused: m between b and a: `x` is u8 here\n"), "{page}");
         assert!(page.contains("\nb     main  up     12"), "{page}");
     }
 }

@@ -182,6 +182,7 @@ impl Board {
             "bridging": proposer.bridging,
             "vote": self.vote,
             "nodes": self.nodes(&last, &proposer, configuration.as_ref()),
+            "incompatible": self.node.incompatible(),
             "roles": [], "services": [], "groups": [], "web": [],
         })
     }

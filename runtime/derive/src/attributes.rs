@@ -1,8 +1,8 @@
 //! `#[remote(...)]`, read once for both derives.
 
 use syn::{
-    Attribute, DeriveInput, Error, LitStr, Path, Token, Type, meta::ParseNestedMeta, parenthesized,
-    punctuated::Punctuated,
+    Attribute, DeriveInput, Error, LitInt, LitStr, Path, Token, Type, meta::ParseNestedMeta,
+    parenthesized, punctuated::Punctuated,
 };
 
 /// What stands in `#[remote(...)]`.
@@ -12,11 +12,13 @@ pub(crate) struct Remote {
     pub(crate) krate: Path,
     /// `None` when nothing was said about it.
     pub(crate) handles: Option<Vec<Type>>,
+    /// Raised by hand when a type inside the message changed.
+    pub(crate) revision: Option<u32>,
 }
 
 impl Remote {
     pub(crate) fn of(input: &DeriveInput) -> syn::Result<Self> {
-        let (mut name, mut krate, mut handles) = (None, None, None);
+        let (mut name, mut krate, mut handles, mut revision) = (None, None, None, None);
         for attribute in input.attrs.iter().filter(is_remote) {
             attribute.parse_nested_meta(|meta| {
                 if meta.path.is_ident("name") {
@@ -25,8 +27,10 @@ impl Remote {
                     once(&mut krate, meta.value()?.parse::<LitStr>()?.parse()?, &meta)
                 } else if meta.path.is_ident("handles") {
                     once(&mut handles, types(&meta)?, &meta)
+                } else if meta.path.is_ident("revision") {
+                    once(&mut revision, meta.value()?.parse::<LitInt>()?.base10_parse()?, &meta)
                 } else {
-                    Err(meta.error("expected `name`, `handles` or `crate`"))
+                    Err(meta.error("expected `name`, `handles`, `revision` or `crate`"))
                 }
             })?;
         }
@@ -36,7 +40,7 @@ impl Remote {
             return Err(Error::new_spanned(&input.ident, text));
         };
         let krate = krate.unwrap_or_else(|| syn::parse_quote!(::synod));
-        Ok(Self { name, krate, handles })
+        Ok(Self { name, krate, handles, revision })
     }
 }
 

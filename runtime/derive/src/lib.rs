@@ -4,6 +4,7 @@ mod attributes;
 mod remote_actor;
 mod remote_message;
 mod replicated;
+mod schema;
 
 use proc_macro::TokenStream;
 use syn::{DeriveInput, parse_macro_input};
@@ -14,6 +15,12 @@ use syn::{DeriveInput, parse_macro_input};
 /// also be an `actix::Message` and (de)serialisable, and so must its result; the compiler says
 /// when it is not. `#[remote(crate = "path")]` names the crate that has `message`, when it is
 /// not `::synod`.
+///
+/// The derive also writes down the message's form (`RemoteMessage::SCHEMA`): its fields by name
+/// and type, which of them may be missing (`#[serde(default)]` or an `Option`), and its result.
+/// Nodes compare these before they send. Types are compared by their names, so a change *inside* a
+/// field's type is not seen: say `#[remote(name = "...", revision = 2)]` then, and builds with
+/// another revision refuse this message instead of misreading it.
 #[proc_macro_derive(RemoteMessage, attributes(remote))]
 pub fn remote_message(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);

@@ -7,7 +7,10 @@ use syn::{DeriveInput, Error, spanned::Spanned as _};
 use crate::attributes::Remote;
 
 pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
-    let Remote { name, krate, handles } = Remote::of(input)?;
+    let Remote { name, krate, handles, revision } = Remote::of(input)?;
+    if revision.is_some() {
+        return Err(Error::new_spanned(&input.ident, "only a message has a `revision`"));
+    }
     let Some(handles) = handles else {
         let text = "say which messages other nodes may send: #[remote(handles(...))]";
         return Err(Error::new_spanned(&input.ident, text));

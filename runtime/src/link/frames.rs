@@ -124,7 +124,8 @@ impl Registry {
         let (id, start_nonce) = (hello.node, hello.start_nonce);
         peer.link = Some(Link { connection, id: id.clone(), start_nonce, dialled, since: now });
         let address = peer.address.clone();
-        out.push(Effect::Up(PeerInfo { id: id.clone(), role: hello.role, address, start_nonce }));
+        let (role, messages) = (hello.role, hello.messages.into());
+        out.push(Effect::Up(PeerInfo { id: id.clone(), role, address, start_nonce, messages }));
 
         let state = self.connections.get_mut(&connection).expect("looked at above");
         state.lanes[Lane::Control as usize].set_limit(FRAME_BYTES_MAX);

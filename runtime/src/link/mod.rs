@@ -18,6 +18,7 @@ use tokio::{sync::Notify, time::Instant};
 use self::registry::{Effect, Registry};
 use crate::{
     identity::{ClusterName, NodeId, NodeName},
+    message::Fingerprint,
     wire::{BODY_BYTES_MAX, Frame, FrameHeader, HEADER_BYTES, Hello, WIRE_VERSION, encode},
     world::{
         World,
@@ -56,6 +57,8 @@ pub struct PeerInfo {
     pub address: Option<String>,
     /// Differs from one start of the peer's process to the next.
     pub start_nonce: u64,
+    /// The forms of the messages it knew when it said hello.
+    pub messages: Arc<[Fingerprint]>,
 }
 
 /// Who this node is, to [`Links::start`].
@@ -69,6 +72,8 @@ pub struct LocalIdentity {
     pub role: String,
     /// Drawn at every start.
     pub start_nonce: u64,
+    /// The forms of the messages it takes or sends.
+    pub messages: Vec<Fingerprint>,
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Certificates; the simulated network needs none.
@@ -135,6 +140,7 @@ impl Links {
             protocol_version: u16::from(WIRE_VERSION),
             role: me.role,
             start_nonce: me.start_nonce,
+            messages: me.messages,
         };
         let identity =
             Identity { cluster: me.cluster, name: me.id.name, listen: me.listen, tls: me.tls };
@@ -151,6 +157,11 @@ impl Links {
         assert!(fresh, "an endpoint is bound once");
         tokio::spawn(keep_time(Arc::downgrade(&shared), wake));
         Ok(Self { shared })
+    }
+
+    /// Says these forms of messages in every hello from now on.
+    pub(crate) fn tell_messages(&self, messages: Vec<Fingerprint>) {
+        self.shared.lock().me.messages = messages;
     }
 
     /// Where this node listens.

@@ -45,6 +45,7 @@ pub(crate) fn identity(
         id: NodeId::new(name(text), Incarnation(incarnation)),
         role: "main".into(),
         start_nonce: rand::random(),
+        messages: Vec::new(),
         listen,
         tls,
     }

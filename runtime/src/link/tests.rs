@@ -41,6 +41,7 @@ fn hello(text: &str, cluster: &str) -> Bytes {
         protocol_version: 1,
         role: String::new(),
         start_nonce: 9,
+        messages: Vec::new(),
     };
     frame(FrameKind::Hello, Lane::Control, &hello.to_body())
 }
@@ -182,12 +183,12 @@ async fn strangers_are_told_why_they_are_refused() {
     let network = MemoryNetwork::default();
     let (a, mut at_a) = node(&network, "a", 1);
     let (b, mut at_b) = raw(&network, "b", 2);
-    let giant = Bytes::copy_from_slice(&2000_u32.to_le_bytes());
+    let giant = Bytes::copy_from_slice(&1_000_000_u32.to_le_bytes());
     let early = frame(FrameKind::Tell, Lane::Control, b"x");
     for (bytes, reason) in [
         (hello("b", "shop"), "b is of cluster shop, a is of cluster bank"),
         (hello("c", "bank"), "the certificate is b's, the hello is c's"),
-        (giant, "a frame of 2000 bytes, when 1024 are allowed"),
+        (giant, "a frame of 1000000 bytes, when 197632 are allowed"),
         (early, "Tell before the hello"),
     ] {
         let connection = dial_raw(&b, &mut at_b, 1).await;

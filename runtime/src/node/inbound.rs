@@ -23,6 +23,7 @@ impl Router {
 impl Inbound for Router {
     fn up(&self, peer: &PeerInfo) {
         let Some(node) = Node::upgrade(&self.0) else { return };
+        node.0.forms.told(&peer.id.name, &peer.messages);
         lock(&node.0.peers_up).insert(peer.id.name.clone(), peer.clone());
         node.introduce(&peer.id);
         node.tell_hooks(&PeerEvent::Up(peer.clone()));
@@ -37,6 +38,7 @@ impl Inbound for Router {
             }
         }
         lock(&node.0.copies).forget(peer);
+        node.0.forms.forget(&peer.name);
         node.0.asks.lost(&peer.name);
         node.tell_hooks(&PeerEvent::Down { peer: peer.clone(), reason: reason.to_owned() });
     }

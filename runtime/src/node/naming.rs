@@ -41,7 +41,7 @@ impl Node {
         addr: Addr<A>,
     ) -> Result<RemoteAddr<A>, RegisterError> {
         let routes = Routes::of()?;
-        self.0.names.know(routes.known().collect::<Vec<_>>().into_iter())?;
+        self.know(&routes.known().collect::<Vec<_>>())?;
         let here: Arc<dyn Any + Send + Sync> = Arc::new(addr.clone());
         let registered = Registered { addr: addr.clone(), routes, kind: A::NAME };
         self.0.names.bound(name, Arc::new(registered), Some(here))?;
@@ -82,6 +82,7 @@ impl Node {
     /// # Errors
     /// When nobody has that name, or it is another kind of actor.
     pub fn lookup<A: RemoteActor>(&self, name: &str) -> Result<RemoteAddr<A>, LookupError> {
+        self.know_kind::<A>();
         if let Some(addr) = self.local(name) {
             let here = Some(addr);
             return Ok(RemoteAddr::new(self.id().clone(), name, here, Some(self.clone())));
@@ -98,6 +99,7 @@ impl Node {
 
     /// The address of `name` on `node`, whether or not anybody has that name there yet.
     pub fn address<A: RemoteActor>(&self, node: NodeId, name: &str) -> RemoteAddr<A> {
+        self.know_kind::<A>();
         let here = if node == *self.id() { self.local(name) } else { None };
         RemoteAddr::new(node, name, here, Some(self.clone()))
     }
@@ -115,8 +117,13 @@ impl Node {
         all
     }
 
-    /// Tells a new peer all our names.
+    /// Tells a new peer all our names; before them the messages, of which there may be more by
+    /// now than in our hello.
     pub(super) fn introduce(&self, peer: &NodeId) {
+        let messages = self.0.forms.fingerprints();
+        if !messages.is_empty() {
+            self.tell_news(peer, &News::Messages(messages));
+        }
         let news = lock(&self.0.published).full();
         self.tell_news(peer, &news);
     }
@@ -125,6 +132,7 @@ impl Node {
     pub(super) fn take_news(&self, from: &NodeId, frame: &Frame) {
         match decode::<News>(&frame.body) {
             Ok(News::Again) => self.introduce(from),
+            Ok(News::Messages(messages)) => self.0.forms.told(&from.name, &messages),
             Ok(news) => {
                 let gap = lock(&self.0.copies).take(from, news);
                 if gap {
@@ -148,7 +156,7 @@ impl Node {
         }
     }
 
-    fn tell_news(&self, peer: &NodeId, news: &News) {
+    pub(super) fn tell_news(&self, peer: &NodeId, news: &News) {
         let body = encode(news).expect("texts and numbers always encode");
         let header = FrameHeader::new(FrameKind::Directory);
         // A loss shows as a gap at the next change or confirmation.

@@ -1,5 +1,6 @@
 //! Two nodes over a network in memory, on a paused clock; and in `real`, over QUIC and threads.
 
+mod builds;
 mod memory;
 mod real;
 

@@ -294,6 +294,7 @@ async fn a_peer_that_does_not_read_fills_the_lane_and_no_other() {
         protocol_version: 1,
         role: String::new(),
         start_nonce: 2,
+        messages: Vec::new(),
     };
     let mut greeting = BytesMut::from(&[Lane::Control as u8][..]);
     let header = FrameHeader::new(FrameKind::Hello);

@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::RegistryEntry;
-use crate::identity::{NodeId, NodeName};
+use crate::{
+    identity::{NodeId, NodeName},
+    message::Fingerprint,
+};
 
 /// What is said of one name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +34,8 @@ pub(crate) enum News {
     Change { since: u64, version: u64, rows: BTreeMap<String, Row>, gone: Vec<String> },
     /// The sender has a gap: send the whole list.
     Again,
+    /// The forms of all messages the sender knows.
+    Messages(Vec<Fingerprint>),
 }
 
 /// This node's list as it was last told to the others.
@@ -77,7 +82,7 @@ impl Copies {
     /// Takes news from their owner; answers whether a gap shows, so that all must be sent again.
     pub(crate) fn take(&mut self, from: &NodeId, news: News) -> bool {
         match news {
-            News::Again => false,
+            News::Again | News::Messages(_) => false,
             News::Full { version, rows } => {
                 self.0.insert(from.name.clone(), Copy { owner: from.clone(), version, rows });
                 false

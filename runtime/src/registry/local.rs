@@ -4,29 +4,23 @@ use std::{
     any::Any,
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
 use actix::{Actor, Addr};
 use dashmap::{DashMap, Entry as Slot};
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::FxBuildHasher;
 
 use super::{ACTOR_NAME_BYTES_MAX, Deliver, NAMES_LEN_MAX, RegisterError, directory::Row};
-use crate::{
-    message::{DuplicateMessage, KnownMessage},
-    supervision::Control,
-    wire::name_hash,
-};
+use crate::{supervision::Control, wire::name_hash};
 
 /// The names of this node, by their number on the wire. Never locked while anything is called.
 #[derive(Default)]
 pub(crate) struct Local {
     entries: DashMap<u64, Entry, FxBuildHasher>,
     serials: AtomicU64,
-    /// All messages that any actor here takes, to see that no two share a name.
-    messages: Mutex<FxHashMap<u64, KnownMessage>>,
 }
 
 /// One name: an actor that is supervised under it, something that takes frames for it, or both.
@@ -129,24 +123,6 @@ impl Local {
             !entry.is_empty()
         });
         self.entries.iter().map(|entry| (entry.name.clone(), entry.row())).collect()
-    }
-
-    /// Notes that messages are taken here.
-    ///
-    /// # Errors
-    /// When one has the name of another type's; then none was noted.
-    pub(crate) fn know(
-        &self,
-        messages: impl Iterator<Item = KnownMessage> + Clone,
-    ) -> Result<(), DuplicateMessage> {
-        let mut known = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        for message in messages.clone() {
-            if let Some(before) = known.get(&name_hash(message.name)) {
-                before.check(message)?;
-            }
-        }
-        known.extend(messages.map(|message| (name_hash(message.name), message)));
-        Ok(())
     }
 
     fn change(

@@ -17,7 +17,7 @@ use crate::{
     identity::{NodeId, NodeName},
     message::{DuplicateMessage, Routes},
     node::Node,
-    wire::Frame,
+    wire::{Frame, MESSAGES_BYTES_MAX},
 };
 
 /// Longest name of an actor.
@@ -129,9 +129,12 @@ pub enum RegisterError {
         /// The name wanted.
         name: String,
     },
-    /// Two messages have one name.
+    /// Two messages have one name, or one number.
     #[error(transparent)]
     Messages(#[from] DuplicateMessage),
+    /// The forms of all messages this node knows must fit a hello.
+    #[error("too many messages: their forms take more than {MESSAGES_BYTES_MAX} bytes")]
+    TooManyMessages,
 }
 
 /// Why a name could not be looked up.

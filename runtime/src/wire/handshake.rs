@@ -3,14 +3,20 @@
 use serde::{Deserialize, Serialize};
 
 use super::WIRE_VERSION;
-use crate::identity::{ClusterName, NodeId, NodeName};
+use crate::{
+    identity::{ClusterName, NodeId, NodeName},
+    message::Fingerprint,
+};
 
 /// Longest role text: a label for people.
 pub const ROLE_BYTES_MAX: usize = 64;
 
-/// What the length field of a peer's first frame may say at most: two names, a role, three numbers
-/// and their keys fit several times over.
-pub const HELLO_BYTES_MAX: u32 = 1024;
+/// What the forms of all messages a node knows may take: some thousand messages of a few fields.
+pub const MESSAGES_BYTES_MAX: usize = 192 * 1024;
+
+/// What the length field of a peer's first frame may say at most: the forms of messages, and two
+/// names, a role, three numbers and their keys several times over.
+pub const HELLO_BYTES_MAX: u32 = 1024 + MESSAGES_BYTES_MAX as u32;
 
 /// Body of the first frame of each direction. Sent as a map with named fields, so that fields can
 /// be added without a new protocol version.
@@ -26,6 +32,9 @@ pub struct Hello {
     pub role: String,
     /// Drawn at every start: tells a restarted process from the one before.
     pub start_nonce: u64,
+    /// The forms of the messages it takes or sends, as far as it knows them yet.
+    #[serde(default)]
+    pub messages: Vec<Fingerprint>,
 }
 
 /// Why a handshake is refused. The text goes to the peer too.

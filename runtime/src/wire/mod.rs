@@ -24,7 +24,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::world::network::Lane;
 
 pub use deframe::{Deframer, FrameError, decode_datagram};
-pub use handshake::{HELLO_BYTES_MAX, Hello, HelloError, ROLE_BYTES_MAX};
+pub use handshake::{HELLO_BYTES_MAX, Hello, HelloError, MESSAGES_BYTES_MAX, ROLE_BYTES_MAX};
 
 /// The version in every frame and in [`Hello`]; nodes of different versions refuse each other.
 pub const WIRE_VERSION: u8 = 1;

@@ -1,3 +1,5 @@
+mod golden;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -150,6 +152,7 @@ fn a_hello_is_refused_by_name() {
         protocol_version: 1,
         role: "main".into(),
         start_nonce: 1,
+        messages: Vec::new(),
     };
     let good = Hello { node: node("b"), ..me.clone() };
     let check = |hello: &Hello| {

@@ -49,6 +49,7 @@ fn links(sim: &Simulation, name: &NodeName, world: &World) -> (Links, Arc<Count>
         cluster: "bank".parse().unwrap(),
         id: NodeId::new(name.clone(), Incarnation(7)),
         role: "main".to_owned(),
+        messages: Vec::new(),
         start_nonce: world.entropy.rng("start").random(),
         listen: "0.0.0.0:0".parse().unwrap(),
         tls: None,
