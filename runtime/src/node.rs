@@ -15,12 +15,13 @@ mod naming;
 mod spawning;
 #[cfg(test)]
 mod tests;
+mod watching;
 
 use std::{
     collections::BTreeMap,
     fmt,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -28,7 +29,7 @@ use rand::Rng as _;
 use tokio::sync::Notify;
 
 pub use self::forms::Incompatible;
-use self::{asks::Asks, forms::Forms, inbound::Router, spawning::Tasks};
+use self::{asks::Asks, forms::Forms, inbound::Router, spawning::Tasks, watching::Watches};
 use crate::{
     address::SendError,
     identity::{ClusterName, Incarnation, NodeId, NodeName},
@@ -68,6 +69,9 @@ pub struct NodeConfig {
     pub ask_timeout: Duration,
     /// Messages to know from the start; those of actors registered later are added by themselves.
     pub messages: Messages,
+    /// How long a node may be without a link before what is watched there counts as lost. A link
+    /// that comes back sooner, to the same process, ends no watch.
+    pub lost_after: Duration,
 }
 
 impl NodeConfig {
@@ -83,6 +87,7 @@ impl NodeConfig {
             peers: Vec::new(),
             ask_timeout: ASK_TIMEOUT,
             messages: Messages::default(),
+            lost_after: LOST_AFTER,
         }
     }
 
@@ -104,6 +109,10 @@ impl NodeConfig {
 
 /// How long an ask waits by default: longer than a fail-over, shorter than a person's patience.
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a node may be silent by default: longer than a link needs to come back after a lost
+/// packet or a pause, and no longer than people wait before they look.
+pub const LOST_AFTER: Duration = Duration::from_secs(5);
 
 /// Why a node could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +153,20 @@ type PeerHook = Arc<dyn Fn(&PeerEvent) + Send + Sync>;
 #[derive(Clone)]
 pub struct Node(Arc<Inner>);
 
+/// A node that is not kept alive by whoever holds this.
+#[derive(Clone)]
+pub(crate) struct WeakNode(Weak<Inner>);
+
+impl WeakNode {
+    pub(crate) fn of(node: &Node) -> Self {
+        Self(Arc::downgrade(&node.0))
+    }
+
+    pub(crate) fn upgrade(&self) -> Option<Node> {
+        self.0.upgrade().map(Node)
+    }
+}
+
 struct Inner {
     world: World,
     id: NodeId,
@@ -151,6 +174,7 @@ struct Inner {
     role: String,
     start_nonce: u64,
     ask_timeout: Duration,
+    lost_after: Duration,
     metrics: Metrics,
     /// Set once, before anything can use it: links and node need each other.
     links: OnceLock<Links>,
@@ -159,6 +183,9 @@ struct Inner {
     copies: Mutex<Copies>,
     /// Names changed and the others should hear.
     renamed: Arc<Notify>,
+    /// Moves with every change of a membership elsewhere.
+    groups_version: AtomicU64,
+    watches: Watches,
     asks: Asks,
     forms: Forms,
     tasks: Tasks,
@@ -174,8 +201,8 @@ impl Node {
     /// When the network cannot be started; nothing is left running.
     pub fn start(world: World, config: NodeConfig) -> Result<Self, NodeError> {
         let NodeConfig { cluster, name, incarnation, role, listen, tls, peers, .. } = config;
-        let (ask_timeout, messages) = (config.ask_timeout, config.messages);
-        let forms = Forms::default();
+        let (ask_timeout, lost_after) = (config.ask_timeout, config.lost_after);
+        let (messages, forms) = (config.messages, Forms::default());
         messages.doubled.map_or(Ok(()), |doubled| Err(RegisterError::from(doubled)))?;
         forms.know(&messages.known)?;
         let start_nonce = world.entropy.rng("node/start").next_u64();
@@ -186,12 +213,15 @@ impl Node {
             role,
             start_nonce,
             ask_timeout,
+            lost_after,
             metrics: Metrics::new(),
             links: OnceLock::new(),
             names: Local::default(),
             published: Mutex::default(),
             copies: Mutex::default(),
             renamed: Arc::default(),
+            groups_version: AtomicU64::new(0),
+            watches: Watches::default(),
             asks: Asks::default(),
             forms,
             tasks: Tasks::default(),
@@ -211,6 +241,7 @@ impl Node {
         assert!(node.0.links.set(links).is_ok(), "set only here");
         node.collect_link_bytes();
         node.task_anywhere(naming::spread(Arc::downgrade(&node.0), Arc::clone(&node.0.renamed)));
+        node.task_anywhere(watching::keep(WeakNode::of(&node), node.0.watches.wake()));
         for (peer, address) in peers {
             node.links().connect(&peer, &address);
         }

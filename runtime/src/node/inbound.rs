@@ -1,8 +1,8 @@
 //! What comes in over links, and to whom it goes.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Weak, atomic::Ordering::SeqCst};
 
-use super::{Inner, Node, PeerEvent, lock};
+use super::{Inner, Node, PeerEvent, lock, watching};
 use crate::{
     address::SendError,
     identity::NodeId,
@@ -25,7 +25,12 @@ impl Inbound for Router {
         let Some(node) = Node::upgrade(&self.0) else { return };
         node.0.forms.told(&peer.id.name, &peer.messages);
         lock(&node.0.peers_up).insert(peer.id.name.clone(), peer.clone());
+        if !lock(&node.0.copies).up(&peer.id) {
+            tracing::warn!(peer = %peer.id, "was replaced by another; its names do not count");
+        }
+        node.0.groups_version.fetch_add(1, SeqCst);
         node.introduce(&peer.id);
+        node.watches_up(peer);
         node.tell_hooks(&PeerEvent::Up(peer.clone()));
     }
 
@@ -39,6 +44,8 @@ impl Inbound for Router {
         }
         lock(&node.0.copies).forget(peer);
         node.0.forms.forget(&peer.name);
+        node.0.groups_version.fetch_add(1, SeqCst);
+        node.watches_down(peer);
         node.0.asks.lost(&peer.name);
         node.tell_hooks(&PeerEvent::Down { peer: peer.clone(), reason: reason.to_owned() });
     }
@@ -81,6 +88,9 @@ impl Node {
     }
 
     fn deliver(&self, from: &NodeId, target: u64, batch: Vec<Frame>) {
+        if target == watching::TARGET {
+            return self.take_watch_words(from, &batch);
+        }
         match self.0.names.route(target) {
             Some(route) => route.deliver(from, batch, self),
             None => {

@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering::SeqCst},
     time::Duration,
 };
 
@@ -16,7 +16,8 @@ use crate::{
     message::{RemoteActor, Routes, decode, encode},
     registry::{
         Binding, Deliver, LookupError, RegisterError, Registered, RegistryEntry,
-        directory::{News, entries},
+        directory::{News, Taken, entries},
+        group::{Group, JoinError},
     },
     wire::{Frame, FrameHeader, FrameKind},
     world::network::Lane,
@@ -45,14 +46,59 @@ impl Node {
         let here: Arc<dyn Any + Send + Sync> = Arc::new(addr.clone());
         let registered = Registered { addr: addr.clone(), routes, kind: A::NAME };
         self.0.names.bound(name, Arc::new(registered), Some(here))?;
-        self.0.renamed.notify_one();
+        self.renamed();
         Ok(RemoteAddr::new(self.id().clone(), name, Some(addr), Some(self.clone())))
     }
 
-    /// Takes a name back. An actor supervised under that name goes on.
+    /// Takes a name back, and every membership with it. An actor supervised under that name goes
+    /// on.
     pub fn unregister(&self, name: &str) {
         self.0.names.unbind(name, None);
+        self.renamed();
+    }
+
+    /// The group called `name`, of actors of type `A` on any nodes.
+    pub fn group<A: RemoteActor>(&self, name: &str) -> Group<A> {
+        Group::new(self.clone(), name)
+    }
+
+    pub(crate) fn join_group(&self, member: &str, group: &str) -> Result<(), JoinError> {
+        self.0.names.join(member, group)?;
+        self.renamed();
+        Ok(())
+    }
+
+    pub(crate) fn leave_group(&self, member: &str, group: &str) -> bool {
+        let left = self.0.names.leave(member, group);
+        self.renamed();
+        left
+    }
+
+    /// Another number after every change of a membership anywhere.
+    pub(crate) fn groups_version(&self) -> u64 {
+        self.0.names.groups_version().wrapping_add(self.0.groups_version.load(SeqCst))
+    }
+
+    /// The members of a group, by name of node and actor.
+    pub(crate) fn group_members<A: RemoteActor>(&self, group: &str) -> Vec<RemoteAddr<A>> {
+        let here = self.0.names.members::<A>(group).into_iter().map(|(name, addr)| {
+            RemoteAddr::new(self.id().clone(), &name, Some(addr), Some(self.clone()))
+        });
+        let mut members: Vec<_> = here.collect();
+        let copies = lock(&self.0.copies);
+        members.extend(
+            copies
+                .members(group, A::NAME)
+                .map(|(node, name)| RemoteAddr::new(node.clone(), name, None, Some(self.clone()))),
+        );
+        members.sort_by(|a, b| (&a.node().name, a.name()).cmp(&(&b.node().name, b.name())));
+        members
+    }
+
+    /// Names changed: the others hear of it, and whoever watched them.
+    pub(super) fn renamed(&self) {
         self.0.renamed.notify_one();
+        self.tell_ended();
     }
 
     /// Lets `route` take the frames that come for `name`, until the binding is dropped.
@@ -61,13 +107,13 @@ impl Node {
     /// When the name is taken; nothing was changed.
     pub fn bind(&self, name: &str, route: Arc<dyn Deliver>) -> Result<Binding, RegisterError> {
         let serial = self.0.names.bound(name, route, None)?;
-        self.0.renamed.notify_one();
+        self.renamed();
         Ok(Binding::new(self.clone(), name.to_owned(), serial))
     }
 
     pub(crate) fn unbind(&self, name: &str, serial: u64) {
         self.0.names.unbind(name, Some(serial));
-        self.0.renamed.notify_one();
+        self.renamed();
     }
 
     /// Shows the epoch the role of that name acts in, to whoever looks at the registry.
@@ -134,9 +180,18 @@ impl Node {
             Ok(News::Again) => self.introduce(from),
             Ok(News::Messages(messages)) => self.0.forms.told(&from.name, &messages),
             Ok(news) => {
-                let gap = lock(&self.0.copies).take(from, news);
-                if gap {
-                    self.tell_news(from, &News::Again);
+                // Bound first: the lock must not be held while others are told.
+                let taken = lock(&self.0.copies).take(from, news);
+                match taken {
+                    Taken::Good { groups: false } => {}
+                    Taken::Good { groups: true } => {
+                        self.0.groups_version.fetch_add(1, SeqCst);
+                    }
+                    Taken::Gap => self.tell_news(from, &News::Again),
+                    Taken::Refused => {
+                        tracing::debug!(%from, "names of a node that was replaced");
+                        self.count_dead_letter("dead_incarnation");
+                    }
                 }
             }
             Err(error) => {
@@ -148,6 +203,7 @@ impl Node {
 
     fn publish(&self, confirm: bool) {
         let rows = self.0.names.rows();
+        self.tell_ended();
         let (news, changed) = lock(&self.0.published).update(rows);
         if changed || confirm {
             for peer in self.peers_up() {

@@ -13,9 +13,9 @@ use actix::{
 use tokio::task::AbortHandle;
 use tracing::Instrument as _;
 
-use super::{Node, lock};
+use super::{Node, WeakNode, lock};
 use crate::{
-    registry::{RegisterError, local::Spawned},
+    registry::{RegisterError, local::Spawned, watch::Reason},
     supervision::{Control, Fault, Policy, Setting, Supervisor},
     telemetry::{ACTOR_PANICS, ACTOR_RESTARTS},
 };
@@ -115,7 +115,8 @@ impl Node {
         });
         if !reached {
             tracing::error!(actor = name, "its arbiter is gone");
-            node.0.names.retired(&name);
+            node.0.names.retired(&name, Reason::Stopped);
+            node.renamed();
         }
         Ok(addr)
     }
@@ -166,6 +167,7 @@ impl Node {
         let addr = Addr::new(sender);
         let control = Arc::new(Control::default());
         let spawned = Spawned {
+            serial: 0,
             control: Arc::clone(&control),
             kind: type_name::<A>(),
             addr: Arc::new(addr.clone()),
@@ -189,16 +191,32 @@ impl Node {
         A: Actor<Context = Context<A>>,
         F: FnMut() -> A + 'static,
     {
-        let (node, name) = (Arc::downgrade(&self.0), setting.name.clone());
+        let name = setting.name.clone();
+        let retire =
+            Retire { node: WeakNode::of(self), name: name.clone(), reason: Reason::Stopped };
         // For whoever reads a log with many nodes in it, such as a simulation's.
         let span = tracing::debug_span!("actor", name);
         let lives = Supervisor::new(setting, mailbox, factory).instrument(span);
         self.task(async move {
-            lives.await;
-            if let Some(node) = Self::upgrade(&node) {
-                node.0.names.retired(&name);
-                node.0.renamed.notify_one();
-            }
+            let mut retire = retire;
+            retire.reason = lives.await;
         });
+    }
+}
+
+/// Gives a name back when its actor is gone, also when its arbiter took it along.
+struct Retire {
+    node: WeakNode,
+    name: String,
+    reason: Reason,
+}
+
+impl Drop for Retire {
+    fn drop(&mut self) {
+        if let Some(node) = self.node.upgrade() {
+            let reason = std::mem::replace(&mut self.reason, Reason::Stopped);
+            node.0.names.retired(&self.name, reason);
+            node.renamed();
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod builds;
 mod memory;
 mod real;
+mod watching;
 
 use std::{
     future::Future,
@@ -17,7 +18,7 @@ use super::*;
 use crate::{
     address::{Delivery, RemoteAddr},
     message::{RemoteActor, RemoteMessage},
-    registry::{Deliver, LookupError, RegisterError},
+    registry::{Deliver, LookupError, RegisterError, group::JoinError},
     supervision::{Fault, Policy, Restart},
     telemetry::ACTOR_RESTARTS,
     wire::name_hash,
@@ -27,6 +28,12 @@ use crate::{
 #[rtype(result = "Result<u64, Refused>")]
 #[remote(name = "till.pay", crate = "crate")]
 struct Pay(i64);
+
+/// Paid without a word.
+#[derive(Clone, Message, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "()")]
+#[remote(name = "till.coin", crate = "crate")]
+struct Coin(u64);
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Refused(String);
@@ -49,7 +56,7 @@ struct Explode;
 struct Private;
 
 #[derive(Default, RemoteActor)]
-#[remote(name = "till", handles(Pay, Dawdle, Explode), crate = "crate")]
+#[remote(name = "till", handles(Pay, Coin, Dawdle, Explode), crate = "crate")]
 struct Till {
     total: u64,
     dawdled: Arc<AtomicU32>,
@@ -66,6 +73,14 @@ impl Handler<Pay> for Till {
         let amount = u64::try_from(pay.0).map_err(|_| Refused(format!("{} to pay", pay.0)))?;
         self.total += amount;
         Ok(self.total)
+    }
+}
+
+impl Handler<Coin> for Till {
+    type Result = ();
+
+    fn handle(&mut self, coin: Coin, _: &mut Self::Context) {
+        self.total += coin.0;
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::{
     any::Any,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, PoisonError,
+        atomic::{
+            AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
 };
 
@@ -13,7 +16,10 @@ use actix::{Actor, Addr};
 use dashmap::{DashMap, Entry as Slot};
 use rustc_hash::FxBuildHasher;
 
-use super::{ACTOR_NAME_BYTES_MAX, Deliver, NAMES_LEN_MAX, RegisterError, directory::Row};
+use super::{
+    ACTOR_NAME_BYTES_MAX, Deliver, MEMBERSHIPS_LEN_MAX, NAMES_LEN_MAX, RESERVED, RegisterError,
+    directory::Row, group::JoinError, watch::Reason,
+};
 use crate::{supervision::Control, wire::name_hash};
 
 /// The names of this node, by their number on the wire. Never locked while anything is called.
@@ -21,6 +27,11 @@ use crate::{supervision::Control, wire::name_hash};
 pub(crate) struct Local {
     entries: DashMap<u64, Entry, FxBuildHasher>,
     serials: AtomicU64,
+    /// Lives that are over and not told to their watchers yet.
+    ended: Mutex<Vec<(u64, Reason)>>,
+    memberships: AtomicUsize,
+    /// Moves with every change of a membership here.
+    groups_version: AtomicU64,
 }
 
 /// One name: an actor that is supervised under it, something that takes frames for it, or both.
@@ -30,9 +41,12 @@ struct Entry {
     spawned: Option<Spawned>,
     bound: Option<Bound>,
     epoch: Option<u64>,
+    groups: BTreeSet<String>,
 }
 
 pub(crate) struct Spawned {
+    /// Which life this is; given by [`Local::spawned`].
+    pub(crate) serial: u64,
     pub(crate) control: Arc<Control>,
     pub(crate) kind: &'static str,
     /// Its `Addr`: named actors live until they are stopped.
@@ -48,7 +62,8 @@ struct Bound {
 
 impl Local {
     /// Names a supervised actor.
-    pub(crate) fn spawned(&self, name: &str, spawned: Spawned) -> Result<(), RegisterError> {
+    pub(crate) fn spawned(&self, name: &str, mut spawned: Spawned) -> Result<(), RegisterError> {
+        spawned.serial = self.serials.fetch_add(1, Relaxed);
         self.change(name, |entry| {
             entry.check_free(entry.spawned.is_some())?;
             entry.spawned = Some(spawned);
@@ -66,7 +81,9 @@ impl Local {
         let serial = self.serials.fetch_add(1, Relaxed);
         self.change(name, |entry| {
             entry.check_free(entry.bound.as_ref().is_some_and(|bound| bound.route.alive()))?;
-            entry.bound = Some(Bound { route, addr, serial });
+            if let Some(dead) = entry.bound.replace(Bound { route, addr, serial }) {
+                self.note_end(dead.serial, Reason::Stopped);
+            }
             Ok(())
         })?;
         Ok(serial)
@@ -76,14 +93,102 @@ impl Local {
     pub(crate) fn unbind(&self, name: &str, serial: Option<u64>) {
         self.shrink(name, |entry| {
             if serial.is_none() || entry.bound.as_ref().map(|bound| bound.serial) == serial {
-                entry.bound = None;
+                self.leave_all(entry);
+                if let Some(bound) = entry.bound.take() {
+                    self.note_end(bound.serial, Reason::Unregistered);
+                }
             }
         });
     }
 
     /// The supervised actor of that name is gone for good.
-    pub(crate) fn retired(&self, name: &str) {
-        self.shrink(name, |entry| entry.spawned = None);
+    pub(crate) fn retired(&self, name: &str, reason: Reason) {
+        self.shrink(name, |entry| {
+            self.leave_all(entry);
+            if let Some(spawned) = entry.spawned.take() {
+                self.note_end(spawned.serial, reason);
+            }
+        });
+    }
+
+    /// The life that has a name now.
+    pub(crate) fn life(&self, name: &str) -> Option<u64> {
+        let entry = self.entries.get(&name_hash(name)).filter(|entry| entry.name == name)?;
+        let bound = entry.bound.as_ref().filter(|bound| bound.route.alive());
+        let spawned = entry.spawned.as_ref().map(|spawned| spawned.serial);
+        spawned.or_else(|| bound.map(|bound| bound.serial))
+    }
+
+    /// Whether a life goes on under a name.
+    pub(crate) fn lives(&self, name: &str, life: u64) -> bool {
+        let Some(entry) = self.entries.get(&name_hash(name)) else { return false };
+        let bound = entry.bound.as_ref().map(|bound| bound.serial);
+        let spawned = entry.spawned.as_ref().map(|spawned| spawned.serial);
+        [spawned, bound].contains(&Some(life))
+    }
+
+    /// The lives that are over since the last call.
+    pub(crate) fn take_ended(&self) -> Vec<(u64, Reason)> {
+        std::mem::take(&mut self.ended.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note_end(&self, life: u64, reason: Reason) {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).push((life, reason));
+    }
+
+    /// Makes the actor that is registered under a name a member of a group.
+    pub(crate) fn join(&self, name: &str, group: &str) -> Result<(), JoinError> {
+        if group.is_empty() || group.len() > ACTOR_NAME_BYTES_MAX {
+            return Err(JoinError::Length(group.len()));
+        }
+        let mut entry = self.entries.get_mut(&name_hash(name)).filter(|entry| entry.name == name);
+        let Some(entry) = entry.as_mut().filter(|entry| entry.bound.is_some()) else {
+            return Err(JoinError::NotRegistered(name.to_owned()));
+        };
+        if entry.groups.contains(group) {
+            return Ok(());
+        }
+        if self.memberships.fetch_add(1, SeqCst) >= MEMBERSHIPS_LEN_MAX {
+            self.memberships.fetch_sub(1, SeqCst);
+            return Err(JoinError::Full);
+        }
+        entry.groups.insert(group.to_owned());
+        self.groups_version.fetch_add(1, SeqCst);
+        Ok(())
+    }
+
+    /// Ends a membership; answers whether there was one.
+    pub(crate) fn leave(&self, name: &str, group: &str) -> bool {
+        let entry = self.entries.get_mut(&name_hash(name)).filter(|entry| entry.name == name);
+        let left = entry.is_some_and(|mut entry| entry.groups.remove(group));
+        if left {
+            self.memberships.fetch_sub(1, SeqCst);
+            self.groups_version.fetch_add(1, SeqCst);
+        }
+        left
+    }
+
+    fn leave_all(&self, entry: &mut Entry) {
+        let left = std::mem::take(&mut entry.groups);
+        if !left.is_empty() {
+            self.memberships.fetch_sub(left.len(), SeqCst);
+            self.groups_version.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// Moves with every change of a membership here.
+    pub(crate) fn groups_version(&self) -> u64 {
+        self.groups_version.load(SeqCst)
+    }
+
+    /// The members of a group here that are actors of type `A`, in no order.
+    pub(crate) fn members<A: Actor>(&self, group: &str) -> Vec<(String, Addr<A>)> {
+        let members = self.entries.iter().filter(|entry| entry.groups.contains(group));
+        let member = |entry: &Entry| {
+            let addr = entry.bound.as_ref()?.addr.as_ref()?.downcast_ref::<Addr<A>>()?;
+            Some((entry.name.clone(), addr.clone()))
+        };
+        members.filter_map(|entry| member(&entry)).collect()
     }
 
     pub(crate) fn set_epoch(&self, name: &str, epoch: Option<u64>) {
@@ -119,7 +224,10 @@ impl Local {
     /// All names as they are now; names whose listener is gone are removed first.
     pub(crate) fn rows(&self) -> BTreeMap<String, Row> {
         self.entries.retain(|_, entry| {
-            entry.bound.take_if(|bound| !bound.route.alive());
+            if let Some(dead) = entry.bound.take_if(|bound| !bound.route.alive()) {
+                self.leave_all(entry);
+                self.note_end(dead.serial, Reason::Stopped);
+            }
             !entry.is_empty()
         });
         self.entries.iter().map(|entry| (entry.name.clone(), entry.row())).collect()
@@ -132,6 +240,9 @@ impl Local {
     ) -> Result<(), RegisterError> {
         if name.is_empty() || name.len() > ACTOR_NAME_BYTES_MAX {
             return Err(RegisterError::Length(name.len()));
+        }
+        if name.starts_with(RESERVED) {
+            return Err(RegisterError::Reserved { name: name.to_owned() });
         }
         // Asked before the slot is held, since counting looks at every shard.
         let full = self.entries.len() >= NAMES_LEN_MAX;
@@ -198,6 +309,7 @@ impl Entry {
             epoch: self.epoch,
             restarts: control.map_or(0, |control| control.restarts()),
             mailbox: mailbox as u64,
+            groups: self.groups.clone(),
         }
     }
 }

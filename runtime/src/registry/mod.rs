@@ -4,9 +4,13 @@
 //! (module `directory`); a copy goes with the link it came over. So a copy may be a little old, and
 //! never a lie of a third party. Names that need agreement (who leads, where a service is) are
 //! decided by the log above, not here.
+//!
+//! [`group`]s are entries of the same lists, [`watch`]es have a protocol of their own.
 
 pub(crate) mod directory;
+pub mod group;
 pub(crate) mod local;
+pub mod watch;
 
 use std::fmt;
 
@@ -25,6 +29,12 @@ pub const ACTOR_NAME_BYTES_MAX: usize = 255;
 
 /// Most names one node may have: its whole list must fit one frame.
 pub const NAMES_LEN_MAX: usize = 20_000;
+
+/// Most memberships of groups on one node, for the same reason.
+pub const MEMBERSHIPS_LEN_MAX: usize = 20_000;
+
+/// Names that begin so are the runtime's own.
+pub const RESERVED: &str = "synod/";
 
 /// What a name leads to: takes the frames that came for it.
 pub trait Deliver: Send + Sync {
@@ -123,6 +133,12 @@ pub enum RegisterError {
     /// Empty, or longer than [`ACTOR_NAME_BYTES_MAX`].
     #[error("a name has 1 to {ACTOR_NAME_BYTES_MAX} bytes, not {0}")]
     Length(usize),
+    /// Begins with [`RESERVED`].
+    #[error("{name}: names that begin with {RESERVED} are the runtime's own")]
+    Reserved {
+        /// The name wanted.
+        name: String,
+    },
     /// There are [`NAMES_LEN_MAX`] names.
     #[error("{name}: a node may have {NAMES_LEN_MAX} names at most")]
     Full {

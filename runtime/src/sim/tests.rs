@@ -1,4 +1,5 @@
 mod real_parts;
+mod watching;
 
 use std::{
     path::Path,

@@ -50,6 +50,7 @@ use self::{
     policy::History,
 };
 use crate::{
+    registry::watch::Reason,
     telemetry::Counter,
     world::{Clock, Rng},
 };
@@ -133,6 +134,8 @@ pub(crate) struct Supervisor<A: Actor<Context = Context<A>>, F> {
     backlog: Rc<RefCell<Backlog<A>>>,
     history: History,
     phase: Phase<A>,
+    /// How the last life ended.
+    last: End,
 }
 
 enum Phase<A: Actor<Context = Context<A>>> {
@@ -157,7 +160,8 @@ where
     /// Will build the actor by `factory` and feed it from `mailbox`.
     pub(crate) fn new(setting: Setting, mailbox: AddressReceiver<A>, factory: F) -> Self {
         let backlog = Rc::new(RefCell::new(Backlog::new(mailbox)));
-        Self { setting, factory, backlog, history: History::default(), phase: Phase::Due(None) }
+        let (history, phase) = (History::default(), Phase::Due(None));
+        Self { setting, factory, backlog, history, phase, last: End::Retired }
     }
 
     /// Begins a life. A factory that panics counts as one that ended at once.
@@ -236,14 +240,14 @@ where
     A: Actor<Context = Context<A>>,
     F: FnMut() -> A,
 {
-    type Output = ();
+    type Output = Reason;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Reason> {
         let this = self.get_mut();
         this.setting.control.waker.register(cx.waker());
         loop {
             let end = match &mut this.phase {
-                Phase::Over => return Poll::Ready(()),
+                Phase::Over => return Poll::Ready(this.last.reason()),
                 Phase::Due(_) if this.setting.control.order.load(SeqCst) == RETIRE => End::Retired,
                 Phase::Due(wait) => {
                     if let Some(wait) = wait {
@@ -260,6 +264,7 @@ where
                 Phase::Alive(_) => ready!(this.turn(cx)),
             };
             let next = this.after(&end);
+            this.last = end;
             this.replace(next);
         }
     }
@@ -283,6 +288,13 @@ fn bury<A: Actor<Context = Context<A>>>(phase: Phase<A>) {
 }
 
 impl End {
+    fn reason(&mut self) -> Reason {
+        match self {
+            Self::Stopped | Self::Retired => Reason::Stopped,
+            Self::Panicked(text) => Reason::panicked(std::mem::take(text)),
+        }
+    }
+
     fn panicked(panic: Box<dyn Any + Send>) -> Self {
         let text = match panic.downcast::<String>() {
             Ok(text) => *text,

@@ -89,7 +89,13 @@ fn golden_hello() {
 
 #[test]
 fn golden_directory() {
-    let row = Row { kind: "ledger".into(), epoch: None, restarts: 0, mailbox: 3 };
+    let row = Row {
+        kind: "ledger".into(),
+        epoch: None,
+        restarts: 0,
+        mailbox: 3,
+        groups: Default::default(),
+    };
     let rows = [("ledger/eu".to_owned(), row)].into();
     let news = News::Full { version: 1, rows };
     let body = crate::message::encode(&news).unwrap();
