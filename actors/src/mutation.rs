@@ -38,11 +38,35 @@ pub enum Mutation {
     SnapshotForgetsSessions,
     /// A leader answers reads without asking whether it still leads.
     ReadUnconfirmed,
+    /// Words of acceptors count for reads that came after they were given.
+    OldWordsCount,
+    /// A replica answers a read before it executed the step the read must wait for.
+    ReadNotAwaited,
+    /// Commands of a session execute in whatever order they come.
+    AnyOrder,
+    /// A home that was made anew registers as the one before did.
+    NonceRepeated,
+    /// A leader takes the lowest of the reported votes.
+    LowestVoteWins,
+    /// A leader does not wait for the promise of its own acceptor.
+    OwnPromiseNotAwaited,
+    /// A leader claims votes across a gap in what its acceptor said.
+    ClaimOverGap,
+    /// What a leader says to be chosen in its ballot is taken for chosen in any.
+    WordForAnyBallot,
+    /// An acceptor's promise speaks of steps whose votes it dropped.
+    PromiseBelowTrimmed,
+    /// An auxiliary says its vote before it is durable.
+    AuxiliarySaidBeforeDurable,
+    /// A learner writes while the journal is being replaced.
+    WriteWhileTrimming,
+    /// An installed snapshot brings no configuration.
+    SnapshotKeepsConfiguration,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 28] = [
         Self::AuxiliaryForgetsAll,
         Self::ClaimBeforeDurable,
         Self::NoPhaseOneForNewConfiguration,
@@ -59,6 +83,18 @@ impl Mutation {
         Self::TruncateForgetsPromise,
         Self::SnapshotForgetsSessions,
         Self::ReadUnconfirmed,
+        Self::OldWordsCount,
+        Self::ReadNotAwaited,
+        Self::AnyOrder,
+        Self::NonceRepeated,
+        Self::LowestVoteWins,
+        Self::OwnPromiseNotAwaited,
+        Self::ClaimOverGap,
+        Self::WordForAnyBallot,
+        Self::PromiseBelowTrimmed,
+        Self::AuxiliarySaidBeforeDurable,
+        Self::WriteWhileTrimming,
+        Self::SnapshotKeepsConfiguration,
     ];
 }
 

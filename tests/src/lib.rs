@@ -3,9 +3,11 @@
 //! # Layout
 //! - [`walk`]: a random walk over the pure machines of consensus: hundreds of thousands of events a
 //!   second, every fault, one seed.
+//! - [`hand`]: single machines, one message at a time.
 //! - [`invariants`]: one promise a file, each a pure check of what was observed.
 //! - [`process`]: clusters of real processes, killed and cut; [`relay`]: a lossy cable between them.
 
+pub mod hand;
 pub mod invariants;
 pub mod process;
 pub mod relay;

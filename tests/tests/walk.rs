@@ -22,6 +22,9 @@ fn plan(kind: &str, shape: Shape, seed: u64) -> Plan {
         "calm" => Plan::calm(shape),
         "chaos" => Plan::chaos(shape, rng),
         "restless" => Plan::restless(shape, rng),
+        "readmitted" => Plan::readmitted(shape, rng),
+        "toppled" => Plan::toppled(shape, rng),
+        "deposed" => Plan::deposed(shape, rng),
         "reckless" => Plan { reckless: true, finish: false, ..Plan::chaos(shape, rng) },
         other => panic!("no walk is called {other}"),
     }
@@ -107,6 +110,14 @@ fn whatever_goes_wrong_nothing_is_broken_and_all_ends_well() {
 #[test]
 fn mains_come_and_go_and_nothing_is_broken() {
     walk("restless", SMALL, 0..400);
+}
+
+/// R1.12, R1.19, R1.20, R1.40, R1.42: in the scenes where single rules matter most.
+#[test]
+fn deposed_toppled_and_readmitted_leaders_break_nothing() {
+    for scene in ["deposed", "toppled", "readmitted"] {
+        walk(scene, SMALL, 0..60);
+    }
 }
 
 /// R1.38, R1.39: with more disks lost than can be borne it may stop, but never contradict itself.

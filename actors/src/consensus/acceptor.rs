@@ -66,6 +66,12 @@ impl Acceptor {
         };
         // Below, what was chosen is known here and handed over by the learner, not as votes.
         let first = asked.from.max(self.chosen_upto.next()).max(self.trimmed.next());
+        #[cfg(any(test, feature = "mutations"))]
+        let first = if crate::mutation::on(crate::mutation::Mutation::PromiseBelowTrimmed) {
+            asked.from
+        } else {
+            first
+        };
         let votes = self
             .votes
             .range(first..)

@@ -147,6 +147,11 @@ impl Auxiliary {
             let accepted = LearnerMessage::Accepted(Accepted { ballot, run });
             out.after_all_before().then_send(To::Node(from.clone()), accepted);
         }
+        #[cfg(any(test, feature = "mutations"))]
+        if crate::mutation::on(crate::mutation::Mutation::AuxiliarySaidBeforeDurable) {
+            let held = std::mem::take(&mut out.held);
+            out.now.extend(held);
+        }
     }
 
     fn refuse(&self, from: &NodeId, ballot: Ballot, out: &mut Effects<Self>) {

@@ -137,6 +137,12 @@ impl History {
         self.changes.truncate(1);
     }
 
+    /// These configurations at another step: what a careless installation of a snapshot would do.
+    #[cfg(any(test, feature = "mutations"))]
+    pub(super) fn at_step(&self, executed: Step) -> Self {
+        Self { executed, ..self.clone() }
+    }
+
     /// Who votes on `step`, if this node can know.
     pub fn at(&self, step: Step) -> Option<&Configuration> {
         if step.beyond(self.executed) > ALPHA {

@@ -101,13 +101,17 @@ pub struct Home {
 impl Home {
     /// The home on node `me`.
     pub fn new(me: NodeId, role: NodeRole, timing: Timing, mut rng: Rng) -> Self {
+        let nonce = rng.random();
+        #[cfg(any(test, feature = "mutations"))]
+        let nonce =
+            if crate::mutation::on(crate::mutation::Mutation::NonceRepeated) { 1 } else { nonce };
         Self {
             me,
             role,
             timing,
             leader: Leader { node: None, ballot: Ballot::default(), serving: false, halted: None },
             session: None,
-            nonce: rng.random(),
+            nonce,
             registered: None,
             next_seq: 1,
             waiting: VecDeque::new(),

@@ -189,6 +189,10 @@ impl Learner {
         self.values.get(&step)?.iter().find_map(|(ballot, value)| {
             // A leader's word holds for its own ballot: one value per ballot and step (I4).
             let told = self.told.get(ballot).is_some_and(|runs| runs.holds(step));
+            #[cfg(any(test, feature = "mutations"))]
+            let told = told
+                || crate::mutation::on(crate::mutation::Mutation::WordForAnyBallot)
+                    && self.told.values().any(|runs| runs.holds(step));
             let decided = told || {
                 let voters = self.votes.get(ballot)?;
                 let seen: BTreeSet<Incarnation> = voters

@@ -10,7 +10,7 @@ use synod::consensus::{
 };
 
 use super::{
-    Faults, Walk,
+    Walk,
     disk::{Disk, Held},
     fresh_id,
     node::Role,
@@ -26,36 +26,7 @@ impl Walk {
         }
         let after = self.rng.random_range(0..2_000 * self.plan.fault_us);
         self.schedule.after(after, Event::Fault);
-        let Faults {
-            crash,
-            crash_leader,
-            crash_auxiliary,
-            role,
-            partition,
-            one_way,
-            isolate,
-            split,
-            mend,
-            lose_main,
-            lose_auxiliary,
-            pause,
-            stall,
-        } = self.plan.faults;
-        let weights = [
-            crash,
-            crash_leader,
-            crash_auxiliary,
-            role,
-            partition,
-            one_way,
-            isolate,
-            split,
-            mend,
-            lose_main,
-            lose_auxiliary,
-            pause,
-            stall,
-        ];
+        let weights = self.plan.faults.weights();
         let mut drawn = self.rng.random_range(0..weights.iter().sum::<u32>().max(1));
         let kind = weights.iter().position(|weight| {
             let hit = drawn < *weight;
@@ -86,6 +57,15 @@ impl Walk {
                 let pause = self.rng.random_range(0..1_000 * self.plan.cut_us.max(2));
                 self.nodes[any].paused_until = self.schedule.now + pause;
             }
+            Some(13) => {
+                if let Some(leader) = self.leader() {
+                    self.isolate(leader);
+                }
+            }
+            Some(14) => {
+                self.crash_leader();
+                self.split();
+            }
             Some(_) => self.nodes[any].stall = if self.nodes[any].stall > 1 { 1 } else { 40 },
             None => {}
         }
@@ -94,6 +74,10 @@ impl Walk {
 
     /// A configuration was chosen, or came into force.
     pub(super) fn changed(&mut self) {
+        if self.trace {
+            let (now, next) = (self.book.current(), self.book.newest());
+            eprintln!("{:>12} epoch {} in force, {next:?}", self.schedule.now, now.epoch);
+        }
         if self.healed.is_none() && self.rng.random_ratio(self.plan.crash_on_change, 1_000) {
             let after = self.rng.random_range(0..60_000_000);
             self.schedule.after(after, Event::CrashLeader);
@@ -111,7 +95,7 @@ impl Walk {
         }
     }
 
-    fn leader(&self) -> Option<usize> {
+    pub(super) fn leader(&self) -> Option<usize> {
         self.nodes.iter().position(|node| {
             node.up && node.proposer().is_some_and(|proposer| proposer.leads().is_some())
         })
@@ -130,25 +114,30 @@ impl Walk {
         if !self.nodes[place].up {
             return;
         }
-        if self.trace {
-            eprintln!("{:>12} {} crashes", self.schedule.now, self.nodes[place].id);
-        }
         let queued = self.nodes[place].disk.queued();
         let kept = match self.rng.random_range(0..3) {
             0 => 0,
             1 => queued,
             _ => self.rng.random_range(0..=queued),
         };
+        self.stop(place, kept);
+        if !wiped {
+            let down = self.rng.random_range(0..1_000 * self.plan.down_us.max(1));
+            self.schedule.after(down, Event::Start { node: place });
+        }
+    }
+
+    /// A node stops at once; of what it did not sync the first `kept` records survive.
+    pub(super) fn stop(&mut self, place: usize, kept: usize) {
+        if self.trace {
+            eprintln!("{:>12} {} crashes", self.schedule.now, self.nodes[place].id);
+        }
         let node = &mut self.nodes[place];
         node.up = false;
         node.roles = super::node::Roles::default();
         node.disk.crash(kept);
         node.leads = false;
         self.clients.gone(place);
-        if !wiped {
-            let down = self.rng.random_range(0..1_000 * self.plan.down_us.max(1));
-            self.schedule.after(down, Event::Start { node: place });
-        }
     }
 
     /// The actor of one role dies.
@@ -193,13 +182,17 @@ impl Walk {
 
     /// No main hears another.
     fn split(&mut self) {
+        self.cut_mains();
+        self.mend_later();
+    }
+
+    pub(super) fn cut_mains(&mut self) {
         let is_main = |place: usize| self.nodes[place].kind == NodeRole::Main;
         for from in (0..self.nodes.len()).filter(|place| is_main(*place)) {
             for to in (0..self.nodes.len()).filter(|to| is_main(*to) && *to != from) {
                 self.network.cut(from, to);
             }
         }
-        self.mend_later();
     }
 
     fn isolate(&mut self, place: usize) {

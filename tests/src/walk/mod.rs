@@ -19,7 +19,9 @@ mod list;
 mod network;
 mod node;
 mod plan;
+mod scenes;
 mod schedule;
+mod script;
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -168,6 +170,9 @@ impl Walk {
         if self.plan.fault_us > 0 {
             self.schedule.after(self.plan.fault_us * 1_000, Event::Fault);
         }
+        if self.plan.scripted {
+            self.schedule.after(1_000_000, Event::Script(script::Stage::Calm));
+        }
         self.schedule.after(self.plan.chaos_us * 1_000, Event::Heal);
         while !self.finish.done {
             let event = self.schedule.next().expect("links and faults never end");
@@ -214,6 +219,7 @@ impl Walk {
             Event::Links => self.notice_links(),
             Event::Fault => self.fault()?,
             Event::CrashLeader => self.crash_leader(),
+            Event::Script(stage) => self.play(stage),
             Event::Mend => self.network.mend(),
             Event::Heal => self.heal()?,
             Event::Look => self.look()?,

@@ -46,6 +46,50 @@ pub struct Faults {
     pub pause: u32,
     /// A disk becomes slow, or quick again.
     pub stall: u32,
+    /// Whoever leads is cut off, and does not notice.
+    pub depose: u32,
+    /// Whoever leads crashes, and no main hears another one when it is back.
+    pub topple: u32,
+}
+
+impl Faults {
+    /// In the order of the fields.
+    pub(super) fn weights(&self) -> [u32; 15] {
+        let Self {
+            crash,
+            crash_leader,
+            crash_auxiliary,
+            role,
+            partition,
+            one_way,
+            isolate,
+            split,
+            mend,
+            lose_main,
+            lose_auxiliary,
+            pause,
+            stall,
+            depose,
+            topple,
+        } = *self;
+        [
+            crash,
+            crash_leader,
+            crash_auxiliary,
+            role,
+            partition,
+            one_way,
+            isolate,
+            split,
+            mend,
+            lose_main,
+            lose_auxiliary,
+            pause,
+            stall,
+            depose,
+            topple,
+        ]
+    }
 }
 
 /// See the module's documentation. Times are in microseconds of the run.
@@ -88,12 +132,15 @@ pub struct Plan {
     pub inside: bool,
     /// Of a thousand configurations chosen, or coming into force: how often the leader crashes soon.
     pub crash_on_change: u32,
+    /// Whether the script is played that ends with a newcomer leading in a lower ballot than the one
+    /// that let it in (two mains only).
+    pub scripted: bool,
     /// Whether everything must come to its end, once it is repaired.
     pub finish: bool,
 }
 
 /// Ten times less patience than by default: more happens in less time.
-fn quick() -> Timing {
+pub(super) fn quick() -> Timing {
     let ms = Duration::from_millis;
     Timing {
         heartbeat: ms(6),
@@ -130,6 +177,7 @@ impl Plan {
             reckless: false,
             inside: true,
             crash_on_change: 0,
+            scripted: false,
             finish: true,
         }
     }
@@ -152,6 +200,7 @@ impl Plan {
             lose_auxiliary: some(2),
             pause: some(4),
             stall: some(4),
+            ..Faults::default()
         };
         let (loss, duplicates, late) = (some(200), some(200), some(100));
         let styles = [VoteStyle::Split, VoteStyle::Split, VoteStyle::Piggyback];

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use synod::consensus::message::Message;
 use synod_runtime::identity::NodeId;
 
-use super::node::Role;
+use super::{node::Role, script::Stage};
 
 /// One thing that will happen. `life` counts the starts of a node: what was meant for an earlier
 /// life is dropped.
@@ -33,6 +33,8 @@ pub(crate) enum Event {
     Fault,
     /// Whoever leads then crashes.
     CrashLeader,
+    /// A script goes on.
+    Script(Stage),
     /// A fault ends: the network between all nodes is whole again.
     Mend,
     /// Everything is repaired; from now on all must come to its end.

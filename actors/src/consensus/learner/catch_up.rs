@@ -110,6 +110,13 @@ impl Learner {
         if history.executed() <= self.history.executed() && !self.is_fresh() {
             return;
         }
+        #[cfg(any(test, feature = "mutations"))]
+        let history = if crate::mutation::on(crate::mutation::Mutation::SnapshotKeepsConfiguration)
+        {
+            self.history.at_step(history.executed())
+        } else {
+            history
+        };
         let executed = history.executed();
         self.history = history;
         self.log.clear();

@@ -15,8 +15,17 @@ use crate::{
 };
 
 impl Learner {
+    /// Whether what is written now might be replaced before it counts.
+    fn is_trimming(&self) -> bool {
+        #[cfg(any(test, feature = "mutations"))]
+        if crate::mutation::on(crate::mutation::Mutation::WriteWhileTrimming) {
+            return false;
+        }
+        self.durable.trimming
+    }
+
     pub(super) fn note_value(&self, step: Step, chosen: &Chosen, out: &mut Effects<Self>) {
-        if !self.durable.trimming {
+        if !self.is_trimming() {
             let vote = Vote { step, ballot: chosen.ballot, value: chosen.value.clone() };
             out.persist_lazily(Record::Chosen(vote));
         }
@@ -27,7 +36,7 @@ impl Learner {
         let executed = self.history.executed();
         let Some(since) = self.durable.since else { return };
         let due = now.at >= since + MARK_AFTER || executed.beyond(self.durable.noted) >= MARK_STEPS;
-        if !due || self.durable.trimming {
+        if !due || self.is_trimming() {
             return;
         }
         self.durable.noted = executed;

@@ -86,8 +86,14 @@ impl Proposer {
         let Phase::Leading(reign) = &mut self.phase else { return };
         // A late word of an earlier reign of this node is older than the reads of this one.
         if confirmed.leader == Some(reign.ballot) && confirmed.promised <= reign.ballot {
-            for read in reign.reads.iter_mut().filter(|read| read.asked <= confirmed.round) {
-                read.words.insert(from.incarnation);
+            for read in &mut reign.reads {
+                let younger = read.asked <= confirmed.round;
+                #[cfg(any(test, feature = "mutations"))]
+                let younger =
+                    younger || crate::mutation::on(crate::mutation::Mutation::OldWordsCount);
+                if younger {
+                    read.words.insert(from.incarnation);
+                }
             }
         }
     }

@@ -195,7 +195,11 @@ impl Proposer {
             return true;
         }
         // Its own acceptor's disk knows the ballot: no later run of this node uses it again (I4).
-        if !reign.promises.contains_key(&self.me.incarnation) {
+        let promised = reign.promises.contains_key(&self.me.incarnation);
+        #[cfg(any(test, feature = "mutations"))]
+        let promised =
+            promised || crate::mutation::on(crate::mutation::Mutation::OwnPromiseNotAwaited);
+        if !promised {
             return false;
         }
         let promised: BTreeSet<Incarnation> = reign
@@ -291,7 +295,14 @@ impl Proposer {
         *known = promise.from.min(*known);
         for vote in binding {
             let best = reign.reported.get(&vote.step);
-            if best.is_none_or(|best| vote.ballot > best.ballot) {
+            let higher = best.is_none_or(|best| vote.ballot > best.ballot);
+            #[cfg(any(test, feature = "mutations"))]
+            let higher = if crate::mutation::on(crate::mutation::Mutation::LowestVoteWins) {
+                best.is_none_or(|best| vote.ballot < best.ballot)
+            } else {
+                higher
+            };
+            if higher {
                 reign.reported.insert(vote.step, vote);
             }
         }
@@ -322,7 +333,10 @@ impl Proposer {
         let executed = self.history.executed();
         let begins = |reached: Step| acked.run.first <= reached.max(executed).next();
         if acked.voter.incarnation == me && begins(reign.voted) {
-            if acked.run.first > reign.voted.next() {
+            let gap = acked.run.first > reign.voted.next();
+            #[cfg(any(test, feature = "mutations"))]
+            let gap = gap && !crate::mutation::on(crate::mutation::Mutation::ClaimOverGap);
+            if gap {
                 // Only what was really voted is claimed: the steps between may have been chosen
                 // in another ballot, for other values.
                 reign.voted_from = acked.run.first;

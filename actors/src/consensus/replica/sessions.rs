@@ -77,6 +77,11 @@ impl Sessions {
         if crate::mutation::on(crate::mutation::Mutation::NoDuplicateCheck) {
             return Admission::Next;
         }
+        #[cfg(any(test, feature = "mutations"))]
+        if crate::mutation::on(crate::mutation::Mutation::AnyOrder) {
+            let known = session.replies.iter().find(|reply| reply.seq == seq).cloned();
+            return known.map_or(Admission::Next, |reply| Admission::Repeated(Some(reply)));
+        }
         if seq == session.last_seq + 1 {
             Admission::Next
         } else if seq > session.last_seq {

@@ -1,0 +1,61 @@
+//! Plans that play one kind of history over and over: where a rule seldom matters, chance alone
+//! would seldom show that it is missing.
+
+use std::time::Duration;
+
+use rand::RngExt;
+use synod::consensus::Timing;
+use synod_runtime::world::Rng;
+
+use super::plan::{Faults, Plan, Shape, quick};
+
+impl Plan {
+    /// A main is let in again and leads in a lower ballot than the one that let it in, over and over
+    /// (see `script`).
+    pub fn readmitted(shape: Shape, rng: &mut Rng) -> Self {
+        let ms = Duration::from_millis;
+        Self {
+            timing: Timing { remove_unreachable: ms(60), remove: ms(100), ..quick() },
+            chaos_us: 3_000_000,
+            delay_us: rng.random_range(100..600),
+            sync_us: rng.random_range(50..1_000),
+            // Where little is asked, a configuration comes into force long before it is used.
+            call_us: rng.random_range(20_000..80_000),
+            scripted: true,
+            ..Self::calm(shape)
+        }
+    }
+
+    /// Leaders are cut off and go on believing that they lead, with clients that ask them.
+    pub fn deposed(shape: Shape, rng: &mut Rng) -> Self {
+        Self {
+            timing: quick(),
+            chaos_us: 1_000_000,
+            fault_us: rng.random_range(100_000..200_000),
+            faults: Faults { depose: 4, mend: 1, ..Faults::default() },
+            delay_us: rng.random_range(200..2_000),
+            late: rng.random_range(0..200),
+            call_us: rng.random_range(3_000..10_000),
+            cut_us: rng.random_range(150_000..400_000),
+            ..Self::calm(shape)
+        }
+    }
+
+    /// Leaders crash with much on its way to their disks, and are soon back while the other main
+    /// cannot be asked.
+    pub fn toppled(shape: Shape, rng: &mut Rng) -> Self {
+        Self {
+            timing: quick(),
+            chaos_us: 1_500_000,
+            fault_us: rng.random_range(40_000..120_000),
+            faults: Faults { topple: 4, crash_auxiliary: 1, mend: 2, ..Faults::default() },
+            delay_us: rng.random_range(100..1_000),
+            late: rng.random_range(0..200),
+            sync_us: rng.random_range(1_000..8_000),
+            call_us: rng.random_range(2_000..10_000),
+            down_us: rng.random_range(1_000..60_000),
+            cut_us: rng.random_range(50_000..200_000),
+            ..Self::calm(shape)
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Histories for rules that chance seldom needs: what would break them takes several unlikely events
+//! in one order. Each is played by hand on one machine, and ends with what that machine must not do.
+
+use std::time::Duration;
+
+use synod::{
+    consensus::{
+        acceptor::Acceptor,
+        auxiliary::Auxiliary,
+        ballot::{Run, Step},
+        configuration::{ALPHA, History},
+        learner::Learner,
+        message::{
+            Accept, AcceptorMessage, Acked, AuxiliaryMessage, Confirmed, Entries, HomeMessage,
+            Installed, LearnerMessage, Message, Prepare, ReadAt, ReadIndex, Request, Trim, TrimLog,
+        },
+        record::Record,
+        value::Value,
+    },
+    effects::Letter,
+};
+use synod_tests::hand::{
+    A, B, Standing, X, ballot, command, dawn, genesis, node, start, tell, value,
+};
+
+/// What was broken, if anything was.
+pub(crate) type Played = Result<(), &'static str>;
+
+fn unless(broken: bool, what: &'static str) -> Played {
+    if broken { Err(what) } else { Ok(()) }
+}
+
+fn accept(round: u64, step: u64, value: Value) -> Accept {
+    let ballot = ballot(round, A);
+    Accept { ballot, first: Step(step), values: vec![value], voted: None, chosen: None }
+}
+
+/// Promised, trimmed, crashed; then the leader of before asks for a vote.
+pub(crate) fn a_replaced_journal_holds_the_promise() -> Played {
+    let mut acceptor = Acceptor::new(node(B));
+    start(&mut acceptor, vec![Record::Genesis(genesis())]);
+    tell(&mut acceptor, dawn(), B, Prepare { ballot: ballot(5, B), from: Step(1) });
+    let trim = Trim { upto: Step(0), chosen: vec![], chosen_upto: Step(0) };
+    let carry = tell(&mut acceptor, dawn(), B, trim).truncate.unwrap_or_default();
+    let mut again = Acceptor::new(node(B));
+    start(&mut again, carry);
+    let out = tell(&mut again, dawn(), A, accept(4, 1, value(1)));
+    unless(!out.records.is_empty(), "it voted below what it had promised before it was restarted")
+}
+
+/// An auxiliary crashes right after the turn in which it voted.
+pub(crate) fn an_auxiliary_s_vote_is_durable_before_it_is_said() -> Played {
+    let mut auxiliary = Auxiliary::new(node(X), Duration::from_millis(40));
+    start(&mut auxiliary, vec![Record::Genesis(genesis())]);
+    let asked = AuxiliaryMessage::from(accept(1, 1, value(1)));
+    let out = tell(&mut auxiliary, dawn(), A, asked);
+    let vote = |letter: &Letter<Message>| {
+        matches!(letter.message, Message::Learner(LearnerMessage::Accepted(_)))
+    };
+    unless(out.now.iter().any(vote), "it said a vote that no disk knows")
+}
+
+/// The own disk hangs while B and the auxiliary promise; the node could crash, forget the ballot,
+/// and use it again.
+pub(crate) fn a_leader_has_its_own_promise() -> Played {
+    let mut standing = Standing::new();
+    let ballot = standing.asks(0);
+    standing.promises(B, ballot, &[]);
+    standing.promises(X, ballot, &[]);
+    unless(!standing.proposed().is_empty(), "it proposed in a ballot that its disk does not know")
+}
+
+/// Step 2 was chosen in another ballot meanwhile; the own votes are for steps 1 and 3.
+pub(crate) fn a_leader_claims_only_votes_it_has() -> Played {
+    let mut standing = Standing::new();
+    let ballot = standing.asks(0);
+    standing.promises(A, ballot, &[]);
+    standing.promises(B, ballot, &[]);
+    let acked = |step| {
+        let run = Run { first: Step(step), last: Step(step) };
+        Acked { voter: node(A), ballot, run }
+    };
+    let mut history = History::new(genesis());
+    standing.tell(A, acked(1));
+    history.execute(Step(1), None);
+    history.execute(Step(2), None);
+    standing.progress(&history);
+    standing.said.clear();
+    standing.tell(B, Request { commands: vec![command(1)] });
+    standing.tell(A, acked(3));
+    standing.tell(B, Request { commands: vec![command(2)] });
+    let claims = standing.said.iter().any(|message| match message {
+        Message::Acceptor(AcceptorMessage::Accept(said)) => {
+            said.voted.is_some_and(|run| run.holds(Step(2)))
+        }
+        Message::Learner(LearnerMessage::Mark(said)) => {
+            said.voted.is_some_and(|run| run.holds(Step(2)))
+        }
+        _ => false,
+    });
+    unless(claims, "it claimed a vote for a step it never voted on")
+}
+
+/// B's word for an earlier read comes late: B may have promised another leader since.
+pub(crate) fn a_word_counts_only_for_reads_before_it() -> Played {
+    let mut standing = Standing::new();
+    let ballot = standing.asks(0);
+    standing.promises(A, ballot, &[]);
+    standing.promises(B, ballot, &[]);
+    let word = |round| Confirmed { round, leader: Some(ballot), promised: ballot };
+    standing.tell(A, ReadIndex { round: 1, witness: None });
+    standing.tell(A, word(1));
+    standing.tell(B, word(1));
+    standing.said.clear();
+    standing.tell(A, ReadIndex { round: 2, witness: None });
+    standing.tell(A, word(2));
+    standing.tell(B, word(1));
+    let answered = standing.said.iter().any(|message| {
+        let answer = |read: &ReadAt| read.round == 2 && read.at.is_some();
+        matches!(message, Message::Home(HomeMessage::ReadAt(read)) if answer(read))
+    });
+    unless(answered, "a read was answered on a word given before it began")
+}
+
+/// A step is learned without an own vote while the acceptor replaces the journal.
+pub(crate) fn nothing_is_written_while_the_journal_is_replaced() -> Played {
+    let mut learner = Learner::new(node(B));
+    start(&mut learner, vec![Record::Genesis(genesis())]);
+    tell(&mut learner, dawn(), B, TrimLog { upto: Step(0) });
+    let values = vec![(ballot(1, A), value(1))];
+    let entries = Entries { first: Step(1), values, chosen_upto: Step(1), snapshot: false };
+    let out = tell(&mut learner, dawn(), A, entries);
+    unless(!out.lazy.is_empty() || !out.records.is_empty(), "it wrote what will be thrown away")
+}
+
+/// A node that was away installs a snapshot taken after B was voted out.
+pub(crate) fn a_snapshot_brings_its_configuration() -> Played {
+    let mut learner = Learner::new(node(B));
+    start(&mut learner, vec![Record::Genesis(genesis())]);
+    let mut history = History::new(genesis());
+    history.execute(Step(1), Some(genesis().without_main(node(B).incarnation)));
+    for step in 2..=ALPHA {
+        history.execute(Step(step), None);
+    }
+    tell(&mut learner, dawn(), B, Installed { history: history.clone() });
+    unless(learner.history() != &history, "it goes on with the configuration from before")
+}
