@@ -69,11 +69,11 @@
 //! ```
 //!
 //! # Layout
-//! - [`manual`]: getting started, guarantees, operations, compatibility, design
+//! - [`manual`]: getting started, messages, guarantees, operations, compatibility, design
 //! - [`replicated`]: actors that live in the log
 //! - [`Cli`]: the verbs, for your own program; [`server`]: one node
 //! - [`consensus`]: the protocol roles; [`machine`], [`effects`], [`role`]: how every role is built
-//! - [`message`]: messages that travel between nodes
+//! - [`message`]: messages that travel between nodes; [`runtime`]: everything below the roles
 
 // Lets code written by our derives, which says `::synod::…`, compile in this crate too.
 extern crate self as synod;
@@ -91,6 +91,7 @@ pub mod server;
 pub mod sim;
 
 pub use cli::Cli;
+pub use synod_runtime as runtime;
 pub use synod_runtime::message;
 
 // The README's example is a program people copy: it must compile.

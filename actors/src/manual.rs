@@ -3,6 +3,9 @@
 #[doc = include_str!("../docs/getting-started.md")]
 pub mod getting_started {}
 
+#[doc = include_str!("../docs/messages.md")]
+pub mod messages {}
+
 #[doc = include_str!("../docs/guarantees.md")]
 pub mod guarantees {}
 

@@ -19,7 +19,8 @@
 mod schema;
 
 use std::{
-    any::{TypeId, type_name},
+    any::{Any, TypeId, type_name},
+    cell::RefCell,
     fmt,
 };
 
@@ -66,6 +67,7 @@ pub struct Routes<A: Actor> {
 struct Route<A: Actor> {
     known: KnownMessage,
     take: fn(&Addr<A>, &NodeId, &Frame, &Node),
+    recipient: fn(&Addr<A>) -> Box<dyn Any + Send>,
 }
 
 /// A name on the wire and the type it stands for.
@@ -119,7 +121,7 @@ impl<A: Actor> Routes<A> {
         A::Context: ToEnvelope<A, M>,
     {
         let known = KnownMessage::of::<M>();
-        let route = Route { known, take: take::<A, M> };
+        let route = Route { known, take: take::<A, M>, recipient: recipient::<A, M> };
         if let Some(before) = self.by_message.insert(name_hash(M::NAME), route) {
             self.doubled = Some((before.known, known));
         }
@@ -143,6 +145,11 @@ impl<A: Actor> Routes<A> {
 
     pub(crate) fn known(&self) -> impl Iterator<Item = KnownMessage> {
         self.by_message.values().map(|route| route.known)
+    }
+
+    /// The actor's `Recipient` for the message of that number, if it takes it.
+    pub(crate) fn recipient(&self, addr: &Addr<A>, message: u64) -> Option<Box<dyn Any + Send>> {
+        self.by_message.get(&message).map(|route| (route.recipient)(addr))
     }
 
     /// Hands one frame to the actor, or answers why not.
@@ -197,7 +204,7 @@ where
     A::Context: ToEnvelope<A, M>,
 {
     let header: &FrameHeader = &frame.header;
-    let message: M = match decode(&frame.body) {
+    let message: M = match decode_on(node, &frame.body) {
         Ok(message) => message,
         Err(error) => {
             tracing::debug!(%from, message = M::NAME, %error, "a message cannot be read");
@@ -218,6 +225,38 @@ where
     } else {
         addr.do_send(message);
     }
+}
+
+fn recipient<A, M>(addr: &Addr<A>) -> Box<dyn Any + Send>
+where
+    M: RemoteMessage,
+    A: Actor + Handler<M>,
+    A::Context: ToEnvelope<A, M>,
+{
+    Box::new(addr.clone().recipient::<M>())
+}
+
+thread_local! {
+    /// The node for which a body is being read on this thread: addresses within bind to it.
+    static DECODING: RefCell<Option<Node>> = const { RefCell::new(None) };
+}
+
+/// The node for which this thread reads a body now, if it does.
+pub(crate) fn decoding_node() -> Option<Node> {
+    DECODING.with_borrow(Clone::clone)
+}
+
+/// As [`decode`], and addresses within the body are bound to `node`.
+pub(crate) fn decode_on<T: DeserializeOwned>(node: &Node, body: &[u8]) -> Result<T, CodecError> {
+    /// Puts back what was there, also when reading panics.
+    struct Lent(Option<Node>);
+    impl Drop for Lent {
+        fn drop(&mut self) {
+            DECODING.set(self.0.take());
+        }
+    }
+    let _lent = Lent(DECODING.replace(Some(node.clone())));
+    decode(body)
 }
 
 /// The body of a message or of a result.

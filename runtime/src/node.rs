@@ -9,6 +9,7 @@
 //! There are no globals: many nodes live in one process, which is how whole clusters are simulated.
 
 mod asks;
+mod dead_letters;
 mod forms;
 mod inbound;
 mod naming;
@@ -28,8 +29,14 @@ use std::{
 use rand::Rng as _;
 use tokio::sync::Notify;
 
-pub use self::forms::Incompatible;
-use self::{asks::Asks, forms::Forms, inbound::Router, spawning::Tasks, watching::Watches};
+use self::{
+    asks::Asks, dead_letters::Office, forms::Forms, inbound::Router, naming::Proxies,
+    spawning::Tasks, watching::Watches,
+};
+pub use self::{
+    dead_letters::{DeadLetter, DeadLetters},
+    forms::Incompatible,
+};
 use crate::{
     address::SendError,
     identity::{ClusterName, Incarnation, NodeId, NodeName},
@@ -40,7 +47,7 @@ use crate::{
         directory::{Copies, Published},
         local::Local,
     },
-    telemetry::{DEAD_LETTERS, LINK_BYTES, Metrics},
+    telemetry::{LINK_BYTES, Metrics},
     wire::{Frame, FrameHeader, FrameKind},
     world::{
         Clock, Instant, Rng, World,
@@ -188,6 +195,8 @@ struct Inner {
     watches: Watches,
     asks: Asks,
     forms: Forms,
+    dead_letters: Office,
+    proxies: Mutex<Proxies>,
     tasks: Tasks,
     peers_up: Mutex<BTreeMap<NodeName, PeerInfo>>,
     peer_hooks: Mutex<Vec<PeerHook>>,
@@ -206,6 +215,7 @@ impl Node {
         messages.doubled.map_or(Ok(()), |doubled| Err(RegisterError::from(doubled)))?;
         forms.know(&messages.known)?;
         let start_nonce = world.entropy.rng("node/start").next_u64();
+        let metrics = Metrics::new();
         let node = Self(Arc::new(Inner {
             world,
             id: NodeId::new(name, incarnation),
@@ -214,7 +224,7 @@ impl Node {
             start_nonce,
             ask_timeout,
             lost_after,
-            metrics: Metrics::new(),
+            metrics: metrics.clone(),
             links: OnceLock::new(),
             names: Local::default(),
             published: Mutex::default(),
@@ -224,6 +234,8 @@ impl Node {
             watches: Watches::default(),
             asks: Asks::default(),
             forms,
+            dead_letters: Office::new(&metrics),
+            proxies: Mutex::default(),
             tasks: Tasks::default(),
             peers_up: Mutex::default(),
             peer_hooks: Mutex::default(),
@@ -365,11 +377,6 @@ impl Node {
         self.links().datagram(to, &header, body).map_err(refused)
     }
 
-    /// Counts a message that reached nobody.
-    pub fn dead_letter(&self, error: &SendError) {
-        self.count_dead_letter(error.reason());
-    }
-
     /// Stops in order: actors are stopped, links closed, asks answered `Closed`.
     pub fn shutdown(&self) {
         for control in self.0.names.controls() {
@@ -407,10 +414,6 @@ impl Node {
     pub(crate) fn check_incarnation(&self, node: &NodeId) -> Result<(), SendError> {
         let reachable = node == self.id() || self.links().is_up(&node.name).as_ref() == Some(node);
         if reachable { Ok(()) } else { Err(SendError::Unreachable) }
-    }
-
-    fn count_dead_letter(&self, reason: &str) {
-        self.metrics().counter(&DEAD_LETTERS, &[("reason", reason)]).increment();
     }
 
     fn collect_link_bytes(&self) {

@@ -144,7 +144,7 @@ impl Node {
     /// Answers an ask with an error; counts a tell as a dead letter.
     pub fn refuse(&self, to: &NodeId, header: &FrameHeader, error: &SendError) {
         if header.kind != FrameKind::Ask || *error == SendError::Codec {
-            self.dead_letter(error);
+            self.lose_frame(to, header, error.reason());
         }
         if header.kind == FrameKind::Ask {
             let body = encode(error).expect("texts and numbers always encode");
@@ -175,7 +175,7 @@ impl Node {
                     Ok(Ok(body)) => node.reply(&asker, Lane::User, header.correlation, &body),
                     Ok(Err(error)) => node.refuse(&asker, &header, &error),
                     // The asker has given up at the same time.
-                    Err(_) => node.count_dead_letter("expired"),
+                    Err(_) => node.lose_frame(&asker, &header, "expired"),
                 }
             }
         };

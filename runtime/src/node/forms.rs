@@ -126,6 +126,11 @@ impl Forms {
         all
     }
 
+    /// The name of a message that is known here.
+    pub(super) fn message_name(&self, number: u64) -> Option<&'static str> {
+        lock(&self.tables).known.get(&number).map(|(known, _)| known.name)
+    }
+
     fn may_send(&self, message: TypeId, number: u64, to: &NodeName) -> bool {
         if self.refused.load(Relaxed) == 0 {
             return true;
@@ -224,12 +229,17 @@ impl Node {
             Err(error) => return tracing::error!(actor = A::NAME, %error, "two messages in one"),
         };
         for message in messages {
-            if let Err(error) = self.know(&[message]) {
-                tracing::error!(actor = A::NAME, message = message.name, %error, "never sent");
-                let mut tables = lock(&self.0.forms.tables);
-                tables.doubled.insert(message.type_id);
-                self.0.forms.count(&tables);
-            }
+            self.know_sent(message);
+        }
+    }
+
+    /// Notes a message that may be sent.
+    pub(super) fn know_sent(&self, message: KnownMessage) {
+        if let Err(error) = self.know(&[message]) {
+            tracing::error!(message = message.name, %error, "never sent");
+            let mut tables = lock(&self.0.forms.tables);
+            tables.doubled.insert(message.type_id);
+            self.0.forms.count(&tables);
         }
     }
 

@@ -117,7 +117,7 @@ impl Node {
             // The links keep these two to themselves, the caller the other two.
             FrameKind::Hello | FrameKind::Goodbye | FrameKind::Tell | FrameKind::Ask => {
                 tracing::warn!(%from, ?kind, "a frame that has no place here");
-                self.count_dead_letter("bad_frame");
+                self.lose_frame(from, &frame.header, "bad_frame");
             }
         }
     }

@@ -6,20 +6,21 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Addr};
+use actix::{Actor, Addr, AsyncContext as _, Context, Recipient, WeakRecipient};
+use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
 use super::{Inner, Node, lock};
 use crate::{
-    address::RemoteAddr,
+    address::{Place, Proxy, RemoteAddr, RemoteRecipient},
     identity::NodeId,
-    message::{RemoteActor, Routes, decode, encode},
+    message::{KnownMessage, RemoteActor, RemoteMessage, Routes, decode, encode},
     registry::{
         Binding, Deliver, LookupError, RegisterError, Registered, RegistryEntry,
         directory::{News, Taken, entries},
         group::{Group, JoinError},
     },
-    wire::{Frame, FrameHeader, FrameKind},
+    wire::{Frame, FrameHeader, FrameKind, name_hash},
     world::network::Lane,
 };
 
@@ -29,6 +30,10 @@ const LOOK_OVER: Duration = Duration::from_secs(1);
 /// Every so many looks the version is told even if nothing changed, so that a copy that missed
 /// something finds out.
 const CONFIRM_EVERY: u32 = 5;
+
+/// The proxies that [`RemoteRecipient::into_actix`] made, by target and message: each a
+/// `WeakRecipient`, so that one that nobody uses ends.
+pub(super) type Proxies = FxHashMap<(NodeId, u64, u64), Box<dyn Any + Send>>;
 
 impl Node {
     /// Gives an actor a name that other nodes can send to. The name stays until
@@ -47,7 +52,7 @@ impl Node {
         let registered = Registered { addr: addr.clone(), routes, kind: A::NAME };
         self.0.names.bound(name, Arc::new(registered), Some(here))?;
         self.renamed();
-        Ok(RemoteAddr::new(self.id().clone(), name, Some(addr), Some(self.clone())))
+        Ok(RemoteAddr::new(self.place(self.id().clone(), name), Some(addr)))
     }
 
     /// Takes a name back, and every membership with it. An actor supervised under that name goes
@@ -81,15 +86,16 @@ impl Node {
 
     /// The members of a group, by name of node and actor.
     pub(crate) fn group_members<A: RemoteActor>(&self, group: &str) -> Vec<RemoteAddr<A>> {
-        let here = self.0.names.members::<A>(group).into_iter().map(|(name, addr)| {
-            RemoteAddr::new(self.id().clone(), &name, Some(addr), Some(self.clone()))
-        });
+        let here =
+            self.0.names.members::<A>(group).into_iter().map(|(name, addr)| {
+                RemoteAddr::new(self.place(self.id().clone(), &name), Some(addr))
+            });
         let mut members: Vec<_> = here.collect();
         let copies = lock(&self.0.copies);
         members.extend(
             copies
                 .members(group, A::NAME)
-                .map(|(node, name)| RemoteAddr::new(node.clone(), name, None, Some(self.clone()))),
+                .map(|(node, name)| RemoteAddr::new(self.place(node.clone(), name), None)),
         );
         members.sort_by(|a, b| (&a.node().name, a.name()).cmp(&(&b.node().name, b.name())));
         members
@@ -130,13 +136,12 @@ impl Node {
     pub fn lookup<A: RemoteActor>(&self, name: &str) -> Result<RemoteAddr<A>, LookupError> {
         self.know_kind::<A>();
         if let Some(addr) = self.local(name) {
-            let here = Some(addr);
-            return Ok(RemoteAddr::new(self.id().clone(), name, here, Some(self.clone())));
+            return Ok(RemoteAddr::new(self.place(self.id().clone(), name), Some(addr)));
         }
         let copies = lock(&self.0.copies);
         let (node, row) = copies.find(name).ok_or_else(|| LookupError::Unknown(name.to_owned()))?;
         if row.kind == A::NAME {
-            Ok(RemoteAddr::new(node.clone(), name, None, Some(self.clone())))
+            Ok(RemoteAddr::new(self.place(node.clone(), name), None))
         } else {
             let found = row.kind.clone();
             Err(LookupError::Kind { name: name.to_owned(), found, wanted: A::NAME })
@@ -147,7 +152,53 @@ impl Node {
     pub fn address<A: RemoteActor>(&self, node: NodeId, name: &str) -> RemoteAddr<A> {
         self.know_kind::<A>();
         let here = if node == *self.id() { self.local(name) } else { None };
-        RemoteAddr::new(node, name, here, Some(self.clone()))
+        RemoteAddr::new(self.place(node, name), here)
+    }
+
+    /// Whatever takes `M` under `name` on `node`, whether or not anybody has that name there yet.
+    pub fn recipient<M: RemoteMessage>(&self, node: NodeId, name: &str) -> RemoteRecipient<M> {
+        self.know_sent(KnownMessage::of::<M>());
+        let here = if node == *self.id() { self.local_recipient(name) } else { None };
+        RemoteRecipient::new(self.place(node, name), here)
+    }
+
+    /// What takes `M` under that name on this node.
+    pub(crate) fn local_recipient<M: RemoteMessage>(&self, name: &str) -> Option<Recipient<M>> {
+        self.0.names.recipient(name)
+    }
+
+    /// The proxy for `M` to `target` on `node`: the one that is in use, or a new one.
+    pub(crate) fn proxy<M: RemoteMessage>(
+        &self,
+        node: &NodeId,
+        target: u64,
+        new: impl FnOnce() -> Proxy<M>,
+    ) -> Recipient<M> {
+        let mut proxies = lock(&self.0.proxies);
+        let key = (node.clone(), target, name_hash(M::NAME));
+        let in_use = proxies.get(&key).and_then(|any| any.downcast_ref::<WeakRecipient<M>>());
+        if let Some(proxy) = in_use.and_then(WeakRecipient::upgrade).filter(Recipient::connected) {
+            return proxy;
+        }
+        let context = Context::new();
+        let proxy = context.address().recipient();
+        proxies.insert(key.clone(), Box::new(proxy.downgrade()));
+        let (lives, node) = (context.into_future(new()), Arc::downgrade(&self.0));
+        // A task of the node, so that a crash takes it along.
+        self.task(async move {
+            lives.await;
+            let Some(node) = Self::upgrade(&node) else { return };
+            let mut proxies = lock(&node.0.proxies);
+            let heir = proxies.get(&key).and_then(|any| any.downcast_ref::<WeakRecipient<M>>());
+            if heir.and_then(WeakRecipient::upgrade).is_none() {
+                proxies.remove(&key);
+            }
+        });
+        proxy
+    }
+
+    fn place(&self, node: NodeId, name: &str) -> Place {
+        Place::new(node, name, Some(self.clone()))
     }
 
     /// The actor of that name and type on this node, supervised or registered.
@@ -190,13 +241,13 @@ impl Node {
                     Taken::Gap => self.tell_news(from, &News::Again),
                     Taken::Refused => {
                         tracing::debug!(%from, "names of a node that was replaced");
-                        self.count_dead_letter("dead_incarnation");
+                        self.lose_frame(from, &frame.header, "dead_incarnation");
                     }
                 }
             }
             Err(error) => {
                 tracing::warn!(%from, %error, "names that cannot be read");
-                self.count_dead_letter("codec");
+                self.lose_frame(from, &frame.header, "codec");
             }
         }
     }

@@ -2,7 +2,9 @@
 
 mod builds;
 mod memory;
+mod outcomes;
 mod real;
+mod verbs;
 mod watching;
 
 use std::{
@@ -20,11 +22,11 @@ use crate::{
     message::{RemoteActor, RemoteMessage},
     registry::{Deliver, LookupError, RegisterError, group::JoinError},
     supervision::{Fault, Policy, Restart},
-    telemetry::ACTOR_RESTARTS,
+    telemetry::{ACTOR_RESTARTS, DEAD_LETTERS},
     wire::name_hash,
 };
 
-#[derive(Debug, Message, Serialize, Deserialize, RemoteMessage)]
+#[derive(Debug, Clone, PartialEq, Message, Serialize, Deserialize, RemoteMessage)]
 #[rtype(result = "Result<u64, Refused>")]
 #[remote(name = "till.pay", crate = "crate")]
 struct Pay(i64);
@@ -39,7 +41,7 @@ struct Coin(u64);
 struct Refused(String);
 
 /// Answers only after a second.
-#[derive(Message, Serialize, Deserialize, RemoteMessage)]
+#[derive(Clone, Message, Serialize, Deserialize, RemoteMessage)]
 #[rtype(result = "()")]
 #[remote(name = "till.dawdle", crate = "crate")]
 struct Dawdle;

@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use actix::{Actor, Addr};
+use actix::{Actor, Addr, Recipient};
 use dashmap::{DashMap, Entry as Slot};
 use rustc_hash::FxBuildHasher;
 
@@ -20,7 +20,7 @@ use super::{
     ACTOR_NAME_BYTES_MAX, Deliver, MEMBERSHIPS_LEN_MAX, NAMES_LEN_MAX, RESERVED, RegisterError,
     directory::Row, group::JoinError, watch::Reason,
 };
-use crate::{supervision::Control, wire::name_hash};
+use crate::{message::RemoteMessage, supervision::Control, wire::name_hash};
 
 /// The names of this node, by their number on the wire. Never locked while anything is called.
 #[derive(Default)]
@@ -209,6 +209,18 @@ impl Local {
         let bound = entry.bound.as_ref().and_then(|bound| bound.addr.as_ref());
         let spawned = entry.spawned.as_ref().map(|spawned| &spawned.addr);
         bound.or(spawned)?.downcast_ref::<Addr<A>>().cloned()
+    }
+
+    /// Whatever takes the message of that number under that name.
+    pub(crate) fn recipient<M: RemoteMessage>(&self, name: &str) -> Option<Recipient<M>> {
+        let route = self.route(name_hash(name))?;
+        let recipient = route.recipient(name_hash(M::NAME))?;
+        recipient.downcast::<Recipient<M>>().ok().map(|recipient| *recipient)
+    }
+
+    /// The name behind a number.
+    pub(crate) fn name(&self, target: u64) -> Option<String> {
+        self.entries.get(&target).map(|entry| entry.name.clone())
     }
 
     pub(crate) fn control(&self, name: &str) -> Option<Arc<Control>> {

@@ -12,7 +12,7 @@ pub mod group;
 pub(crate) mod local;
 pub mod watch;
 
-use std::fmt;
+use std::{any::Any, fmt};
 
 use actix::{Actor, Addr};
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,13 @@ pub trait Deliver: Send + Sync {
     /// Whether anybody still listens; a name whose listener is gone is removed.
     fn alive(&self) -> bool {
         true
+    }
+
+    /// actix's own `Recipient` for the message of that number, if there is an actor behind this
+    /// that takes it. Lets [`RemoteRecipient`](crate::address::RemoteRecipient)s of this node
+    /// skip the encoding.
+    fn recipient(&self, _message: u64) -> Option<Box<dyn Any + Send>> {
+        None
     }
 }
 
@@ -196,5 +203,9 @@ impl<A: Actor> Deliver for Registered<A> {
 
     fn alive(&self) -> bool {
         self.addr.connected()
+    }
+
+    fn recipient(&self, message: u64) -> Option<Box<dyn Any + Send>> {
+        self.routes.recipient(&self.addr, message)
     }
 }

@@ -1,0 +1,113 @@
+//! Where an address leads: a name on one node, and the node it is used on.
+
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    time::Duration,
+};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::SendError;
+use crate::{
+    identity::NodeId,
+    message::{RemoteMessage, decode_on, encode},
+    node::{DeadLetter, Node},
+    wire::name_hash,
+    world::network::Lane,
+};
+
+/// A name on one node. Equal places are the same name on the same incarnation of the same node,
+/// wherever they are used.
+pub(crate) struct Place {
+    pub(super) node: NodeId,
+    pub(super) name: String,
+    pub(super) target: u64,
+    /// The node this place is looked at from.
+    pub(super) via: Option<Node>,
+}
+
+impl Place {
+    pub(crate) fn new(node: NodeId, name: &str, via: Option<Node>) -> Self {
+        Self { node, target: name_hash(name), name: name.to_owned(), via }
+    }
+
+    /// Sends over the link. The error's outcome is *not run*, but for `Codec`.
+    pub(super) fn tell<M: RemoteMessage>(&self, message: &M) -> Result<(), SendError> {
+        let via = self.via.as_ref().ok_or(SendError::Unreachable)?;
+        let body = encode(message).map_err(|_| SendError::Codec)?;
+        via.check_form::<M>(&self.node.name)?;
+        via.check_incarnation(&self.node)?;
+        via.tell_hashed(&self.node.name, self.target, name_hash(M::NAME), Lane::User, &body)
+    }
+
+    /// Asks over the link.
+    pub(super) async fn ask<M: RemoteMessage>(
+        &self,
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<M::Result, SendError> {
+        let via = self.via.as_ref().ok_or(SendError::Unreachable)?;
+        via.check_form::<M>(&self.node.name)?;
+        via.check_incarnation(&self.node)?;
+        let message = name_hash(M::NAME);
+        let answer = via.ask(&self.node.name, self.target, message, Lane::User, body, timeout);
+        let body = answer.await.map_err(|error| match error {
+            SendError::Incompatible { .. } => SendError::Incompatible { name: M::NAME.to_owned() },
+            other => other,
+        })?;
+        decode_on(via, &body).map_err(|_| SendError::Codec)
+    }
+
+    /// Counts a message that was told and could not be sent, and tells those who listen.
+    pub(super) fn dead_letter<M: RemoteMessage>(&self, error: &SendError) {
+        if let Some(via) = &self.via {
+            via.lose(error.reason(), || DeadLetter {
+                reason: error.reason(),
+                from: via.id().clone(),
+                to: self.node.name.clone(),
+                target: self.name.clone(),
+                message: M::NAME.to_owned(),
+            });
+        }
+    }
+
+    /// How long an ask waits when it does not say.
+    pub(super) fn ask_timeout(&self) -> Duration {
+        self.via.as_ref().map_or(Duration::ZERO, Node::ask_timeout)
+    }
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.node == other.node && self.name == other.name
+    }
+}
+
+impl Eq for Place {}
+
+impl Hash for Place {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.node.hash(state);
+        self.name.hash(state);
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}", self.name, self.node)
+    }
+}
+
+impl Serialize for Place {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&self.node, &self.name).serialize(serializer)
+    }
+}
+
+/// What [`Place`] is written as.
+pub(super) fn read_place<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<(NodeId, String), D::Error> {
+    Deserialize::deserialize(deserializer)
+}

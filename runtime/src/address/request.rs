@@ -1,0 +1,176 @@
+//! An answer to come: one attempt, or as many as fit before the deadline.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use actix::{MailboxError, Message};
+
+use super::{Delivery, SendError, place::Place};
+use crate::{
+    message::{RemoteMessage, encode},
+    node::{ASK_TIMEOUT, Node},
+};
+
+/// No ask waits longer, so that a forgotten one does not hold its memory for days.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+
+/// The first pause before an idempotent message is sent again: about a round trip.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(5);
+/// The longest: a link that is back is used within it.
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(250);
+
+/// An answer to come. Nothing is sent before the first poll; dropping it takes back a message that
+/// no handler has begun with.
+#[must_use = "nothing is sent before the request is polled"]
+pub struct RemoteRequest<M: RemoteMessage> {
+    to: Arc<dyn Way<M>>,
+    timeout: Duration,
+    again: Option<fn(&M) -> M>,
+    state: State<M>,
+}
+
+type Answer<M> = Pin<Box<dyn Future<Output = Result<<M as Message>::Result, SendError>> + Send>>;
+
+/// What actix's own request comes to.
+pub(super) type HereAnswer<M> =
+    Pin<Box<dyn Future<Output = Result<<M as Message>::Result, MailboxError>> + Send>>;
+
+/// How an address of any kind asks.
+pub(super) trait Way<M: RemoteMessage>: Send + Sync {
+    /// Where it leads; none for an actor of this process that has no name.
+    fn place(&self) -> Option<&Place>;
+
+    /// Asks the actor if it is on this node, or gives the message back.
+    fn ask_here(&self, message: M) -> Here<M>;
+}
+
+/// What came of asking on this node.
+pub(super) enum Here<M: RemoteMessage> {
+    Asked(HereAnswer<M>),
+    /// It was here and has ended.
+    Gone,
+    /// It is on another node.
+    Elsewhere(M),
+}
+
+enum State<M: RemoteMessage> {
+    Unsent(M),
+    Sent(Answer<M>),
+    Answered,
+}
+
+impl<M: RemoteMessage> RemoteRequest<M> {
+    pub(super) fn new(to: Arc<dyn Way<M>>, message: M) -> Self {
+        let timeout = to.place().map_or(ASK_TIMEOUT, Place::ask_timeout);
+        Self { to, timeout, again: None, state: State::Unsent(message) }
+    }
+
+    /// Waits at most this long, counted from the first poll; never longer than [`TIMEOUT_MAX`].
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout.min(TIMEOUT_MAX);
+        self
+    }
+
+    /// Says that it does no harm if the handler runs more than once: what may pass by itself (no
+    /// link, no such actor, no room, closed before the answer) is tried again until the deadline.
+    /// Then the error is the last one, or `Timeout` as soon as any attempt may have run.
+    pub fn idempotent(mut self) -> Self
+    where
+        M: Clone,
+    {
+        self.again = Some(M::clone);
+        self
+    }
+}
+
+// The message is moved out before anything is pinned, and the answer is pinned on the heap.
+impl<M: RemoteMessage> Unpin for RemoteRequest<M> {}
+
+impl<M: RemoteMessage> Future for RemoteRequest<M> {
+    type Output = Result<M::Result, SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut answer = match std::mem::replace(&mut self.state, State::Answered) {
+            State::Unsent(message) => {
+                let (to, timeout) = (Arc::clone(&self.to), self.timeout);
+                match (self.again, to.place().and_then(|place| place.via.clone())) {
+                    (Some(again), Some(via)) => Box::pin(retry(via, to, message, timeout, again)),
+                    // An actor without a name that is gone does not come back.
+                    (Some(_), None) | (None, _) => attempt(&to, message, timeout),
+                }
+            }
+            State::Sent(answer) => answer,
+            State::Answered => panic!("a request is not polled again after its answer"),
+        };
+        let answered = answer.as_mut().poll(cx);
+        if answered.is_pending() {
+            self.state = State::Sent(answer);
+        }
+        answered
+    }
+}
+
+impl<M: RemoteMessage> fmt::Debug for RemoteRequest<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteRequest")
+            .field("message", &M::NAME)
+            .field("to", &self.to.place())
+            .finish_non_exhaustive()
+    }
+}
+
+fn attempt<M: RemoteMessage>(to: &Arc<dyn Way<M>>, message: M, timeout: Duration) -> Answer<M> {
+    match to.ask_here(message) {
+        Here::Asked(request) => Box::pin(async move {
+            match tokio::time::timeout(timeout, request).await {
+                Ok(answer) => answer.map_err(|_: MailboxError| SendError::Closed),
+                Err(_) => Err(SendError::Timeout),
+            }
+        }),
+        Here::Gone => Box::pin(std::future::ready(Err(SendError::NoSuchActor))),
+        Here::Elsewhere(message) => match encode(&message) {
+            Err(_) => Box::pin(std::future::ready(Err(SendError::Codec))),
+            Ok(body) => {
+                let to = Arc::clone(to);
+                Box::pin(async move {
+                    let place = to.place().ok_or(SendError::Unreachable)?;
+                    place.ask::<M>(body, timeout).await
+                })
+            }
+        },
+    }
+}
+
+async fn retry<M: RemoteMessage>(
+    via: Node,
+    to: Arc<dyn Way<M>>,
+    message: M,
+    timeout: Duration,
+    again: fn(&M) -> M,
+) -> Result<M::Result, SendError> {
+    let until = via.now() + timeout;
+    let mut pause = RETRY_PAUSE_MIN;
+    let mut may_have_run = false;
+    loop {
+        let left = until.since(via.now());
+        let error = match attempt(&to, again(&message), left).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        may_have_run |= error.outcome() == Delivery::Unknown;
+        let left = until.since(via.now());
+        if !error.may_pass() || left <= pause {
+            // The error tells of all attempts, not of the last one alone.
+            let denies_it = may_have_run && error.outcome() == Delivery::NotRun;
+            return Err(if denies_it { SendError::Timeout } else { error });
+        }
+        tokio::time::sleep(pause).await;
+        pause = (2 * pause).min(RETRY_PAUSE_MAX);
+    }
+}
