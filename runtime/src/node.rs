@@ -19,7 +19,7 @@ mod tests;
 mod watching;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, atomic::AtomicU64},
@@ -193,6 +193,8 @@ struct Inner {
     /// Moves with every change of a membership elsewhere.
     groups_version: AtomicU64,
     watches: Watches,
+    /// Supervision trees that are no child of another.
+    roots: Mutex<BTreeSet<String>>,
     asks: Asks,
     forms: Forms,
     dead_letters: Office,
@@ -232,6 +234,7 @@ impl Node {
             renamed: Arc::default(),
             groups_version: AtomicU64::new(0),
             watches: Watches::default(),
+            roots: Mutex::default(),
             asks: Asks::default(),
             forms,
             dead_letters: Office::new(&metrics),

@@ -16,7 +16,7 @@ use tracing::Instrument as _;
 use super::{Node, WeakNode, lock};
 use crate::{
     registry::{RegisterError, local::Spawned, watch::Reason},
-    supervision::{Control, Fault, Policy, Setting, Supervisor},
+    supervision::{Control, Fault, Lives, Manager, Policy, Setting},
     telemetry::{ACTOR_PANICS, ACTOR_RESTARTS},
 };
 
@@ -87,7 +87,7 @@ impl Node {
         F: FnMut() -> A + 'static,
     {
         let (addr, mailbox, setting) = self.prepare(name, policy)?;
-        self.run(mailbox, setting, factory);
+        self.run_here(mailbox, setting, factory);
         Ok(addr)
     }
 
@@ -108,17 +108,25 @@ impl Node {
         F: FnMut() -> A + Send + 'static,
     {
         let (addr, mailbox, setting) = self.prepare(name, policy)?;
-        let (node, name) = (self.clone(), name.to_owned());
-        let reached = arbiter.spawn_fn({
-            let node = node.clone();
-            move || node.run(mailbox, setting, factory)
-        });
-        if !reached {
-            tracing::error!(actor = name, "its arbiter is gone");
-            node.0.names.retired(&name, Reason::Stopped);
-            node.renamed();
-        }
+        self.run_on(arbiter, mailbox, setting, factory);
         Ok(addr)
+    }
+
+    fn run_on<A, F>(
+        &self,
+        arbiter: &ArbiterHandle,
+        mailbox: AddressReceiver<A>,
+        setting: Setting,
+        factory: F,
+    ) where
+        A: Actor<Context = Context<A>>,
+        F: FnMut() -> A + Send + 'static,
+    {
+        let (node, name) = (self.clone(), setting.name.clone());
+        let retire = self.retire(&name, setting.manager.clone());
+        if !arbiter.spawn_fn(move || node.run(mailbox, setting, factory, retire)) {
+            tracing::error!(actor = name, "its arbiter is gone");
+        }
     }
 
     /// Runs a future on this arbiter until it ends or the node does. To be called by actors, and
@@ -154,6 +162,88 @@ impl Node {
         control.inspect(|control| control.inject(fault)).is_some()
     }
 
+    /// Starts a named actor that begins, ends and is rebuilt at the orders of a tree.
+    pub(crate) fn spawn_managed<A, F>(
+        &self,
+        name: &str,
+        policy: Policy,
+        manager: Manager,
+        factory: F,
+    ) -> Result<(Addr<A>, Arc<Control>), RegisterError>
+    where
+        A: Actor<Context = Context<A>>,
+        F: FnMut() -> A + 'static,
+    {
+        let (addr, mailbox, mut setting) = self.prepare(name, policy)?;
+        setting.manager = Some(manager);
+        let control = Arc::clone(&setting.control);
+        self.run_here(mailbox, setting, factory);
+        Ok((addr, control))
+    }
+
+    /// As [`Node::spawn_managed`], on another arbiter.
+    pub(crate) fn spawn_managed_on<A, F>(
+        &self,
+        arbiter: &ArbiterHandle,
+        name: &str,
+        policy: Policy,
+        manager: Manager,
+        factory: F,
+    ) -> Result<Arc<Control>, RegisterError>
+    where
+        A: Actor<Context = Context<A>>,
+        F: FnMut() -> A + Send + 'static,
+    {
+        let (_, mailbox, mut setting) = self.prepare::<A>(name, policy)?;
+        setting.manager = Some(manager);
+        let control = Arc::clone(&setting.control);
+        self.run_on(arbiter, mailbox, setting, factory);
+        Ok(control)
+    }
+
+    /// Gives a supervision tree its name.
+    pub(crate) fn name_tree(&self, name: &str) -> Result<Arc<Control>, RegisterError> {
+        let control = Arc::new(Control::default());
+        let spawned = Spawned {
+            serial: 0,
+            control: Arc::clone(&control),
+            kind: "supervisor",
+            addr: Arc::new(()),
+        };
+        self.0.names.spawned(name, spawned)?;
+        self.renamed();
+        Ok(control)
+    }
+
+    /// A tree that no other tree ends: the node itself does.
+    pub(crate) fn note_root(&self, name: &str) {
+        lock(&self.0.roots).insert(name.to_owned());
+    }
+
+    /// Takes the name back of a tree that could not be started.
+    pub(crate) fn forget_tree(&self, name: &str) {
+        self.0.names.retired(name, Reason::Stopped);
+        self.renamed();
+    }
+
+    /// Runs what has that name already, such as a tree, until it is over.
+    pub(crate) fn run_managed(
+        &self,
+        name: &str,
+        manager: Option<Manager>,
+        work: impl Future<Output = Reason> + 'static,
+    ) {
+        let retire = self.retire(name, manager);
+        self.task(async move {
+            let mut retire = retire;
+            retire.reason = work.await;
+        });
+    }
+
+    fn retire(&self, name: &str, manager: Option<Manager>) -> Retire {
+        Retire { node: WeakNode::of(self), name: name.to_owned(), reason: Reason::Stopped, manager }
+    }
+
     /// Takes the name, and makes what the supervisor needs.
     fn prepare<A>(
         &self,
@@ -182,25 +272,33 @@ impl Node {
             restarted: self.metrics().counter(&ACTOR_RESTARTS, &[("actor", name)]),
             panicked: self.metrics().counter(&ACTOR_PANICS, &[]),
             control,
+            manager: None,
         };
         Ok((addr, mailbox, setting))
     }
 
-    fn run<A, F>(&self, mailbox: AddressReceiver<A>, setting: Setting, factory: F)
+    fn run<A, F>(&self, mailbox: AddressReceiver<A>, setting: Setting, factory: F, retire: Retire)
     where
         A: Actor<Context = Context<A>>,
         F: FnMut() -> A + 'static,
     {
-        let name = setting.name.clone();
-        let retire =
-            Retire { node: WeakNode::of(self), name: name.clone(), reason: Reason::Stopped };
         // For whoever reads a log with many nodes in it, such as a simulation's.
-        let span = tracing::debug_span!("actor", name);
-        let lives = Supervisor::new(setting, mailbox, factory).instrument(span);
+        let span = tracing::debug_span!("actor", name = setting.name);
+        let lives = Lives::new(setting, mailbox, factory).instrument(span);
         self.task(async move {
+            // Moved in whole, so that it is dropped with the task, however that ends.
             let mut retire = retire;
             retire.reason = lives.await;
         });
+    }
+
+    fn run_here<A, F>(&self, mailbox: AddressReceiver<A>, setting: Setting, factory: F)
+    where
+        A: Actor<Context = Context<A>>,
+        F: FnMut() -> A + 'static,
+    {
+        let retire = self.retire(&setting.name, setting.manager.clone());
+        self.run(mailbox, setting, factory, retire);
     }
 }
 
@@ -209,6 +307,8 @@ struct Retire {
     node: WeakNode,
     name: String,
     reason: Reason,
+    /// The tree that is told, once the name is free.
+    manager: Option<Manager>,
 }
 
 impl Drop for Retire {
@@ -216,7 +316,11 @@ impl Drop for Retire {
         if let Some(node) = self.node.upgrade() {
             let reason = std::mem::replace(&mut self.reason, Reason::Stopped);
             node.0.names.retired(&self.name, reason);
+            lock(&node.0.roots).remove(&self.name);
             node.renamed();
+        }
+        if let Some(manager) = &self.manager {
+            manager.gone();
         }
     }
 }

@@ -58,6 +58,11 @@ pub enum Reason {
         /// What the panic said, cut to [`PANIC_BYTES_MAX`].
         text: String,
     },
+    /// A supervision tree: its restarts were used up, and all its children were ended.
+    GaveUp {
+        /// Which limit, and the last failure.
+        why: String,
+    },
     /// Its name was taken back; it may live on where only its own node can reach it.
     Unregistered,
     /// Nobody had that name when the watch reached its node.
@@ -92,6 +97,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Stopped => f.write_str("it stopped"),
             Self::Panicked { text } => write!(f, "it panicked: {text}"),
+            Self::GaveUp { why } => write!(f, "it gave up: {why}"),
             Self::Unregistered => f.write_str("its name was taken back"),
             Self::NotThere => f.write_str("nobody has that name there"),
             Self::NodeLost { why } => write!(f, "its node is lost: {why}"),

@@ -5,7 +5,9 @@ use std::{
     collections::VecDeque,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{self, Poll},
+    time::Duration,
 };
 
 use actix::{
@@ -15,9 +17,8 @@ use actix::{
 };
 use futures_util::Stream as _;
 
-/// Messages handled in one turn before the others on the arbiter get theirs: actix itself drains
-/// a mailbox without end, so that a flooded actor would starve heartbeats.
-const TURN_MESSAGES_MAX: u32 = 64;
+use super::TurnBudget;
+use crate::world::{Clock, Instant};
 
 /// Messages taken out of the channel ahead of their turn: enough to show a growing backlog, and a
 /// bound on one turn's pulling when a sender is as fast as the pulling itself.
@@ -28,16 +29,49 @@ pub(super) struct Backlog<A: Actor> {
     mailbox: AddressReceiver<A>,
     /// Taken out of the channel, because the channel cannot say how much is in it.
     pulled: VecDeque<Envelope<A>>,
-    left_in_turn: u32,
+    turn: Turn,
+}
+
+/// What is left of an actor's turn.
+struct Turn {
+    budget: TurnBudget,
+    clock: Arc<dyn Clock>,
+    began: Instant,
+    handled: u32,
+    over: bool,
+}
+
+impl Turn {
+    fn begin(&mut self) {
+        (self.began, self.handled, self.over) = (self.clock.now(), 0, false);
+    }
+
+    /// One more message was handled.
+    fn count(&mut self) {
+        self.handled += 1;
+        let late = || self.clock.now().since(self.began) >= self.budget.time;
+        // Doubling: six looks at the clock for a whole turn, one at once for a slow handler.
+        self.over = self.handled >= self.budget.messages
+            || (self.handled.is_power_of_two() && self.budget.time < Duration::MAX && late());
+    }
 }
 
 impl<A: Actor> Backlog<A> {
-    pub(super) fn new(mailbox: AddressReceiver<A>) -> Self {
-        Self { mailbox, pulled: VecDeque::new(), left_in_turn: 0 }
+    pub(super) fn new(
+        mailbox: AddressReceiver<A>,
+        budget: TurnBudget,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let turn = Turn { budget, clock, began: Instant::default(), handled: 0, over: false };
+        Self { mailbox, pulled: VecDeque::new(), turn }
     }
 
     pub(super) fn begin_turn(&mut self) {
-        self.left_in_turn = TURN_MESSAGES_MAX;
+        self.turn.begin();
+    }
+
+    pub(super) fn handled(&mut self) {
+        self.turn.count();
     }
 
     pub(super) fn len(&self) -> usize {
@@ -57,13 +91,11 @@ impl<A: Actor> Backlog<A> {
         if self.pulled.is_empty() {
             self.pull(cx);
         }
-        if self.left_in_turn == 0 && !self.pulled.is_empty() {
+        if self.turn.over && !self.pulled.is_empty() {
             cx.waker().wake_by_ref();
             return None;
         }
-        let next = self.pulled.pop_front()?;
-        self.left_in_turn -= 1;
-        Some(next)
+        self.pulled.pop_front()
     }
 
     fn pull(&mut self, cx: &mut task::Context<'_>) {
@@ -101,6 +133,7 @@ impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
             let next = self.0.borrow_mut().next(task);
             let Some(mut envelope) = next else { break };
             envelope.handle(actor, context);
+            self.0.borrow_mut().handled();
         }
         Poll::Pending
     }

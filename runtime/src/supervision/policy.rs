@@ -21,6 +21,33 @@ pub struct Policy {
     /// More restarts than this within the time end the actor for good. `None` never gives up: a
     /// role that is gone for good would be a node that is half dead.
     pub give_up: Option<(u32, Duration)>,
+    /// How much it may do before the others on its arbiter get their turn.
+    pub turn: TurnBudget,
+}
+
+/// How much one actor does in a turn before the others on its arbiter get theirs. actix itself
+/// drains a mailbox without end, so that a flooded actor would starve its neighbours and its own
+/// timers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TurnBudget {
+    /// Messages at most.
+    pub messages: u32,
+    /// A turn that took this long ends after the message in hand. The clock is read after the
+    /// first message, the second, the fourth and so on, which costs next to nothing and lets a
+    /// turn of even messages last twice as long at most.
+    pub time: Duration,
+}
+
+impl Default for TurnBudget {
+    fn default() -> Self {
+        // What elfo settled on: long enough to pay for the switch, short beside any deadline.
+        Self { messages: 64, time: Duration::from_millis(5) }
+    }
+}
+
+impl TurnBudget {
+    /// No bound, as with plain actix: for comparison.
+    pub const UNLIMITED: Self = Self { messages: u32::MAX, time: Duration::MAX };
 }
 
 impl Default for Policy {
@@ -31,6 +58,7 @@ impl Default for Policy {
             backoff_max: Duration::from_secs(5),
             quiet: Duration::from_secs(10),
             give_up: None,
+            turn: TurnBudget::default(),
         }
     }
 }
@@ -49,17 +77,14 @@ pub enum Restart {
 /// The restarts of one actor so far, as far as they matter for the next.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    /// Restarts since the last quiet period.
-    in_a_row: u32,
-    /// When the last restarts were, as many as the budget counts.
-    recent: VecDeque<Instant>,
-    started: Instant,
+    backoff: Backoff,
+    budget: Budget,
 }
 
 impl History {
     /// The actor was (re)built at `now`.
     pub(super) fn started(&mut self, now: Instant) {
-        self.started = now;
+        self.backoff.started(now);
     }
 
     /// How long to wait before the next restart; `None` when the budget is spent.
@@ -69,27 +94,62 @@ impl History {
         now: Instant,
         rng: &mut Rng,
     ) -> Option<Duration> {
-        if let Some((restarts, within)) = policy.give_up {
-            while self.recent.front().is_some_and(|then| now.since(*then) >= within) {
-                self.recent.pop_front();
-            }
-            if self.recent.len() >= restarts as usize {
-                return None;
-            }
+        if policy.give_up.is_some_and(|limit| !self.budget.spend(now, limit)) {
+            return None;
+        }
+        Some(self.backoff.wait(policy, now, rng))
+    }
+}
+
+/// How often there were restarts lately.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    /// When the last restarts were, as many as the limit counts.
+    recent: VecDeque<Instant>,
+}
+
+impl Budget {
+    /// Counts one more restart; answers whether the limit allows it.
+    pub(super) fn spend(&mut self, now: Instant, (restarts, within): (u32, Duration)) -> bool {
+        while self.recent.front().is_some_and(|then| now.since(*then) >= within) {
+            self.recent.pop_front();
+        }
+        let left = self.recent.len() < restarts as usize;
+        if left {
             self.recent.push_back(now);
         }
+        left
+    }
+}
+
+/// How long to wait before the next restart.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    /// Restarts since the last quiet period.
+    in_a_row: u32,
+    started: Instant,
+}
+
+impl Backoff {
+    /// The actor was (re)built at `now`.
+    pub(super) fn started(&mut self, now: Instant) {
+        self.started = now;
+    }
+
+    /// It has ended at `now`.
+    pub(super) fn wait(&mut self, policy: &Policy, now: Instant, rng: &mut Rng) -> Duration {
         if now.since(self.started) >= policy.quiet {
             self.in_a_row = 0;
         }
         self.in_a_row = self.in_a_row.saturating_add(1);
         if self.in_a_row == 1 {
-            return Some(Duration::ZERO);
+            return Duration::ZERO;
         }
         // 2^16 first waits are beyond any longest wait: the cap only keeps the shift in range.
         let doubled = policy.backoff_first.saturating_mul(1 << (self.in_a_row - 2).min(16));
         let whole = doubled.min(policy.backoff_max);
         // Half of it is drawn, so that actors that fell together do not rise together.
-        Some(whole.mul_f64(rng.random_range(0.5..=1.0)))
+        whole.mul_f64(rng.random_range(0.5..=1.0))
     }
 }
 

@@ -2,15 +2,25 @@
 
 use std::{
     cell::{Cell, RefCell},
+    future::Future,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
-use actix::{Addr, Handler, Message, dev::channel::channel};
+use actix::{
+    Actor, ActorContext as _, Addr, AsyncContext as _, Context, Handler, Message,
+    dev::channel::channel,
+};
 use rand::SeedableRng as _;
 use tokio::{task::AbortHandle, time::Instant};
 
 use super::*;
-use crate::{telemetry::Counter, world};
+use crate::{
+    telemetry::Counter,
+    world::{self, Clock, Rng},
+};
 
 #[derive(Debug)]
 struct PausedClock(Instant);
@@ -102,9 +112,10 @@ fn supervised(policy: Policy) -> Supervised {
         restarted: restarted.clone(),
         panicked: Counter::default(),
         control: Arc::clone(&control),
+        manager: None,
     };
     let diary_of_lives = Rc::<Diary>::clone(&diary);
-    let supervisor = Supervisor::new(setting, mailbox, move || {
+    let supervisor = Lives::new(setting, mailbox, move || {
         let life = diary_of_lives.lives.get() + 1;
         diary_of_lives.lives.set(life);
         Worker { life, diary: Rc::clone(&diary_of_lives) }
@@ -178,10 +189,11 @@ fn an_actor_that_stops_at_once_does_not_spin() {
             restarted: Counter::default(),
             panicked: Counter::default(),
             control: Arc::default(),
+            manager: None,
         };
         let starts = Rc::new(Cell::new(0));
         let counted = Rc::clone(&starts);
-        actix_rt::spawn(Supervisor::new(setting, mailbox, move || Quitter(Rc::clone(&counted))));
+        actix_rt::spawn(Lives::new(setting, mailbox, move || Quitter(Rc::clone(&counted))));
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert!((8..30).contains(&starts.get()), "{} starts", starts.get());
     });
@@ -294,4 +306,74 @@ async fn others_first() {
         Poll::Pending
     })
     .await;
+}
+
+/// Goes on by itself a little each time somebody works.
+#[derive(Debug, Default)]
+struct WorkedClock(std::sync::atomic::AtomicU64);
+
+impl Clock for WorkedClock {
+    fn now(&self) -> world::Instant {
+        world::Instant::from_nanos(self.0.load(std::sync::atomic::Ordering::SeqCst))
+    }
+
+    fn wall_ms(&self) -> u64 {
+        0
+    }
+}
+
+/// Method: 200 messages of one millisecond each; what each turn handles is counted.
+/// Goal: a slow actor's turn ends by time, long before its number of messages.
+#[test]
+fn a_slow_actor_s_turn_ends_by_time_unless_it_is_unlimited() {
+    struct Slow(Arc<WorkedClock>, Rc<Cell<usize>>);
+    impl Actor for Slow {
+        type Context = Context<Self>;
+    }
+    impl Handler<Job> for Slow {
+        type Result = u32;
+
+        fn handle(&mut self, _: Job, _: &mut Self::Context) -> u32 {
+            let ms = u64::try_from(Duration::from_millis(1).as_nanos()).unwrap();
+            self.0.0.fetch_add(ms, std::sync::atomic::Ordering::SeqCst);
+            self.1.set(self.1.get() + 1);
+            0
+        }
+    }
+    let longest_turn = |turn: TurnBudget| {
+        let longest = Rc::new(Cell::new(0));
+        let told = Rc::clone(&longest);
+        simulated(async move {
+            let (sender, mailbox) = channel(16);
+            let (clock, handled) = (Arc::<WorkedClock>::default(), Rc::<Cell<usize>>::default());
+            let setting = Setting {
+                name: "slow".into(),
+                policy: Policy { turn, ..Policy::default() },
+                clock: Arc::clone(&clock) as _,
+                rng: Rng::seed_from_u64(1),
+                restarted: Counter::default(),
+                panicked: Counter::default(),
+                control: Arc::default(),
+                manager: None,
+            };
+            let addr = Addr::new(sender);
+            for _ in 0..200 {
+                addr.do_send(Job::Note(0));
+            }
+            let counted = Rc::clone(&handled);
+            let mut lives =
+                Lives::new(setting, mailbox, move || Slow(Arc::clone(&clock), Rc::clone(&counted)));
+            std::future::poll_fn(move |cx| {
+                let before = handled.get();
+                let _ = std::pin::Pin::new(&mut lives).poll(cx);
+                told.set(told.get().max(handled.get() - before));
+                if handled.get() == 200 { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+        });
+        longest.get()
+    };
+    assert_eq!(longest_turn(TurnBudget::default()), 8, "5 ms are over at the fourth look");
+    assert_eq!(longest_turn(TurnBudget { time: Duration::MAX, ..TurnBudget::default() }), 64);
+    assert_eq!(longest_turn(TurnBudget::UNLIMITED), 200);
 }
