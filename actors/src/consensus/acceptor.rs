@@ -12,7 +12,7 @@ use super::{
     message::{
         Accept, Accepted, AcceptorMessage, Confirm, Confirmed, HomeMessage, Learned,
         LearnerMessage, Mark, Message, Nack, Prepare, Promise, ProposerMessage, TellAgain, Trim,
-        Trimmed, Vote, Voted,
+        Trimmed, Trimming, Vote, Voted,
     },
     record::{Image, Record},
     value::Value,
@@ -171,7 +171,7 @@ impl Acceptor {
         carry.extend(trim.chosen.into_iter().map(Record::Chosen));
         carry.push(Record::Mark(trim.chosen_upto));
         out.truncate = Some(carry);
-        out.after_all_before().then_here(LearnerMessage::Trimmed(Trimmed { upto: trim.upto }));
+        out.after_all_before().then_here(LearnerMessage::Trimmed(Trimmed { asked: trim.asked }));
     }
 }
 
@@ -220,6 +220,10 @@ impl Machine for Acceptor {
                 self.others = others;
             }
             AcceptorMessage::Trim(trim) => self.trim = Some(trim),
+            AcceptorMessage::Trimming(Trimming { asked }) => {
+                // Held until the journal was replaced, if that is to be done in this very turn.
+                out.after_all_before().then_here(LearnerMessage::Trimmed(Trimmed { asked }));
+            }
         }
     }
 

@@ -7,6 +7,8 @@
 
 mod catch_up;
 mod memory;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -47,6 +49,10 @@ const MARK_AFTER: Duration = Duration::from_millis(100);
 /// …or after this many steps.
 const MARK_STEPS: u64 = 64;
 
+/// The acceptor is asked again this long after: it may have been made anew. A slow disk takes
+/// seconds to replace a journal, and asking again makes it do so again.
+const TRIM_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
 /// How long a peer may be ahead before this node asks it: in steady work the votes are on their
 /// way already.
 const ASK_AFTER: Duration = Duration::from_millis(40);
@@ -72,6 +78,8 @@ pub struct Learner {
     /// Handed to the replica.
     handed: Step,
     durable: Durable,
+    /// What is learned now comes from the journal, and is not noted there again.
+    recovering: bool,
     ahead: BTreeMap<NodeId, Step>,
     asked: Option<Instant>,
     /// The history changed since the other roles were told.
@@ -94,8 +102,19 @@ struct Durable {
     noted: Step,
     /// When the first step beyond `noted` was learned.
     since: Option<Instant>,
-    /// The acceptor replaces the journal: nothing may be written until it is done.
-    trimming: bool,
+    /// The acceptor may be about to replace the journal: what is written before it answers could
+    /// be lost, and with a later mark a vote of ours for another value would look chosen.
+    trimming: Option<Trimming>,
+}
+
+/// What the acceptor was asked.
+#[derive(Debug, Clone, Copy)]
+struct Trimming {
+    /// When; only the answer to this very question counts, since older ones may still wait.
+    asked: Instant,
+    /// The step to trim to; a learner that starts only asks whether its predecessor's trims are
+    /// done.
+    upto: Option<Step>,
 }
 
 impl Learner {
@@ -113,6 +132,7 @@ impl Learner {
             newest: None,
             handed: Step(0),
             durable: Durable::default(),
+            recovering: false,
             ahead: BTreeMap::new(),
             asked: None,
             news: true,
@@ -219,7 +239,7 @@ impl Learner {
             }
             Some(_) | None => Some((chosen.ballot, Run { first: step, last: step })),
         };
-        if !chosen.own {
+        if !chosen.own && !self.recovering {
             self.note_value(step, &chosen, out);
         }
         self.log_bytes += chosen.value.bytes().len();
@@ -298,10 +318,11 @@ impl Machine for Learner {
         self.history = known.history;
         self.covered = self.history.executed();
         self.handed = self.covered;
-        self.durable.trimming = true; // what comes from the journal is not noted there again
+        self.recovering = true;
         for (step, chosen) in known.chosen {
             self.learn(now, step, chosen, out);
         }
+        self.recovering = false;
         #[cfg(any(test, feature = "mutations"))]
         if crate::mutation::on(crate::mutation::Mutation::AssumeInitial) {
             self.history.forget_changes();
@@ -311,6 +332,7 @@ impl Machine for Learner {
             noted: self.history.executed(),
             ..Durable::default()
         };
+        self.ask_acceptor(now, None, out);
         for vote in known.votes {
             let run = Run { first: vote.step, last: vote.step };
             self.counts(vote.ballot, self.me.incarnation, run);
@@ -340,8 +362,8 @@ impl Machine for Learner {
                 self.handed = Step(wanted.from.0.saturating_sub(1)).min(self.handed);
             }
             LearnerMessage::Installed(Installed { history }) => self.installed(history),
-            LearnerMessage::TrimLog(covered) => self.trim(covered.upto, out),
-            LearnerMessage::Trimmed(_) => self.trimmed(out),
+            LearnerMessage::TrimLog(covered) => self.trim(now, covered.upto, out),
+            LearnerMessage::Trimmed(trimmed) => self.trimmed(&trimmed, out),
             LearnerMessage::Settled(settled) => {
                 self.durable.upto = self.durable.upto.max(settled.upto);
                 self.news = true;
@@ -355,6 +377,7 @@ impl Machine for Learner {
         self.hand_over(out);
         self.tell(out);
         self.note(now, out);
+        self.ask_acceptor_again(now, out);
         // Nobody sends votes to a node that is not among the mains.
         let outside = self.history.current().is_none_or(|c| !c.has_main(self.me.incarnation));
         self.ask(now, outside, out);
@@ -366,7 +389,8 @@ impl Machine for Learner {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let note = self.durable.since.filter(|_| !self.durable.trimming).map(|at| at + MARK_AFTER);
-        [note, self.asked].into_iter().flatten().min()
+        let trimming = self.durable.trimming.map(|trimming| trimming.asked + TRIM_AGAIN_AFTER);
+        let note = self.durable.since.filter(|_| trimming.is_none()).map(|at| at + MARK_AFTER);
+        [note, trimming, self.asked].into_iter().flatten().min()
     }
 }

@@ -28,7 +28,7 @@ pub use self::{
     report::{PeerReport, ProposerReport, Report},
     votes::{
         Accept, Accepted, Acked, Learned, Mark, Nack, PreVote, PreVoteAnswer, Prepare, Progress,
-        Promise, Settled, TellAgain, Trim, Trimmed, Vote, Voted,
+        Promise, Settled, TellAgain, Trim, Trimmed, Trimming, Vote, Voted,
     },
 };
 use super::configuration::Configuration;
@@ -80,7 +80,7 @@ macro_rules! addressed {
 }
 
 addressed! {
-    Acceptor(AcceptorMessage): Prepare, Accept, Confirm, Learned, Trim;
+    Acceptor(AcceptorMessage): Prepare, Accept, Confirm, Learned, Trim, Trimming;
     Auxiliary(AuxiliaryMessage): Prepare, Accept, Confirm, Forget, PreVote, Reach, Heartbeat,
         ProbeAnswer;
     Proposer(ProposerMessage): Promise, Nack, PreVote, PreVoteAnswer, Heartbeat, Standing, Reached,
@@ -109,6 +109,9 @@ pub enum AcceptorMessage {
     /// *Local*, from the learner.
     #[serde(skip)]
     Trim(Trim),
+    /// *Local*, from a learner that starts.
+    #[serde(skip)]
+    Trimming(Trimming),
 }
 
 /// To an auxiliary.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{Chosen, Learner, MARK_AFTER, MARK_STEPS};
+use super::{Chosen, Learner, MARK_AFTER, MARK_STEPS, TRIM_AGAIN_AFTER, Trimming};
 use crate::{
     consensus::{
         ballot::Step,
         configuration::History,
-        message::{AcceptorMessage, LearnerMessage, Settled, Trim, Vote},
+        message::{self, AcceptorMessage, LearnerMessage, Settled, Trim, Trimmed, Vote},
         record::{Image, Record},
     },
     effects::Effects,
@@ -21,7 +21,7 @@ impl Learner {
         if crate::mutation::on(crate::mutation::Mutation::WriteWhileTrimming) {
             return false;
         }
-        self.durable.trimming
+        self.durable.trimming.is_some()
     }
 
     pub(super) fn note_value(&self, step: Step, chosen: &Chosen, out: &mut Effects<Self>) {
@@ -50,13 +50,22 @@ impl Learner {
         }
     }
 
-    pub(super) fn trim(&mut self, upto: Step, out: &mut Effects<Self>) {
+    pub(super) fn trim(&mut self, now: Now, upto: Step, out: &mut Effects<Self>) {
         // Made anew, it may know less than its replica executed: those votes are still needed.
-        if self.durable.trimming || upto < self.covered || upto > self.history.executed() {
+        if self.durable.trimming.is_some() || upto < self.covered || upto > self.history.executed() {
             return;
         }
-        self.covered = upto;
-        self.durable.trimming = true;
+        self.ask_acceptor(now, Some(upto), out);
+    }
+
+    /// Asks the acceptor to trim the journal, or only whether all earlier trims are done.
+    pub(super) fn ask_acceptor(&mut self, now: Now, upto: Option<Step>, out: &mut Effects<Self>) {
+        let asked = now.at;
+        self.durable.trimming = Some(Trimming { asked, upto });
+        let Some(upto) = upto else {
+            return out.here(AcceptorMessage::Trimming(message::Trimming { asked }));
+        };
+        self.covered = self.covered.max(upto);
         let chosen = self
             .log
             .range(upto.next()..)
@@ -69,11 +78,23 @@ impl Learner {
             .collect();
         let chosen_upto = self.history.executed();
         self.durable.noted = chosen_upto;
-        out.here(AcceptorMessage::Trim(Trim { upto, chosen, chosen_upto }));
+        out.here(AcceptorMessage::Trim(Trim { asked, upto, chosen, chosen_upto }));
     }
 
-    pub(super) fn trimmed(&mut self, out: &mut Effects<Self>) {
-        self.durable.trimming = false;
+    pub(super) fn ask_acceptor_again(&mut self, now: Now, out: &mut Effects<Self>) {
+        if let Some(trimming) = self.durable.trimming
+            && now.at >= trimming.asked + TRIM_AGAIN_AFTER
+        {
+            self.ask_acceptor(now, trimming.upto.map(|upto| upto.max(self.covered)), out);
+        }
+    }
+
+    pub(super) fn trimmed(&mut self, trimmed: &Trimmed, out: &mut Effects<Self>) {
+        // An answer to an earlier question says nothing of a trim that was asked for since.
+        if self.durable.trimming.is_none_or(|trimming| trimming.asked != trimmed.asked) {
+            return;
+        }
+        self.durable.trimming = None;
         self.durable.upto = self.durable.upto.max(self.durable.noted);
         // What was learned meanwhile was held back.
         let late: Vec<(Step, Chosen)> = self

@@ -1,7 +1,7 @@
 //! Promises and votes, and what the roles of one node tell one another of them.
 
 use serde::{Deserialize, Serialize};
-use synod_runtime::identity::NodeId;
+use synod_runtime::{identity::NodeId, world::Instant};
 
 use crate::consensus::ballot::{Ballot, Run, Step};
 use crate::consensus::configuration::History;
@@ -108,6 +108,8 @@ pub struct Learned {
 /// *Local*, learner to acceptor: a snapshot covers everything up to `upto`.
 #[derive(Debug, Clone)]
 pub struct Trim {
+    /// When it was asked for: comes back with the answer.
+    pub asked: Instant,
     /// The last covered step.
     pub upto: Step,
     /// Steps above it that were chosen without this node's vote.
@@ -116,11 +118,19 @@ pub struct Trim {
     pub chosen_upto: Step,
 }
 
-/// *Local*, acceptor to learner: [`Trim`] is done and durable.
+/// *Local*, learner to acceptor: is every [`Trim`] sent before this done?
+#[derive(Debug, Clone)]
+pub struct Trimming {
+    /// When it was asked: comes back with the answer.
+    pub asked: Instant,
+}
+
+/// *Local*, acceptor to learner: [`Trim`], or whatever came before [`Trimming`], is done and
+/// durable.
 #[derive(Debug, Clone)]
 pub struct Trimmed {
-    /// The last covered step.
-    pub upto: Step,
+    /// Which question this answers.
+    pub asked: Instant,
 }
 
 /// *Local*: an acceptor's or member's acknowledgement, passed on to the proposer.
