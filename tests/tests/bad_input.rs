@@ -20,9 +20,9 @@ use synod_tests::process::{
     child::run,
     cluster::{Cluster, mains_of},
     load::{Book, KvWriter, Load},
-    machine::{is_alive, turn},
+    machine::{is_alive, resident_bytes, turn},
     resp::{Reply, Resp},
-    wait::{PATIENCE, holds_for, until},
+    wait::{PATIENCE, holds_for, pause, until},
 };
 
 /// A cluster started by hand, serving.
@@ -114,6 +114,76 @@ fn throw(at: SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
         _ => Some(stream),
     }
 }
+
+#[test]
+fn slow_senders_are_waited_for_and_hold_up_nobody() {
+    let _turn = turn();
+    let synod = serving();
+    let load = Load::start(&synod.resps(), KvWriter::connect, 2);
+    let mut slow = Vec::new();
+    for number in 0..SLOW_CLIENTS {
+        let key = format!("slow-{number}");
+        let node = synod.node(if number % 2 == 0 { "a" } else { "b" });
+        let set = format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n$1\r\nv\r\n", key.len());
+        slow.push((connect(node.resp.unwrap()), set, "+OK\r\n"));
+        let put = format!("PUT /kv/h{key} HTTP/1.1\r\nhost: s\r\ncontent-length: 1\r\n\r\nv");
+        slow.push((connect(node.http), put, "HTTP/1.1 204"));
+    }
+    let longest = slow.iter().map(|(_, text, _)| text.len()).max().unwrap();
+    for at in 0..longest {
+        for (stream, text, _) in &mut slow {
+            let rest = text.as_bytes().get(at..=at).unwrap_or_default();
+            stream.write_all(rest).unwrap();
+        }
+        pause();
+    }
+    for (stream, text, want) in &mut slow {
+        let mut answer = vec![0; want.len()];
+        stream.read_exact(&mut answer).unwrap_or_else(|e| panic!("{text}: {e}"));
+        assert_eq!(String::from_utf8_lossy(&answer), *want, "{text}");
+    }
+    let book = load.finish();
+    println!("beside {} slow senders: {book}", slow.len());
+    check_unharmed(&synod);
+}
+
+/// Clients that send a byte at a time, of each protocol.
+const SLOW_CLIENTS: usize = 40;
+
+fn connect(at: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(at).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+#[test]
+fn a_client_that_never_reads_costs_no_more_memory_than_a_few_replies() {
+    let _turn = turn();
+    let synod = serving();
+    let node = synod.node("a");
+    let mut resp = Resp::connect(node.resp.unwrap(), PATIENCE).unwrap();
+    assert_eq!(set_large(&mut resp, "large"), Reply::Simple("OK".into()));
+    let before = resident_bytes(node.pid);
+    let mut deaf = connect(node.resp.unwrap());
+    deaf.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    let asked = b"*2\r\n$3\r\nGET\r\n$5\r\nlarge\r\n".repeat(DEAF_READS);
+    // When the node stops reading, this cannot all be sent: that is the point.
+    let _ = deaf.write_all(&asked);
+    let load = Load::start(&synod.resps(), KvWriter::connect, 2);
+    load.wait_for_more(200);
+    drop(load.finish());
+    let grown = resident_bytes(node.pid).saturating_sub(before);
+    println!("{DEAF_READS} replies of 1 MiB unread: {} MiB more", grown >> 20);
+    assert!(grown < DEAF_BYTES_MAX, "{grown} bytes for one client that does not read");
+    check_unharmed(&synod);
+}
+
+/// Replies of 1 MiB that a client asks for and never reads.
+const DEAF_READS: usize = 4_000;
+
+/// What one such client may cost.
+const DEAF_BYTES_MAX: u64 = 256 << 20;
 
 #[test]
 fn a_second_process_on_a_data_directory_is_refused_by_the_first_one_s_id() {

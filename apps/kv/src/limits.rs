@@ -34,6 +34,11 @@ pub const PIPELINE_COMMANDS_MAX: usize = 1024;
 /// Bytes of one connection's commands that may wait for their replies; then its socket is not read.
 pub const PIPELINE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Values one connection may have asked for and not got yet; then its commands wait. A reply is made
+/// before anybody knows whether the client reads it, so this times [`VALUE_BYTES_MAX`] is what one
+/// client can cost.
+pub const VALUES_UNDER_WAY_MAX: usize = 48;
+
 /// Replies a client has not read; a client that lets more pile up is hung up on.
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 

@@ -51,6 +51,15 @@ pub fn written_bytes(pid: u32) -> u64 {
     line.and_then(|number| number.trim().parse().ok()).expect("Linux counts write_bytes")
 }
 
+/// Bytes of memory a process has, from `/proc/PID/status`.
+pub fn resident_bytes(pid: u32) -> u64 {
+    let file = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}"));
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.expect("Linux tells VmRSS") * 1024
+}
+
 /// The first of three thousand-apart ports (QUIC, HTTP and RESP as `init` gives them out) that are
 /// all free, below the range outgoing connections use. Each call starts behind the one before.
 ///

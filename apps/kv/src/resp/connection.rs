@@ -27,7 +27,7 @@ use super::{
     session::{Ask, Kind, Replies, Session, Step, UnderWay, reply_of},
 };
 use crate::{
-    limits::PIPELINE_COMMANDS_MAX,
+    limits::{PIPELINE_COMMANDS_MAX, REPLY_BYTES_MAX, VALUE_BYTES_MAX, VALUES_UNDER_WAY_MAX},
     machine::{EXECUTE, NAME, READ, TRANSACTION},
     reply::Reply,
 };
@@ -60,6 +60,7 @@ enum Flow {
 /// A command that was looked at.
 struct Planned {
     bytes: usize,
+    values: usize,
     protocol: Protocol,
     silent: bool,
     local_reads: bool,
@@ -158,8 +159,10 @@ impl Connection {
 
     fn plan(&mut self, load: Load, planned: &mut Vec<Planned>) -> Flow {
         let mut under_way = UnderWay { queries: load.queries > 0, watches: load.watches > 0 };
+        let mut values = load.values;
         loop {
-            if load.full || load.slots + planned.len() >= PIPELINE_COMMANDS_MAX {
+            let commands = load.slots + planned.len();
+            if load.full || commands >= PIPELINE_COMMANDS_MAX || values >= VALUES_UNDER_WAY_MAX {
                 return Flow::Wait;
             }
             let request = match self.held.take() {
@@ -169,7 +172,7 @@ impl Connection {
                     Ok(None) => return Flow::Read,
                     Err(error) => {
                         let reply = reply_of(|reply| reply.error(&format!("ERR {error}")));
-                        planned.push(self.planned(0, false, What::Answer(reply)));
+                        planned.push(self.planned(None, false, What::Answer(reply)));
                         return Flow::End;
                     }
                 },
@@ -189,20 +192,39 @@ impl Connection {
                     return Flow::Wait;
                 }
                 Step::Quit(reply) => {
-                    let reply = reply.map(|reply| self.planned(0, skipped, What::Answer(reply)));
+                    let reply = reply.map(|reply| self.planned(None, skipped, What::Answer(reply)));
                     planned.extend(reply);
                     return Flow::End;
                 }
             };
             under_way.watches |=
                 matches!(&what, What::Ask(Ask { finish: Finish::Watch { .. }, .. }));
-            planned.push(self.planned(request.args.len(), skipped, what));
+            let next = self.planned(Some(&request), skipped, what);
+            values += next.values;
+            planned.push(next);
         }
     }
 
-    fn planned(&self, bytes: usize, skipped: bool, what: What) -> Planned {
+    fn planned(&self, request: Option<&Request>, skipped: bool, what: What) -> Planned {
         let Session { protocol, local_reads, replies, .. } = self.session;
-        Planned { bytes, protocol, silent: skipped || replies != Replies::On, local_reads, what }
+        let silent = skipped || replies != Replies::On;
+        let bytes = request.map_or(0, |request| request.args.len());
+        let values = match (&what, request) {
+            (What::Ask(ask), Some(request)) => self.values(ask.kind, request),
+            (What::Ask(_) | What::Answer(_), _) => 0,
+        };
+        Planned { bytes, values, protocol, silent, local_reads, what }
+    }
+
+    /// How many values the reply may hold, as far as its command tells.
+    fn values(&self, kind: Kind, request: &Request) -> usize {
+        match kind {
+            Kind::Read => request.count.saturating_sub(1).clamp(1, REPLY_VALUES_MAX),
+            Kind::Transaction => REPLY_VALUES_MAX,
+            // The others answer with a value only when they were given one or took it away.
+            Kind::Write => usize::from(self.session.last_command == "getex"),
+            Kind::Aside => 0,
+        }
     }
 
     fn carry_out(&self, load: Load, planned: Vec<Planned>) {
@@ -214,8 +236,8 @@ impl Connection {
         let through_log = load.commands > 0 || planned.iter().any(writes);
         let (mut commands, mut queries) = (Vec::new(), Vec::new());
         let (actor, deadline) = (name_hash(NAME), self.deadline);
-        for Planned { bytes, protocol, silent, local_reads, what } in planned {
-            let envelope = Envelope { batch: self.batch, bytes, protocol, silent };
+        for Planned { bytes, values, protocol, silent, local_reads, what } in planned {
+            let envelope = Envelope { batch: self.batch, bytes, values, protocol, silent };
             let Ask { kind, args, finish } = match what {
                 What::Answer(reply) => {
                     self.outbox.answer(envelope, reply);
@@ -270,6 +292,9 @@ pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
 
 /// One read takes a pipeline of some dozen commands; what is more comes with the next.
 const READ_BYTES: usize = 16 * 1024;
+
+/// No reply holds more values of the largest size.
+const REPLY_VALUES_MAX: usize = REPLY_BYTES_MAX / VALUE_BYTES_MAX;
 
 /// A buffer that grew beyond this is given back once it is empty.
 const INPUT_KEPT_BYTES_MAX: usize = 64 * 1024;

@@ -23,7 +23,7 @@ use super::{
     reply::{Protocol, transcode},
 };
 use crate::{
-    limits::{OUTPUT_BYTES_MAX, PIPELINE_BYTES_MAX, PIPELINE_COMMANDS_MAX},
+    limits::{OUTPUT_BYTES_MAX, PIPELINE_BYTES_MAX, PIPELINE_COMMANDS_MAX, VALUES_UNDER_WAY_MAX},
     reply::Reply,
     transaction::Watched,
 };
@@ -51,6 +51,8 @@ struct State {
     waiting_bytes: usize,
     /// Bytes of replies that wait behind a slower one.
     held_bytes: usize,
+    /// Values asked for that are not there yet.
+    values: usize,
     queries: usize,
     asides: usize,
     commands: usize,
@@ -64,6 +66,7 @@ struct State {
 struct Slot {
     batch: u64,
     bytes: usize,
+    values: usize,
     protocol: Protocol,
     silent: bool,
     filling: Filling,
@@ -81,6 +84,8 @@ pub(super) struct Envelope {
     pub(super) batch: u64,
     /// The length of its command.
     pub(super) bytes: usize,
+    /// How many values its reply may hold.
+    pub(super) values: usize,
     /// How the client wants it.
     pub(super) protocol: Protocol,
     /// Whether the client wants it at all.
@@ -124,6 +129,7 @@ impl Outbox {
         let mut state = self.lock();
         state.waiting_bytes += envelope.bytes;
         state.watches += usize::from(finish.is_watch());
+        state.values += envelope.values;
         *state.under_way(way) += 1;
         state.slots.push_back(Slot::new(envelope, Filling::Waiting(finish)));
         state.front + state.slots.len() as u64 - 1
@@ -195,6 +201,7 @@ impl Outbox {
             queries: state.queries,
             commands: state.commands,
             watches: state.watches,
+            values: state.values,
             output: state.output.len(),
             full: state.is_full(),
         }
@@ -259,6 +266,8 @@ pub(super) struct Load {
     pub(super) commands: usize,
     /// `WATCH`es without an outcome.
     pub(super) watches: usize,
+    /// Values without an outcome.
+    pub(super) values: usize,
     /// Bytes the socket did not take yet.
     pub(super) output: usize,
     /// Whether no more should be read.
@@ -286,6 +295,7 @@ impl State {
             unreachable!("an outcome is given once");
         };
         self.watches -= usize::from(finish.is_watch());
+        self.values -= self.slots[at].values;
         let reply = self.finish(finish, outcome);
         self.held_bytes += reply.len();
         self.slots[at].filling = Filling::Filled(reply);
@@ -329,7 +339,7 @@ impl State {
     fn is_full(&self) -> bool {
         self.slots.len() >= PIPELINE_COMMANDS_MAX
             || self.waiting_bytes >= PIPELINE_BYTES_MAX
-            || self.output.len() >= OUTPUT_READ_BYTES_MAX
+            || self.output.len() + self.held_bytes >= OUTPUT_READ_BYTES_MAX
     }
 
     fn may_move_reader(&self, way: Way) -> bool {
@@ -338,7 +348,10 @@ impl State {
             Way::Query => self.queries == 0,
             Way::Aside => false,
         };
-        over || self.slots.len() <= PIPELINE_COMMANDS_MAX / 2
+        // Half at a time: what is read on together becomes one batch.
+        let room = self.slots.len() <= PIPELINE_COMMANDS_MAX / 2
+            && self.values <= VALUES_UNDER_WAY_MAX / 2;
+        over || room
     }
 
     fn end(&mut self, why: &'static str) {
@@ -349,8 +362,9 @@ impl State {
 }
 
 impl Slot {
-    fn new(Envelope { batch, bytes, protocol, silent }: Envelope, filling: Filling) -> Self {
-        Self { batch, bytes, protocol, silent, filling }
+    fn new(envelope: Envelope, filling: Filling) -> Self {
+        let Envelope { batch, bytes, values, protocol, silent } = envelope;
+        Self { batch, bytes, values, protocol, silent, filling }
     }
 }
 

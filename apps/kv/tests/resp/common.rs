@@ -158,6 +158,11 @@ impl Gate {
         self.log.query(queries);
     }
 
+    /// How many queries are held back.
+    pub(crate) fn queries(&self) -> usize {
+        self.held.lock().unwrap().queries.len()
+    }
+
     /// What was submitted so far: `2 commands`, `1 queries`.
     pub(crate) fn ways(&self) -> Vec<String> {
         self.held.lock().unwrap().ways.clone()

@@ -2,7 +2,10 @@
 
 use super::common::{Client, Gate, encode, listen, log, run};
 use synod::replicated::{Outcome, Reason, Refusal};
-use synod_kv::resp::{AskFacts, Facts, RespOptions};
+use synod_kv::{
+    limits::VALUES_UNDER_WAY_MAX,
+    resp::{AskFacts, Facts, RespOptions},
+};
 
 async fn client() -> (Client, synod_kv::resp::RespHandle) {
     let (handle, address) = listen(log(), RespOptions::default()).await;
@@ -239,17 +242,36 @@ fn stopping_answers_what_is_under_way_and_takes_nothing_more() {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_hung_up_on() {
+fn no_client_has_more_values_made_for_it_than_the_limit() {
     run(async {
-        let (handle, address) = listen(log(), RespOptions::default()).await;
-        let mut client = Client::connect(address).await;
+        let log = log();
+        let (_handle, address) = listen(log.clone(), RespOptions::default()).await;
         let value = vec![b'x'; 1024 * 1024];
-        assert_eq!(client.call(&[&b"SET"[..], b"a", &value]).await, b"+OK\r\n");
-        client.send(&b"GET a\r\n".repeat(100)).await;
-        while handle.connections() > 0 {
+        let mut writer = Client::connect(address).await;
+        assert_eq!(writer.call(&[&b"SET"[..], b"a", &value]).await, b"+OK\r\n");
+
+        let gate = Gate::closed(log);
+        let (_handle, address) = listen(gate.clone(), RespOptions::default()).await;
+        let mut client = Client::connect(address).await;
+        let count = 4 * VALUES_UNDER_WAY_MAX;
+        client.send(&b"GET a\r\n".repeat(count)).await;
+        gate.batches(1).await;
+        for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        assert!(client.rest().await.len() < 100 * value.len());
+        assert_eq!(gate.queries(), VALUES_UNDER_WAY_MAX);
+
+        // Who reads at last gets them all.
+        let opener = tokio::task::spawn_local(async move {
+            loop {
+                gate.let_queries_go();
+                tokio::task::yield_now().await;
+            }
+        });
+        for _ in 0..count {
+            assert_eq!(client.reply().await.len(), b"$1048576\r\n\r\n".len() + value.len());
+        }
+        opener.abort();
     });
 }
 
