@@ -258,7 +258,14 @@ impl Registry {
         let Some(state) = self.connections.get_mut(&connection) else {
             return;
         };
-        tracing::warn!(peer = %state.peer, reason, "connection refused");
+        // A peer that is refused dials again and again: once is news.
+        let peer = self.peers.get_mut(&state.peer);
+        let told = peer.and_then(|peer| peer.refused.replace(reason.clone()));
+        if told.as_deref() == Some(reason.as_str()) {
+            tracing::debug!(peer = %state.peer, reason, "connection refused again");
+        } else {
+            tracing::warn!(peer = %state.peer, reason, "connection refused");
+        }
         let bytes = control_frame(FrameKind::Goodbye, reason.as_bytes());
         out.push(Effect::Write { connection, bytes });
         state.phase = Phase::Leaving { until: now + GOODBYE_TIME, reason };

@@ -45,6 +45,8 @@ pub(super) struct Peer {
     pub(super) failures: u32,
     pub(super) link: Option<Link>,
     pub(super) last_error: Option<String>,
+    /// Why its last connection was refused here.
+    pub(super) refused: Option<String>,
     pub(super) counters: Arc<Counters>,
 }
 
@@ -83,6 +85,7 @@ impl Peer {
             failures: 0,
             link: None,
             last_error: None,
+            refused: None,
             counters,
         }
     }
