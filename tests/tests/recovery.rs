@@ -121,6 +121,40 @@ fn a_main_that_stays_away_is_voted_out_and_admitted_again_and_then_the_other_may
 }
 
 #[test]
+fn a_sole_main_started_again_waits_for_the_auxiliary_or_for_an_operator_s_word() {
+    let _turn = turn();
+    let mut synod = Cluster::dev("synod", &["--no-restart"]);
+    let (leader, follower) = synod.leader_and_follower();
+    let book = kill_under_load(&mut synod, &[&follower], "follower that stays away");
+    synod.wait_status(&leader, "a sole main", |status| mains_of(status) == [leader.as_str()]);
+    synod.kill(&["x"]);
+    // As long as it runs it goes on: nobody else can be in charge.
+    let load = Load::start(&[synod.node(&leader).resp.unwrap()], KvWriter::connect, 2);
+    load.wait_for_more(ENOUGH);
+    let mut book = book;
+    book.add(load.finish());
+
+    synod.kill(&[&leader]);
+    synod.start_node(&leader);
+    let halted = |status: &Value| status["halted"] == "needs auxiliary x";
+    synod.wait_status(&leader, "a wait for the auxiliary", halted);
+    synod.kill(&[&leader]);
+    synod.start_node_with(&leader, &["--accept-sole"]);
+    synod.wait_ready(&leader);
+    book.check_kv(synod.node(&leader).resp.unwrap());
+
+    // It is said for one start: the next one asks again.
+    synod.kill(&[&leader]);
+    synod.start_node(&leader);
+    synod.wait_status(&leader, "a wait for the auxiliary", halted);
+    for name in ["x", follower.as_str()] {
+        synod.start_node(name);
+    }
+    wait_whole(&synod);
+    check_everywhere(&synod, &book);
+}
+
+#[test]
 fn all_processes_killed_at_once_forget_nothing_acknowledged() {
     let _turn = turn();
     let mut synod = Cluster::dev("synod", &[]);

@@ -78,6 +78,10 @@ pub(crate) struct NodeArgs {
     /// Only check the file and what it names
     #[arg(long)]
     pub(crate) check: bool,
+    /// A main that was the only one left leads without waiting for the auxiliary; look first
+    /// whether another main went on without it
+    #[arg(long)]
+    pub(crate) accept_sole: bool,
     /// Instead of `data_dir`
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<String>,

@@ -19,7 +19,8 @@ pub(crate) fn run(
     args: &NodeArgs,
     services: Vec<Box<dyn Service>>,
 ) -> Result<(), Failure> {
-    let config = NodeConfig::load(&args.config, overrides(args)?)?;
+    let mut config = NodeConfig::load(&args.config, overrides(args)?)?;
+    config.consensus.accept_sole = args.accept_sole;
     if args.check {
         println!("{}: good", args.config.display());
         return Ok(());

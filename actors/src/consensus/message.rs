@@ -25,7 +25,7 @@ pub use self::{
         Ask, Empty, Expiry, Forget, Genesis, Heartbeat, Leader, NodeRole, Peer, Probe, ProbeAnswer,
         Reach, Reached, Resign, Standing,
     },
-    report::{PeerReport, ProposerReport, Report},
+    report::{PeerReport, ProposerReport, Report, Sign},
     votes::{
         Accept, Accepted, Acked, Learned, Mark, Nack, PreVote, PreVoteAnswer, Prepare, Progress,
         Promise, Settled, TellAgain, Trim, Trimmed, Trimming, Vote, Voted,

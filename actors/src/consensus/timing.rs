@@ -1,4 +1,4 @@
-//! How patient the roles are. None of it is needed for safety.
+//! How patient the roles are. None of it is needed for safety, but for `accept_sole`.
 
 use std::time::Duration;
 
@@ -24,6 +24,10 @@ pub struct Timing {
     pub probe: Duration,
     /// Heartbeats to auxiliaries.
     pub auxiliary: Duration,
+    /// Whether a sole main that starts may lead without asking an auxiliary whether it still is the
+    /// sole one. An operator's word for one start, after looking: when it is wrong, another main
+    /// has gone on and what this one decides is a second history.
+    pub accept_sole: bool,
 }
 
 impl Default for Timing {
@@ -39,6 +43,7 @@ impl Default for Timing {
             resend: ms(100),
             probe: ms(40),
             auxiliary: ms(1_000),
+            accept_sole: false,
         }
     }
 }

@@ -17,7 +17,7 @@ use super::metrics;
 use crate::consensus::{
     ballot::{Ballot, Step},
     configuration::{Configuration, History},
-    message::{Leader, ProposerReport, Report, Standing},
+    message::{Leader, ProposerReport, Report, Sign, Standing},
     timing::VoteStyle,
 };
 
@@ -195,7 +195,7 @@ impl Board {
     ) -> Vec<Value> {
         let mut rows: BTreeMap<NodeName, Row> = BTreeMap::new();
         for peer in self.node.peers_up() {
-            let row = Row { role: peer.role.clone(), heard: true, ..Row::new(&peer.id) };
+            let row = Row { role: peer.role.clone(), sign: Sign::Heard, ..Row::new(&peer.id) };
             rows.insert(peer.id.name.clone(), row);
         }
         for peer in &proposer.peers {
@@ -205,11 +205,11 @@ impl Board {
             let executes = peer.executed > Step(0);
             row.executed = executes.then_some(peer.executed);
             row.durable = executes.then_some(peer.durable);
-            row.heard = peer.heard;
+            row.sign = peer.sign;
         }
         let me = rows.entry(self.node.name().clone()).or_insert_with(|| Row::new(self.node.id()));
         me.role = self.node.role().to_owned();
-        me.heard = true;
+        me.sign = Sign::Heard;
         me.executed = last.history.as_ref().map(History::executed);
         me.durable = last.history.is_some().then_some(last.durable);
         me.version = Some(env!("CARGO_PKG_VERSION"));
@@ -231,16 +231,26 @@ fn place(rows: &mut BTreeMap<NodeName, Row>, configuration: &Configuration) {
     for (node, role) in members.chain(configuration.auxiliaries.iter().map(|n| (n, "auxiliary"))) {
         let row = rows.entry(node.name.clone()).or_insert_with(|| Row::new(node));
         role.clone_into(&mut row.role);
-        row.state = match (row.heard, row.incarnation == node.incarnation.to_string()) {
-            (true, true) => "up",
-            (true, false) => "rejoining",
-            (false, _) => "down",
+        row.state = match (row.sign, row.incarnation == node.incarnation.to_string()) {
+            (Sign::Heard, false) => "rejoining",
+            (sign, _) => state(sign),
         };
     }
     for name in &configuration.absent {
         let row = rows.entry(name.clone()).or_default();
         "main".clone_into(&mut row.role);
-        row.state = if row.heard { "rejoining" } else { "down" };
+        row.state = match row.sign {
+            Sign::Heard => "rejoining",
+            Sign::Late | Sign::Silent => "down",
+        };
+    }
+}
+
+fn state(sign: Sign) -> &'static str {
+    match sign {
+        Sign::Heard => "up",
+        Sign::Late => "suspect",
+        Sign::Silent => "down",
     }
 }
 
@@ -249,7 +259,7 @@ fn place(rows: &mut BTreeMap<NodeName, Row>, configuration: &Configuration) {
 struct Row {
     role: String,
     state: &'static str,
-    heard: bool,
+    sign: Sign,
     incarnation: String,
     executed: Option<Step>,
     durable: Option<Step>,
@@ -262,11 +272,7 @@ impl Row {
     }
 
     fn json(&self, name: &NodeName, most: Step) -> Value {
-        let state = match (self.state, self.heard) {
-            ("", true) => "up",
-            ("", false) => "down",
-            (state, _) => state,
-        };
+        let state = if self.state.is_empty() { state(self.sign) } else { self.state };
         json!({
             "name": name,
             "role": self.role,

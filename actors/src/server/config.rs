@@ -116,6 +116,8 @@ pub struct ConsensusConfig {
     pub removal: Duration,
     /// How a leader's own vote travels.
     pub vote: VoteStyle,
+    /// See [`Timing::accept_sole`]. Not a key of the file: it is said for one start only.
+    pub accept_sole: bool,
 }
 
 /// What must survive a power loss.
@@ -214,6 +216,7 @@ impl Default for ConsensusConfig {
             removal_unreachable: timing.remove_unreachable,
             removal: timing.remove,
             vote: VoteStyle::Split,
+            accept_sole: false,
         }
     }
 }
@@ -366,6 +369,7 @@ fn read_consensus(section: &Section<'_>) -> Result<ConsensusConfig, ConfigError>
             .duration("t_remove_unreachable", default.removal_unreachable)?,
         removal: section.duration("t_remove", default.removal)?,
         vote: vote.unwrap_or(default.vote),
+        accept_sole: default.accept_sole,
     };
     if config.election_timeout < 2 * config.heartbeat {
         let why = "less than two heartbeats: one lost datagram would depose the leader";

@@ -210,6 +210,7 @@ fn core_config(config: &NodeConfig, services: Arc<[Box<dyn Service>]>) -> CoreCo
             hedge: config.consensus.hedge,
             remove_unreachable: config.consensus.removal_unreachable,
             remove: config.consensus.removal,
+            accept_sole: config.consensus.accept_sole,
             ..timing::Timing::default()
         },
         // Without a sync there is nothing to overlap with the wire.

@@ -245,8 +245,14 @@ impl Cluster {
 
     /// Starts a node with `PROGRAM node --config FILE`, as its machine's owner would.
     pub fn start_node(&mut self, name: &str) {
+        self.start_node_with(name, &[]);
+    }
+
+    /// The same, with more words on the command line.
+    pub fn start_node_with(&mut self, name: &str, more: &[&str]) {
         let file = self.config(name).display().to_string();
-        let process = Process::start(&self.program, &["node", "--config", &file], &self.log(name));
+        let words = [&["node", "--config", &file], more].concat();
+        let process = Process::start(&self.program, &words, &self.log(name));
         self.nodes.get_mut(name).expect("a node").pid = process.pid();
         self.by_hand.insert(name.to_owned(), process);
     }

@@ -52,7 +52,8 @@ impl Learner {
 
     pub(super) fn trim(&mut self, now: Now, upto: Step, out: &mut Effects<Self>) {
         // Made anew, it may know less than its replica executed: those votes are still needed.
-        if self.durable.trimming.is_some() || upto < self.covered || upto > self.history.executed() {
+        if self.durable.trimming.is_some() || upto < self.covered || upto > self.history.executed()
+        {
             return;
         }
         self.ask_acceptor(now, Some(upto), out);

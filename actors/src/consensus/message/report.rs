@@ -69,5 +69,17 @@ pub struct PeerReport {
     /// What it said it would know again after a crash.
     pub durable: Step,
     /// Whether it was heard lately.
-    pub heard: bool,
+    pub sign: Sign,
+}
+
+/// Whether a peer gives signs of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sign {
+    /// Heard lately.
+    Heard,
+    /// Silent for longer than it should be.
+    Late,
+    /// Silent for so long that nobody counts on it.
+    #[default]
+    Silent,
 }

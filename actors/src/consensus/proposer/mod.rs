@@ -122,7 +122,7 @@ impl Proposer {
             reported: ProposerReport::default(),
             halted: None,
             alive: Instant::default(),
-            confirmed_sole: false,
+            confirmed_sole: timing.accept_sole,
             behind: None,
             turn: Now::default(),
         }

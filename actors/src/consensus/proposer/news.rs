@@ -4,17 +4,20 @@ use std::time::Duration;
 
 use synod_runtime::identity::NodeId;
 
-use super::{LEADER_NEWS, Phase, Proposer, following::Following};
+use super::{Known, LEADER_NEWS, Phase, Proposer, following::Following};
 use crate::{
     consensus::{
         ballot::Step,
         message::{
             AuxiliaryMessage, Heartbeat, HomeMessage, Leader, Message, NodeRole, PeerReport,
-            ProposerMessage, ProposerReport, Report,
+            ProposerMessage, ProposerReport, Report, Sign,
         },
     },
     effects::{Effects, To},
 };
+
+/// A main this long silent is shown as suspect; three times this long, as down.
+const QUIET_MAIN: Duration = Duration::from_secs(1);
 
 impl Proposer {
     pub(super) fn leader_news(&self) -> Leader {
@@ -62,7 +65,6 @@ impl Proposer {
 
     pub(super) fn report(&mut self, out: &mut Effects<Self>) {
         let news = self.leader_news();
-        let quiet = Duration::from_secs(1);
         let report = ProposerReport {
             leader: news.node,
             ballot: news.ballot,
@@ -75,12 +77,11 @@ impl Proposer {
                 .map(|peer| {
                     let said =
                         |step: fn(&Heartbeat) -> Step| peer.beat.as_ref().map_or(Step(0), step);
-                    let silent = if peer.role == NodeRole::Main { quiet } else { 4 * quiet };
                     PeerReport {
                         node: peer.id.clone(),
                         executed: said(|beat| beat.chosen_upto),
                         durable: said(|beat| beat.durable_upto),
-                        heard: self.heard_within(&peer.id, silent),
+                        sign: self.sign_of(peer),
                     }
                 })
                 .collect(),
@@ -88,6 +89,17 @@ impl Proposer {
         if report != self.reported {
             self.reported = report.clone();
             out.here(Message::Report(Report::Proposer(report)));
+        }
+    }
+
+    /// What people are told of a peer's life; nothing is decided by it.
+    fn sign_of(&self, peer: &Known) -> Sign {
+        let main = peer.role == NodeRole::Main;
+        let beats = if main { QUIET_MAIN } else { 4 * self.timing.auxiliary };
+        match () {
+            () if self.heard_within(&peer.id, beats) => Sign::Heard,
+            () if self.heard_within(&peer.id, 3 * beats) => Sign::Late,
+            () => Sign::Silent,
         }
     }
 
