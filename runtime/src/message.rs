@@ -16,8 +16,6 @@
 //! not (under `#[serde(default)]`). Nodes compare the forms of their messages at the handshake; a
 //! message that one build would misread is refused by name, and the link stays.
 
-mod schema;
-
 use std::{
     any::{Any, TypeId, type_name},
     cell::RefCell,
@@ -28,7 +26,7 @@ use actix::{Actor, Addr, Handler, Message, dev::ToEnvelope};
 use rustc_hash::FxHashMap;
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use self::schema::{Fingerprint, Member, MemberPrint, Schema};
+pub use crate::wire::{Fingerprint, Member, MemberPrint, Schema};
 pub use synod_derive::{RemoteActor, RemoteMessage};
 
 use crate::{

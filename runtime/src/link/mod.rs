@@ -18,8 +18,9 @@ use tokio::{sync::Notify, time::Instant};
 use self::registry::{Effect, Registry};
 use crate::{
     identity::{ClusterName, NodeId, NodeName},
-    message::Fingerprint,
-    wire::{BODY_BYTES_MAX, Frame, FrameHeader, HEADER_BYTES, Hello, WIRE_VERSION, encode},
+    wire::{
+        BODY_BYTES_MAX, Fingerprint, Frame, FrameHeader, HEADER_BYTES, Hello, WIRE_VERSION, encode,
+    },
     world::{
         World,
         network::{

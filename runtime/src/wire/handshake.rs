@@ -2,11 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::WIRE_VERSION;
-use crate::{
-    identity::{ClusterName, NodeId, NodeName},
-    message::Fingerprint,
-};
+use super::{Fingerprint, WIRE_VERSION};
+use crate::identity::{ClusterName, NodeId, NodeName};
 
 /// Longest role text: a label for people.
 pub const ROLE_BYTES_MAX: usize = 64;

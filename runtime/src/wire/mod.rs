@@ -18,6 +18,7 @@
 
 mod deframe;
 mod handshake;
+mod schema;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -25,6 +26,7 @@ use crate::world::network::Lane;
 
 pub use deframe::{Deframer, FrameError, decode_datagram};
 pub use handshake::{HELLO_BYTES_MAX, Hello, HelloError, MESSAGES_BYTES_MAX, ROLE_BYTES_MAX};
+pub use schema::{Fingerprint, Member, MemberPrint, Schema};
 
 /// The version in every frame and in [`Hello`]; nodes of different versions refuse each other.
 pub const WIRE_VERSION: u8 = 1;

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::wire::name_hash;
+use super::name_hash;
 
 /// A message's form, written down by `derive(RemoteMessage)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
