@@ -13,6 +13,7 @@ mod dead_letters;
 mod forms;
 mod inbound;
 mod naming;
+mod nursery;
 mod spawning;
 #[cfg(test)]
 mod tests;
@@ -29,9 +30,10 @@ use std::{
 use rand::Rng as _;
 use tokio::sync::Notify;
 
+pub(crate) use self::nursery::{ChildOrder, Word as ChildWord};
 use self::{
     asks::Asks, dead_letters::Office, forms::Forms, inbound::Router, naming::Proxies,
-    spawning::Tasks, watching::Watches,
+    nursery::Nursery, spawning::Tasks, watching::Watches,
 };
 pub use self::{
     dead_letters::{DeadLetter, DeadLetters},
@@ -193,6 +195,7 @@ struct Inner {
     /// Moves with every change of a membership elsewhere.
     groups_version: AtomicU64,
     watches: Watches,
+    nursery: Nursery,
     /// Supervision trees that are no child of another.
     roots: Mutex<BTreeSet<String>>,
     asks: Asks,
@@ -234,6 +237,7 @@ impl Node {
             renamed: Arc::default(),
             groups_version: AtomicU64::new(0),
             watches: Watches::default(),
+            nursery: Nursery::default(),
             roots: Mutex::default(),
             asks: Asks::default(),
             forms,
@@ -321,6 +325,11 @@ impl Node {
     /// How long an ask waits when it does not say.
     pub fn ask_timeout(&self) -> Duration {
         self.0.ask_timeout
+    }
+
+    /// How long a node may be silent before it counts as lost.
+    pub fn lost_after(&self) -> Duration {
+        self.0.lost_after
     }
 
     /// Calls `hook` with whatever happens to links, on the protocol arbiter; for peers that are up

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak, atomic::Ordering::SeqCst};
 
-use super::{Inner, Node, PeerEvent, lock, watching};
+use super::{Inner, Node, PeerEvent, lock, nursery, watching};
 use crate::{
     address::SendError,
     identity::NodeId,
@@ -90,6 +90,9 @@ impl Node {
     fn deliver(&self, from: &NodeId, target: u64, batch: Vec<Frame>) {
         if target == watching::TARGET {
             return self.take_watch_words(from, &batch);
+        }
+        if target == nursery::TARGET {
+            return self.take_nursery_words(from, &batch);
         }
         match self.0.names.route(target) {
             Some(route) => route.deliver(from, batch, self),

@@ -146,6 +146,14 @@ pub enum RegisterError {
         /// The name wanted.
         name: String,
     },
+    /// What an actor is to be built from on another node cannot be written as MessagePack.
+    #[error("the arguments of {name}: {why}")]
+    Arguments {
+        /// The actor.
+        name: String,
+        /// Why not.
+        why: String,
+    },
     /// There are [`NAMES_LEN_MAX`] names.
     #[error("{name}: a node may have {NAMES_LEN_MAX} names at most")]
     Full {

@@ -58,7 +58,8 @@ pub enum Reason {
         /// What the panic said, cut to [`PANIC_BYTES_MAX`].
         text: String,
     },
-    /// A supervision tree: its restarts were used up, and all its children were ended.
+    /// A supervision tree whose restarts were used up, when all its children had ended; or a child
+    /// that the node it was to live on could not begin.
     GaveUp {
         /// Which limit, and the last failure.
         why: String,

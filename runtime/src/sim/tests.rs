@@ -1,4 +1,5 @@
 mod real_parts;
+mod trees;
 mod watching;
 
 use std::{

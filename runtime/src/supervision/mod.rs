@@ -18,6 +18,7 @@
 //! costs that one reply.
 
 mod control;
+mod elsewhere;
 mod lives;
 mod machine;
 mod mailbox;

@@ -3,16 +3,20 @@
 use std::{sync::Arc, time::Duration};
 
 use actix::{Actor, Addr, ArbiterHandle, Context};
+use serde::Serialize;
+use serde_bytes::ByteBuf;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::{
     Policy, Restart, Strategy,
     control::{BEGIN, Control, FOR_GOOD, HALT, KILL, Manager, Orders, RETIRE, Report},
+    elsewhere::Care,
     machine::{Machine, Order, STOP_WITHIN},
 };
 use crate::{
-    message::RemoteActor,
-    node::Node,
+    identity::NodeName,
+    message::{CodecError, RemoteActor, encode},
+    node::{Node, WeakNode},
     registry::{
         RegisterError,
         watch::{Reason, Watch},
@@ -191,6 +195,42 @@ impl Supervisor {
         let (policy, arbiter) = (self.policy.clone(), arbiter.clone());
         self.add(name, false, move |node, path, manager| {
             node.spawn_managed_on(&arbiter, path, policy, manager, factory)
+        })
+    }
+
+    /// Adds an actor on another node, which must [`offer`](Node::offer) that `kind`. It is
+    /// registered there under its path, built from `args` for each life, and never rebuilt by its
+    /// own node: its end is reported here, like the loss of its node, and what follows is decided
+    /// here. What was queued for a life that ended is lost with it. When this tree or its node is
+    /// gone, the child is ended.
+    pub fn child_at<Args: Serialize>(
+        self,
+        home: &NodeName,
+        name: &str,
+        kind: &str,
+        args: &Args,
+    ) -> Self {
+        let (home, kind, args) = (home.clone(), kind.to_owned(), encode(args));
+        let tree_len = name.len() + 1;
+        self.add(name, false, move |node, path, manager| {
+            let failed = |why: CodecError| RegisterError::Arguments {
+                name: path.to_owned(),
+                why: why.to_string(),
+            };
+            let control = Arc::new(Control::default());
+            let care = Care {
+                node: WeakNode::of(node),
+                control: Arc::clone(&control),
+                manager,
+                home,
+                kind,
+                path: path.to_owned(),
+                tree: path[..path.len() - tree_len].to_owned(),
+                args: ByteBuf::from(args.map_err(failed)?),
+                rng: node.rng(&format!("supervision/{path}")),
+            };
+            node.task(care.run());
+            Ok(control)
         })
     }
 
