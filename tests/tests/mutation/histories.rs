@@ -40,7 +40,8 @@ pub(crate) fn a_replaced_journal_holds_the_promise() -> Played {
     let mut acceptor = Acceptor::new(node(B));
     start(&mut acceptor, vec![Record::Genesis(genesis())]);
     tell(&mut acceptor, dawn(), B, Prepare { ballot: ballot(5, B), from: Step(1) });
-    let trim = Trim { upto: Step(0), chosen: vec![], chosen_upto: Step(0) };
+    let asked = dawn().at;
+    let trim = Trim { asked, upto: Step(0), chosen: vec![], chosen_upto: Step(0) };
     let carry = tell(&mut acceptor, dawn(), B, trim).truncate.unwrap_or_default();
     let mut again = Acceptor::new(node(B));
     start(&mut again, carry);
