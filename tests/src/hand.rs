@@ -117,9 +117,11 @@ pub fn ring<M: Machine>(machine: &mut M, now: Now) -> Effects<M> {
     out
 }
 
-/// The proposer of A, for whom a test plays everybody else.
+/// The proposer of a main, for whom a test plays everybody else.
 #[derive(Debug)]
 pub struct Standing {
+    me: u64,
+    other: u64,
     proposer: Proposer,
     /// The time, which passes only in [`Standing::asks`].
     pub now: Now,
@@ -128,15 +130,21 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// It knows who votes, and that B is connected.
+    /// That of A: it knows who votes, and that B is connected.
     #[expect(clippy::new_without_default, reason = "it is a scene, not a value")]
     pub fn new() -> Self {
+        Self::of(A)
+    }
+
+    /// That of one of the two mains; it is connected to the other.
+    pub fn of(me: u64) -> Self {
+        let other = if me == A { B } else { A };
         let rng = Rng::seed_from_u64(1);
-        let mut proposer = Proposer::new(node(A), Timing::default(), VoteStyle::Split, rng);
+        let mut proposer = Proposer::new(node(me), Timing::default(), VoteStyle::Split, rng);
         start(&mut proposer, vec![]);
-        let mut standing = Self { proposer, now: dawn(), said: Vec::new() };
+        let mut standing = Self { me, other, proposer, now: dawn(), said: Vec::new() };
         standing.progress(&History::new(genesis()));
-        standing.tell(B, Peer { node: node(B), role: NodeRole::Main, up: true });
+        standing.tell(other, Peer { node: node(other), role: NodeRole::Main, up: true });
         standing
     }
 
@@ -149,10 +157,10 @@ impl Standing {
     /// Its learner learned so much.
     pub fn progress(&mut self, history: &History) {
         let history = history.clone();
-        self.tell(A, Progress { history, chosen: None, durable_upto: Step(0) });
+        self.tell(self.me, Progress { history, chosen: None, durable_upto: Step(0) });
     }
 
-    /// Waits until it asks for promises; B thinks that it should, and knows ballots up to `seen`.
+    /// Waits until it asks for promises; the other main agrees, and knows ballots up to `seen`.
     ///
     /// # Panics
     /// When it does not ask within ten seconds.
@@ -168,7 +176,10 @@ impl Standing {
             });
             if let Some(round) = asked {
                 self.said.clear();
-                self.tell(B, PreVoteAnswer { round, go: true, seen, epoch: 0, mains: vec![] });
+                self.tell(
+                    self.other,
+                    PreVoteAnswer { round, go: true, seen, epoch: 0, mains: vec![] },
+                );
             }
             let prepared = self.said.iter().find_map(|message| match message {
                 Message::Acceptor(AcceptorMessage::Prepare(asked)) => Some(asked.ballot),

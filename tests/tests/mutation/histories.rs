@@ -12,7 +12,8 @@ use synod::{
         learner::Learner,
         message::{
             Accept, AcceptorMessage, Acked, AuxiliaryMessage, Confirmed, Entries, HomeMessage,
-            Installed, LearnerMessage, Message, Prepare, ReadAt, ReadIndex, Request, Trim, TrimLog,
+            Installed, LearnerMessage, Message, Prepare, ProposerMessage, ReadAt, ReadIndex,
+            Request, Trim, TrimLog,
         },
         record::Record,
         value::Value,
@@ -47,6 +48,28 @@ pub(crate) fn a_replaced_journal_holds_the_promise() -> Played {
     start(&mut again, carry);
     let out = tell(&mut again, dawn(), A, accept(4, 1, value(1)));
     unless(!out.records.is_empty(), "it voted below what it had promised before it was restarted")
+}
+
+/// A leader that is behind asks for step 1, which this node voted on and a snapshot covers.
+pub(crate) fn a_promise_speaks_of_what_is_kept() -> Played {
+    let mut acceptor = Acceptor::new(node(B));
+    start(&mut acceptor, vec![Record::Genesis(genesis())]);
+    tell(&mut acceptor, dawn(), A, accept(1, 1, value(1)));
+    let asked = dawn().at;
+    tell(
+        &mut acceptor,
+        dawn(),
+        B,
+        Trim { asked, upto: Step(1), chosen: vec![], chosen_upto: Step(1) },
+    );
+    let out = tell(&mut acceptor, dawn(), A, Prepare { ballot: ballot(2, A), from: Step(1) });
+    let null = out.held.iter().any(|letter| match &letter.message {
+        Message::Proposer(ProposerMessage::Promise(promise)) => {
+            promise.from == Step(1) && promise.votes.is_empty()
+        }
+        _ => false,
+    });
+    unless(null, "it said that it never voted on a step whose vote it had dropped")
 }
 
 /// An auxiliary crashes right after the turn in which it voted.

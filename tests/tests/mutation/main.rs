@@ -40,24 +40,25 @@ fn hunt_for(mutation: Mutation) -> Hunt {
         | M::NoDuplicateCheck
         | M::ReadAtExecuted => walk(Plan::toppled, 100),
         M::SaidBeforeDurable => walk(Plan::toppled, 80),
-        M::ClaimBeforeDurable | M::WordForAnyBallot => walk(Plan::toppled, 65),
+        M::ClaimBeforeDurable => walk(Plan::toppled, 64),
+        M::WordForAnyBallot => walk(Plan::toppled, 56),
         M::BallotReused => walk(Plan::toppled, 48),
         M::SnapshotForgetsSessions | M::IgnoreReportedVotes | M::ForgetsFloor => {
             walk(Plan::readmitted, 100)
         }
         M::AssumeInitial => walk(Plan::readmitted, 92),
-        M::ReadUnconfirmed => walk(Plan::readmitted, 60),
-        M::LowestVoteWins => walk(Plan::readmitted, 28),
+        M::ReadUnconfirmed => walk(Plan::readmitted, 58),
+        M::LowestVoteWins => walk(Plan::readmitted, 37),
         M::NoPhaseOneForNewConfiguration => walk(Plan::readmitted, 12),
         M::VoteBelowPromise => walk(Plan::deposed, 42),
         M::AuxiliaryForgetsAll => walk(Plan::restless, 13),
         M::EffectiveAtOnce => walk(Plan::restless, 5),
-        M::PromiseBelowTrimmed => walk(Plan::restless, 5),
         // Halves miss each other only where the members are even in number.
         M::HalfInsteadOfMajority => {
             let shape = Shape { auxiliaries: 2, ..SMALL };
             Hunt::Walk { shape, scene: Plan::restless, caught: 10 }
         }
+        M::PromiseBelowTrimmed => Hunt::Hand(histories::a_promise_speaks_of_what_is_kept),
         M::TruncateForgetsPromise => Hunt::Hand(histories::a_replaced_journal_holds_the_promise),
         M::AuxiliarySaidBeforeDurable => {
             Hunt::Hand(histories::an_auxiliary_s_vote_is_durable_before_it_is_said)
