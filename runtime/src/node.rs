@@ -10,6 +10,7 @@
 
 mod asks;
 mod dead_letters;
+mod draining;
 mod forms;
 mod inbound;
 mod naming;
@@ -23,7 +24,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 
@@ -146,6 +150,8 @@ pub enum PeerEvent {
         /// Why, for people.
         reason: String,
     },
+    /// The peer left in good order; its link is gone.
+    Left(NodeId),
     /// A sign of life came, by datagram or by the control lane.
     Heartbeat {
         /// From whom.
@@ -196,6 +202,8 @@ struct Inner {
     groups_version: AtomicU64,
     watches: Watches,
     nursery: Nursery,
+    /// Leaving: no new work from outside.
+    draining: AtomicBool,
     /// Supervision trees that are no child of another.
     roots: Mutex<BTreeSet<String>>,
     asks: Asks,
@@ -203,6 +211,8 @@ struct Inner {
     dead_letters: Office,
     proxies: Mutex<Proxies>,
     tasks: Tasks,
+    /// Peers that said they leave and whose link is not gone yet.
+    leaving: Mutex<BTreeSet<NodeId>>,
     peers_up: Mutex<BTreeMap<NodeName, PeerInfo>>,
     peer_hooks: Mutex<Vec<PeerHook>>,
 }
@@ -238,12 +248,14 @@ impl Node {
             groups_version: AtomicU64::new(0),
             watches: Watches::default(),
             nursery: Nursery::default(),
+            draining: AtomicBool::new(false),
             roots: Mutex::default(),
             asks: Asks::default(),
             forms,
             dead_letters: Office::new(&metrics),
             proxies: Mutex::default(),
             tasks: Tasks::default(),
+            leaving: Mutex::default(),
             peers_up: Mutex::default(),
             peer_hooks: Mutex::default(),
         }));

@@ -4,7 +4,7 @@
 //! on how the log begins (on the very first start), and then runs the roles of its place in the
 //! cluster. Listeners are not its business, so the same core runs in a simulated cluster.
 
-use std::{collections::BTreeMap, path::PathBuf, rc::Rc, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -230,6 +230,15 @@ impl Core {
         self.site.journal.close();
     }
 
+    /// Leaves in good order: finishes what runs, for as long as `within` at most, says goodbye to
+    /// the peers, and stops as by [`Core::stop`].
+    pub async fn leave(self, within: Duration) {
+        if !self.site.node.drain(within).await {
+            tracing::warn!("not everything had finished when this node left");
+        }
+        self.site.journal.close();
+    }
+
     /// Drops everything at once, as a crash would. The ports must refuse all effects before.
     pub fn crash(self) {
         self.site.node.abort_all();
@@ -396,7 +405,9 @@ fn watch_peers(site: &Rc<Site>, role: NodeRole) {
                 None => return,
             },
             // What it was is known from before.
-            PeerEvent::Down { peer, .. } => (peer.clone(), NodeRole::Member, false),
+            PeerEvent::Down { peer, .. } | PeerEvent::Left(peer) => {
+                (peer.clone(), NodeRole::Member, false)
+            }
             PeerEvent::Heartbeat { .. } => return,
         };
         let addr = watched.local::<crate::role::Role<Proposer>>(&name);

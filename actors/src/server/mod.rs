@@ -124,7 +124,11 @@ pub async fn run(
     http.stop(why.is_none()).await;
     // Long enough for the word that this node no longer leads to reach the others.
     tokio::time::sleep(RESIGN_GRACE).await;
-    core.stop();
+    match &why {
+        None => core.leave(DRAIN).await,
+        // What failed once need not be waited for.
+        Some(_) => core.stop(),
+    }
     why.map_or(Ok(Ended::Stopped), |why| Err(ServerError::Failed(why)))
 }
 
@@ -223,6 +227,10 @@ fn core_config(config: &NodeConfig, services: Arc<[Box<dyn Service>]>) -> CoreCo
 
 /// Open requests get this long to finish.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// What still runs on the node gets this long, so that all of a stop stays well below the five
+/// seconds that whoever stops it waits.
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// A few round trips between machines of one cluster.
 const RESIGN_GRACE: Duration = Duration::from_millis(50);

@@ -19,6 +19,9 @@ pub enum SendError {
     /// The link or the actor has no room; for an ask: had none until its deadline. Not run.
     #[error("overloaded: not run")]
     Overloaded,
+    /// The node is leaving the cluster and takes no new work. Not run.
+    #[error("the node is leaving: not run")]
+    Leaving,
     /// The sender acted for an epoch that is over. Not run.
     #[error("fenced: epoch {epoch} was granted: not run")]
     Fenced {
@@ -56,6 +59,7 @@ impl SendError {
             Self::Unreachable
             | Self::NoSuchActor
             | Self::Overloaded
+            | Self::Leaving
             | Self::Fenced { .. }
             | Self::Incompatible { .. } => Delivery::NotRun,
             Self::Timeout | Self::Codec | Self::Closed => Delivery::Unknown,
@@ -69,6 +73,7 @@ impl SendError {
             Self::Unreachable => "unreachable",
             Self::NoSuchActor => "no_such_actor",
             Self::Overloaded => "overloaded",
+            Self::Leaving => "leaving",
             Self::Fenced { .. } => "fenced",
             Self::Incompatible { .. } => "incompatible",
             Self::Codec => "codec",
@@ -80,6 +85,8 @@ impl SendError {
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable | Self::NoSuchActor | Self::Overloaded | Self::Closed => true,
+            // It is on its way out, and comes back as another process if at all.
+            Self::Leaving => false,
             Self::Timeout | Self::Fenced { .. } | Self::Incompatible { .. } | Self::Codec => false,
         }
     }

@@ -242,6 +242,11 @@ impl Registry {
         out: &mut Vec<Effect>,
     ) {
         let reason = format!("the peer hung up: {}", String::from_utf8_lossy(&frame.body));
+        if frame.header.message == LEAVING
+            && let Some(Phase::Open(id)) = self.connections.get(&connection).map(|c| &c.phase)
+        {
+            out.push(Effect::Leaving(id.clone()));
+        }
         self.lost(now, connection, &reason, out);
         self.hang_up(connection, &reason, out);
     }
@@ -308,7 +313,14 @@ impl Registry {
 }
 
 pub(super) fn control_frame(kind: FrameKind, body: &[u8]) -> Bytes {
+    control_frame_with(&FrameHeader::new(kind), body)
+}
+
+pub(super) fn control_frame_with(header: &FrameHeader, body: &[u8]) -> Bytes {
     let mut bytes = BytesMut::new();
-    encode(&FrameHeader::new(kind), Lane::Control, body, &mut bytes);
+    encode(header, Lane::Control, body, &mut bytes);
     bytes.freeze()
 }
+
+/// In the message field of a goodbye: the whole node leaves in good order.
+pub(super) const LEAVING: u64 = 1;

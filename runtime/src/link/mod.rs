@@ -39,6 +39,9 @@ pub trait Inbound: Send + Sync {
     /// The link to `peer` is gone. What was sent and not answered may or may not have arrived.
     fn down(&self, peer: &NodeId, reason: &str);
 
+    /// The peer says that it leaves in good order; `down` follows.
+    fn leaving(&self, _peer: &NodeId) {}
+
     /// All frames cut from one chunk of one lane, in order. Take them out of `batch`; whatever
     /// stays is dropped.
     fn frames(&self, from: &NodeId, batch: &mut Vec<Frame>);
@@ -224,6 +227,12 @@ impl Links {
         self.shared.lock().status()
     }
 
+    /// Tells all peers that this node leaves in good order; they hang up. Nobody is dialled or let
+    /// in any more.
+    pub fn leave(&self) {
+        self.shared.with(|registry, _, out| registry.leave(out));
+    }
+
     /// Ends all links and stops listening. Peers hear of it at once.
     pub fn shutdown(&self) {
         self.shared.shutdown();
@@ -299,6 +308,7 @@ impl Shared {
                 tracing::info!(peer = %peer.id, role = peer.role, "link up");
                 self.inbound.up(&peer);
             }
+            Effect::Leaving(id) => self.inbound.leaving(&id),
             Effect::Down { id, reason } => {
                 tracing::info!(peer = %id, reason, "link down");
                 self.inbound.down(&id, &reason);

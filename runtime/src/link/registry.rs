@@ -23,12 +23,12 @@ use tokio::time::Instant;
 
 use super::{
     PeerInfo, PeerStatus,
-    frames::control_frame,
+    frames::{LEAVING, control_frame, control_frame_with},
     peer::{Connection, Counters, Dial, Peer, Phase},
 };
 use crate::{
     identity::{NodeId, NodeName},
-    wire::{Deframer, Frame, FrameKind, HELLO_BYTES_MAX, Hello},
+    wire::{Deframer, Frame, FrameHeader, FrameKind, HELLO_BYTES_MAX, Hello},
     world::{
         Rng,
         network::{ConnectionId, Lane, NetworkEvent},
@@ -47,13 +47,33 @@ const PENDING_MAX: usize = 4;
 /// What is to be done now.
 #[derive(Debug)]
 pub(super) enum Effect {
-    Dial { peer: NodeName, address: String },
-    Write { connection: ConnectionId, bytes: Bytes },
-    HangUp { connection: ConnectionId, reason: String },
+    Dial {
+        peer: NodeName,
+        address: String,
+    },
+    Write {
+        connection: ConnectionId,
+        bytes: Bytes,
+    },
+    HangUp {
+        connection: ConnectionId,
+        reason: String,
+    },
     Up(PeerInfo),
-    Down { id: NodeId, reason: String },
-    Frames { from: NodeId, batch: Vec<Frame> },
-    Datagram { from: NodeId, frame: Frame },
+    /// Its link goes down next, since it leaves.
+    Leaving(NodeId),
+    Down {
+        id: NodeId,
+        reason: String,
+    },
+    Frames {
+        from: NodeId,
+        batch: Vec<Frame>,
+    },
+    Datagram {
+        from: NodeId,
+        frame: Frame,
+    },
 }
 
 #[derive(Debug)]
@@ -107,6 +127,16 @@ impl Registry {
         for peer in self.peers.values_mut() {
             peer.address = None;
             peer.dial = Dial::Idle;
+        }
+    }
+
+    /// Says goodbye to all.
+    pub(super) fn leave(&mut self, out: &mut Vec<Effect>) {
+        self.close();
+        for link in self.peers.values().filter_map(|peer| peer.link.as_ref()) {
+            let header = FrameHeader { message: LEAVING, ..FrameHeader::new(FrameKind::Goodbye) };
+            let bytes = control_frame_with(&header, b"leaving");
+            out.push(Effect::Write { connection: link.connection, bytes });
         }
     }
 

@@ -76,6 +76,11 @@ impl Asks {
         }
     }
 
+    /// How many are served here.
+    pub(super) fn serving(&self) -> usize {
+        lock(&self.served).len()
+    }
+
     /// How many wait here, and how many are served here.
     #[cfg(test)]
     pub(super) fn open(&self) -> (usize, usize) {

@@ -8,6 +8,7 @@ use crate::{
     identity::NodeId,
     link::{Inbound, PeerInfo},
     message::decode,
+    registry::watch::Reason,
     wire::{Frame, FrameHeader, FrameKind},
 };
 
@@ -47,7 +48,17 @@ impl Inbound for Router {
         node.0.groups_version.fetch_add(1, SeqCst);
         node.watches_down(peer);
         node.0.asks.lost(&peer.name);
+        if lock(&node.0.leaving).remove(peer) {
+            node.watched_node_gone(peer, &Reason::NodeLeft);
+            return node.tell_hooks(&PeerEvent::Left(peer.clone()));
+        }
         node.tell_hooks(&PeerEvent::Down { peer: peer.clone(), reason: reason.to_owned() });
+    }
+
+    fn leaving(&self, peer: &NodeId) {
+        if let Some(node) = Node::upgrade(&self.0) {
+            lock(&node.0.leaving).insert(peer.clone());
+        }
     }
 
     fn frames(&self, from: &NodeId, batch: &mut Vec<Frame>) {
@@ -95,6 +106,11 @@ impl Node {
             return self.take_nursery_words(from, &batch);
         }
         match self.0.names.route(target) {
+            Some(route) if self.is_draining() && from != self.id() && route.is_work() => {
+                for frame in &batch {
+                    self.refuse(from, &frame.header, &SendError::Leaving);
+                }
+            }
             Some(route) => route.deliver(from, batch, self),
             None => {
                 for frame in &batch {

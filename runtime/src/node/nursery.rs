@@ -110,6 +110,11 @@ impl Node {
                 self.refuse(from, &frame.header, &SendError::Codec);
                 continue;
             };
+            let is_new = matches!(word.order, ChildOrder::Begin { .. });
+            if is_new && self.is_draining() {
+                self.refuse(from, &frame.header, &SendError::Leaving);
+                continue;
+            }
             let offered = lock(&self.0.nursery.0).get(&word.kind).cloned();
             let (sender, answer) = oneshot::channel();
             let kind = word.kind.clone();

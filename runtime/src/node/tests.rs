@@ -1,6 +1,7 @@
 //! Two nodes over a network in memory, on a paused clock; and in `real`, over QUIC and threads.
 
 mod builds;
+mod draining;
 mod memory;
 mod outcomes;
 mod real;
@@ -435,6 +436,7 @@ fn hooks_hear_of_peers_and_heartbeats() {
             let text = match event {
                 PeerEvent::Up(peer) => format!("up {}", peer.id.name),
                 PeerEvent::Down { peer, .. } => format!("down {}", peer.name),
+                PeerEvent::Left(peer) => format!("left {}", peer.name),
                 PeerEvent::Heartbeat { from, frame } => {
                     format!("{} {:?}", from.name, frame.body)
                 }

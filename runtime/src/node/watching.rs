@@ -110,12 +110,14 @@ impl Node {
     /// [`Reason::NodeRemoved`], at once, and it is not dialled again.
     pub fn remove_peer(&self, peer: &NodeName) {
         self.links().forget(peer);
-        self.watched_node_gone(peer, &Reason::NodeRemoved);
+        let due =
+            lock(&self.0.watches.watching).gone(|node| node.name == *peer, &Reason::NodeRemoved);
+        tell(due);
     }
 
     /// Everything that is watched on `peer` ends.
-    pub(super) fn watched_node_gone(&self, peer: &NodeName, reason: &Reason) {
-        let due = lock(&self.0.watches.watching).gone(peer, reason);
+    pub(super) fn watched_node_gone(&self, peer: &NodeId, reason: &Reason) {
+        let due = lock(&self.0.watches.watching).gone(|node| node == peer, reason);
         tell(due);
     }
 

@@ -176,6 +176,30 @@ impl Local {
         }
     }
 
+    /// Ends all memberships of this node.
+    pub(crate) fn leave_all_groups(&self) {
+        for mut entry in self.entries.iter_mut() {
+            self.leave_all(&mut entry);
+        }
+    }
+
+    /// The supervised actors and trees of this node.
+    pub(crate) fn spawned_names(&self) -> Vec<String> {
+        let spawned = self.entries.iter().filter(|entry| entry.spawned.is_some());
+        let mut names: Vec<_> = spawned.map(|entry| entry.name.clone()).collect();
+        names.sort();
+        names
+    }
+
+    /// Gives all names of this node back.
+    pub(crate) fn unbind_all(&self) {
+        let mut names: Vec<_> = self.entries.iter().map(|entry| entry.name.clone()).collect();
+        names.sort();
+        for name in names {
+            self.unbind(&name, None);
+        }
+    }
+
     /// Moves with every change of a membership here.
     pub(crate) fn groups_version(&self) -> u64 {
         self.groups_version.load(SeqCst)

@@ -51,6 +51,12 @@ pub trait Deliver: Send + Sync {
     /// Messages that wait, as far as known.
     fn mailbox_len(&self) -> usize;
 
+    /// Whether a node that is leaving refuses what other nodes send here. Roles go on until they
+    /// are stopped.
+    fn is_work(&self) -> bool {
+        false
+    }
+
     /// Whether anybody still listens; a name whose listener is gone is removed.
     fn alive(&self) -> bool {
         true
@@ -207,6 +213,10 @@ impl<A: Actor> Deliver for Registered<A> {
     /// actix does not tell; a supervised actor's is known by its supervisor.
     fn mailbox_len(&self) -> usize {
         0
+    }
+
+    fn is_work(&self) -> bool {
+        true
     }
 
     fn alive(&self) -> bool {

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::{
-    identity::{Incarnation, NodeId, NodeName},
+    identity::{Incarnation, NodeId},
     link::PeerInfo,
     node::WeakNode,
     world::Instant,
@@ -329,7 +329,7 @@ impl Watching {
     /// A link came up: what to ask there, and which watches are over by that.
     pub(crate) fn up(&mut self, peer: &PeerInfo, dead: &[Incarnation]) -> (Vec<Wanted>, Vec<Due>) {
         let (mut wanted, mut due) = (Vec::new(), Vec::new());
-        for id in self.of(&peer.id.name) {
+        for id in self.of(|node| node.name == peer.id.name) {
             match self.linked(id, peer, dead) {
                 Ok(item) => wanted.push(item),
                 Err(over) => due.extend(over),
@@ -346,8 +346,8 @@ impl Watching {
     }
 
     /// A node is gone for good.
-    pub(crate) fn gone(&mut self, node: &NodeName, reason: &Reason) -> Vec<Due> {
-        self.of(node).into_iter().filter_map(|id| self.end(id, reason.clone())).collect()
+    pub(crate) fn gone(&mut self, is: impl Fn(&NodeId) -> bool, reason: &Reason) -> Vec<Due> {
+        self.of(is).into_iter().filter_map(|id| self.end(id, reason.clone())).collect()
     }
 
     /// Ends the watches of nodes that were silent for `lost_after`, and forgets those whose
@@ -386,8 +386,8 @@ impl Watching {
         self.watches.len()
     }
 
-    fn of(&self, node: &NodeName) -> Vec<u64> {
-        self.watches.iter().filter(|(_, open)| open.node.name == *node).map(|(id, _)| *id).collect()
+    fn of(&self, is: impl Fn(&NodeId) -> bool) -> Vec<u64> {
+        self.watches.iter().filter(|(_, open)| is(&open.node)).map(|(id, _)| *id).collect()
     }
 }
 

@@ -1,3 +1,4 @@
+mod draining;
 mod real_parts;
 mod trees;
 mod watching;

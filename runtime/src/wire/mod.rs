@@ -65,7 +65,8 @@ pub enum FrameKind {
     Directory = 6,
     /// A sign of life.
     Heartbeat = 7,
-    /// The last frame: the body says in text why the sender hangs up.
+    /// The last frame: the body says in text why the sender hangs up; a message number of 1 says
+    /// that the sender leaves the cluster in good order.
     Goodbye = 8,
 }
 
