@@ -1,5 +1,11 @@
 //! Safety rules that a test may switch off, one at a time, to see that the judges notice.
 //! Compiled only for tests; a normal build has no such switch.
+//!
+//! Three rules of consensus have no switch. *A main is in every quorum* is never the last defence: a
+//! leader has its own acceptor's promise, and a learner knows a value only by its own node's vote
+//! or a main's word, so a main is there in any case; unit tests hold the rule itself. *An auxiliary
+//! forgets only what every main has durably* keeps the cluster going after a loss, and breaks no
+//! promise when it is off. *Leases* do not exist: reads ask.
 
 use std::cell::Cell;
 
@@ -58,6 +64,10 @@ pub enum Mutation {
     PromiseBelowTrimmed,
     /// An auxiliary says its vote before it is durable.
     AuxiliarySaidBeforeDurable,
+    /// An auxiliary votes below its promise.
+    AuxiliaryVotesBelowPromise,
+    /// What an auxiliary keeps when it forgets does not hold its promise.
+    ForgetDropsPromise,
     /// A learner writes while the journal is being replaced.
     WriteWhileTrimming,
     /// An installed snapshot brings no configuration.
@@ -66,7 +76,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::AuxiliaryForgetsAll,
         Self::ClaimBeforeDurable,
         Self::NoPhaseOneForNewConfiguration,
@@ -93,6 +103,8 @@ impl Mutation {
         Self::WordForAnyBallot,
         Self::PromiseBelowTrimmed,
         Self::AuxiliarySaidBeforeDurable,
+        Self::AuxiliaryVotesBelowPromise,
+        Self::ForgetDropsPromise,
         Self::WriteWhileTrimming,
         Self::SnapshotKeepsConfiguration,
     ];

@@ -328,8 +328,12 @@ fn r1_44_no_history_of_one_decision_chooses_two_values() {
 /// …and each rule is needed: without it the exploration finds two values.
 #[test]
 fn r1_44_without_a_rule_two_values_are_found() {
-    for off in [Mutation::VoteBelowPromise, Mutation::IgnoreReportedVotes, Mutation::LowestVoteWins]
-    {
+    for off in [
+        Mutation::VoteBelowPromise,
+        Mutation::AuxiliaryVotesBelowPromise,
+        Mutation::IgnoreReportedVotes,
+        Mutation::LowestVoteWins,
+    ] {
         let model = Decision { off: Some(off), ..Decision::default() };
         let checker = model.checker().spawn_bfs().join();
         let found = checker.discovery("agreement");

@@ -119,7 +119,11 @@ impl Auxiliary {
 
     fn accept(&mut self, from: &NodeId, asked: Accept, out: &mut Effects<Self>) {
         let ballot = asked.ballot;
-        if ballot < self.promised {
+        let stale = ballot < self.promised;
+        #[cfg(any(test, feature = "mutations"))]
+        let stale =
+            stale && !crate::mutation::on(crate::mutation::Mutation::AuxiliaryVotesBelowPromise);
+        if stale {
             return self.refuse(from, ballot, out);
         }
         let mut last = None;
@@ -338,6 +342,10 @@ impl Machine for Auxiliary {
             carry.extend(self.votes.iter().map(|(step, (ballot, value))| {
                 Record::Vote(Vote { step: *step, ballot: *ballot, value: value.clone() })
             }));
+            #[cfg(any(test, feature = "mutations"))]
+            if crate::mutation::on(crate::mutation::Mutation::ForgetDropsPromise) {
+                carry.retain(|record| !matches!(record, Record::Promise(_)));
+            }
             out.truncate = Some(carry);
         }
         let standing = self.standing();

@@ -11,9 +11,9 @@ use synod::{
         configuration::{ALPHA, History},
         learner::Learner,
         message::{
-            Accept, AcceptorMessage, Acked, AuxiliaryMessage, Confirmed, Entries, HomeMessage,
-            Installed, LearnerMessage, Message, Prepare, ProposerMessage, ReadAt, ReadIndex,
-            Request, Trim, TrimLog,
+            Accept, AcceptorMessage, Acked, AuxiliaryMessage, Confirmed, Entries, Forget,
+            HomeMessage, Installed, LearnerMessage, Message, Prepare, ProposerMessage, ReadAt,
+            ReadIndex, Request, Trim, TrimLog,
         },
         record::Record,
         value::Value,
@@ -82,6 +82,21 @@ pub(crate) fn an_auxiliary_s_vote_is_durable_before_it_is_said() -> Played {
         matches!(letter.message, Message::Learner(LearnerMessage::Accepted(_)))
     };
     unless(out.now.iter().any(vote), "it said a vote that no disk knows")
+}
+
+/// An auxiliary promised, forgot what every main has, and crashed; then the leader of before asks.
+pub(crate) fn an_auxiliary_forgets_no_promise() -> Played {
+    let patience = Duration::from_millis(40);
+    let mut auxiliary = Auxiliary::new(node(X), patience);
+    start(&mut auxiliary, vec![Record::Genesis(genesis())]);
+    let asked = Prepare { ballot: ballot(5, B), from: Step(1) };
+    tell(&mut auxiliary, dawn(), B, AuxiliaryMessage::from(asked));
+    let forget = Forget { floor: Step(2), configuration: genesis() };
+    let carry = tell(&mut auxiliary, dawn(), B, forget).truncate.unwrap_or_default();
+    let mut again = Auxiliary::new(node(X), patience);
+    start(&mut again, carry);
+    let out = tell(&mut again, dawn(), A, AuxiliaryMessage::from(accept(4, 2, value(1))));
+    unless(!out.records.is_empty(), "it voted below what it had promised before it was restarted")
 }
 
 /// The own disk hangs while B and the auxiliary promise; the node could crash, forget the ballot,

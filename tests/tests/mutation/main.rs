@@ -63,6 +63,8 @@ fn hunt_for(mutation: Mutation) -> Hunt {
         M::AuxiliarySaidBeforeDurable => {
             Hunt::Hand(histories::an_auxiliary_s_vote_is_durable_before_it_is_said)
         }
+        M::AuxiliaryVotesBelowPromise => walk(Plan::toppled, 31),
+        M::ForgetDropsPromise => Hunt::Hand(histories::an_auxiliary_forgets_no_promise),
         M::OwnPromiseNotAwaited => Hunt::Hand(histories::a_leader_has_its_own_promise),
         M::ClaimOverGap => Hunt::Hand(histories::a_leader_claims_only_votes_it_has),
         M::OldWordsCount => Hunt::Hand(histories::a_word_counts_only_for_reads_before_it),
