@@ -69,7 +69,8 @@
 //! ```
 //!
 //! # Layout
-//! - [`manual`]: getting started, messages, guarantees, operations, compatibility, design
+//! - [`manual`]: getting started, messages, guarantees, operations, security, compatibility,
+//!   design
 //! - [`replicated`]: actors that live in the log
 //! - [`Cli`]: the verbs, for your own program; [`server`]: one node
 //! - [`consensus`]: the protocol roles; [`machine`], [`effects`], [`role`]: how every role is built

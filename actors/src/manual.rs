@@ -12,6 +12,9 @@ pub mod guarantees {}
 #[doc = include_str!("../docs/operations.md")]
 pub mod operations {}
 
+#[doc = include_str!("../docs/security.md")]
+pub mod security {}
+
 #[doc = include_str!("../docs/compatibility.md")]
 pub mod compatibility {}
 

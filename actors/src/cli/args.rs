@@ -109,7 +109,7 @@ pub(crate) struct InitArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
     /// The cluster's name
-    #[arg(long, value_name = "NAME", required_unless_present = "add")]
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["add", "client"])]
     pub(crate) cluster: Option<ClusterName>,
     /// A node that keeps all data and serves clients
     #[arg(long, value_name = "NAME=HOST:PORT", num_args = 1..)]
@@ -128,6 +128,13 @@ pub(crate) struct InitArgs {
         conflicts_with_all = ["cluster", "main", "auxiliary", "member"]
     )]
     pub(crate) add: Option<NamedAddress>,
+    /// A certificate for a client of the cluster that `init` wrote to DIR earlier
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["cluster", "main", "auxiliary", "member", "add", "open"])]
+    pub(crate) client: Option<NodeName>,
+    /// Lets clients of other machines in: HTTP and RESP listen on all addresses, with TLS and a
+    /// token that `client.toml` names
+    #[arg(long, conflicts_with = "add")]
+    pub(crate) open: bool,
     /// The role of the node to add
     #[arg(long, value_name = "main|auxiliary|member", requires = "add")]
     pub(crate) role: Option<NodeRole>,

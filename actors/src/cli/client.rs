@@ -3,11 +3,7 @@
 use std::{collections::VecDeque, path::Path, time::Duration};
 
 use actix_rt::time::{sleep, timeout};
-use awc::{
-    Client, Connector,
-    error::{ConnectError, SendRequestError},
-    http::{Method, StatusCode},
-};
+use awc::http::{Method, StatusCode};
 use bytes::Bytes;
 use futures_util::future::{FutureExt as _, select_ok};
 use serde_json::Value;
@@ -19,6 +15,7 @@ use synod_runtime::{
 use super::{
     args::ClientArgs,
     failure::{Exit, Failure},
+    http::{Credentials, Http},
 };
 use crate::server::config::{HostPort, Keys, NodeRole, Overrides, Source};
 
@@ -27,6 +24,8 @@ use crate::server::config::{HostPort, Keys, NodeRole, Overrides, Source};
 pub(crate) struct ClientFile {
     pub(crate) cluster: ClusterName,
     pub(crate) nodes: Vec<ClientNode>,
+    /// What it takes to be let in.
+    pub(crate) credentials: Credentials,
 }
 
 /// A node as clients reach it.
@@ -44,7 +43,7 @@ pub(crate) struct Cluster {
     file: ClientFile,
     shown: String,
     patience: Duration,
-    http: Client,
+    http: Http,
 }
 
 /// One answer, whatever it says.
@@ -68,6 +67,7 @@ impl ClientFile {
         let (source, table) = Source::open(file, KEYS, Overrides::default())?;
         let top = source.top(table)?;
         let cluster = top.need("cluster", "the cluster's name")?;
+        let credentials = Credentials::read(&top)?;
         let mut nodes = Vec::new();
         for node in top.list("nodes")? {
             nodes.push(ClientNode {
@@ -80,12 +80,18 @@ impl ClientFile {
         if nodes.is_empty() {
             return Err(top.refuse("nodes", "names nobody", "add a [[nodes]] table").into());
         }
-        Ok(Self { cluster, nodes })
+        Ok(Self { cluster, nodes, credentials })
+    }
+
+    /// A client for this file's nodes; relative paths start from where `file` is.
+    pub(crate) fn http(&self, file: &Path) -> Result<Http, Failure> {
+        Http::with(file.parent().unwrap_or_else(|| Path::new("")), &self.credentials)
     }
 
     /// The file's text.
     pub(crate) fn render(&self) -> String {
         let mut text = format!("# Whom `--cluster` asks.\ncluster = \"{}\"\n", self.cluster);
+        text += &self.credentials.render();
         for ClientNode { name, role, http, resp } in &self.nodes {
             text +=
                 &format!("\n[[nodes]]\nname = \"{name}\"\nrole = \"{role}\"\nhttp = \"{http}\"\n");
@@ -101,7 +107,8 @@ impl Cluster {
     pub(crate) fn open(args: &ClientArgs) -> Result<Self, Failure> {
         let file = ClientFile::load(&args.cluster)?;
         let shown = args.cluster.display().to_string();
-        Ok(Self { file, shown, patience: args.timeout, http: http_client() })
+        let http = file.http(&args.cluster)?;
+        Ok(Self { file, shown, patience: args.timeout, http })
     }
 
     /// The first good answer of any node to `GET path`; asks all at once, and again until the
@@ -145,7 +152,7 @@ impl Cluster {
             if left.is_zero() {
                 break;
             }
-            let sent = request(&self.http, Method::POST, &node.http, path, body.clone(), left);
+            let sent = self.http.request(Method::POST, &node.http, path, body.clone(), left);
             match sent.await {
                 Ok(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE => {
                     last = format!("{} says: {}", node.name, answer.error_text());
@@ -166,7 +173,7 @@ impl Cluster {
     }
 
     async fn get_one(&self, node: &ClientNode, path: &str) -> Result<(NodeName, Value), String> {
-        let sent = request(&self.http, Method::GET, &node.http, path, String::new(), self.patience);
+        let sent = self.http.request(Method::GET, &node.http, path, String::new(), self.patience);
         let answer = sent.await.map_err(|e| match e {
             NoAnswer::NotSent(why) | NoAnswer::Lost(why) => {
                 format!("{} at {}: {why}", node.name, node.http)
@@ -213,54 +220,13 @@ impl Answer {
     }
 }
 
-/// A client that makes a new connection when there is none and never follows anybody elsewhere.
-pub(crate) fn http_client() -> Client {
-    let connector = Connector::new().timeout(CONNECT_TIMEOUT);
-    Client::builder().connector(connector).disable_redirects().finish()
-}
-
-/// One request, waiting `patience` for its answer and a little longer, so that the node's own
-/// verdict at its deadline still arrives.
-pub(crate) async fn request(
-    http: &Client,
-    method: Method,
-    to: &HostPort,
-    path: &str,
-    body: String,
-    patience: Duration,
-) -> Result<Answer, NoAnswer> {
-    let sending = http
-        .request(method, format!("http://{to}{path}"))
-        .timeout(patience + VERDICT_GRACE)
-        .insert_header(("Content-Type", "application/json"))
-        .insert_header(("Synod-Timeout", format!("{}ms", patience.as_millis())))
-        .send_body(body);
-    let mut response = sending.await.map_err(|e| match e {
-        // awc also says this when the peer hangs up after it got the request.
-        SendRequestError::Connect(ConnectError::Disconnected) => {
-            NoAnswer::Lost("the connection was lost before an answer".into())
-        }
-        SendRequestError::Connect(_) | SendRequestError::Url(_) => NoAnswer::NotSent(e.to_string()),
-        _ => NoAnswer::Lost(e.to_string()),
-    })?;
-    let status = response.status();
-    let body = response.body().limit(ANSWER_BYTES_MAX).await;
-    body.map(|body| Answer { status, body }).map_err(|e| NoAnswer::Lost(e.to_string()))
-}
-
-const KEYS: Keys = &[("", &["cluster", "nodes"]), ("nodes", &["name", "role", "http", "resp"])];
+const KEYS: Keys = &[
+    ("", &["cluster", "ca", "token", "cert", "key", "nodes"]),
+    ("nodes", &["name", "role", "http", "resp"]),
+];
 
 /// An auxiliary knows least, so the others get this head start.
 const AUXILIARY_PAUSE: Duration = Duration::from_millis(150);
 
 /// Between two rounds over all nodes: a fail-over takes a few of these.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// A machine that does not even take a connection in this time is not up.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How much longer than the caller's time to wait for the node's verdict.
-const VERDICT_GRACE: Duration = Duration::from_millis(500);
-
-/// The registry of a few thousand actors is some hundred KiB; more is no answer of ours.
-const ANSWER_BYTES_MAX: usize = 16 << 20;

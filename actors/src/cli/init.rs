@@ -5,8 +5,12 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
+use rand::Rng as _;
+use synod_runtime::world::{Entropy as _, RealEntropy};
+
 use super::{
     args::{InitArgs, NamedAddress},
+    client::ClientFile,
     failure::Failure,
     layout::{AUTHORITY, ClusterDir, NodePlan},
 };
@@ -15,12 +19,19 @@ use crate::server::config::{Durability, HostPort, Listen, NodeRole, check_roles}
 /// Writes what `args` asks for; `with_resp` when this program serves Redis clients.
 pub(crate) fn run(program: &str, args: &InitArgs, with_resp: bool) -> Result<(), Failure> {
     let dir = ClusterDir::new(&args.out);
+    if let Some(client) = &args.client {
+        let cert = dir.add_client(client)?;
+        println!("{}: beside its key; name both in client.toml", cert.display());
+        return Ok(());
+    }
     if let (Some(add), Some(role)) = (&args.add, args.role) {
         let known = dir.nodes()?;
+        let clients = ClientFile::load(&dir.client_file())?;
         let addresses = known.iter().flat_map(|config| {
             [Some(config.listen.http), config.listen.resp].into_iter().flatten()
         });
-        let mut ports = Ports(addresses.map(|address| address.port()).collect());
+        let taken = addresses.map(|address| address.port()).collect();
+        let mut ports = Ports { taken, open: dir.token(&clients)?.is_some() };
         let plan = ports.plan(add, role, with_resp)?;
         dir.add(&plan)?;
         println!(
@@ -31,7 +42,8 @@ pub(crate) fn run(program: &str, args: &InitArgs, with_resp: bool) -> Result<(),
     }
     let cluster = args.cluster.as_ref().expect("clap requires it without --add");
     let plans = plan(args, with_resp)?;
-    dir.create(cluster, &plans, Durability::Fsync)?;
+    let token = args.open.then(new_token);
+    dir.create(cluster, &plans, Durability::Fsync, token.as_deref())?;
     for plan in &plans {
         let folder = dir.path().join(plan.name.as_str());
         println!("{}: {} {} at {}", folder.display(), plan.role, plan.name, plan.quic);
@@ -52,7 +64,7 @@ fn plan(args: &InitArgs, with_resp: bool) -> Result<Vec<NodePlan>, Failure> {
         (&args.auxiliary, NodeRole::Auxiliary),
         (&args.member, NodeRole::Member),
     ];
-    let mut ports = Ports::default();
+    let mut ports = Ports { open: args.open, ..Ports::default() };
     // By host, since each machine has its own ports.
     let mut by_host: BTreeMap<String, Ports> = BTreeMap::new();
     let (mut plans, mut names, mut addresses) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
@@ -70,7 +82,9 @@ fn plan(args: &InitArgs, with_resp: bool) -> Result<Vec<NodePlan>, Failure> {
         }
         let ports = match node.address.is_loopback() {
             true => &mut ports,
-            false => by_host.entry(node.address.host().to_owned()).or_default(),
+            false => by_host
+                .entry(node.address.host().to_owned())
+                .or_insert_with(|| Ports { open: args.open, ..Ports::default() }),
         };
         plans.push(ports.plan(node, role, with_resp)?);
     }
@@ -81,7 +95,11 @@ fn plan(args: &InitArgs, with_resp: bool) -> Result<Vec<NodePlan>, Failure> {
 
 /// The TCP ports already given away on one machine.
 #[derive(Debug, Default)]
-struct Ports(BTreeSet<u16>);
+struct Ports {
+    taken: BTreeSet<u16>,
+    /// Whether other machines' clients come too.
+    open: bool,
+}
 
 impl Ports {
     fn plan(
@@ -94,10 +112,10 @@ impl Ports {
             let why = "the authority's directory has that name";
             return Err(Failure::usage("node authority", why, "choose another name"));
         }
-        let quic = listen_quic(&node.address);
+        let (quic, open) = (listen_quic(&node.address), self.open);
         let mut near = |distance| {
             let port = self.take(node.address.port(), distance);
-            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
+            SocketAddr::new(if open { quic.ip() } else { Ipv4Addr::LOCALHOST.into() }, port)
         };
         let http = near(HTTP_DISTANCE);
         let resp = (with_resp && role != NodeRole::Auxiliary).then(|| near(RESP_DISTANCE));
@@ -111,12 +129,18 @@ impl Ports {
 
     /// A port about `distance` above `quic`, so that several nodes on one machine do not meet.
     fn take(&mut self, quic: u16, distance: u16) -> u16 {
-        let mut port = quic.checked_add(distance).unwrap_or(quic - distance);
-        while !self.0.insert(port) {
+        let mut port = quic.checked_add(distance).unwrap_or_else(|| quic - distance);
+        while !self.taken.insert(port) {
             port = port.checked_add(1).unwrap_or(FIRST_PORT);
         }
         port
     }
+}
+
+/// 256 bits nobody can guess, as text.
+fn new_token() -> String {
+    let mut rng = RealEntropy.rng("init/token");
+    (0..4).map(|_| format!("{:016x}", rng.next_u64())).collect()
 }
 
 /// A machine's own address may not be the one others reach it by, so listen on all of them; mutual

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/client.toml                       whom clients ask
+//! DIR/{ca.pem,token}                    what clients trust and show, with `init --open`
 //! DIR/authority/{ca.pem,ca-key.pem}     keep this one offline
 //! DIR/NAME/{synod.toml,ca.pem,cert.pem,key.pem}
 //! ```
@@ -9,6 +10,7 @@
 use std::{
     fs,
     io::{self, Write as _},
+    net::SocketAddr,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -21,6 +23,7 @@ use synod_runtime::{
 use super::{
     client::{ClientFile, ClientNode},
     failure::Failure,
+    http::Credentials,
 };
 use crate::server::config::{Durability, HostPort, Listen, NodeConfig, NodeRole, Overrides};
 
@@ -58,6 +61,7 @@ impl ClusterDir {
         cluster: &ClusterName,
         nodes: &[NodePlan],
         durability: Durability,
+        token: Option<&str>,
     ) -> Result<(), Failure> {
         let folders = nodes.iter().map(|node| self.0.join(node.name.as_str()));
         let mut all = folders.chain([self.authority(), self.client_file()]);
@@ -73,11 +77,20 @@ impl ClusterDir {
             write_new(&folder.join("ca-key.pem"), 0o600, authority.key_pem().as_ref())
         })?;
         for node in nodes {
-            let text = node_text(cluster, node, durability, &peers.concat(), false);
-            self.write_node(&authority, node, &text)?;
+            let peers = peers.concat();
+            let text = node_text(cluster, node, durability, &peers, false, token.is_some());
+            self.write_node(&authority, node, &text, token)?;
         }
-        let clients = nodes.iter().map(client_node).collect();
-        self.write_client_file(&ClientFile { cluster: cluster.clone(), nodes: clients })
+        let mut credentials = Credentials::default();
+        if let Some(token) = token {
+            self.write(&self.0, |folder| {
+                write_new(&folder.join(CA), 0o644, authority.ca_pem().as_ref())?;
+                write_new(&folder.join(TOKEN), 0o600, token.as_ref())
+            })?;
+            (credentials.ca, credentials.token) = (Some(CA.to_owned()), Some(TOKEN.to_owned()));
+        }
+        let nodes = nodes.iter().map(client_node).collect();
+        self.write_client_file(&ClientFile { cluster: cluster.clone(), nodes, credentials })
     }
 
     /// Writes one more node's directory and names it in `client.toml`. Refuses, before the first
@@ -94,6 +107,41 @@ impl ClusterDir {
             let why = "has no node of the first configuration";
             return Err(Failure::usage(self.0.display(), why, "name the directory init wrote"));
         };
+        let authority = self.stored_authority(&clients.cluster)?;
+        let peers = known.peers.iter().map(|peer| table(&peer.name, peer.role, &peer.quic));
+        let peers: String = peers.collect();
+        let durability = known.consensus.durability;
+        let token = self.token(&clients)?;
+        let text = node_text(&clients.cluster, node, durability, &peers, true, token.is_some());
+        self.write_node(&authority, node, &text, token.as_deref())?;
+        clients.nodes.push(client_node(node));
+        self.write_client_file(&clients)
+    }
+
+    /// Writes a client's certificate and its key; answers where. Refuses a name that is there.
+    pub(crate) fn add_client(&self, name: &NodeName) -> Result<PathBuf, Failure> {
+        let clients = ClientFile::load(&self.client_file())?;
+        let authority = self.stored_authority(&clients.cluster)?;
+        let tls = authority
+            .issue_client(name)
+            .map_err(|e| Failure::failed(format!("certificate of {name}"), e, "report this"))?;
+        let (cert, key) = (format!("{name}-client.pem"), format!("{name}-client-key.pem"));
+        if self.0.join(&cert).exists() {
+            let hint = "choose another name, or remove it first";
+            return Err(Failure::usage(self.0.join(cert).display(), "already there", hint));
+        }
+        self.write(&self.0, |folder| {
+            write_new(&folder.join(&key), 0o600, &tls.key)?;
+            write_new(&folder.join(&cert), 0o644, &tls.cert)?;
+            // What such a client trusts.
+            let ca = write_new(&folder.join(CA), 0o644, &tls.ca);
+            ca.or_else(|e| if e.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })
+        })?;
+        Ok(self.0.join(cert))
+    }
+
+    /// The authority that `create` wrote.
+    fn stored_authority(&self, cluster: &ClusterName) -> Result<Authority, Failure> {
         let (ca, key) = (self.authority().join("ca.pem"), self.authority().join("ca-key.pem"));
         let read = |path: &Path| {
             fs::read_to_string(path).map_err(|e| {
@@ -101,15 +149,8 @@ impl ClusterDir {
                 Failure::usage(path.display(), format!("cannot be read: {e}"), hint)
             })
         };
-        let authority = Authority::from_pem(&clients.cluster, &read(&ca)?, &read(&key)?)
-            .map_err(|e| Failure::usage(ca.display(), e, "bring back what init wrote"))?;
-        let peers = known.peers.iter().map(|peer| table(&peer.name, peer.role, &peer.quic));
-        let peers: String = peers.collect();
-        let durability = known.consensus.durability;
-        let text = node_text(&clients.cluster, node, durability, &peers, true);
-        self.write_node(&authority, node, &text)?;
-        clients.nodes.push(client_node(node));
-        self.write_client_file(&clients)
+        Authority::from_pem(cluster, &read(&ca)?, &read(&key)?)
+            .map_err(|e| Failure::usage(ca.display(), e, "bring back what init wrote"))
     }
 
     /// Every node that has a directory here, by name.
@@ -139,16 +180,35 @@ impl ClusterDir {
         authority: &Authority,
         node: &NodePlan,
         text: &str,
+        token: Option<&str>,
     ) -> Result<(), Failure> {
-        let tls = authority.issue(&node.name, &[], &[]).map_err(|e| {
+        // Clients look for the host they dialled in the certificate.
+        let (dns, ips) = match node.quic.ip() {
+            Some(ip) => (Vec::new(), vec![ip]),
+            None => (vec![node.quic.host().to_owned()], Vec::new()),
+        };
+        let tls = authority.issue(&node.name, &dns, &ips).map_err(|e| {
             Failure::failed(format!("certificate of {}", node.name), e, "report this")
         })?;
         self.write(&self.0.join(node.name.as_str()), |folder| {
             write_new(&folder.join("ca.pem"), 0o644, &tls.ca)?;
             write_new(&folder.join("cert.pem"), 0o644, &tls.cert)?;
             write_new(&folder.join("key.pem"), 0o600, &tls.key)?;
+            if let Some(token) = token {
+                write_new(&folder.join(TOKENS), 0o600, format!("admin {token}\n").as_bytes())?;
+            }
             write_new(&folder.join("synod.toml"), 0o644, text.as_bytes())
         })
+    }
+
+    /// The token of a cluster that `init --open` wrote.
+    pub(crate) fn token(&self, clients: &ClientFile) -> Result<Option<String>, Failure> {
+        let Some(file) = &clients.credentials.token else { return Ok(None) };
+        let path = self.0.join(file);
+        let text = fs::read_to_string(&path).map_err(|e| {
+            Failure::usage(path.display(), format!("cannot be read: {e}"), "bring it back")
+        })?;
+        Ok(Some(text.trim().to_owned()))
     }
 
     fn write_client_file(&self, clients: &ClientFile) -> Result<(), Failure> {
@@ -173,13 +233,24 @@ impl ClusterDir {
     }
 }
 
+/// Beside the client file.
+const CA: &str = "ca.pem";
+const TOKEN: &str = "token";
+
+/// Beside a node file: who may come with which token.
+const TOKENS: &str = "tokens";
+
 /// What may not be a node's name, since the authority lives beside the nodes.
 pub(crate) const AUTHORITY: &str = "authority";
 
 fn client_node(node: &NodePlan) -> ClientNode {
     let Listen { http, resp, .. } = node.listen;
-    let resp = resp.map(HostPort::from);
-    ClientNode { name: node.name.clone(), role: node.role, http: http.into(), resp }
+    let reached = |at: SocketAddr| match at.ip().is_unspecified() {
+        true => node.quic.with_port(at.port()),
+        false => at.into(),
+    };
+    let (http, resp) = (reached(http), resp.map(reached));
+    ClientNode { name: node.name.clone(), role: node.role, http, resp }
 }
 
 fn peer_table(node: &NodePlan) -> String {
@@ -197,9 +268,14 @@ fn node_text(
     durability: Durability,
     peers: &str,
     join: bool,
+    open: bool,
 ) -> String {
     let NodePlan { name, role, listen, .. } = node;
     let resp = listen.resp.map_or_else(String::new, |at| format!("resp = \"{at}\"\n"));
+    let clients = match open {
+        true => format!("clients = \"token\"\ntokens = \"{TOKENS}\"\n"),
+        false => String::new(),
+    };
     let membership = if join { "\n[membership]\njoin = true\n" } else { "" };
     format!(
         "# Node {name} of cluster {cluster}. This directory can be copied to its machine as it is.
@@ -216,7 +292,7 @@ http = \"{}\"
 ca = \"ca.pem\"
 cert = \"cert.pem\"
 key = \"key.pem\"
-
+{clients}
 [consensus]
 durability = \"{durability}\"
 {membership}

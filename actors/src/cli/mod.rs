@@ -20,6 +20,7 @@ mod call;
 mod client;
 mod dev;
 mod failure;
+mod http;
 mod init;
 mod layout;
 mod node;

@@ -53,6 +53,7 @@ pub(crate) fn run(
         Err(e @ ServerError::Listen { .. }) => {
             Err(Failure::failed(what, e, "free the address or configure another"))
         }
+        Err(e @ ServerError::Tls(_)) => Err(Failure::usage(what, e, "name what `init` wrote")),
         Err(e @ ServerError::Core(_)) => Err(Failure::failed(what, e, "see its log")),
         Err(e @ ServerError::Failed(_)) => Err(Failure::failed(what, e, "start it again")),
     }

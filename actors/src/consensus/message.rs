@@ -4,6 +4,8 @@
 //! sends one is refused by the decoder.
 
 mod clients;
+#[cfg(test)]
+mod fuzzed;
 mod log;
 mod members;
 mod report;

@@ -8,6 +8,7 @@
 
 mod env;
 mod reader;
+mod tls;
 pub mod units;
 
 use std::{
@@ -20,13 +21,11 @@ use std::{
 };
 
 use serde::Serialize;
-use synod_runtime::{
-    identity::{ClusterName, NodeName},
-    world::network::TlsFiles,
-};
+use synod_runtime::identity::{ClusterName, NodeName};
 
 pub use self::{
     reader::{ConfigError, Overrides},
+    tls::{ClientAccess, TlsConfig, Tokens},
     units::HostPort,
 };
 use crate::{
@@ -55,14 +54,16 @@ pub struct NodeConfig {
     pub peers: Vec<Peer>,
     /// Whether this node came after the first configuration and waits to be added to it.
     pub join: bool,
-    /// The texts of the certificate files.
-    pub tls: TlsFiles,
+    /// Certificates, and what clients must show.
+    pub tls: TlsConfig,
     /// The consensus roles.
     pub consensus: ConsensusConfig,
     /// What clients may ask at most.
     pub limits: Limits,
     /// What is logged, and how.
     pub log: LogConfig,
+    /// What stood in for keys of the file, to read it again.
+    pub overrides: Overrides,
 }
 
 /// What a node does.
@@ -163,12 +164,13 @@ impl NodeConfig {
     /// # Errors
     /// Names the file and key (or variable, or flag), and what to write. Nothing was changed.
     pub fn load(file: &Path, overrides: Overrides) -> Result<Self, ConfigError> {
-        let (source, table) = Source::open(file, KEYS, overrides)?;
+        let (source, table) = Source::open(file, KEYS, overrides.clone())?;
         let top = source.top(table)?;
         refuse_what_is_not_built(&top)?;
         let name: NodeName = top.need("name", "this node's name, such as \"a\"")?;
         let role = top.need("role", NodeRole::WANT)?;
-        let listen = read_listen(&top.section("listen")?, role)?;
+        let tls = tls::read(&top.section("tls")?)?;
+        let listen = read_listen(&top.section("listen")?, role, &tls.clients)?;
         let join = top.section("membership")?.flag("join")?;
         let mut peers = read_peers(&top)?;
         match peers.iter().find(|peer| peer.name == name) {
@@ -197,10 +199,11 @@ impl NodeConfig {
             listen,
             peers,
             join,
-            tls: read_tls(&top.section("tls")?)?,
+            tls,
             consensus: read_consensus(&top.section("consensus")?)?,
             limits: read_limits(&top.section("limits")?)?,
             log: read_log(&top.section("log")?)?,
+            overrides,
         })
     }
 }
@@ -299,7 +302,11 @@ pub(crate) fn check_roles(roles: impl Iterator<Item = NodeRole>) -> Result<(), (
     Ok(())
 }
 
-fn read_listen(section: &Section<'_>, role: NodeRole) -> Result<Listen, ConfigError> {
+fn read_listen(
+    section: &Section<'_>,
+    role: NodeRole,
+    clients: &ClientAccess,
+) -> Result<Listen, ConfigError> {
     let want = "an address such as \"127.0.0.1:7001\"";
     let address = |key| section.parse(key, want, units::listen_address);
     let missing = |key| section.refuse(key, "missing key", format!("give it {want}"));
@@ -313,9 +320,10 @@ fn read_listen(section: &Section<'_>, role: NodeRole) -> Result<Listen, ConfigEr
     }
     let open = [("http", Some(listen.http)), ("resp", listen.resp)];
     for (key, address) in open.into_iter().filter_map(|(key, at)| Some((key, at?))) {
-        if !address.ip().is_loopback() {
+        if !address.ip().is_loopback() && *clients == ClientAccess::Open {
             let why = format!("{address} is open to other machines without TLS and a credential");
-            let hint = format!("use 127.0.0.1:{} and a tunnel", address.port());
+            let port = address.port();
+            let hint = format!("set [tls] clients, or use 127.0.0.1:{port} and a tunnel");
             return Err(section.refuse(key, why, hint));
         }
     }
@@ -338,17 +346,6 @@ fn read_peers(top: &Section<'_>) -> Result<Vec<Peer>, ConfigError> {
         peers.push(Peer { name, role, quic });
     }
     Ok(peers)
-}
-
-fn read_tls(section: &Section<'_>) -> Result<TlsFiles, ConfigError> {
-    let read = |key| {
-        let path = section.path(key)?;
-        std::fs::read(&path).map_err(|e| {
-            let why = format!("{} cannot be read: {e}", path.display());
-            section.refuse(key, why, "name the files that `init` wrote")
-        })
-    };
-    Ok(TlsFiles { ca: read("ca")?, cert: read("cert")?, key: read("key")? })
 }
 
 fn read_consensus(section: &Section<'_>) -> Result<ConsensusConfig, ConfigError> {
@@ -444,7 +441,7 @@ const KEYS: Keys = &[
     ),
     ("listen", &["quic", "http", "resp"]),
     ("peers", &["name", "role", "quic"]),
-    ("tls", &["ca", "cert", "key"]),
+    ("tls", &["ca", "cert", "key", "revoked", "clients", "tokens"]),
     (
         "consensus",
         &[

@@ -6,6 +6,7 @@
 //! - [`Service`]: what a program adds to a node: a state machine and its ways in
 //! - [`http_actors`]: replicated actors over HTTP and JSON
 
+mod access;
 mod board;
 mod clients;
 pub mod config;
@@ -13,28 +14,31 @@ pub mod core;
 mod http;
 pub mod http_actors;
 mod metrics;
+mod reload;
 mod service;
 mod site;
 mod stop;
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
-use actix_web::{App, HttpServer, dev::ServerHandle};
+use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn};
 use synod_runtime::{
     journal,
     quic::QuicNetwork,
-    world::{RealClock, RealEntropy, World, disk::RealDisk},
+    world::{RealClock, RealEntropy, World, disk::RealDisk, network::BindError},
 };
 
+pub use self::{
+    access::Access,
+    service::{NodeAddresses, Replica, Service, ServiceContext},
+    stop::{StopSignal, StopTrigger, stop_pair},
+};
 use self::{
+    access::guard,
     config::{Durability, NodeConfig, NodeRole},
     core::{Core, CoreConfig, CoreError, Machines},
     http::Looks,
     http_actors::ActorsHttp,
-};
-pub use self::{
-    service::{NodeAddresses, Replica, Service, ServiceContext},
-    stop::{StopSignal, StopTrigger, stop_pair},
 };
 use crate::{
     consensus::{message, replica::SNAPSHOT_LOG_BYTES, timing},
@@ -66,6 +70,9 @@ pub enum ServerError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] BindError),
     /// The core could not be started.
     #[error(transparent)]
     Core(#[from] CoreError),
@@ -90,7 +97,11 @@ pub async fn run(
         network: Arc::new(QuicNetwork),
         disk: Arc::new(RealDisk),
     };
+    let access = Access::new(&config.cluster, &config.tls)?;
     let core = Core::start(world, core_config(&config, Arc::clone(&services)))?;
+    let links = core.node().links();
+    links.revoke(config.tls.revoked.clone());
+    core.node().task(reload::watch(config.clone(), links.clone(), access.clone()));
     let mut failed = core.failed();
     let context = ServiceContext {
         submit: core.submit(),
@@ -103,6 +114,7 @@ pub async fn run(
             Arc::new(move || board.status())
         },
         stop: stop.clone(),
+        access,
     };
     let listeners = listen(&config, &core, &services, &context);
     let http = match listeners {
@@ -153,12 +165,16 @@ fn listen(
     let address = config.listen.http;
     let refused = |source| ServerError::Listen { what: "http", address, source };
     let (services, context) = (Arc::clone(services), context.clone());
+    let tls = context.access.tls().map(|tls| (*tls.config()).clone());
     let votes_only = config.role == NodeRole::Auxiliary;
     let app = move || {
         let body_max = usize::try_from(context.limits.request_bytes_max).unwrap_or(usize::MAX);
         let actors =
             ActorsHttp::new(Arc::clone(&context.submit), catalogue.clone()).body_max(body_max);
-        let mut app = App::new().configure(|routes| http::configure(routes, looks.clone()));
+        let access = context.access.clone();
+        let door = from_fn(move |request, next| guard(access.clone(), request, next));
+        let mut app = App::new().wrap(door);
+        app = app.configure(|routes| http::configure(routes, looks.clone()));
         if !votes_only {
             app = app.configure(|routes| http_actors::configure(routes, actors));
             for service in services.iter() {
@@ -167,13 +183,13 @@ fn listen(
         }
         app
     };
-    let server = HttpServer::new(app)
-        .workers(1)
-        .disable_signals()
-        .shutdown_timeout(GRACE.as_secs())
-        .bind(address)
-        .map_err(refused)?
-        .run();
+    let server =
+        HttpServer::new(app).workers(1).disable_signals().shutdown_timeout(GRACE.as_secs());
+    let server = match tls {
+        Some(tls) => server.bind_rustls_0_23(address, tls),
+        None => server.bind(address),
+    };
+    let server = server.map_err(refused)?.run();
     let handle = server.handle();
     actix_rt::spawn(async move {
         if let Err(error) = server.await {
@@ -199,7 +215,7 @@ fn core_config(config: &NodeConfig, services: Arc<[Box<dyn Service>]>) -> CoreCo
         role: role(config.role),
         data_dir: config.data_dir.clone(),
         listen: config.listen.quic,
-        tls: Some(config.tls.clone()),
+        tls: Some(config.tls.files.clone()),
         peers: others.map(|peer| (peer.name.clone(), peer.quic.to_string())).collect(),
         listed: config
             .peers

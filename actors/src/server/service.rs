@@ -11,7 +11,7 @@ use actix_web::web;
 use synod_runtime::{identity::NodeName, world::Clock};
 
 use super::{
-    StopSignal,
+    Access, StopSignal,
     config::{Limits, NodeRole},
 };
 use crate::replicated::{Host, Replicated, StateMachine, Submit};
@@ -68,6 +68,8 @@ pub struct ServiceContext {
     pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// When to end.
     pub stop: StopSignal,
+    /// Who may come to its listeners: TLS and tokens.
+    pub access: Access,
 }
 
 /// Where a running node is reached.

@@ -186,3 +186,19 @@ fn answering(answer: &'static str) -> u16 {
 fn mode(path: &str) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
+
+#[test]
+fn init_makes_certificates_for_clients_and_never_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_str().unwrap();
+    assert_eq!(init(dir).0, 0);
+    let ann = ["init", "--out", dir, "--client", "ann"];
+    let (exit, page, said) = synod(&ann);
+    assert_eq!((exit, page.contains("ann-client.pem")), (0, true), "{page}{said}");
+    assert_eq!(mode(&format!("{dir}/ann-client-key.pem")), 0o600);
+    refused(&ann, 2, &["ann-client.pem", "already there"]);
+    let file = format!("{dir}/client.toml");
+    let client = fs::read_to_string(&file).unwrap();
+    fs::write(&file, client.replacen('\n', "\ncert = \"ann-client.pem\"\n", 1)).unwrap();
+    refused(&["status", "--cluster", &file], 2, &["`cert`", "a certificate goes with its key"]);
+}

@@ -39,6 +39,7 @@ impl Service for KvService {
         let options = RespOptions {
             connections_max: usize::try_from(context.limits.connections_max).unwrap_or(usize::MAX),
             facts: facts(context),
+            access: context.access.clone(),
             ..RespOptions::default()
         };
         let listener = RespListener::new(listener, Arc::clone(&context.submit), options)?;

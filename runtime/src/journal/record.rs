@@ -87,7 +87,7 @@ pub(super) fn decode(bytes: &[u8], chain: u32) -> Result<(Record, usize, u32), &
     Ok((record, len, crc))
 }
 
-fn checksum(record: &[u8]) -> u32 {
+pub(super) fn checksum(record: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&record[..4]);
     hasher.update(&record[8..]);

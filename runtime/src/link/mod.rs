@@ -7,6 +7,7 @@ mod peer;
 mod registry;
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, Weak, atomic::Ordering::Relaxed},
@@ -183,6 +184,21 @@ impl Links {
     /// Stops dialling `peer` and ends the link to it.
     pub fn forget(&self, peer: &NodeName) {
         self.shared.with(|registry, _, out| registry.forget(peer, out));
+    }
+
+    /// Refuses peers of exactly these names from now on, whatever certificate they show, and hangs
+    /// up on those that are linked.
+    pub fn revoke(&self, names: BTreeSet<NodeName>) {
+        self.shared.with(|registry, now, out| registry.revoke(now, names, out));
+        self.shared.wake.notify_one();
+    }
+
+    /// Uses these certificates for links made from now on; those there are stay.
+    ///
+    /// # Errors
+    /// Certificates that cannot be used; nothing was changed.
+    pub fn renew(&self, tls: &TlsFiles) -> Result<(), BindError> {
+        self.shared.endpoint().renew(tls)
     }
 
     /// Queues one frame on a lane to `to`. Frames of one lane arrive in order while the link

@@ -7,12 +7,12 @@
 //!
 //! 1. A peer has at most one link, and everything sent and delivered goes through it.
 //! 2. [`Effect::Up`] and [`Effect::Down`] alternate for a peer; frames come only between them.
-//! 3. A wanted peer is linked, or a connection to it awaits its hello or its end, or a dial is
+//! 3. A wanted peer is linked or revoked, or a connection to it awaits its hello or its end, or a dial is
 //!    planned or in flight.
 //! 4. Of two connections between the same two processes both sides keep the same one.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -82,13 +82,15 @@ pub(super) struct Registry {
     rng: Rng,
     pub(super) peers: BTreeMap<NodeName, Peer>,
     pub(super) connections: BTreeMap<ConnectionId, Connection>,
+    /// Names that are not linked to, whatever certificate they show.
+    revoked: BTreeSet<NodeName>,
     closed: bool,
 }
 
 impl Registry {
     pub(super) fn new(me: Hello, rng: Rng) -> Self {
-        let (peers, connections) = (BTreeMap::new(), BTreeMap::new());
-        Self { me, rng, peers, connections, closed: false }
+        let (peers, connections, revoked) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { me, rng, peers, connections, revoked, closed: false }
     }
 
     pub(super) fn connect(&mut self, now: Instant, name: &NodeName, address: &str) {
@@ -119,6 +121,36 @@ impl Registry {
             out.push(Effect::HangUp { connection, reason: "no longer wanted".into() });
         }
         self.tidy(name);
+    }
+
+    /// Refuses exactly these names from now on, and ends what there is to them.
+    pub(super) fn revoke(
+        &mut self,
+        now: Instant,
+        names: BTreeSet<NodeName>,
+        out: &mut Vec<Effect>,
+    ) {
+        let before = std::mem::replace(&mut self.revoked, names);
+        let ended: Vec<_> = self
+            .connections
+            .iter()
+            .filter(|(_, state)| self.revoked.contains(&state.peer))
+            .filter(|(_, state)| matches!(state.phase, Phase::Open(_)) || state.is_pending())
+            .map(|(connection, state)| (*connection, format!("{} is revoked", state.peer)))
+            .collect();
+        for (connection, reason) in ended {
+            self.refuse(now, connection, reason, out);
+        }
+        for (name, peer) in &mut self.peers {
+            if self.revoked.contains(name) && matches!(peer.dial, Dial::At(_)) {
+                peer.dial = Dial::Idle;
+            }
+        }
+        for name in before {
+            if self.missing(&name) {
+                self.peer(&name).dial = Dial::At(now);
+            }
+        }
     }
 
     /// From now on dials nobody and takes no new connections.
@@ -267,6 +299,9 @@ impl Registry {
             Some("shutting down")
         } else if name == self.me.node.name {
             Some("a node does not link to its own name")
+        } else if self.revoked.contains(&name) {
+            tracing::warn!(peer = %name, dialled, "a revoked peer is refused");
+            Some("its name is revoked")
         } else if dialled && peer.address.is_none() {
             Some("no longer wanted")
         } else if dialled && peer.link.is_some() {
@@ -317,6 +352,7 @@ impl Registry {
             return false;
         };
         peer.address.is_some()
+            && !self.revoked.contains(name)
             && peer.link.is_none()
             && matches!(peer.dial, Dial::Idle)
             && !self.connections.values().any(|c| &c.peer == name && c.is_pending())

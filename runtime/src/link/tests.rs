@@ -311,3 +311,47 @@ async fn a_forgotten_peer_is_let_go_and_a_stopped_node_ends_its_links() {
     sleep(Duration::from_secs(5)).await;
     assert_eq!(network.dials().len(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_name_is_hung_up_on_and_refused_until_it_is_taken_back() {
+    let network = MemoryNetwork::default();
+    let ((a, mut at_a), (b, mut at_b)) = (node(&network, "a", 1), node(&network, "b", 2));
+    a.connect(&name("b"), &address(2).to_string());
+    let _ = (at_a.up().await, at_b.up().await);
+
+    a.revoke([name("b")].into());
+    assert_eq!(at_a.down().await, "b is revoked");
+    assert_eq!(at_b.down().await, "the peer hung up: b is revoked");
+    b.connect(&name("a"), &address(1).to_string());
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!((at_a.try_next(), at_b.try_next()), (None, None), "neither side gets through");
+    assert_eq!(a.send(&name("b"), Lane::User, &TELL, b"x"), Err(SendRefused::NotConnected));
+
+    b.forget(&name("a"));
+    a.revoke(BTreeSet::new());
+    let _ = (at_a.up().await, at_b.up().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_without_a_hello_has_few_connections_and_little_room() {
+    let network = MemoryNetwork::default();
+    let (a, mut at_a) = node(&network, "a", 1);
+    let (b, mut at_b) = raw(&network, "b", 2);
+    let first = dial_raw(&b, &mut at_b, 1).await;
+    let megabyte = Bytes::from(vec![0; 1024 * 1024]);
+    for _ in 0..4 {
+        b.write(first, Lane::Bulk, megabyte.clone()).unwrap();
+    }
+    b.write(first, Lane::User, Bytes::from_static(b"x")).unwrap();
+    let reason = "more than 4194304 bytes before the hello";
+    assert_eq!(goodbye(&mut at_b).await, reason);
+    assert_eq!(hung_up(&mut at_b).await, reason);
+
+    for _ in 0..4 {
+        let _ = dial_raw(&b, &mut at_b, 1).await;
+    }
+    let _ = dial_raw(&b, &mut at_b, 1).await;
+    assert_eq!(hung_up(&mut at_b).await, "too many connections without a hello");
+    assert_eq!(at_a.try_next(), None);
+    assert_eq!(a.peers().len(), 1);
+}

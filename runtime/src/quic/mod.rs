@@ -5,16 +5,17 @@
 
 mod connection;
 mod lane;
+mod listener;
 mod tls;
 mod transport;
 
 use std::{
     collections::BTreeMap,
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
-        Arc, RwLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        Arc, Mutex, RwLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -25,13 +26,16 @@ use rustls_pki_types::CertificateDer;
 use tokio::time::timeout;
 
 use self::connection::{Connection, explain};
-pub use self::tls::{Authority, AuthorityError};
+pub use self::{
+    listener::{ListenerTls, client_tls},
+    tls::{Authority, AuthorityError},
+};
 use crate::{
     identity::{ClusterName, NodeName},
     world::{
         Network,
         network::{
-            BindError, ConnectionId, Endpoint, Identity, Lane, NetworkEvent, NetworkSink,
+            BindError, ConnectionId, Endpoint, Identity, Lane, NetworkEvent, NetworkSink, TlsFiles,
             WriteRefused,
         },
     },
@@ -48,6 +52,13 @@ const HANDSHAKES_MAX: usize = 64;
 /// With so many under way, a newcomer must first prove its address, so that forged ones cannot
 /// use up the rest.
 const HANDSHAKES_UNPROVEN_MAX: usize = 16;
+/// Of these, from one address: a whole cluster on one machine, and still not all there is, so that
+/// one machine gone mad does not lock the others out.
+const HANDSHAKES_PER_ADDRESS_MAX: usize = 32;
+/// What quinn keeps of one newcomer's packets before it is looked at, and of all of them. Before
+/// the certificate is checked there is nothing but a TLS handshake to be read, a few KiB.
+const NEWCOMER_BYTES_MAX: u64 = 64 * 1024;
+const NEWCOMERS_BYTES_MAX: u64 = 1024 * 1024;
 
 /// QUIC as the network of real nodes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,12 +75,7 @@ impl Network for QuicNetwork {
         };
         tls::check_own(files, &me.name, &me.cluster)?;
         let tls = tls::configure(files)?;
-        let transport = transport::transport();
-        let mut server = quinn::ServerConfig::with_crypto(tls.server);
-        server.transport_config(transport.clone()).migration(false).max_incoming(HANDSHAKES_MAX);
-        let mut client = quinn::ClientConfig::new(tls.client);
-        client.transport_config(transport);
-
+        let (server, client) = configs(&tls);
         let address = |source| BindError::Address { address: me.listen, source };
         let socket = transport::socket(me.listen).map_err(address)?;
         let config = transport::endpoint(&tls.secret);
@@ -79,17 +85,33 @@ impl Network for QuicNetwork {
         let shared = Arc::new(Shared {
             local_addr: endpoint.local_addr().map_err(address)?,
             endpoint,
-            client,
+            client: RwLock::new(client),
             cluster: me.cluster.clone(),
+            name: me.name.clone(),
             sink,
             runtime: tokio::runtime::Handle::current(),
             connections: RwLock::default(),
             next_id: AtomicU64::new(1),
-            handshakes: AtomicUsize::new(0),
+            handshakes: Mutex::default(),
         });
         tokio::spawn(accept(shared.clone()));
         Ok(Arc::new(QuicEndpoint { shared }))
     }
+}
+
+/// What the endpoint accepts and dials with.
+fn configs(tls: &tls::Tls) -> (quinn::ServerConfig, quinn::ClientConfig) {
+    let transport = transport::transport();
+    let mut server = quinn::ServerConfig::with_crypto(tls.server.clone());
+    server
+        .transport_config(transport.clone())
+        .migration(false)
+        .max_incoming(HANDSHAKES_MAX)
+        .incoming_buffer_size(NEWCOMER_BYTES_MAX)
+        .incoming_buffer_size_total(NEWCOMERS_BYTES_MAX);
+    let mut client = quinn::ClientConfig::new(tls.client.clone());
+    client.transport_config(transport);
+    (server, client)
 }
 
 /// A started QUIC network.
@@ -139,6 +161,14 @@ impl Endpoint for QuicEndpoint {
         })
     }
 
+    fn renew(&self, files: &TlsFiles) -> Result<(), BindError> {
+        tls::check_own(files, &self.shared.name, &self.shared.cluster)?;
+        let (server, client) = configs(&tls::configure(files)?);
+        self.shared.endpoint.set_server_config(Some(server));
+        *self.shared.client.write().expect(NO_PANIC) = client;
+        Ok(())
+    }
+
     fn hang_up(&self, connection: ConnectionId, reason: &str) {
         let connections = self.shared.connections.read().expect(NO_PANIC);
         if let Some(connection) = connections.get(&connection) {
@@ -160,14 +190,58 @@ impl Drop for QuicEndpoint {
 struct Shared {
     endpoint: quinn::Endpoint,
     local_addr: SocketAddr,
-    client: quinn::ClientConfig,
+    client: RwLock<quinn::ClientConfig>,
     cluster: ClusterName,
+    name: NodeName,
     sink: Arc<dyn NetworkSink>,
     runtime: tokio::runtime::Handle,
     connections: RwLock<BTreeMap<ConnectionId, Arc<Connection>>>,
     next_id: AtomicU64,
     /// Of peers that dialled and are not known yet.
-    handshakes: AtomicUsize,
+    handshakes: Mutex<Handshakes>,
+}
+
+/// How many there are, by address.
+#[derive(Default)]
+struct Handshakes {
+    total: usize,
+    by_address: BTreeMap<IpAddr, usize>,
+}
+
+/// What to do with a newcomer.
+#[derive(Debug, PartialEq, Eq)]
+enum Newcomer {
+    /// Let it show its certificate.
+    Admit,
+    /// First let it prove its address, so that forged ones cannot use up the places.
+    Prove,
+    /// There is no place.
+    Refuse,
+}
+
+impl Handshakes {
+    /// Takes a place, if there is one.
+    fn take(&mut self, from: IpAddr, proven: bool) -> Newcomer {
+        let here = self.by_address.get(&from).copied().unwrap_or_default();
+        if self.total >= HANDSHAKES_MAX || here >= HANDSHAKES_PER_ADDRESS_MAX {
+            return Newcomer::Refuse;
+        }
+        if self.total >= HANDSHAKES_UNPROVEN_MAX && !proven {
+            return Newcomer::Prove;
+        }
+        self.total += 1;
+        self.by_address.insert(from, here + 1);
+        Newcomer::Admit
+    }
+
+    /// Gives a place back.
+    fn end(&mut self, from: IpAddr) {
+        self.total -= 1;
+        match self.by_address.get_mut(&from) {
+            Some(here) if *here > 1 => *here -= 1,
+            Some(_) | None => drop(self.by_address.remove(&from)),
+        }
+    }
 }
 
 impl Shared {
@@ -178,10 +252,9 @@ impl Shared {
         let Some(to) = found.into_iter().find(usable) else {
             return Err("no address that this node's socket can send to".into());
         };
-        let dialling = self
-            .endpoint
-            .connect_with(self.client.clone(), to, &name)
-            .map_err(|error| error.to_string())?;
+        let client = self.client.read().expect(NO_PANIC).clone();
+        let dialling =
+            self.endpoint.connect_with(client, to, &name).map_err(|error| error.to_string())?;
         dialling.await.map_err(|error| explain(&error))
     }
 
@@ -201,26 +274,26 @@ impl Shared {
 /// Lets peers in until the endpoint is closed.
 async fn accept(shared: Arc<Shared>) {
     while let Some(incoming) = shared.endpoint.accept().await {
-        let pending = shared.handshakes.load(Relaxed);
-        if pending >= HANDSHAKES_MAX {
-            incoming.refuse();
-        } else if pending >= HANDSHAKES_UNPROVEN_MAX && incoming.may_retry() {
+        let from = incoming.remote_address();
+        let place =
+            shared.handshakes.lock().expect(NO_PANIC).take(from.ip(), !incoming.may_retry());
+        match place {
+            Newcomer::Refuse => incoming.refuse(),
             // Fails only for those that proved it already.
-            let _ = incoming.retry();
-        } else {
-            shared.handshakes.fetch_add(1, Relaxed);
-            let shared = shared.clone();
-            tokio::spawn(async move {
-                let from = incoming.remote_address();
-                let known = timeout(ACCEPT_TIME_MAX, identify(incoming, &shared.cluster)).await;
-                shared.handshakes.fetch_sub(1, Relaxed);
-                match known {
-                    Ok(Ok((connection, peer))) => shared.carry(connection, peer, false).await,
-                    Ok(Err(reason)) => tracing::warn!(%from, reason, "peer refused"),
-                    Err(_) => tracing::debug!(%from, "peer did not finish its TLS handshake"),
-                }
-            });
+            Newcomer::Prove => drop(incoming.retry()),
+            Newcomer::Admit => drop(tokio::spawn(admit(shared.clone(), incoming, from))),
         }
+    }
+}
+
+/// Carries a newcomer's connection, if it is a peer's.
+async fn admit(shared: Arc<Shared>, incoming: quinn::Incoming, from: SocketAddr) {
+    let known = timeout(ACCEPT_TIME_MAX, identify(incoming, &shared.cluster)).await;
+    shared.handshakes.lock().expect(NO_PANIC).end(from.ip());
+    match known {
+        Ok(Ok((connection, peer))) => shared.carry(connection, peer, false).await,
+        Ok(Err(reason)) => tracing::warn!(%from, reason, "peer refused"),
+        Err(_) => tracing::debug!(%from, "peer did not finish its TLS handshake"),
     }
 }
 
@@ -244,8 +317,8 @@ async fn identify(
     }
 }
 
-/// Why the lock of the connections is never poisoned.
-const NO_PANIC: &str = "nothing panics while it holds the connections";
+/// Why the locks are never poisoned.
+const NO_PANIC: &str = "nothing panics while it holds one of these locks";
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! Over real sockets on loopback. Times here are upper bounds that only a broken node reaches.
 
+mod security;
+
 use bytes::BytesMut;
 use tokio::time::{Instant, sleep};
 

@@ -20,11 +20,13 @@ use rustls::{
     client::Resumption,
     crypto::{CryptoProvider, aws_lc_rs},
     server::{NoServerSessionStorage, WebPkiClientVerifier},
+    sign::CertifiedKey,
     version::TLS13,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use super::listener::CLIENT;
 use crate::{
     identity::{ClusterName, NodeName},
     world::{
@@ -36,7 +38,7 @@ use crate::{
 /// What the nodes speak, so that no other QUIC service is taken for one.
 const ALPN: &[u8] = b"synod/1";
 /// Last label of the names in certificates; no real domain ends in it.
-const SUFFIX: &str = "synod";
+pub(super) const SUFFIX: &str = "synod";
 /// How long certificates last: a cluster should not die of a date nobody watches.
 const VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Certificates are valid from this long ago, since clocks of new machines are often late.
@@ -58,12 +60,7 @@ pub(super) struct Tls {
 /// Makes both TLS configurations of a node.
 pub(super) fn configure(files: &TlsFiles) -> Result<Tls, BindError> {
     let bad = |what: &str, why: &dyn std::fmt::Display| BindError::Tls(format!("{what}: {why}"));
-    let mut roots = RootCertStore::empty();
-    for cert in CertificateDer::pem_slice_iter(&files.ca) {
-        let cert = cert.map_err(|e| bad("the authority's certificate", &e))?;
-        roots.add(cert).map_err(|e| bad("the authority's certificate", &e))?;
-    }
-    let roots = Arc::new(roots);
+    let roots = Arc::new(roots_of(&files.ca)?);
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&files.cert)
         .collect::<Result<_, _>>()
         .map_err(|e| bad("the node's certificate", &e))?;
@@ -99,6 +96,27 @@ pub(super) fn configure(files: &TlsFiles) -> Result<Tls, BindError> {
     Ok(Tls { client: Arc::new(client), server: Arc::new(server), secret })
 }
 
+/// The authorities in a PEM text: one, or two while one takes over from the other.
+pub(super) fn roots_of(ca: &[u8]) -> Result<RootCertStore, BindError> {
+    let bad =
+        |e: &dyn std::fmt::Display| BindError::Tls(format!("the authority's certificate: {e}"));
+    let mut roots = RootCertStore::empty();
+    for cert in CertificateDer::pem_slice_iter(ca) {
+        roots.add(cert.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
+    }
+    if roots.is_empty() { Err(bad(&"there is none")) } else { Ok(roots) }
+}
+
+/// A node's certificate with its key, which must belong together.
+pub(super) fn key_of(files: &TlsFiles) -> Result<CertifiedKey, BindError> {
+    let bad = |what: &str, why: &dyn std::fmt::Display| BindError::Tls(format!("{what}: {why}"));
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&files.cert)
+        .collect::<Result<_, _>>()
+        .map_err(|e| bad("the node's certificate", &e))?;
+    let key = PrivateKeyDer::from_pem_slice(&files.key).map_err(|e| bad("the node's key", &e))?;
+    CertifiedKey::from_der(chain, key, &provider()).map_err(|e| bad("the node's certificate", &e))
+}
+
 /// Which node of `cluster` this certificate names.
 ///
 /// # Errors
@@ -131,7 +149,7 @@ pub(super) fn check_own(
     Err(bad(format!("it is for {}, not for {wanted}", names.join(", "))))
 }
 
-fn names_of(certificate: &CertificateDer<'_>) -> Result<Vec<String>, String> {
+pub(super) fn names_of(certificate: &CertificateDer<'_>) -> Result<Vec<String>, String> {
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| e.to_string())?;
     let names = parsed.subject_alternative_name().map_err(|e| e.to_string())?;
     let names = names.map_or(&[][..], |extension| &extension.value.general_names);
@@ -143,7 +161,7 @@ fn names_of(certificate: &CertificateDer<'_>) -> Result<Vec<String>, String> {
 }
 
 /// aws-lc with AES-128 first: half the rounds of AES-256, and links are bound by CPU.
-fn provider() -> CryptoProvider {
+pub(super) fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites = vec![
         aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
@@ -223,6 +241,16 @@ impl Authority {
         self.issue_until(name, extra_dns, extra_ips, wall() + VALIDITY)
     }
 
+    /// The certificate and key of a client (`ca` is the authority's): good for a node's HTTP and
+    /// RESP listeners, and never taken for a node's.
+    ///
+    /// # Errors
+    /// When the system gives no randomness.
+    pub fn issue_client(&self, name: &NodeName) -> Result<TlsFiles, AuthorityError> {
+        let names = vec![format!("{name}{CLIENT}.{}.{SUFFIX}", self.cluster)];
+        self.sign(names, &[], vec![ExtendedKeyUsagePurpose::ClientAuth], wall() + VALIDITY)
+    }
+
     /// The authority's certificate as PEM.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
@@ -241,16 +269,28 @@ impl Authority {
         extra_ips: &[IpAddr],
         end: Duration,
     ) -> Result<TlsFiles, AuthorityError> {
-        let made = |source| AuthorityError { what: "making a certificate", source };
-        let key = new_key().map_err(made)?;
         let mut names = vec![dns_name(name, &self.cluster)];
         names.extend_from_slice(extra_dns);
+        let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(names, extra_ips, usages, end)
+    }
+
+    /// A certificate for `names`, of which the first is the one it goes by.
+    fn sign(
+        &self,
+        names: Vec<String>,
+        extra_ips: &[IpAddr],
+        usages: Vec<ExtendedKeyUsagePurpose>,
+        end: Duration,
+    ) -> Result<TlsFiles, AuthorityError> {
+        let made = |source| AuthorityError { what: "making a certificate", source };
+        let key = new_key().map_err(made)?;
+        let common = names.first().cloned().unwrap_or_default();
         let mut params = CertificateParams::new(names).map_err(made)?;
         params.subject_alt_names.extend(extra_ips.iter().map(|ip| SanType::IpAddress(*ip)));
-        params.distinguished_name.push(DnType::CommonName, dns_name(name, &self.cluster));
+        params.distinguished_name.push(DnType::CommonName, common);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = usages;
         params.use_authority_key_identifier_extension = true;
         params.not_before = (UNIX_EPOCH + wall().min(end).saturating_sub(BACKDATE)).into();
         params.not_after = (UNIX_EPOCH + end).into();

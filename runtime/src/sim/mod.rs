@@ -38,6 +38,7 @@ mod controls;
 mod disk;
 mod entropy;
 mod faults;
+mod fuzz;
 mod life;
 mod nemesis;
 mod network;
@@ -61,6 +62,7 @@ pub use disk::{DiskConditions, DiskTraffic};
 use disk::{SimDisk, Store};
 use entropy::{SimEntropy, derive, up_to};
 pub use faults::{Fault, FaultPlan, UnknownFault};
+pub use fuzz::fuzz;
 use life::{Life, Machine};
 pub use nemesis::{FaultAction, Nemesis, NemesisConfig};
 pub use network::{

@@ -1,3 +1,4 @@
+mod fuzzed;
 mod golden;
 
 use proptest::prelude::*;

@@ -25,7 +25,7 @@ pub struct Identity {
 }
 
 /// PEM texts for mutual TLS.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The authority's certificate.
     pub ca: Vec<u8>,
@@ -160,6 +160,15 @@ pub trait Endpoint: Send + Sync + fmt::Debug {
     /// # Errors
     /// See [`WriteRefused`]; nothing was sent.
     fn datagram(&self, to: ConnectionId, bytes: Bytes) -> Result<(), WriteRefused>;
+
+    /// Uses these certificates for connections made from now on; those there are stay.
+    ///
+    /// # Errors
+    /// Certificates that cannot be used; nothing was changed. A network without certificates takes
+    /// any.
+    fn renew(&self, _tls: &TlsFiles) -> Result<(), BindError> {
+        Ok(())
+    }
 
     /// Ends one connection; the sink hears `Down`.
     fn hang_up(&self, connection: ConnectionId, reason: &str);

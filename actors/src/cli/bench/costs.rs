@@ -2,15 +2,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use awc::{Client, http::Method};
+use awc::http::Method;
 use futures_util::future::join_all;
 use synod_runtime::identity::NodeName;
 
-use crate::cli::client::{ClientNode, http_client, request};
+use crate::cli::{client::ClientNode, http::Http};
 
 /// Reads the counters of some nodes.
 pub(super) struct Counters {
-    http: Client,
+    http: Http,
     nodes: Vec<ClientNode>,
 }
 
@@ -34,13 +34,12 @@ pub(super) struct Costs {
 
 impl Counters {
     pub(super) fn new(nodes: Vec<ClientNode>) -> Self {
-        Self { http: http_client(), nodes }
+        Self { http: Http::plain(), nodes }
     }
 
     pub(super) async fn read(&self) -> Counted {
         let all = self.nodes.iter().map(|node| async {
-            let page =
-                request(&self.http, Method::GET, &node.http, "/metrics", String::new(), TIME);
+            let page = self.http.request(Method::GET, &node.http, "/metrics", String::new(), TIME);
             let page = page.await.ok().filter(|answer| answer.status.is_success())?;
             let numbers = read_page(&String::from_utf8_lossy(&page.body))?;
             Some((node.name.clone(), numbers))

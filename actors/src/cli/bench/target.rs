@@ -109,6 +109,10 @@ impl Target {
     /// The cluster of the client file `file`, driven over the nodes `wanted`, or else its leader.
     pub(super) async fn find(file: &Path, wanted: &[NodeName]) -> Result<Self, Failure> {
         let clients = ClientFile::load(file)?;
+        if clients.credentials.ca.is_some() {
+            let why = "its nodes speak TLS, which the benchmark does not";
+            return Err(Failure::usage(file.display(), why, "measure a cluster on loopback"));
+        }
         let args = ClientArgs { cluster: file.to_owned(), timeout: LEADER_TIME_MAX, json: false };
         let (_, status) = Cluster::open(&args)?.get("/status").await?;
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());

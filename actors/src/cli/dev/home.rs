@@ -102,7 +102,7 @@ impl Home {
         let mut ports = FreePorts::new(std::process::id().wrapping_add(attempt * ATTEMPT_STRIDE));
         let plans = plan(args, with_resp, &mut ports)?;
         let cluster = CLUSTER.parse().expect("a name");
-        self.dir.create(&cluster, &plans, args.durability.unwrap_or(Durability::Fsync))?;
+        self.dir.create(&cluster, &plans, args.durability.unwrap_or(Durability::Fsync), None)?;
         Ok(Nodes { nodes: self.dir.nodes()?, fresh: true })
     }
 

@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use actix_rt::time::sleep;
-use awc::{Client, http::Method};
+use awc::http::Method;
 use futures_util::future::join_all;
 use synod_runtime::world::{Clock as _, RealClock};
 
 use crate::{
-    cli::client::{NoAnswer, http_client, request},
+    cli::{client::NoAnswer, http::Http},
     server::config::{NodeConfig, NodeRole},
 };
 
 /// Returns when every node is up and every main serves reads and writes. After [`BUDGET`] one main
 /// that does is enough; `note` hears once whom it waits, or did not wait, for.
 pub(super) async fn wait(nodes: &[NodeConfig], note: impl Fn(&str)) {
-    let http = http_client();
+    let http = Http::plain();
     let started = RealClock.now();
     let mut noted = false;
     loop {
@@ -41,14 +41,14 @@ pub(super) async fn wait(nodes: &[NodeConfig], note: impl Fn(&str)) {
 }
 
 /// Why the node is not up, in a few words; `None` when it is.
-async fn not_up(http: &Client, node: &NodeConfig) -> Option<String> {
+async fn not_up(http: &Http, node: &NodeConfig) -> Option<String> {
     // An auxiliary never serves reads or writes.
     let path = match node.role {
         NodeRole::Main | NodeRole::Member => "/readyz",
         NodeRole::Auxiliary => "/healthz",
     };
     let at = node.listen.http.into();
-    match request(http, Method::GET, &at, path, String::new(), ANSWER_TIME).await {
+    match http.request(Method::GET, &at, path, String::new(), ANSWER_TIME).await {
         Ok(answer) if answer.status.is_success() => None,
         Ok(answer) => Some(format!("{} says {}", node.name, answer.error_text())),
         Err(NoAnswer::NotSent(why) | NoAnswer::Lost(why)) => Some(format!("{}: {why}", node.name)),

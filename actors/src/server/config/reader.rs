@@ -244,6 +244,26 @@ impl<'s> Section<'s> {
         }
     }
 
+    /// A list of texts, empty when absent. An override separates them by commas.
+    pub(crate) fn texts(&self, key: &'static str) -> Result<Vec<String>, ConfigError> {
+        if let Some(one) = self.overriding(key) {
+            let words = one.value.split(',').map(str::trim).filter(|word| !word.is_empty());
+            return Ok(words.map(str::to_owned).collect());
+        }
+        let want = "a list of texts such as [\"c\"]";
+        match self.table.get(key) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(items)) => {
+                let text = |item: &Value| match item.as_str() {
+                    Some(text) => Ok(text.to_owned()),
+                    None => Err(self.wrong_type(key, item, want)),
+                };
+                items.iter().map(text).collect()
+            }
+            Some(other) => Err(self.wrong_type(key, other, want)),
+        }
+    }
+
     /// A path, relative ones starting at the file's folder.
     pub(crate) fn path(&self, key: &'static str) -> Result<PathBuf, ConfigError> {
         let want = "a path";

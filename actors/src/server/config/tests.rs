@@ -47,6 +47,7 @@ fn load(text: &str, overrides: Overrides) -> Result<NodeConfig, String> {
     for name in ["ca.pem", "cert.pem", "key.pem"] {
         std::fs::write(folder.path().join(name), "").unwrap();
     }
+    std::fs::write(folder.path().join("tokens"), "ann 0123456789abcdef\n").unwrap();
     let file = folder.path().join("synod.toml");
     std::fs::write(&file, text).unwrap();
     NodeConfig::load(&file, overrides).map_err(|e| {
@@ -194,4 +195,27 @@ fn a_wrong_variable_is_named() {
     assert!(said.starts_with("SYNOD_LISTEN_QUIC: "), "{said}");
     let said = load(GOOD, one("SYNOD_CONSENSUS_HEDGE", "x").unwrap()).unwrap_err();
     assert!(said.starts_with("SYNOD_CONSENSUS_HEDGE: "), "{said}");
+}
+
+#[test]
+fn a_listener_off_loopback_needs_tls_and_a_credential() {
+    let open = r#"http = "0.0.0.0:8001""#;
+    let said = refused(r#"http = "127.0.0.1:8001""#, open);
+    assert!(said.contains("`listen.http`") && said.contains("set [tls] clients"), "{said}");
+    let with = |clients: &str| {
+        let text = GOOD.replace(r#"http = "127.0.0.1:8001""#, open);
+        let text = text.replace("[tls]\n", &format!("[tls]\n{clients}\n"));
+        load(&text, Overrides::default())
+    };
+    let config = with("clients = \"certificate\"\nrevoked = [\"c\"]").unwrap();
+    assert_eq!(config.tls.clients, ClientAccess::Certificate);
+    assert_eq!(config.tls.revoked, ["c".parse().unwrap()].into());
+    let config = with("clients = \"token\"\ntokens = \"tokens\"").unwrap();
+    assert!(matches!(config.tls.clients, ClientAccess::Token(_)));
+    assert!(with("clients = \"token\"").unwrap_err().contains("missing key `tls.tokens`"));
+    let said = with("clients = \"token\"\ntokens = \"cert.pem\"").unwrap_err();
+    assert!(said.contains("`tls.tokens`: there is no token"), "{said}");
+    assert!(with("clients = \"none\"").unwrap_err().contains("use \"token\" or \"certificate\""));
+    assert!(with("revoked = [\"C\"]").unwrap_err().contains("`tls.revoked`"));
+    assert!(with("revoked = \"c\"").unwrap_err().contains("a list of texts"));
 }

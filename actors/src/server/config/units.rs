@@ -81,6 +81,11 @@ impl HostPort {
         self.host == "localhost" || self.ip().is_some_and(|ip| ip.is_loopback())
     }
 
+    /// Another port of the same host.
+    pub(crate) fn with_port(&self, port: u16) -> Self {
+        Self { host: self.host.clone(), port }
+    }
+
     /// The host as an IP address, when it is one.
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()

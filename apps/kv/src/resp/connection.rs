@@ -14,7 +14,6 @@ use bytes::BytesMut;
 use synod::replicated::{Consistency, Inquiry, Submission, Submit, name_hash};
 use tokio::{
     io::AsyncReadExt,
-    net::tcp::OwnedReadHalf,
     sync::watch,
     time::{Instant, timeout},
 };
@@ -25,6 +24,7 @@ use super::{
     parse::{Parser, Request},
     reply::Protocol,
     session::{Ask, Kind, Replies, Session, Step, UnderWay, reply_of},
+    socket::Reader,
 };
 use crate::{
     limits::{PIPELINE_COMMANDS_MAX, REPLY_BYTES_MAX, VALUE_BYTES_MAX, VALUES_UNDER_WAY_MAX},
@@ -36,7 +36,7 @@ use crate::{
 pub(super) struct Connection {
     session: Session,
     outbox: Arc<Outbox>,
-    reader: OwnedReadHalf,
+    reader: Reader,
     input: BytesMut,
     parser: Parser,
     /// A command that must wait for what is under way.
@@ -75,7 +75,7 @@ enum What {
 impl Connection {
     pub(super) fn new(
         session: Session,
-        reader: OwnedReadHalf,
+        reader: Reader,
         submit: Arc<dyn Submit>,
         deadline: Duration,
     ) -> Self {
@@ -113,6 +113,9 @@ impl Connection {
                     () = stopped(&mut stop) => break,
                 },
                 Flow::Read => {}
+            }
+            if !self.session.admitted && self.input.len() > STRANGER_BYTES_MAX {
+                break;
             }
             if self.input.is_empty() && self.input.capacity() > INPUT_KEPT_BYTES_MAX {
                 self.input = BytesMut::new();
@@ -295,6 +298,9 @@ const READ_BYTES: usize = 16 * 1024;
 
 /// No reply holds more values of the largest size.
 const REPLY_VALUES_MAX: usize = REPLY_BYTES_MAX / VALUE_BYTES_MAX;
+
+/// Who has not shown a token yet needs no more than that for one command.
+const STRANGER_BYTES_MAX: usize = 16 * 1024;
 
 /// A buffer that grew beyond this is given back once it is empty.
 const INPUT_KEPT_BYTES_MAX: usize = 64 * 1024;

@@ -2,7 +2,10 @@
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use synod::replicated::{DEADLINE_DEFAULT, Submit};
+use synod::{
+    replicated::{DEADLINE_DEFAULT, Submit},
+    server::Access,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -16,6 +19,7 @@ use super::{
     facts::AskFacts,
     outbox::Outbox,
     session::Session,
+    socket,
 };
 use crate::limits::CONNECTIONS_MAX;
 
@@ -28,6 +32,8 @@ pub struct RespOptions {
     pub connections_max: usize,
     /// What `INFO` and `WAIT` tell of the node.
     pub facts: AskFacts,
+    /// Who may come: TLS and tokens.
+    pub access: Access,
 }
 
 impl Default for RespOptions {
@@ -36,6 +42,7 @@ impl Default for RespOptions {
             deadline: DEADLINE_DEFAULT,
             connections_max: CONNECTIONS_MAX,
             facts: AskFacts::default(),
+            access: Access::open(),
         }
     }
 }
@@ -85,6 +92,7 @@ impl RespListener {
 
     async fn accept(self, clients: Arc<Clients>, stop: watch::Receiver<bool>) {
         let mut connections = JoinSet::new();
+        let (acceptor, most) = (self.options.access.acceptor(), self.options.connections_max);
         let mut stopping = stop.clone();
         loop {
             let accepted = tokio::select! {
@@ -98,6 +106,8 @@ impl RespListener {
                 () = stopped(&mut stopping) => break,
             };
             match accepted {
+                // Not even told so: a handshake would cost more than it says.
+                Ok((stream, _)) if acceptor.is_some() && connections.len() >= most => drop(stream),
                 Ok((stream, peer)) => {
                     let task = self.serve(stream, peer, &clients, stop.clone());
                     connections.spawn_local(task);
@@ -136,11 +146,21 @@ impl RespListener {
             let local = stream.set_nodelay(true).and_then(|()| stream.local_addr());
             // Otherwise it hung up already.
             let Ok(local) = local else { return };
-            let (reader, writer) = stream.into_split();
+            let (reader, writer) = match options.access.acceptor() {
+                None => socket::plain(stream),
+                Some(acceptor) => match socket::behind_tls(stream, &acceptor).await {
+                    Ok((reader, writer, carry)) => {
+                        tokio::task::spawn_local(carry);
+                        (reader, writer)
+                    }
+                    Err(error) => return tracing::debug!(%peer, %error, "no TLS client"),
+                },
+            };
             let outbox = Arc::new(Outbox::new(writer));
             let client = clients.add(peer, local, Arc::clone(&outbox));
             let id = client.id;
-            let session = Session::new(Arc::clone(&clients), client, outbox, options.facts);
+            let mut session = Session::new(Arc::clone(&clients), client, outbox, options.facts);
+            session.guard(options.access);
             let connection = Connection::new(session, reader, submit, options.deadline);
             // Taken out of the list even if the task is dropped half-way.
             let _listed = Listed { clients, id };

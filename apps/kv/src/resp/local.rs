@@ -22,7 +22,7 @@ impl Session {
         reply: &mut Reply,
     ) -> Done {
         match command.name {
-            "auth" => auth(a, reply),
+            "auth" => self.auth(a, reply),
             "client" => self.client_command(a, reply),
             "command" => super::command::run(a, reply),
             "config" => super::config::run(a, reply),
@@ -67,8 +67,8 @@ impl Session {
         let mut name = None;
         while let [option, tail @ ..] = rest {
             rest = match tail {
-                [user, _, tail @ ..] if option.eq_ignore_ascii_case(b"auth") => {
-                    check_user(user)?;
+                [user, token, tail @ ..] if option.eq_ignore_ascii_case(b"auth") => {
+                    self.admit(Some(user), token)?;
                     tail
                 }
                 [text, tail @ ..] if option.eq_ignore_ascii_case(b"setname") => {
@@ -81,6 +81,9 @@ impl Session {
                     return Err(CommandError(text.into()));
                 }
             };
+        }
+        if !self.admitted {
+            return Err(CommandError(HELLO_NOAUTH.into()));
         }
         if let Some(name) = name {
             self.client.doing().name = name;
@@ -235,29 +238,43 @@ impl Session {
     }
 }
 
-fn auth(a: &Arguments<'_>, reply: &mut Reply) -> Done {
-    match a {
-        [_, _] => Err(CommandError(
-            "ERR AUTH <password> called without any password configured for the default user. \
+impl Session {
+    fn auth(&mut self, a: &Arguments<'_>, reply: &mut Reply) -> Done {
+        match a {
+            [_, token] if self.access.needs_token() => self.admit(None, token)?,
+            [_, _] => return Err(CommandError(
+                "ERR AUTH <password> called without any password configured for the default user. \
              Are you sure your configuration is correct?"
-                .into(),
-        )),
-        [_, user, _] => {
-            check_user(user)?;
-            reply.ok();
-            Ok(())
+                    .into(),
+            )),
+            [_, user, token] => self.admit(Some(user), token)?,
+            _ => return Err(syntax()),
         }
-        _ => Err(syntax()),
+        reply.ok();
+        Ok(())
+    }
+
+    /// Lets the client in that shows a good token. Where none is needed there is one user, who
+    /// needs no password.
+    fn admit(&mut self, user: Option<&[u8]>, token: &[u8]) -> Done {
+        let user = user.filter(|user| *user != b"default");
+        let good = match self.access.needs_token() {
+            true => self.access.admits(user, token),
+            false => user.is_none(),
+        };
+        if good {
+            self.admitted = true;
+            return Ok(());
+        }
+        let text = "WRONGPASS invalid username-password pair or user is disabled.";
+        Err(CommandError(text.into()))
     }
 }
 
-/// There is one user, who needs no password.
-fn check_user(user: &[u8]) -> Done {
-    if user == b"default" {
-        return Ok(());
-    }
-    Err(CommandError("WRONGPASS invalid username-password pair or user is disabled.".into()))
-}
+/// As Redis says it.
+const HELLO_NOAUTH: &str = "NOAUTH HELLO must be called with the client already authenticated, \
+    otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client \
+    and select the RESP protocol version at the same time";
 
 fn select(index: &[u8], reply: &mut Reply) -> Done {
     match parse_i64(index) {

@@ -27,6 +27,7 @@ mod outbox;
 pub mod parse;
 pub mod reply;
 mod session;
+mod socket;
 
 pub use self::{
     facts::{AskFacts, Facts},

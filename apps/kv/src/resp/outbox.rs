@@ -16,11 +16,12 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use synod::replicated::Outcome;
-use tokio::{net::tcp::OwnedWriteHalf, sync::Notify};
+use tokio::sync::Notify;
 
 use super::{
     finish::Finish,
     reply::{Protocol, transcode},
+    socket::Writer,
 };
 use crate::{
     limits::{OUTPUT_BYTES_MAX, PIPELINE_BYTES_MAX, PIPELINE_COMMANDS_MAX, VALUES_UNDER_WAY_MAX},
@@ -42,7 +43,7 @@ pub(super) struct Outbox {
 #[derive(Default)]
 struct State {
     /// Dropped when the connection ends, so that the client sees it at once, whatever is under way.
-    socket: Option<Arc<OwnedWriteHalf>>,
+    socket: Option<Arc<Writer>>,
     slots: VecDeque<Slot>,
     /// The number of the slot in front.
     front: u64,
@@ -104,7 +105,7 @@ pub(super) enum Way {
 }
 
 impl Outbox {
-    pub(super) fn new(socket: OwnedWriteHalf) -> Self {
+    pub(super) fn new(socket: Writer) -> Self {
         let state = State { socket: Some(Arc::new(socket)), ..State::default() };
         Self {
             state: Mutex::new(state),
@@ -244,7 +245,7 @@ impl Outbox {
     }
 
     /// The socket, while there is output it has not taken.
-    fn blocked_socket(&self) -> Option<Arc<OwnedWriteHalf>> {
+    fn blocked_socket(&self) -> Option<Arc<Writer>> {
         let state = self.lock();
         state.socket.clone().filter(|_| !state.output.is_empty())
     }

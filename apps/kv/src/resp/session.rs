@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use synod::server::Access;
 
 use super::{
     clients::{Client, Clients},
@@ -39,6 +40,9 @@ pub(super) struct Session {
     pub(super) replies: Replies,
     /// The name of the last command that was looked at.
     pub(super) last_command: &'static str,
+    pub(super) access: Access,
+    /// Whether it may do more than show a token.
+    pub(super) admitted: bool,
     multi: Option<Multi>,
     watched_bytes: usize,
     random: u64,
@@ -130,6 +134,8 @@ impl Session {
             local_reads: false,
             replies: Replies::On,
             last_command: "",
+            access: Access::open(),
+            admitted: true,
             multi: None,
             watched_bytes: 0,
             random,
@@ -146,6 +152,9 @@ impl Session {
             Ok(command) => command,
             Err(error) => return self.refuse(name, &error),
         };
+        if !self.admitted && !BEFORE_AUTH.contains(&command.name) {
+            return error(&CommandError("NOAUTH Authentication required.".into()));
+        }
         self.last_command = command.name;
         if self.multi.is_some() && !ALWAYS_RUN.contains(&command.name) {
             return self.queue(command, request);
@@ -172,7 +181,14 @@ impl Session {
         self.local_reads = false;
         self.replies = Replies::On;
         self.multi = None;
+        self.admitted = !self.access.needs_token();
         self.unwatch();
+    }
+
+    /// Demands what `access` demands, from the first command on.
+    pub(super) fn guard(&mut self, access: Access) {
+        self.admitted = !access.needs_token();
+        self.access = access;
     }
 
     pub(super) fn unwatch(&mut self) {
@@ -372,6 +388,9 @@ pub(super) fn reply_of(write: impl FnOnce(&mut Reply)) -> Reply {
 fn is_http(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
 }
+
+/// What a client may say that has not shown a token.
+const BEFORE_AUTH: [&str; 4] = ["auth", "hello", "quit", "reset"];
 
 /// What is not queued in `MULTI`.
 const ALWAYS_RUN: [&str; 6] = ["exec", "discard", "multi", "watch", "quit", "reset"];

@@ -4,6 +4,7 @@ mod basics;
 mod crash;
 mod damage;
 mod full;
+mod fuzzed;
 
 use std::{
     path::{Path, PathBuf},

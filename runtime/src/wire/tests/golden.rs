@@ -14,7 +14,7 @@ use crate::{
 const DOCUMENT: &str = include_str!("../../../docs/WIRE.md");
 
 /// The first block of text under the heading `Bytes of NAME`, as bytes.
-fn documented(name: &str) -> Vec<u8> {
+pub(super) fn documented(name: &str) -> Vec<u8> {
     let (_, after) = DOCUMENT.split_once(&format!("### Bytes of {name}\n")).expect(name);
     let block = after.split("```").nth(1).expect(name);
     let text = block.strip_prefix("text\n").expect(name);

@@ -117,3 +117,21 @@ proptest! {
         feed(&[stream.as_bytes()]);
     }
 }
+
+#[test]
+fn damaged_commands_are_refused_in_words_or_come_out_whole() {
+    let inputs: [&[u8]; 4] = [
+        b"*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$5\r\nvalue\r\n*1\r\n$4\r\nPING\r\n",
+        b"SET key \"a \\x41 value\"\r\nPING\r\n",
+        b"*0\r\n*-1\r\n\r\n*2\r\n$4\r\nECHO\r\n$0\r\n\r\n",
+        b"*2\r\n$3\r\nGET\r\n$12\r\n\x00\x01binary\r\n12\r\n",
+    ];
+    synod::sim::fuzz(10, 40_000, &inputs, |data| {
+        // In one piece, and cut in two: the same commands, the same error.
+        let whole = feed(&[data]);
+        let (head, tail) = data.split_at(data.len() / 2);
+        assert_eq!(feed(&[head, tail]), whole);
+        let bytes: usize = whole.0.iter().flatten().map(Vec::len).sum();
+        assert!(bytes <= data.len());
+    });
+}

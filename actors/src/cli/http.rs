@@ -1,0 +1,146 @@
+//! The HTTP client of the verbs, and what it shows to the nodes.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use awc::{
+    Client, Connector,
+    error::{ConnectError, SendRequestError},
+    http::Method,
+};
+use synod_runtime::quic::client_tls;
+
+use super::{
+    client::{Answer, NoAnswer},
+    failure::Failure,
+};
+use crate::server::config::{ConfigError, HostPort, Section};
+
+/// What `client.toml` says of TLS: paths as the file has them. Without an authority, plain HTTP.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Credentials {
+    /// The authority that signed the nodes' certificates.
+    pub(crate) ca: Option<String>,
+    /// A file that holds a token and nothing else.
+    pub(crate) token: Option<String>,
+    /// A client's certificate and its key.
+    pub(crate) cert: Option<String>,
+    pub(crate) key: Option<String>,
+}
+
+/// The keys of [`Credentials`] in a client file.
+pub(crate) const CREDENTIALS: [&str; 4] = ["ca", "token", "cert", "key"];
+
+impl Credentials {
+    pub(crate) fn read(top: &Section<'_>) -> Result<Self, ConfigError> {
+        let text = |key| top.parse(key, "a path", |text| Ok::<_, String>(text.to_owned()));
+        let [ca, token, cert, key] = CREDENTIALS.map(text);
+        let read = Self { ca: ca?, token: token?, cert: cert?, key: key? };
+        if read.cert.is_some() != read.key.is_some() {
+            let why = "a certificate goes with its key";
+            return Err(top.refuse("cert", why, "name both `cert` and `key`, or neither"));
+        }
+        if read.ca.is_none() && read != Self::default() {
+            let why = "a credential is shown only over TLS";
+            return Err(top.refuse("ca", why, "name the authority's certificate"));
+        }
+        Ok(read)
+    }
+
+    /// As lines of a client file.
+    pub(crate) fn render(&self) -> String {
+        let all = [&self.ca, &self.token, &self.cert, &self.key];
+        let line = |(key, path): (&str, &Option<String>)| {
+            path.as_ref().map(|path| format!("{key} = \"{path}\"\n"))
+        };
+        CREDENTIALS.into_iter().zip(all).filter_map(line).collect()
+    }
+}
+
+/// Makes requests. Cloning is cheap.
+#[derive(Clone)]
+pub(crate) struct Http {
+    client: Client,
+    scheme: &'static str,
+    bearer: Option<String>,
+}
+
+impl Http {
+    /// Without TLS or a credential: nodes on this machine.
+    pub(crate) fn plain() -> Self {
+        let connector = Connector::new().timeout(CONNECT_TIMEOUT);
+        let client = Client::builder().connector(connector).disable_redirects().finish();
+        Self { client, scheme: "http", bearer: None }
+    }
+
+    /// With what a client file in `folder` names.
+    pub(crate) fn with(folder: &Path, credentials: &Credentials) -> Result<Self, Failure> {
+        let Some(ca) = &credentials.ca else { return Ok(Self::plain()) };
+        let read = |path: &String| {
+            let path: PathBuf = folder.join(path);
+            fs::read(&path).map_err(|e| {
+                let hint = "name the files that `init` wrote";
+                Failure::usage(path.display(), format!("cannot be read: {e}"), hint)
+            })
+        };
+        let own = match (&credentials.cert, &credentials.key) {
+            (Some(cert), Some(key)) => Some((read(cert)?, read(key)?)),
+            _ => None,
+        };
+        let own = own.as_ref().map(|(cert, key)| (&cert[..], &key[..]));
+        let tls = client_tls(&read(ca)?, own)
+            .map_err(|e| Failure::usage(ca, e, "name the files that `init` wrote"))?;
+        let token = credentials.token.as_ref().map(read).transpose()?;
+        let bearer = token.map(|token| String::from_utf8_lossy(&token).trim().to_owned());
+        let connector = Connector::new().timeout(CONNECT_TIMEOUT).rustls_0_23(Arc::new(tls));
+        let client = Client::builder().connector(connector).disable_redirects().finish();
+        Ok(Self { client, scheme: "https", bearer })
+    }
+
+    /// One request, waiting `patience` for its answer and a little longer, so that the node's own
+    /// verdict at its deadline still arrives.
+    pub(crate) async fn request(
+        &self,
+        method: Method,
+        to: &HostPort,
+        path: &str,
+        body: String,
+        patience: Duration,
+    ) -> Result<Answer, NoAnswer> {
+        let mut request = self
+            .client
+            .request(method, format!("{}://{to}{path}", self.scheme))
+            .timeout(patience + VERDICT_GRACE)
+            .insert_header(("Content-Type", "application/json"))
+            .insert_header(("Synod-Timeout", format!("{}ms", patience.as_millis())));
+        if let Some(bearer) = &self.bearer {
+            request = request.bearer_auth(bearer);
+        }
+        let mut response = request.send_body(body).await.map_err(|e| match e {
+            // awc also says this when the peer hangs up after it got the request.
+            SendRequestError::Connect(ConnectError::Disconnected) => {
+                NoAnswer::Lost("the connection was lost before an answer".into())
+            }
+            SendRequestError::Connect(_) | SendRequestError::Url(_) => {
+                NoAnswer::NotSent(e.to_string())
+            }
+            _ => NoAnswer::Lost(e.to_string()),
+        })?;
+        let status = response.status();
+        let body = response.body().limit(ANSWER_BYTES_MAX).await;
+        body.map(|body| Answer { status, body }).map_err(|e| NoAnswer::Lost(e.to_string()))
+    }
+}
+
+/// A machine that does not even take a connection in this time is not up.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How much longer than the caller's time to wait for the node's verdict.
+const VERDICT_GRACE: Duration = Duration::from_millis(500);
+
+/// The registry of a few thousand actors is some hundred KiB; more is no answer of ours.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
