@@ -16,23 +16,34 @@
 //! not (under `#[serde(default)]`). Nodes compare the forms of their messages at the handshake; a
 //! message that one build would misread is refused by name, and the link stays.
 
+mod inbox;
+
 use std::{
     any::{Any, TypeId, type_name},
     cell::RefCell,
     fmt,
 };
 
-use actix::{Actor, Addr, Handler, Message, dev::ToEnvelope};
+/// What code written by `derive(RemoteActor)` implements.
+#[doc(hidden)]
+pub use actix::Handler;
+use actix::{
+    Actor, Addr, Message,
+    dev::{MessageResponse as _, ToEnvelope},
+};
 use rustc_hash::FxHashMap;
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::oneshot;
 
+pub(crate) use self::inbox::Inbox;
+pub use self::inbox::{Batch, Turns};
 pub use crate::wire::{Fingerprint, Member, MemberPrint, Schema};
 pub use synod_derive::{RemoteActor, RemoteMessage};
 
 use crate::{
     address::SendError,
     identity::NodeId,
-    node::Node,
+    node::{Debt, Node},
     wire::{Frame, FrameHeader, FrameKind, name_hash},
 };
 
@@ -48,7 +59,9 @@ pub trait RemoteMessage:
 }
 
 /// An actor that can be sent to from other nodes. Derive it.
-pub trait RemoteActor: Actor {
+pub trait RemoteActor:
+    Actor<Context: Turns + ToEnvelope<Self, Batch<Self>>> + Handler<Batch<Self>>
+{
     /// What kind of actor this is, to people and to [`Node::lookup`].
     const NAME: &'static str;
 
@@ -64,9 +77,12 @@ pub struct Routes<A: Actor> {
 
 struct Route<A: Actor> {
     known: KnownMessage,
-    take: fn(&Addr<A>, &NodeId, &Frame, &Node),
+    take: Take<A>,
     recipient: fn(&Addr<A>) -> Box<dyn Any + Send>,
 }
+
+/// Decodes and handles one message.
+type Take<A> = fn(&mut A, &mut <A as Actor>::Context, &NodeId, &Frame, Debt, &Node);
 
 /// A name on the wire and the type it stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,11 +166,19 @@ impl<A: Actor> Routes<A> {
         self.by_message.get(&message).map(|route| (route.recipient)(addr))
     }
 
-    /// Hands one frame to the actor, or answers why not.
-    pub(crate) fn deliver(&self, addr: &Addr<A>, from: &NodeId, frame: &Frame, node: &Node) {
+    /// Lets the actor handle one frame, or answers why not.
+    fn handle(
+        &self,
+        actor: &mut A,
+        context: &mut A::Context,
+        from: &NodeId,
+        frame: &Frame,
+        debt: Debt,
+        node: &Node,
+    ) {
         match self.by_message.get(&frame.header.message) {
             Some(route) => match node.check_taken(from, frame.header.message) {
-                Ok(()) => (route.take)(addr, from, frame, node),
+                Ok(()) => (route.take)(actor, context, from, frame, debt, node),
                 Err(refusal) => node.refuse(from, &frame.header, &refusal),
             },
             None => {
@@ -195,33 +219,60 @@ impl<A: Actor> fmt::Debug for Routes<A> {
     }
 }
 
-fn take<A, M>(addr: &Addr<A>, from: &NodeId, frame: &Frame, node: &Node)
-where
+fn take<A, M>(
+    actor: &mut A,
+    context: &mut A::Context,
+    from: &NodeId,
+    frame: &Frame,
+    debt: Debt,
+    node: &Node,
+) where
     M: RemoteMessage,
     A: Actor + Handler<M>,
-    A::Context: ToEnvelope<A, M>,
 {
     let header: &FrameHeader = &frame.header;
-    let message: M = match decode_on(node, &frame.body) {
+    let message: M = match decode(&frame.body) {
         Ok(message) => message,
         Err(error) => {
             tracing::debug!(%from, message = M::NAME, %error, "a message cannot be read");
             return node.refuse(from, header, &SendError::Codec);
         }
     };
-    if !addr.connected() {
-        return node.refuse(from, header, &SendError::NoSuchActor);
+    if header.kind != FrameKind::Ask {
+        // The debt is paid when the handler has run.
+        return actor.handle(message, context).handle(context, None);
     }
-    if header.kind == FrameKind::Ask {
-        // Dropped at the deadline or by a cancel, which skips a handler that has not begun.
-        let request = addr.send(message);
-        node.serve(from, header, async move {
-            // The actor ended with the message in its hands, or before it came to it.
-            let result = request.await.map_err(|_| SendError::Closed)?;
-            encode(&result).map_err(|_| SendError::Codec)
-        });
-    } else {
-        addr.do_send(message);
+    let (answer, mut answered) = oneshot::channel();
+    let unanswered = Unanswered { from, header, node };
+    actor.handle(message, context).handle(context, Some(answer));
+    drop(unanswered);
+    let reply = |result: M::Result| encode(&result).map_err(|_| SendError::Codec);
+    match answered.try_recv() {
+        Ok(result) => node.answer(from, header, reply(result)),
+        Err(oneshot::error::TryRecvError::Closed) => {
+            node.answer(from, header, Err(SendError::Closed));
+        }
+        // A future of the handler's: dropped at the deadline or by a cancel.
+        Err(oneshot::error::TryRecvError::Empty) => node.serve(from, header, async move {
+            let result = answered.await.map_err(|_| SendError::Closed)?;
+            drop(debt);
+            reply(result)
+        }),
+    }
+}
+
+/// An ask whose handler runs: it is answered even if that panics.
+struct Unanswered<'a> {
+    from: &'a NodeId,
+    header: &'a FrameHeader,
+    node: &'a Node,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.node.refuse(self.from, self.header, &SendError::Closed);
+        }
     }
 }
 
@@ -244,16 +295,23 @@ pub(crate) fn decoding_node() -> Option<Node> {
     DECODING.with_borrow(Clone::clone)
 }
 
+/// Lends `node` to the addresses in all bodies read on this thread, as long as the guard lives.
+pub(crate) fn lend(node: &Node) -> Lent {
+    Lent(DECODING.replace(Some(node.clone())))
+}
+
+/// Puts back what was there, also when reading panics.
+pub(crate) struct Lent(Option<Node>);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        DECODING.set(self.0.take());
+    }
+}
+
 /// As [`decode`], and addresses within the body are bound to `node`.
 pub(crate) fn decode_on<T: DeserializeOwned>(node: &Node, body: &[u8]) -> Result<T, CodecError> {
-    /// Puts back what was there, also when reading panics.
-    struct Lent(Option<Node>);
-    impl Drop for Lent {
-        fn drop(&mut self) {
-            DECODING.set(self.0.take());
-        }
-    }
-    let _lent = Lent(DECODING.replace(Some(node.clone())));
+    let _lent = lend(node);
     decode(body)
 }
 

@@ -9,12 +9,14 @@
 //! There are no globals: many nodes live in one process, which is how whole clusters are simulated.
 
 mod asks;
+mod credit;
 mod dead_letters;
 mod draining;
 mod forms;
 mod inbound;
 mod naming;
 mod nursery;
+mod sending;
 mod spawning;
 #[cfg(test)]
 mod tests;
@@ -34,10 +36,15 @@ use std::{
 use rand::Rng as _;
 use tokio::sync::Notify;
 
-pub(crate) use self::nursery::{ChildOrder, Word as ChildWord};
+#[doc(hidden)]
+pub use self::credit::Debt;
 use self::{
-    asks::Asks, dead_letters::Office, forms::Forms, inbound::Router, naming::Proxies,
-    nursery::Nursery, spawning::Tasks, watching::Watches,
+    asks::Asks, credit::Credits, dead_letters::Office, forms::Forms, inbound::Router,
+    naming::Proxies, nursery::Nursery, spawning::Tasks, watching::Watches,
+};
+pub(crate) use self::{
+    credit::units,
+    nursery::{ChildOrder, Word as ChildWord},
 };
 pub use self::{
     dead_letters::{DeadLetter, DeadLetters},
@@ -57,7 +64,7 @@ use crate::{
     wire::{Frame, FrameHeader, FrameKind},
     world::{
         Clock, Instant, Rng, World,
-        network::{BindError, Lane, TlsFiles},
+        network::{BindError, TlsFiles},
     },
 };
 
@@ -208,6 +215,7 @@ struct Inner {
     roots: Mutex<BTreeSet<String>>,
     asks: Asks,
     forms: Forms,
+    credits: Credits,
     dead_letters: Office,
     proxies: Mutex<Proxies>,
     tasks: Tasks,
@@ -252,6 +260,7 @@ impl Node {
             roots: Mutex::default(),
             asks: Asks::default(),
             forms,
+            credits: Credits::default(),
             dead_letters: Office::new(&metrics),
             proxies: Mutex::default(),
             tasks: Tasks::default(),
@@ -361,37 +370,6 @@ impl Node {
         lock(&self.0.peers_up).values().cloned().collect()
     }
 
-    /// Sends a raw tell to whatever is bound to `target` on `to`; to this node itself too.
-    ///
-    /// # Errors
-    /// Nothing was sent. What was sent may still be lost with the link or the node.
-    pub fn tell(
-        &self,
-        to: &NodeName,
-        target: &str,
-        message: u64,
-        lane: Lane,
-        body: &[u8],
-    ) -> Result<(), SendError> {
-        self.tell_hashed(to, crate::wire::name_hash(target), message, lane, body)
-    }
-
-    /// As [`Node::tell`], with the target's number computed before: for hot paths.
-    ///
-    /// # Errors
-    /// As [`Node::tell`].
-    pub fn tell_hashed(
-        &self,
-        to: &NodeName,
-        target: u64,
-        message: u64,
-        lane: Lane,
-        body: &[u8],
-    ) -> Result<(), SendError> {
-        let header = FrameHeader { target, message, ..FrameHeader::new(FrameKind::Tell) };
-        self.post(to, lane, &header, body)
-    }
-
     /// Sends a sign of life as a datagram, which may be lost; it comes out of `watch_peers` there.
     ///
     /// # Errors
@@ -416,22 +394,6 @@ impl Node {
         self.0.tasks.abort_all();
         self.0.asks.close_all();
         self.links().shutdown();
-    }
-
-    /// Puts one frame on its way, the short one for this node itself.
-    fn post(
-        &self,
-        to: &NodeName,
-        lane: Lane,
-        header: &FrameHeader,
-        body: &[u8],
-    ) -> Result<(), SendError> {
-        if to == self.name() {
-            let frame = Frame { header: *header, body: bytes::Bytes::copy_from_slice(body) };
-            self.route(self.id(), vec![frame]);
-            return Ok(());
-        }
-        self.links().send(to, lane, header, body).map_err(refused)
     }
 
     /// An address names an incarnation: another node of the same name is not meant.

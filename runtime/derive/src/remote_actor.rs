@@ -23,6 +23,21 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     });
     Ok(quote! {
         #[automatically_derived]
+        impl #generics #krate::message::Handler<#krate::message::Batch<Self>>
+            for #ident #arguments #bounds
+        {
+            type Result = ();
+
+            fn handle(
+                &mut self,
+                batch: #krate::message::Batch<Self>,
+                context: &mut Self::Context,
+            ) {
+                batch.handle(self, context)
+            }
+        }
+
+        #[automatically_derived]
         impl #generics #krate::message::RemoteActor for #ident #arguments #bounds {
             const NAME: &'static str = #name;
 

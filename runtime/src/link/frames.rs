@@ -86,7 +86,9 @@ impl Registry {
             | FrameKind::Failure
             | FrameKind::Cancel
             | FrameKind::Directory
-            | FrameKind::Heartbeat) => format!("{other:?} before the hello"),
+            | FrameKind::Heartbeat
+            | FrameKind::Credit
+            | FrameKind::Probe) => format!("{other:?} before the hello"),
         };
         state.counters.frames_bad.fetch_add(1, Relaxed);
         self.refuse(now, connection, refusal, out);
@@ -188,14 +190,16 @@ impl Registry {
                     | FrameKind::Failure
                     | FrameKind::Cancel
                     | FrameKind::Directory
-                    | FrameKind::Heartbeat => batch.push(frame),
+                    | FrameKind::Heartbeat
+                    | FrameKind::Credit
+                    | FrameKind::Probe => batch.push(frame),
                 },
                 Err(error) => break Some(Err(error.to_string())),
             }
         };
         state.counters.frames_in.fetch_add(batch.len() as u64, Relaxed);
         if !batch.is_empty() {
-            out.push(Effect::Frames { from: from.clone(), batch });
+            out.push(Effect::Frames { from: from.clone(), lane, batch });
         }
         let reason = match end {
             None => return,

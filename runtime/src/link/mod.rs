@@ -45,7 +45,7 @@ pub trait Inbound: Send + Sync {
 
     /// All frames cut from one chunk of one lane, in order. Take them out of `batch`; whatever
     /// stays is dropped.
-    fn frames(&self, from: &NodeId, batch: &mut Vec<Frame>);
+    fn frames(&self, from: &NodeId, lane: Lane, batch: &mut Vec<Frame>);
 
     /// A datagram.
     fn datagram(&self, from: &NodeId, frame: Frame);
@@ -329,7 +329,9 @@ impl Shared {
                 tracing::info!(peer = %id, reason, "link down");
                 self.inbound.down(&id, &reason);
             }
-            Effect::Frames { from, mut batch } => self.inbound.frames(&from, &mut batch),
+            Effect::Frames { from, lane, mut batch } => {
+                self.inbound.frames(&from, lane, &mut batch);
+            }
             Effect::Datagram { from, frame } => self.inbound.datagram(&from, frame),
         }
     }

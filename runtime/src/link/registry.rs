@@ -68,6 +68,7 @@ pub(super) enum Effect {
     },
     Frames {
         from: NodeId,
+        lane: Lane,
         batch: Vec<Frame>,
     },
     Datagram {

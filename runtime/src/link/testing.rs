@@ -83,7 +83,7 @@ impl Inbound for Recorder {
         let _ = self.0.send(Told::Down(peer.clone(), reason.to_owned()));
     }
 
-    fn frames(&self, from: &NodeId, batch: &mut Vec<Frame>) {
+    fn frames(&self, from: &NodeId, _: Lane, batch: &mut Vec<Frame>) {
         for frame in batch.drain(..) {
             let _ = self.0.send(Told::Frame(from.clone(), frame));
         }

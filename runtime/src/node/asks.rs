@@ -13,13 +13,13 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use tokio::{sync::oneshot, task::AbortHandle};
 
-use super::{Node, lock};
+use super::{Node, credit::Allowance, lock};
 use crate::{
     address::SendError,
     identity::{NodeId, NodeName},
     message::encode,
-    wire::{FrameHeader, FrameKind},
-    world::network::Lane,
+    wire::{Frame, FrameHeader, FrameKind},
+    world::{Instant, network::Lane},
 };
 
 /// How soon an ask that found the lane full tries again. A herd woken at every free byte measured
@@ -32,7 +32,24 @@ pub(super) struct Asks {
     correlations: AtomicU64,
     waiting: Mutex<FxHashMap<u64, Waiting>>,
     /// By asker and its correlation.
-    served: Mutex<FxHashMap<(NodeName, u64), AbortHandle>>,
+    served: Mutex<FxHashMap<(NodeName, u64), Served>>,
+}
+
+/// An ask that came here and is not answered yet.
+enum Served {
+    /// It waits for its actor.
+    Waits,
+    /// A future works on it.
+    Runs(AbortHandle),
+}
+
+impl Served {
+    fn stop(self) {
+        match self {
+            Self::Waits => {}
+            Self::Runs(work) => work.abort(),
+        }
+    }
 }
 
 struct Waiting {
@@ -56,23 +73,18 @@ impl Asks {
     /// The asker does not wait any more.
     pub(super) fn cancel(&self, from: &NodeId, correlation: u64) {
         let served = lock(&self.served).remove(&(from.name.clone(), correlation));
+        // What waits is skipped when its turn comes.
         if let Some(served) = served {
-            served.abort();
+            served.stop();
         }
     }
 
     /// The link to `peer` is gone, and with it every answer that was to come over it, either way.
     pub(super) fn lost(&self, peer: &NodeName) {
         lock(&self.waiting).retain(|_, waiting| waiting.to != *peer);
-        let mut lost = Vec::new();
-        lock(&self.served).retain(|(asker, _), served| {
-            if asker == peer {
-                lost.push(served.clone());
-            }
-            asker != peer
-        });
-        for served in lost {
-            served.abort();
+        let lost: Vec<_> = lock(&self.served).extract_if(|(asker, _), _| asker == peer).collect();
+        for (_, served) in lost {
+            served.stop();
         }
     }
 
@@ -116,9 +128,10 @@ impl Node {
             FrameHeader { target, message, correlation, ..FrameHeader::new(FrameKind::Ask) };
         let until = self.now() + timeout;
         let waited = tokio::time::timeout(timeout, async {
+            let mut paid = self.pay(to, target, lane, body.len()).await?;
             loop {
                 header.deadline_ms = whole_ms(until.since(self.now()));
-                match self.post(to, lane, &header, &body) {
+                match self.post_free(to, lane, &header, &body) {
                     Ok(()) => break,
                     Err(SendError::Overloaded) if body.len() <= crate::wire::BODY_BYTES_MAX => {
                         tokio::time::sleep(FULL_RETRY).await;
@@ -126,6 +139,7 @@ impl Node {
                     Err(error) => return Err(error),
                 }
             }
+            paid.sent = true;
             guard.sent = true;
             // Nobody is left to answer: the link is gone.
             (&mut answered).await.unwrap_or(Err(SendError::Closed))
@@ -138,6 +152,68 @@ impl Node {
             }
             Err(_) if guard.sent => Err(SendError::Timeout),
             Err(_) => Err(SendError::Overloaded),
+        }
+    }
+
+    /// Waits for credit, where it needs any.
+    async fn pay(
+        &self,
+        to: &NodeName,
+        target: u64,
+        lane: Lane,
+        body_len: usize,
+    ) -> Result<Paid, SendError> {
+        let mut paid = Paid { allowance: None, body_len, sent: false };
+        if self.costs_credit(to, lane) {
+            let allowance = self.allowance(to, target).ok_or(SendError::Unreachable)?;
+            allowance.spend(self, body_len).await?;
+            paid.allowance = Some(allowance);
+        }
+        Ok(paid)
+    }
+
+    /// Asks of this batch wait for their actor from now on.
+    pub(crate) fn expect_asks(&self, from: &NodeId, batch: &[Frame]) {
+        if batch.iter().any(is_ask) {
+            let mut served = lock(&self.0.asks.served);
+            for frame in batch.iter().filter(|frame| is_ask(frame)) {
+                served.insert((from.name.clone(), frame.header.correlation), Served::Waits);
+            }
+        }
+    }
+
+    /// Asks of this batch will not come to their actor.
+    pub(crate) fn forget_asks(&self, from: &NodeId, batch: &[Frame]) {
+        let mut served = lock(&self.0.asks.served);
+        for frame in batch.iter().filter(|frame| is_ask(frame)) {
+            served.remove(&(from.name.clone(), frame.header.correlation));
+        }
+    }
+
+    /// Whether work on an ask shall begin: not when it was cancelled or its deadline is over.
+    pub(crate) fn begin_ask(&self, from: &NodeId, header: &FrameHeader, arrived: Instant) -> bool {
+        let key = (from.name.clone(), header.correlation);
+        if lock(&self.0.asks.served).remove(&key).is_none() {
+            return false;
+        }
+        let patience = Duration::from_millis(u64::from(header.deadline_ms));
+        let late = header.deadline_ms > 0 && self.now().since(arrived) > patience;
+        if late {
+            self.lose_frame(from, header, "expired");
+        }
+        !late
+    }
+
+    /// Answers an ask with what its handler came to.
+    pub(crate) fn answer(
+        &self,
+        to: &NodeId,
+        header: &FrameHeader,
+        result: Result<Vec<u8>, SendError>,
+    ) {
+        match result {
+            Ok(body) => self.reply(to, Lane::User, header.correlation, &body),
+            Err(error) => self.refuse(to, header, &error),
         }
     }
 
@@ -177,8 +253,7 @@ impl Node {
                 let done = tokio::time::timeout(deadline, work).await;
                 lock(&node.0.asks.served).remove(&key);
                 match done {
-                    Ok(Ok(body)) => node.reply(&asker, Lane::User, header.correlation, &body),
-                    Ok(Err(error)) => node.refuse(&asker, &header, &error),
+                    Ok(result) => node.answer(&asker, &header, result),
                     // The asker has given up at the same time.
                     Err(_) => node.lose_frame(&asker, &header, "expired"),
                 }
@@ -186,7 +261,7 @@ impl Node {
         };
         // Held over the spawning, so that the task cannot look for itself before it is listed.
         let mut served = lock(&self.0.asks.served);
-        served.insert(key, self.task_anywhere(done));
+        served.insert(key, Served::Runs(self.task_anywhere(done)));
     }
 
     fn finish(&self, to: &NodeId, lane: Lane, kind: FrameKind, correlation: u64, body: &[u8]) {
@@ -220,6 +295,25 @@ impl Drop for AskGuard<'_> {
             let _ = self.node.post(self.to, self.lane, &cancel, &[]);
         }
     }
+}
+
+/// Credit that was spent for a message: given back if that is not sent.
+struct Paid {
+    allowance: Option<Allowance>,
+    body_len: usize,
+    sent: bool,
+}
+
+impl Drop for Paid {
+    fn drop(&mut self) {
+        if let (false, Some(allowance)) = (self.sent, &self.allowance) {
+            allowance.give_back(self.body_len);
+        }
+    }
+}
+
+fn is_ask(frame: &Frame) -> bool {
+    frame.header.kind == FrameKind::Ask
 }
 
 /// At least one, since none means no deadline.

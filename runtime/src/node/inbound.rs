@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak, atomic::Ordering::SeqCst};
 
-use super::{Inner, Node, PeerEvent, lock, nursery, watching};
+use super::{Debt, Inner, Node, PeerEvent, lock, nursery, watching};
 use crate::{
     address::SendError,
     identity::NodeId,
@@ -10,6 +10,7 @@ use crate::{
     message::decode,
     registry::watch::Reason,
     wire::{Frame, FrameHeader, FrameKind},
+    world::network::Lane,
 };
 
 /// The node as its links see it.
@@ -30,6 +31,7 @@ impl Inbound for Router {
             tracing::warn!(peer = %peer.id, "was replaced by another; its names do not count");
         }
         node.0.groups_version.fetch_add(1, SeqCst);
+        node.credits_up(&peer.id.name);
         node.introduce(&peer.id);
         node.watches_up(peer);
         node.tell_hooks(&PeerEvent::Up(peer.clone()));
@@ -47,6 +49,7 @@ impl Inbound for Router {
         node.0.forms.forget(&peer.name);
         node.0.groups_version.fetch_add(1, SeqCst);
         node.watches_down(peer);
+        node.credits_down(&peer.name);
         node.0.asks.lost(&peer.name);
         if lock(&node.0.leaving).remove(peer) {
             node.watched_node_gone(peer, &Reason::NodeLeft);
@@ -61,60 +64,84 @@ impl Inbound for Router {
         }
     }
 
-    fn frames(&self, from: &NodeId, batch: &mut Vec<Frame>) {
+    fn frames(&self, from: &NodeId, lane: Lane, batch: &mut Vec<Frame>) {
         if let Some(node) = Node::upgrade(&self.0) {
-            node.route(from, std::mem::take(batch));
+            node.route(from, lane, std::mem::take(batch));
         }
     }
 
     fn datagram(&self, from: &NodeId, frame: Frame) {
         if let Some(node) = Node::upgrade(&self.0) {
-            node.route(from, vec![frame]);
+            node.route(from, Lane::Control, vec![frame]);
         }
     }
 }
 
 impl Node {
-    /// Brings frames of one sender to their targets: in order for each target, one call for each.
-    pub(super) fn route(&self, from: &NodeId, batch: Vec<Frame>) {
-        let mut rest = batch;
-        while let Some(first) = rest.first() {
-            let target = first.header.target;
-            let is_same = |frame: &Frame| {
-                frame.header.target == target
-                    && matches!(frame.header.kind, FrameKind::Tell | FrameKind::Ask)
-            };
-            if !is_same(first) {
-                let frame = rest.remove(0);
-                self.take_control(from, frame);
-            } else if rest.iter().all(is_same) {
-                // Nearly always: one chunk carries one target's frames.
-                return self.deliver(from, target, rest);
+    /// Brings frames of one sender and lane to their targets: in order for each target, and those
+    /// of one target in one call.
+    pub(super) fn route(&self, from: &NodeId, lane: Lane, batch: Vec<Frame>) {
+        // What a node tells itself crosses no link.
+        let on_credit = lane == Lane::User && from != self.id();
+        let cost: u64 = if on_credit { batch.iter().map(Self::link_cost).sum() } else { 0 };
+        // By target, in order of their first frames.
+        let mut sorted: Vec<(u64, Vec<Frame>)> = Vec::new();
+        let mut rest = batch.len();
+        for frame in batch {
+            if matches!(frame.header.kind, FrameKind::Tell | FrameKind::Ask) {
+                let target = frame.header.target;
+                // Nearly always the last, or the only one.
+                match sorted.iter_mut().rev().find(|(of, _)| *of == target) {
+                    Some((_, frames)) => frames.push(frame),
+                    None => {
+                        let mut frames =
+                            Vec::with_capacity(if sorted.is_empty() { rest } else { 1 });
+                        frames.push(frame);
+                        sorted.push((target, frames));
+                    }
+                }
             } else {
-                let (same, others) = rest.into_iter().partition(is_same);
-                self.deliver(from, target, same);
-                rest = others;
+                let kind = frame.header.kind;
+                let stands_alone = matches!(kind, FrameKind::Heartbeat | FrameKind::Credit);
+                if !stands_alone {
+                    // It may be about what came before it.
+                    self.deliver_all(from, on_credit, &mut sorted);
+                }
+                self.take_control(from, frame);
             }
+            rest -= 1;
+        }
+        self.deliver_all(from, on_credit, &mut sorted);
+        if cost > 0 {
+            self.link_sorted(from, cost);
         }
     }
 
-    fn deliver(&self, from: &NodeId, target: u64, batch: Vec<Frame>) {
-        if target == watching::TARGET {
-            return self.take_watch_words(from, &batch);
-        }
-        if target == nursery::TARGET {
-            return self.take_nursery_words(from, &batch);
-        }
-        match self.0.names.route(target) {
-            Some(route) if self.is_draining() && from != self.id() && route.is_work() => {
-                for frame in &batch {
-                    self.refuse(from, &frame.header, &SendError::Leaving);
-                }
+    fn deliver_all(&self, from: &NodeId, on_credit: bool, sorted: &mut Vec<(u64, Vec<Frame>)>) {
+        for (target, mut batch) in sorted.drain(..) {
+            if target == watching::TARGET {
+                self.take_watch_words(from, &batch);
+                continue;
             }
-            Some(route) => route.deliver(from, batch, self),
-            None => {
-                for frame in &batch {
-                    self.refuse(from, &frame.header, &SendError::NoSuchActor);
+            if target == nursery::TARGET {
+                self.take_nursery_words(from, &batch);
+                continue;
+            }
+            let debt = match on_credit {
+                true => self.take_on_credit(from, target, &mut batch),
+                false => Debt::default(),
+            };
+            match self.0.names.route(target) {
+                Some(route) if self.is_draining() && from != self.id() && route.is_work() => {
+                    for frame in &batch {
+                        self.refuse(from, &frame.header, &SendError::Leaving);
+                    }
+                }
+                Some(route) => route.deliver_on_credit(from, batch, debt, self),
+                None => {
+                    for frame in &batch {
+                        self.refuse(from, &frame.header, &SendError::NoSuchActor);
+                    }
                 }
             }
         }
@@ -129,6 +156,8 @@ impl Node {
                 self.0.asks.answer(from, correlation, Err(error));
             }
             FrameKind::Cancel => self.0.asks.cancel(from, correlation),
+            FrameKind::Credit => self.take_credit(from, &frame.header),
+            FrameKind::Probe => self.take_probe(from, &frame.header),
             FrameKind::Directory => self.take_news(from, &frame),
             FrameKind::Heartbeat => {
                 self.tell_hooks(&PeerEvent::Heartbeat { from: from.clone(), frame });

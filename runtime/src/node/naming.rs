@@ -14,7 +14,7 @@ use super::{Inner, Node, lock};
 use crate::{
     address::{Place, Proxy, RemoteAddr, RemoteRecipient},
     identity::NodeId,
-    message::{KnownMessage, RemoteActor, RemoteMessage, Routes, decode, encode},
+    message::{Inbox, KnownMessage, RemoteActor, RemoteMessage, Routes, decode, encode},
     registry::{
         Binding, Deliver, LookupError, RegisterError, Registered, RegistryEntry,
         directory::{News, Taken, entries},
@@ -49,7 +49,7 @@ impl Node {
         let routes = Routes::of()?;
         self.know(&routes.known().collect::<Vec<_>>())?;
         let here: Arc<dyn Any + Send + Sync> = Arc::new(addr.clone());
-        let registered = Registered { addr: addr.clone(), routes, kind: A::NAME };
+        let registered = Registered(Inbox::new(addr.clone(), routes, self));
         self.0.names.bound(name, Arc::new(registered), Some(here))?;
         self.renamed();
         Ok(RemoteAddr::new(self.place(self.id().clone(), name), Some(addr)))

@@ -1,5 +1,6 @@
 //! Two nodes over a network in memory, on a paused clock; and in `real`, over QUIC and threads.
 
+mod bounds;
 mod builds;
 mod draining;
 mod memory;
@@ -25,6 +26,7 @@ use crate::{
     supervision::{Fault, Policy, Restart},
     telemetry::{ACTOR_RESTARTS, DEAD_LETTERS},
     wire::name_hash,
+    world::network::Lane,
 };
 
 #[derive(Debug, Clone, PartialEq, Message, Serialize, Deserialize, RemoteMessage)]
@@ -419,8 +421,12 @@ fn frames_of_one_chunk_reach_each_target_in_order_and_in_one_call() {
         };
         let heartbeat =
             Frame { header: FrameHeader::new(FrameKind::Heartbeat), body: bytes::Bytes::new() };
-        b.route(b.id(), vec![frame("one"), heartbeat, frame("two"), frame("one"), frame("one")]);
-        b.route(b.id(), vec![frame("two"), frame("two")]);
+        b.route(
+            b.id(),
+            Lane::User,
+            vec![frame("one"), heartbeat, frame("two"), frame("one"), frame("one")],
+        );
+        b.route(b.id(), Lane::User, vec![frame("two"), frame("two")]);
         assert_eq!(*sinks[0].0.lock().unwrap(), [3]);
         assert_eq!(*sinks[1].0.lock().unwrap(), [1, 2]);
     });

@@ -360,7 +360,12 @@ async fn round_trip() {
     impl crate::link::Inbound for Echo {
         fn up(&self, _: &crate::link::PeerInfo) {}
         fn down(&self, _: &crate::identity::NodeId, _: &str) {}
-        fn frames(&self, from: &crate::identity::NodeId, batch: &mut Vec<crate::wire::Frame>) {
+        fn frames(
+            &self,
+            from: &crate::identity::NodeId,
+            _: Lane,
+            batch: &mut Vec<crate::wire::Frame>,
+        ) {
             for frame in batch.drain(..) {
                 let links = self.0.get().unwrap();
                 let _ = links.send(&from.name, Lane::Consensus, &frame.header, &frame.body);

@@ -12,15 +12,14 @@ pub mod group;
 pub(crate) mod local;
 pub mod watch;
 
-use std::{any::Any, fmt};
+use std::{any::Any, fmt, sync::Arc};
 
-use actix::{Actor, Addr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     identity::{NodeId, NodeName},
-    message::{DuplicateMessage, Routes},
-    node::Node,
+    message::{DuplicateMessage, Inbox, RemoteActor},
+    node::{Debt, Node},
     wire::{Frame, MESSAGES_BYTES_MAX},
 };
 
@@ -60,6 +59,14 @@ pub trait Deliver: Send + Sync {
     /// Whether anybody still listens; a name whose listener is gone is removed.
     fn alive(&self) -> bool {
         true
+    }
+
+    /// As [`Deliver::deliver`], for what came on credit: the sender hears that it is done when
+    /// `debt` is dropped.
+    #[doc(hidden)]
+    fn deliver_on_credit(&self, from: &NodeId, batch: Vec<Frame>, debt: Debt, node: &Node) {
+        self.deliver(from, batch, node);
+        drop(debt);
     }
 
     /// actix's own `Recipient` for the message of that number, if there is an actor behind this
@@ -193,26 +200,24 @@ pub enum LookupError {
 }
 
 /// An actor that takes remote messages, behind its name.
-pub(crate) struct Registered<A: Actor> {
-    pub(crate) addr: Addr<A>,
-    pub(crate) routes: Routes<A>,
-    pub(crate) kind: &'static str,
-}
+pub(crate) struct Registered<A: RemoteActor>(pub(crate) Arc<Inbox<A>>);
 
-impl<A: Actor> Deliver for Registered<A> {
+impl<A: RemoteActor> Deliver for Registered<A> {
     fn deliver(&self, from: &NodeId, batch: Vec<Frame>, node: &Node) {
-        for frame in &batch {
-            self.routes.deliver(&self.addr, from, frame, node);
-        }
+        self.0.put(from, batch, Debt::default(), node);
+    }
+
+    fn deliver_on_credit(&self, from: &NodeId, batch: Vec<Frame>, debt: Debt, node: &Node) {
+        self.0.put(from, batch, debt, node);
     }
 
     fn type_name(&self) -> &'static str {
-        self.kind
+        A::NAME
     }
 
-    /// actix does not tell; a supervised actor's is known by its supervisor.
+    /// What came from other nodes; actix does not tell of the rest.
     fn mailbox_len(&self) -> usize {
-        0
+        self.0.len()
     }
 
     fn is_work(&self) -> bool {
@@ -220,10 +225,10 @@ impl<A: Actor> Deliver for Registered<A> {
     }
 
     fn alive(&self) -> bool {
-        self.addr.connected()
+        self.0.addr().connected()
     }
 
     fn recipient(&self, message: u64) -> Option<Box<dyn Any + Send>> {
-        self.routes.recipient(&self.addr, message)
+        self.0.routes().recipient(self.0.addr(), message)
     }
 }

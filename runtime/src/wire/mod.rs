@@ -68,10 +68,14 @@ pub enum FrameKind {
     /// The last frame: the body says in text why the sender hangs up; a message number of 1 says
     /// that the sender leaves the cluster in good order.
     Goodbye = 8,
+    /// How much of a target's, or the link's, credit may be spent.
+    Credit = 9,
+    /// How much was spent, by somebody who has none left.
+    Probe = 10,
 }
 
 impl FrameKind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Hello,
         Self::Tell,
         Self::Ask,
@@ -81,6 +85,8 @@ impl FrameKind {
         Self::Directory,
         Self::Heartbeat,
         Self::Goodbye,
+        Self::Credit,
+        Self::Probe,
     ];
 
     /// The kind with this number on the wire.

@@ -109,7 +109,7 @@ fn every_field_of_the_header_is_checked() {
     };
     assert_eq!(error_with(0, 39), FrameError::TooShort(39));
     assert_eq!(error_with(4, 9), FrameError::Version(9));
-    assert_eq!(error_with(5, 9), FrameError::Kind(9));
+    assert_eq!(error_with(5, 11), FrameError::Kind(11));
     assert_eq!(error_with(6, 0), FrameError::Lane { found: 0, lane: Lane::User });
     assert_eq!(error_with(7, 1), FrameError::Flags(1));
 }

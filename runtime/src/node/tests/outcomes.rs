@@ -204,6 +204,25 @@ fn incompatible_is_not_run() {
 }
 
 #[test]
+fn overloaded_is_not_run() {
+    simulated(async {
+        let scene = Scene::set().await;
+        // The actor is being rebuilt: it takes nothing for a while.
+        for _ in 0..8 {
+            scene.pair.b.inject("witness", Fault::Panic);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let mut sent = 0;
+        while scene.witness.try_send(Slow(0)).is_ok() {
+            sent += 1;
+        }
+        let error = scene.witness.send(Slow(0)).timeout(Duration::from_millis(1)).await;
+        assert_eq!(error, Err(SendError::Overloaded));
+        scene.judge(&SendError::Overloaded, Delivery::NotRun, sent).await;
+    });
+}
+
+#[test]
 fn codec_is_unknown_since_it_may_be_the_answer_that_is_unreadable() {
     simulated(async {
         let scene = Scene::set().await;

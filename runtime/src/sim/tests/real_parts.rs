@@ -35,7 +35,7 @@ impl Inbound for Count {
 
     fn down(&self, _: &NodeId, _: &str) {}
 
-    fn frames(&self, _: &NodeId, batch: &mut Vec<Frame>) {
+    fn frames(&self, _: &NodeId, _: Lane, batch: &mut Vec<Frame>) {
         lock(&self.frames).extend(batch.drain(..).map(|frame| frame.header.correlation));
     }
 

@@ -1,0 +1,80 @@
+//! Frames on their way out.
+
+use super::{Node, refused};
+use crate::{
+    address::SendError,
+    identity::NodeName,
+    wire::{Frame, FrameHeader, FrameKind, name_hash},
+    world::network::Lane,
+};
+
+impl Node {
+    /// Sends a raw tell to whatever is bound to `target` on `to`; to this node itself too.
+    ///
+    /// # Errors
+    /// Nothing was sent. What was sent may still be lost with the link or the node.
+    pub fn tell(
+        &self,
+        to: &NodeName,
+        target: &str,
+        message: u64,
+        lane: Lane,
+        body: &[u8],
+    ) -> Result<(), SendError> {
+        self.tell_hashed(to, name_hash(target), message, lane, body)
+    }
+
+    /// As [`Node::tell`], with the target's number computed before: for hot paths.
+    ///
+    /// # Errors
+    /// As [`Node::tell`].
+    pub fn tell_hashed(
+        &self,
+        to: &NodeName,
+        target: u64,
+        message: u64,
+        lane: Lane,
+        body: &[u8],
+    ) -> Result<(), SendError> {
+        let header = FrameHeader { target, message, ..FrameHeader::new(FrameKind::Tell) };
+        self.post(to, lane, &header, body)
+    }
+
+    /// Puts one frame on its way, the short one for this node itself. Tells and asks of the user
+    /// lane are paid for.
+    pub(super) fn post(
+        &self,
+        to: &NodeName,
+        lane: Lane,
+        header: &FrameHeader,
+        body: &[u8],
+    ) -> Result<(), SendError> {
+        if !self.costs_credit(to, lane) || !matches!(header.kind, FrameKind::Tell | FrameKind::Ask)
+        {
+            return self.post_free(to, lane, header, body);
+        }
+        let allowance = self.allowance(to, header.target).ok_or(SendError::Unreachable)?;
+        allowance.try_spend(self, body.len())?;
+        self.post_free(to, lane, header, body).inspect_err(|_| allowance.give_back(body.len()))
+    }
+
+    /// As [`Node::post`], for what is paid already or costs nothing.
+    pub(super) fn post_free(
+        &self,
+        to: &NodeName,
+        lane: Lane,
+        header: &FrameHeader,
+        body: &[u8],
+    ) -> Result<(), SendError> {
+        if to == self.name() {
+            let frame = Frame { header: *header, body: bytes::Bytes::copy_from_slice(body) };
+            self.route(self.id(), lane, vec![frame]);
+            return Ok(());
+        }
+        self.links().send(to, lane, header, body).map_err(refused)
+    }
+
+    pub(super) fn costs_credit(&self, to: &NodeName, lane: Lane) -> bool {
+        lane == Lane::User && to != self.name()
+    }
+}
