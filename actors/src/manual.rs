@@ -6,6 +6,9 @@ pub mod getting_started {}
 #[doc = include_str!("../docs/messages.md")]
 pub mod messages {}
 
+#[doc = include_str!("../docs/supervision.md")]
+pub mod supervision {}
+
 #[doc = include_str!("../docs/guarantees.md")]
 pub mod guarantees {}
 

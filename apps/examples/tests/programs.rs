@@ -23,3 +23,47 @@ fn a_simulated_minute_of_an_example_s_program_is_clean() {
     let lines = said(env!("CARGO_BIN_EXE_bank"), &["simulate", "--runs", "1", "--seed", "7"]);
     assert!(lines.contains("1 runs  0 violated"), "{lines}");
 }
+
+#[test]
+fn a_ping_crosses_nodes_and_a_node_that_left_does_not_run_it() {
+    let lines = said(env!("CARGO_BIN_EXE_ping"), &[]);
+    assert!(lines.contains("pong 3 from b after"), "{lines}");
+    assert!(lines.contains("ping 4: the node cannot be reached: not run, NotRun"), "{lines}");
+}
+
+#[test]
+fn workers_on_several_nodes_share_the_work() {
+    let lines = said(env!("CARGO_BIN_EXE_workers"), &[]);
+    for line in ["worker/1 on b: 1229 primes", "worker/3 on c: 1229 primes", "told 3 workers"] {
+        assert!(lines.contains(line), "{line}:\n{lines}");
+    }
+    assert!(lines.contains("and by worker/3 when b has left"), "{lines}");
+}
+
+#[test]
+fn a_supervised_tree_begins_anew_ends_in_order_and_gives_up() {
+    let lines = said(env!("CARGO_BIN_EXE_tree"), &[]);
+    let [begins, ends] =
+        ["store begins\ncart begins\npage begins", "page ends\ncart ends\nstore ends"];
+    assert!(lines.starts_with(begins) && lines.contains(ends), "{lines}");
+    assert!(lines.contains(&format!("page ends\ncart ends\n{begins}")), "anew:\n{lines}");
+    assert!(lines.contains("all finished by themselves: true"), "{lines}");
+    assert!(lines.contains("the tree gave up: more than 2 restarts within 10s"), "{lines}");
+}
+
+#[test]
+fn a_chat_room_hears_its_guests_and_misses_who_left() {
+    let lines = said(env!("CARGO_BIN_EXE_chat"), &[]);
+    for line in ["ann", "bob", "cy"].map(|guest| format!("{guest} hears ann: hello, all")) {
+        assert!(lines.contains(&line), "{line}:\n{lines}");
+    }
+    assert_eq!(lines.matches("bob misses ann: it stopped").count(), 1, "{lines}");
+    assert_eq!(lines.matches("cy misses ann: it stopped").count(), 1, "{lines}");
+    assert!(lines.contains("bob hears cy: bye, ann"), "{lines}");
+}
+
+#[test]
+fn a_hot_actor_s_neighbour_is_measured_with_a_turn_budget_and_without() {
+    let lines = said(env!("CARGO_BIN_EXE_neighbour"), &[]);
+    assert!(lines.contains("without a turn budget: p50") && lines.contains("   with a turn"));
+}

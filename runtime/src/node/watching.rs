@@ -1,6 +1,6 @@
 //! What a node does for watches: see [`crate::registry::watch`].
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use actix::Recipient;
 use serde::{Deserialize, Serialize};
@@ -281,22 +281,23 @@ impl Node {
     /// Does what is due; answers how long nothing will be.
     fn keep_watches(&self, resync_at: &mut Instant) -> Option<Duration> {
         let (now, lost_after) = (self.now(), self.0.lost_after);
-        let (due, next, linked) = {
+        let (due, next, linked, again) = {
             let mut watching = lock(&self.0.watches.watching);
             let due = watching.overdue(now, lost_after);
-            (due, watching.next_overdue(lost_after), watching.linked_elsewhere(self.id()))
+            let (next, linked) =
+                (watching.next_overdue(lost_after), watching.any_linked_elsewhere(self.id()));
+            let late = linked && *resync_at <= now;
+            let again = if late { watching.linked_elsewhere(self.id()) } else { BTreeMap::new() };
+            (due, next, linked, again)
         };
         tell(due);
-        if linked.is_empty() {
-            *resync_at = now + RESYNC;
-        } else if *resync_at <= now {
-            *resync_at = now + RESYNC;
-            for (peer, wanted) in &linked {
-                self.ask_for(peer, wanted);
-            }
+        for (peer, wanted) in &again {
+            self.ask_for(peer, wanted);
         }
-        let resync = (!linked.is_empty()).then_some(*resync_at);
-        Some(next.into_iter().chain(resync).min()?.since(now))
+        if !linked || !again.is_empty() {
+            *resync_at = now + RESYNC;
+        }
+        Some(next.into_iter().chain(linked.then_some(*resync_at)).min()?.since(now))
     }
 }
 

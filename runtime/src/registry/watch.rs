@@ -253,6 +253,12 @@ struct Open {
     sink: Sink,
 }
 
+impl Open {
+    fn is_linked_elsewhere(&self, me: &NodeId) -> bool {
+        self.silent.is_none() && self.node != *me
+    }
+}
+
 impl Watching {
     /// A watch begins; `silent` is now when there may be no link to the actor's node.
     pub(crate) fn begin(
@@ -370,11 +376,15 @@ impl Watching {
         self.watches.values().filter_map(|open| Some(open.silent? + lost_after)).min()
     }
 
+    /// Whether anything is watched on another node that is linked.
+    pub(crate) fn any_linked_elsewhere(&self, me: &NodeId) -> bool {
+        self.watches.values().any(|open| open.is_linked_elsewhere(me))
+    }
+
     /// What to ask again, by node.
     pub(crate) fn linked_elsewhere(&self, me: &NodeId) -> BTreeMap<NodeId, Vec<Wanted>> {
         let mut all = BTreeMap::<_, Vec<_>>::new();
-        let linked = |open: &Open| open.silent.is_none() && open.node != *me;
-        for (id, open) in self.watches.iter().filter(|(_, open)| linked(open)) {
+        for (id, open) in self.watches.iter().filter(|(_, open)| open.is_linked_elsewhere(me)) {
             let wanted = Wanted { id: *id, name: open.name.clone(), life: open.life };
             all.entry(open.node.clone()).or_default().push(wanted);
         }

@@ -3,7 +3,8 @@
 use std::{
     cell::RefCell,
     collections::VecDeque,
-    pin::Pin,
+    future::Future as _,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::{self, Poll},
@@ -32,6 +33,11 @@ pub(super) struct Backlog<A: Actor> {
     turn: Turn,
 }
 
+/// An actor that is never done gives way to the rest of its thread this often: to timers, sockets,
+/// and whoever was woken from another thread, for all of which tokio looks only when nobody that
+/// was woken from this one is left. Each time costs about a microsecond.
+const GIVE_WAY_EVERY: Duration = Duration::from_millis(1);
+
 /// What is left of an actor's turn.
 struct Turn {
     budget: TurnBudget,
@@ -39,11 +45,24 @@ struct Turn {
     began: Instant,
     handled: u32,
     over: bool,
+    gave_way: Instant,
 }
 
 impl Turn {
     fn begin(&mut self) {
         (self.began, self.handled, self.over) = (self.clock.now(), 0, false);
+    }
+
+    /// The turn is over and there is more to do: to be polled again, after the others.
+    fn pass(&mut self, cx: &mut task::Context<'_>) {
+        let now = self.clock.now();
+        if self.budget == TurnBudget::UNLIMITED || now.since(self.gave_way) < GIVE_WAY_EVERY {
+            // Behind all that are ready on this thread.
+            return cx.waker().wake_by_ref();
+        }
+        self.gave_way = now;
+        // Its first poll leaves the waker with the runtime, which is all that is wanted of it.
+        let _ = pin!(tokio::task::yield_now()).poll(cx);
     }
 
     /// One more message was handled.
@@ -62,7 +81,8 @@ impl<A: Actor> Backlog<A> {
         budget: TurnBudget,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let turn = Turn { budget, clock, began: Instant::default(), handled: 0, over: false };
+        let (began, gave_way) = (Instant::default(), clock.now());
+        let turn = Turn { budget, clock, began, handled: 0, over: false, gave_way };
         Self { mailbox, pulled: VecDeque::new(), turn }
     }
 
@@ -92,7 +112,7 @@ impl<A: Actor> Backlog<A> {
             self.pull(cx);
         }
         if self.turn.over && !self.pulled.is_empty() {
-            cx.waker().wake_by_ref();
+            self.turn.pass(cx);
             return None;
         }
         self.pulled.pop_front()
