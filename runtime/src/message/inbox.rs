@@ -20,6 +20,7 @@ use crate::{
     address::SendError,
     identity::NodeId,
     node::{Debt, Node, WeakNode, units},
+    supervision::charge,
     wire::{Frame, FrameKind},
     world::Instant,
 };
@@ -221,6 +222,8 @@ impl<A: RemoteActor> Turn<'_, A> {
 
 impl<A: RemoteActor> Drop for Turn<'_, A> {
     fn drop(&mut self) {
+        // The batch itself is counted by whoever handed it out.
+        charge(u32::try_from(self.handled).unwrap_or(u32::MAX).saturating_sub(1));
         if self.ended {
             return;
         }

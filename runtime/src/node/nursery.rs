@@ -142,7 +142,8 @@ impl Node {
         timeout: Duration,
     ) -> Result<Answer, SendError> {
         let body = encode(word).map_err(|_| SendError::Codec)?;
-        let answer = self.ask(to, TARGET, TARGET, Lane::User, body, timeout).await?;
+        // Beside the registry's words: nobody's credit is spent on them.
+        let answer = self.ask(to, TARGET, TARGET, Lane::Control, body, timeout).await?;
         decode(&answer).map_err(|_| SendError::Codec)
     }
 

@@ -1,7 +1,7 @@
 //! The mailbox that outlives its actor.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::VecDeque,
     future::Future as _,
     pin::{Pin, pin},
@@ -38,19 +38,34 @@ pub(super) struct Backlog<A: Actor> {
 /// was woken from this one is left. Each time costs about a microsecond.
 const GIVE_WAY_EVERY: Duration = Duration::from_millis(1);
 
+thread_local! {
+    /// Messages that the entry in hand stood for, beyond the one it counts as.
+    static CHARGED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Counts messages against the turn of the actor that is at work on this thread: those that one
+/// entry of its mailbox stood for.
+pub(crate) fn charge(messages: u32) {
+    CHARGED.set(CHARGED.get().saturating_add(messages));
+}
+
 /// What is left of an actor's turn.
 struct Turn {
     budget: TurnBudget,
     clock: Arc<dyn Clock>,
     began: Instant,
     handled: u32,
+    /// The clock is read when so many are handled.
+    next_look: u32,
     over: bool,
     gave_way: Instant,
 }
 
 impl Turn {
     fn begin(&mut self) {
-        (self.began, self.handled, self.over) = (self.clock.now(), 0, false);
+        (self.began, self.over) = (self.clock.now(), false);
+        (self.handled, self.next_look) = (0, 1);
+        CHARGED.set(0);
     }
 
     /// The turn is over and there is more to do: to be polled again, after the others.
@@ -65,13 +80,16 @@ impl Turn {
         let _ = pin!(tokio::task::yield_now()).poll(cx);
     }
 
-    /// One more message was handled.
+    /// One more entry of the mailbox was handled.
     fn count(&mut self) {
-        self.handled += 1;
-        let late = || self.clock.now().since(self.began) >= self.budget.time;
-        // Doubling: six looks at the clock for a whole turn, one at once for a slow handler.
-        self.over = self.handled >= self.budget.messages
-            || (self.handled.is_power_of_two() && self.budget.time < Duration::MAX && late());
+        self.handled = self.handled.saturating_add(1).saturating_add(CHARGED.take());
+        let mut late = false;
+        if self.handled >= self.next_look && self.budget.time < Duration::MAX {
+            // Doubling: six looks at the clock for a whole turn, one at once for a slow handler.
+            self.next_look = self.handled.saturating_mul(2);
+            late = self.clock.now().since(self.began) >= self.budget.time;
+        }
+        self.over = late || self.handled >= self.budget.messages;
     }
 }
 
@@ -82,7 +100,7 @@ impl<A: Actor> Backlog<A> {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let (began, gave_way) = (Instant::default(), clock.now());
-        let turn = Turn { budget, clock, began, handled: 0, over: false, gave_way };
+        let turn = Turn { budget, clock, began, handled: 0, next_look: 1, over: false, gave_way };
         Self { mailbox, pulled: VecDeque::new(), turn }
     }
 

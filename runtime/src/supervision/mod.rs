@@ -30,6 +30,7 @@ pub mod tree;
 pub(crate) use self::{
     control::{Control, Manager},
     lives::{Lives, Setting},
+    mailbox::charge,
 };
 pub use self::{
     machine::Strategy,

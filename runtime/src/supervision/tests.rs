@@ -322,47 +322,64 @@ impl Clock for WorkedClock {
     }
 }
 
-/// Method: 200 messages of one millisecond each; what each turn handles is counted.
-/// Goal: a slow actor's turn ends by time, long before its number of messages.
-#[test]
-fn a_slow_actor_s_turn_ends_by_time_unless_it_is_unlimited() {
-    struct Slow(Arc<WorkedClock>, Rc<Cell<usize>>);
-    impl Actor for Slow {
-        type Context = Context<Self>;
-    }
-    impl Handler<Job> for Slow {
-        type Result = u32;
+/// Works for some time of its clock with each message.
+struct Slow(Arc<WorkedClock>, Rc<Cell<usize>>, Duration);
 
-        fn handle(&mut self, _: Job, _: &mut Self::Context) -> u32 {
-            let ms = u64::try_from(Duration::from_millis(1).as_nanos()).unwrap();
-            self.0.0.fetch_add(ms, std::sync::atomic::Ordering::SeqCst);
-            self.1.set(self.1.get() + 1);
-            0
+impl Actor for Slow {
+    type Context = Context<Self>;
+}
+
+impl Handler<Job> for Slow {
+    type Result = u32;
+
+    fn handle(&mut self, job: Job, _: &mut Self::Context) -> u32 {
+        let work = u64::try_from(self.2.as_nanos()).unwrap();
+        self.0.0.fetch_add(work, std::sync::atomic::Ordering::SeqCst);
+        self.1.set(self.1.get() + 1);
+        if let Job::Note(more) = job {
+            charge(more);
         }
+        0
     }
-    let longest_turn = |turn: TurnBudget| {
+}
+
+/// The lives of a slow actor with 200 messages, and how many it has handled.
+fn slow(
+    turn: TurnBudget,
+    work: Duration,
+    job: fn() -> Job,
+) -> (impl Future + Unpin, Rc<Cell<usize>>) {
+    let (sender, mailbox) = channel(16);
+    let (clock, handled) = (Arc::<WorkedClock>::default(), Rc::<Cell<usize>>::default());
+    let setting = Setting {
+        name: "slow".into(),
+        policy: Policy { turn, ..Policy::default() },
+        clock: Arc::clone(&clock) as _,
+        rng: Rng::seed_from_u64(1),
+        restarted: Counter::default(),
+        panicked: Counter::default(),
+        control: Arc::default(),
+        manager: None,
+    };
+    let addr = Addr::new(sender);
+    for _ in 0..200 {
+        addr.do_send(job());
+    }
+    let counted = Rc::clone(&handled);
+    let build = move || Slow(Arc::clone(&clock), Rc::clone(&counted), work);
+    (Lives::new(setting, mailbox, build), handled)
+}
+
+/// Method: 200 messages of one millisecond each; what each turn handles is counted.
+/// Goal: a slow actor's turn ends by time, long before its number of messages; and what one entry
+/// of its mailbox stands for counts.
+#[test]
+fn a_turn_ends_by_time_or_by_messages_unless_it_is_unlimited() {
+    let longest_turn = |turn: TurnBudget, job: fn() -> Job| {
         let longest = Rc::new(Cell::new(0));
         let told = Rc::clone(&longest);
         simulated(async move {
-            let (sender, mailbox) = channel(16);
-            let (clock, handled) = (Arc::<WorkedClock>::default(), Rc::<Cell<usize>>::default());
-            let setting = Setting {
-                name: "slow".into(),
-                policy: Policy { turn, ..Policy::default() },
-                clock: Arc::clone(&clock) as _,
-                rng: Rng::seed_from_u64(1),
-                restarted: Counter::default(),
-                panicked: Counter::default(),
-                control: Arc::default(),
-                manager: None,
-            };
-            let addr = Addr::new(sender);
-            for _ in 0..200 {
-                addr.do_send(Job::Note(0));
-            }
-            let counted = Rc::clone(&handled);
-            let mut lives =
-                Lives::new(setting, mailbox, move || Slow(Arc::clone(&clock), Rc::clone(&counted)));
+            let (mut lives, handled) = slow(turn, Duration::from_millis(1), job);
             std::future::poll_fn(move |cx| {
                 let before = handled.get();
                 let _ = std::pin::Pin::new(&mut lives).poll(cx);
@@ -373,7 +390,36 @@ fn a_slow_actor_s_turn_ends_by_time_unless_it_is_unlimited() {
         });
         longest.get()
     };
-    assert_eq!(longest_turn(TurnBudget::default()), 8, "5 ms are over at the fourth look");
-    assert_eq!(longest_turn(TurnBudget { time: Duration::MAX, ..TurnBudget::default() }), 64);
-    assert_eq!(longest_turn(TurnBudget::UNLIMITED), 200);
+    let one = || Job::Note(0);
+    assert_eq!(longest_turn(TurnBudget::default(), one), 8, "5 ms are over at the fourth look");
+    let endless = TurnBudget { time: Duration::MAX, ..TurnBudget::default() };
+    assert_eq!(longest_turn(endless, one), 64);
+    assert_eq!(longest_turn(endless, || Job::Note(31)), 2, "batches of 32");
+    assert_eq!(longest_turn(TurnBudget::UNLIMITED, one), 200);
+}
+
+/// Method: one turn with a waker of our own. Goal: an actor that has been at work for a
+/// millisecond is woken only after the runtime has looked at everything else; another, at once.
+#[test]
+fn a_busy_actor_gives_way_to_its_whole_thread() {
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicU32);
+    impl futures_util::task::ArcWake for Woken {
+        fn wake_by_ref(woken: &Arc<Self>) {
+            woken.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+    for (work, at_once) in [(Duration::from_millis(1), 0), (Duration::from_micros(1), 1)] {
+        simulated(async move {
+            let (mut lives, handled) = slow(TurnBudget::default(), work, || Job::Note(0));
+            let woken = Arc::<Woken>::default();
+            let waker = futures_util::task::waker(Arc::clone(&woken));
+            let mut cx = std::task::Context::from_waker(&waker);
+            assert!(std::pin::Pin::new(&mut lives).poll(&mut cx).is_pending());
+            let count = || woken.0.load(std::sync::atomic::Ordering::SeqCst);
+            assert_eq!((count(), handled.get() < 200), (at_once, true));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert_eq!(count(), 1, "but it is woken");
+        });
+    }
 }

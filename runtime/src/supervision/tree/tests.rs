@@ -8,7 +8,10 @@ use std::{
 use actix::{ActorContext as _, AsyncContext as _, Handler, Message, Running as Keep};
 
 use super::*;
-use crate::{identity::Incarnation, node::NodeConfig, sim::Simulation, supervision::Fault};
+use crate::{
+    identity::Incarnation, node::NodeConfig, registry::watch::Reason, sim::Simulation,
+    supervision::Fault,
+};
 
 /// Everything that children did, in order, and their lives so far.
 #[derive(Clone, Default)]
