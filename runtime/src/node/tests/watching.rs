@@ -200,3 +200,24 @@ fn members_of_a_group_are_found_told_and_chosen_alike_everywhere() {
         until("and go with the node", || near.members().len() == 1).await;
     });
 }
+
+#[test]
+fn words_that_cannot_be_read_are_counted_and_survived() {
+    simulated(async {
+        let Pair { a, b, till, .. } = pair().await;
+        let watch = a.watch(&till);
+        for (at, garbage) in [&b"\xc1"[..], b"", b"\x81\xa5Watch\x01", b"\xdf\xff\xff\xff\xff"]
+            .into_iter()
+            .enumerate()
+        {
+            for target in ["synod/watch", "synod/nursery"] {
+                a.tell(b.name(), target, 1, Lane::Control, garbage).unwrap();
+            }
+            let counted = 2 * (at as u64 + 1);
+            until("both are counted", || dead_letters(&b, "codec") == counted).await;
+        }
+        assert!(b.bind("synod/watch", Arc::new(Sink::default())).is_err(), "a reserved name");
+        b.stop("till");
+        assert_eq!(watch.await.reason, Reason::Stopped, "the link and the watch survive it");
+    });
+}

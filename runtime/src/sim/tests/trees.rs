@@ -18,7 +18,7 @@ use crate::{
     message::{RemoteActor, RemoteMessage},
     node::{LOST_AFTER, Node, NodeConfig},
     registry::watch::Reason,
-    sim::Simulation,
+    sim::{FaultAction, Nemesis, NemesisConfig, Simulation},
     supervision::{Fault, Strategy, Supervisor, Tree},
     world::World,
 };
@@ -188,4 +188,63 @@ fn a_flapping_link_ends_no_child_and_a_kind_that_nobody_offers_is_a_failure() {
         pass(30_000).await;
         assert_eq!(cluster.living.load(SeqCst), 0, "and the child there was ended, too");
     });
+}
+
+/// A tree with a child on another node under faults of network and machines (not its own), with
+/// panics of the child meanwhile; answers how often its node was started anew.
+fn supervised_under_faults(seed: u64) -> u32 {
+    Simulation::new(seed).run(|sim| async move {
+        let (living, mut starts) = (Arc::<AtomicU32>::default(), 0);
+        let [a, b] = [0, 1].map(|at| start(&sim, at, sim.world(&names()[at]), &living));
+        let far = b.name().clone();
+        let tree = Supervisor::tree("t").child_at(&far, "far", "counter", &0);
+        let tree = tree.restarts(u32::MAX, Duration::from_secs(1)).start(&a).unwrap();
+        let plan = "loss,duplication,reorder,cut,clog,partition,crash,pause,panic,jump";
+        let config = NemesisConfig {
+            plan: plan.parse().unwrap(),
+            safety: Duration::from_secs(60),
+            ..NemesisConfig::new(&names())
+        };
+        let mut node = Some(b);
+        for (pause, action) in Nemesis::new(seed, &config) {
+            tokio::time::sleep(pause).await;
+            let faulty = match &action {
+                FaultAction::Crash { node } | FaultAction::Restart { node } => Some(node),
+                _ => None,
+            };
+            if faulty.is_some_and(|faulty| *faulty != far) {
+                continue;
+            }
+            sim.apply(&action);
+            if matches!(action, FaultAction::Crash { .. })
+                && let Some(node) = node.take()
+            {
+                node.abort_all();
+            } else if matches!(action, FaultAction::Restart { .. }) {
+                if let Some(node) = node.take() {
+                    node.abort_all();
+                }
+                // What a crash left is gone before the next process begins.
+                tokio::task::yield_now().await;
+                starts += 1;
+                node = Some(start(&sim, 1, sim.restart(&far), &living));
+            } else if let (FaultAction::Panic { .. }, Some(node)) = (&action, &node) {
+                node.inject("t/far", Fault::Panic);
+            }
+            assert!(living.load(SeqCst) <= 1, "seed {seed}: two lives of one child");
+        }
+        sim.heal();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(living.load(SeqCst), 1, "seed {seed}: the child is there again");
+        assert!(tree.stop(Duration::from_secs(10)).await, "seed {seed}");
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(living.load(SeqCst), 0, "seed {seed}: and ends with its tree");
+        starts
+    })
+}
+
+#[test]
+fn a_child_on_another_node_lives_once_whatever_happens_between_them() {
+    let starts: u32 = (0..15).map(supervised_under_faults).sum();
+    assert!(starts > 15, "only {starts} crashes");
 }
