@@ -69,8 +69,8 @@
 //! ```
 //!
 //! # Layout
-//! - [`manual`]: getting started, messages, guarantees, operations, security, compatibility,
-//!   design
+//! - [`manual`]: getting started, messages, async handlers, guarantees, operations, security,
+//!   compatibility, design
 //! - [`replicated`]: actors that live in the log
 //! - [`Cli`]: the verbs, for your own program; [`server`]: one node
 //! - [`consensus`]: the protocol roles; [`machine`], [`effects`], [`role`]: how every role is built
@@ -93,7 +93,10 @@ pub mod sim;
 
 pub use cli::Cli;
 pub use synod_runtime as runtime;
-pub use synod_runtime::message;
+pub use synod_runtime::{
+    message,
+    serial::{self, Serial, async_handlers},
+};
 
 // The README's example is a program people copy: it must compile.
 #[cfg(doctest)]

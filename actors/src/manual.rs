@@ -15,6 +15,9 @@ pub mod guarantees {}
 #[doc = include_str!("../docs/operations.md")]
 pub mod operations {}
 
+#[doc = include_str!("../docs/async-handlers.md")]
+pub mod async_handlers {}
+
 #[doc = include_str!("../docs/security.md")]
 pub mod security {}
 

@@ -15,6 +15,7 @@
 //! - [`message`], [`address`], [`registry`]: messages, remote addresses, names
 //! - [`node`]: the handle every actor gets
 //! - [`supervision`]: actors rebuilt from their factory after a panic
+//! - [`serial`]: actors with async handlers
 //! - [`telemetry`]: counters and histograms, rendered for Prometheus
 
 pub mod address;
@@ -25,6 +26,7 @@ pub mod message;
 pub mod node;
 pub mod quic;
 pub mod registry;
+pub mod serial;
 pub mod sim;
 pub mod slots;
 pub mod snapshot;

@@ -1,5 +1,6 @@
 //! Derives for Synod.
 
+mod async_handlers;
 mod attributes;
 mod remote_actor;
 mod remote_message;
@@ -7,7 +8,20 @@ mod replicated;
 mod schema;
 
 use proc_macro::TokenStream;
-use syn::{DeriveInput, parse_macro_input};
+use syn::{DeriveInput, ItemImpl, parse_macro_input};
+
+/// Lets `async` methods be handlers, one at a time: `#[async_handlers(name = "ledger")]` on
+/// `impl Ledger`, whose every method takes `&mut self` and one message and answers its result.
+///
+/// The actor is `Serial<Ledger>`; `synod::serial` says what holds. With `name` it can be registered
+/// and reached from other nodes, and its messages must be remote ones. `crate = "path"` as in
+/// [`macro@RemoteMessage`].
+#[proc_macro_attribute]
+pub fn async_handlers(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let block = parse_macro_input!(item as ItemImpl);
+    let expanded = async_handlers::expand(attribute.into(), &block);
+    expanded.unwrap_or_else(syn::Error::into_compile_error).into()
+}
 
 /// Gives a message its name on the wire: `#[remote(name = "ledger.append")]`.
 ///

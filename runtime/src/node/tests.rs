@@ -6,6 +6,7 @@ mod draining;
 mod memory;
 mod outcomes;
 mod real;
+mod serial;
 mod verbs;
 mod watching;
 

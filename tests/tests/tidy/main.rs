@@ -256,7 +256,7 @@ const HOUSES: &[(&str, &[&[&str]])] = &[
             &["world", "wire"],
             &["journal", "snapshot", "slots", "quic"],
             &["link"],
-            &["message", "address", "registry", "supervision", "node"],
+            &["message", "address", "registry", "supervision", "node", "serial"],
             &["sim"],
         ],
     ),
