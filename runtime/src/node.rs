@@ -45,6 +45,7 @@ use self::{
 pub(crate) use self::{
     credit::units,
     nursery::{ChildOrder, Word as ChildWord},
+    sending::Pipe,
 };
 pub use self::{
     dead_letters::{DeadLetter, DeadLetters},

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     hash::{Hash, Hasher},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -12,7 +13,7 @@ use super::SendError;
 use crate::{
     identity::NodeId,
     message::{RemoteMessage, decode_on, encode},
-    node::{DeadLetter, Node},
+    node::{DeadLetter, Node, Pipe},
     wire::name_hash,
     world::network::Lane,
 };
@@ -25,11 +26,14 @@ pub(crate) struct Place {
     pub(super) target: u64,
     /// The node this place is looked at from.
     pub(super) via: Option<Node>,
+    /// The way there, once something was told.
+    pipe: Mutex<Option<Arc<Pipe>>>,
 }
 
 impl Place {
     pub(crate) fn new(node: NodeId, name: &str, via: Option<Node>) -> Self {
-        Self { node, target: name_hash(name), name: name.to_owned(), via }
+        let pipe = Mutex::default();
+        Self { node, target: name_hash(name), name: name.to_owned(), via, pipe }
     }
 
     /// Sends over the link. The error's outcome is *not run*, but for `Codec`.
@@ -37,8 +41,22 @@ impl Place {
         let via = self.via.as_ref().ok_or(SendError::Unreachable)?;
         let body = encode(message).map_err(|_| SendError::Codec)?;
         via.check_form::<M>(&self.node.name)?;
-        via.check_incarnation(&self.node)?;
-        via.tell_hashed(&self.node.name, self.target, name_hash(M::NAME), Lane::User, &body)
+        let message = const { name_hash(M::NAME) };
+        if self.node == *via.id() {
+            return via.tell_hashed(&self.node.name, self.target, message, Lane::User, &body);
+        }
+        via.tell_by(&*self.pipe(via)?, self.target, message, &body)
+    }
+
+    fn pipe(&self, via: &Node) -> Result<Arc<Pipe>, SendError> {
+        let mut known = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipe) = known.as_ref().filter(|pipe| pipe.lasts()) {
+            return Ok(Arc::clone(pipe));
+        }
+        *known = None;
+        let found = Arc::new(via.pipe(&self.node, self.target)?);
+        *known = Some(Arc::clone(&found));
+        Ok(found)
     }
 
     /// Asks over the link.

@@ -66,6 +66,15 @@ pub struct PeerInfo {
     pub messages: Arc<[Fingerprint]>,
 }
 
+/// The connection that is the link to a peer.
+#[derive(Debug, Clone)]
+pub(crate) struct Path {
+    /// Who is at its other end.
+    pub(crate) peer: NodeId,
+    connection: ConnectionId,
+    counters: Arc<peer::Counters>,
+}
+
 /// Who this node is, to [`Links::start`].
 #[derive(Debug, Clone)]
 pub struct LocalIdentity {
@@ -262,18 +271,47 @@ impl Links {
         body: &[u8],
         write: impl FnOnce(&dyn Endpoint, ConnectionId, Bytes) -> Result<(), WriteRefused>,
     ) -> Result<(), SendRefused> {
+        let path = self.path(to).ok_or(SendRefused::NotConnected)?;
+        self.transmit_by(&path, header, lane, body, write)
+    }
+
+    /// How `to` is reached now, if it is: for those who send to it often.
+    pub(crate) fn path(&self, to: &NodeName) -> Option<Path> {
+        self.shared.lock().route(to)
+    }
+
+    /// As [`Links::send`], by a path found before.
+    ///
+    /// # Errors
+    /// [`SendRefused`]; nothing was sent. Not connected when that connection is gone, even if
+    /// there is another one by now.
+    pub(crate) fn send_by(
+        &self,
+        path: &Path,
+        lane: Lane,
+        header: &FrameHeader,
+        body: &[u8],
+    ) -> Result<(), SendRefused> {
+        self.transmit_by(path, header, lane, body, |endpoint, connection, bytes| {
+            endpoint.write(connection, lane, bytes)
+        })
+    }
+
+    fn transmit_by(
+        &self,
+        Path { connection, counters, .. }: &Path,
+        header: &FrameHeader,
+        lane: Lane,
+        body: &[u8],
+        write: impl FnOnce(&dyn Endpoint, ConnectionId, Bytes) -> Result<(), WriteRefused>,
+    ) -> Result<(), SendRefused> {
         if body.len() > BODY_BYTES_MAX {
             return Err(SendRefused::TooLarge);
         }
-        let (connection, counters) = {
-            let registry = self.shared.lock();
-            let (connection, counters) = registry.route(to).ok_or(SendRefused::NotConnected)?;
-            (connection, counters.clone())
-        };
         let mut frame = BytesMut::with_capacity(HEADER_BYTES + body.len());
         encode(header, lane, body, &mut frame);
         let len = frame.len() as u64;
-        write(self.shared.endpoint(), connection, frame.freeze()).map_err(
+        write(self.shared.endpoint(), *connection, frame.freeze()).map_err(
             |refused| match refused {
                 WriteRefused::Gone => SendRefused::NotConnected,
                 WriteRefused::Full => SendRefused::Full,

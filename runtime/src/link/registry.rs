@@ -22,9 +22,9 @@ use rand::RngExt;
 use tokio::time::Instant;
 
 use super::{
-    PeerInfo, PeerStatus,
+    Path, PeerInfo, PeerStatus,
     frames::{LEAVING, control_frame, control_frame_with},
-    peer::{Connection, Counters, Dial, Peer, Phase},
+    peer::{Connection, Dial, Peer, Phase},
 };
 use crate::{
     identity::{NodeId, NodeName},
@@ -258,9 +258,11 @@ impl Registry {
     }
 
     /// The connection to send to `name` by.
-    pub(super) fn route(&self, name: &NodeName) -> Option<(ConnectionId, &Arc<Counters>)> {
+    pub(super) fn route(&self, name: &NodeName) -> Option<Path> {
         let peer = self.peers.get(name)?;
-        Some((peer.link.as_ref()?.connection, &peer.counters))
+        let link = peer.link.as_ref()?;
+        let counters = Arc::clone(&peer.counters);
+        Some(Path { peer: link.id.clone(), connection: link.connection, counters })
     }
 
     pub(super) fn linked(&self, name: &NodeName) -> Option<NodeId> {

@@ -150,7 +150,7 @@ async fn up_and_down_alternate() {
     b.connect(&name("a"), &address(1).to_string());
     for _ in 0..20 {
         sleep(Duration::from_millis(700)).await;
-        let state = b.shared.lock().route(&name("a")).map(|(connection, _)| connection);
+        let state = b.shared.lock().route(&name("a")).map(|path| path.connection);
         if let Some(connection) = state {
             b.shared.endpoint().hang_up(connection, "test");
         }
@@ -229,7 +229,7 @@ async fn a_bad_frame_is_counted_and_the_link_made_anew() {
     let ((a, mut at_a), (b, mut at_b)) = (node(&network, "a", 1), node(&network, "b", 2));
     a.connect(&name("b"), &address(2).to_string());
     let _ = (at_a.up().await, at_b.up().await);
-    let connection = b.shared.lock().route(&name("a")).unwrap().0;
+    let connection = b.shared.lock().route(&name("a")).unwrap().connection;
     let good = frame(FrameKind::Tell, Lane::User, b"good");
     let bytes = [good, Bytes::from_static(&[0xff; 50])].concat();
     b.shared.endpoint().write(connection, Lane::User, bytes.into()).unwrap();
@@ -240,7 +240,7 @@ async fn a_bad_frame_is_counted_and_the_link_made_anew() {
     let _ = (at_a.up().await, at_b.up().await);
     assert_eq!(a.peers()[0].frames_bad, 1);
 
-    let route = b.shared.lock().route(&name("a")).unwrap().0;
+    let route = b.shared.lock().route(&name("a")).unwrap().connection;
     b.shared.endpoint().datagram(route, Bytes::from_static(b"junk")).unwrap();
     sleep(LATENCY * 2).await;
     assert_eq!(a.peers()[0].frames_bad, 2);

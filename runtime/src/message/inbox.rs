@@ -81,6 +81,8 @@ struct Waiting {
     from: NodeId,
     frames: std::vec::IntoIter<Frame>,
     debt: Debt,
+    /// Units of tells that were handled; told as done once for all of a turn.
+    handled: u64,
     arrived: Instant,
 }
 
@@ -126,7 +128,7 @@ impl<A: RemoteActor> Inbox<A> {
         }
         queue.len += batch.len();
         let (from, frames, arrived) = (from.clone(), batch.into_iter(), node.now());
-        queue.batches.push_back(Waiting { from, frames, debt, arrived });
+        queue.batches.push_back(Waiting { from, frames, debt, handled: 0, arrived });
         let call = !std::mem::replace(&mut queue.called, true);
         drop(queue);
         if call {
@@ -146,12 +148,19 @@ impl<A: RemoteActor> Inbox<A> {
                 break;
             }
             let Some((waiting, frame)) = turn.next() else { return };
-            let debt = waiting.debt.split(units(frame.body.len()));
-            let late = frame.header.kind == FrameKind::Ask
-                && !node.begin_ask(&waiting.from, &frame.header, waiting.arrived);
-            if !late {
-                self.routes.handle(actor, context, &waiting.from, &frame, debt, &node);
-            }
+            let cost = units(frame.body.len());
+            let debt = if frame.header.kind == FrameKind::Ask {
+                // Done when it is answered.
+                let debt = waiting.debt.split(cost);
+                if !node.begin_ask(&waiting.from, &frame.header, waiting.arrived) {
+                    continue;
+                }
+                debt
+            } else {
+                waiting.handled += cost;
+                Debt::default()
+            };
+            self.routes.handle(actor, context, &waiting.from, &frame, debt, &node);
         }
     }
 
@@ -202,6 +211,8 @@ struct Turn<'a, A: RemoteActor> {
 impl<A: RemoteActor> Turn<'_, A> {
     fn next(&mut self) -> Option<(&mut Waiting, Frame)> {
         while self.waiting.as_ref().is_none_or(|waiting| waiting.frames.len() == 0) {
+            // With no lock held: it tells the sender that all of it is done.
+            self.waiting = None;
             let mut queue = self.inbox.queue();
             self.waiting = queue.batches.pop_front();
             match &self.waiting {
@@ -227,7 +238,8 @@ impl<A: RemoteActor> Drop for Turn<'_, A> {
         if self.ended {
             return;
         }
-        if let Some(waiting) = self.waiting.take().filter(|waiting| waiting.frames.len() > 0) {
+        if let Some(mut waiting) = self.waiting.take().filter(|waiting| waiting.frames.len() > 0) {
+            drop(waiting.debt.split(std::mem::take(&mut waiting.handled)));
             let mut queue = self.inbox.queue();
             queue.len += waiting.frames.len();
             queue.batches.push_front(waiting);

@@ -173,6 +173,11 @@ pub(crate) struct Allowance {
 }
 
 impl Allowance {
+    /// Whether the link it is for is still there.
+    pub(crate) fn lasts(&self) -> bool {
+        !self.target.room.is_closed()
+    }
+
     /// Spends for one message, or says why not; then nothing was spent.
     pub(crate) fn try_spend(&self, node: &Node, body_len: usize) -> Result<(), SendError> {
         let (units, bytes) = (units(body_len), link_bytes(body_len));

@@ -1,14 +1,58 @@
 //! Frames on their way out.
 
-use super::{Node, refused};
+use super::{Node, credit::Allowance, refused};
 use crate::{
     address::SendError,
-    identity::NodeName,
+    identity::{NodeId, NodeName},
+    link::Path,
     wire::{Frame, FrameHeader, FrameKind, name_hash},
     world::network::Lane,
 };
 
+/// All it takes to tell one target on another node, found once for many messages.
+pub(crate) struct Pipe {
+    path: Path,
+    allowance: Allowance,
+}
+
+impl Pipe {
+    /// Whether the link it was found for is still there.
+    pub(crate) fn lasts(&self) -> bool {
+        self.allowance.lasts()
+    }
+}
+
 impl Node {
+    /// The way to a target on another node.
+    ///
+    /// # Errors
+    /// `Unreachable` when there is no link to that very incarnation.
+    pub(crate) fn pipe(&self, to: &NodeId, target: u64) -> Result<Pipe, SendError> {
+        // The allowance first: a link that comes up in between makes it end, not the path.
+        let allowance = self.allowance(&to.name, target).ok_or(SendError::Unreachable)?;
+        let path = self.links().path(&to.name).filter(|path| path.peer == *to);
+        Ok(Pipe { path: path.ok_or(SendError::Unreachable)?, allowance })
+    }
+
+    /// Tells by a way found before.
+    ///
+    /// # Errors
+    /// As [`Node::tell`].
+    pub(crate) fn tell_by(
+        &self,
+        pipe: &Pipe,
+        target: u64,
+        message: u64,
+        body: &[u8],
+    ) -> Result<(), SendError> {
+        let header = FrameHeader { target, message, ..FrameHeader::new(FrameKind::Tell) };
+        pipe.allowance.try_spend(self, body.len())?;
+        self.links().send_by(&pipe.path, Lane::User, &header, body).map_err(|error| {
+            pipe.allowance.give_back(body.len());
+            refused(error)
+        })
+    }
+
     /// Sends a raw tell to whatever is bound to `target` on `to`; to this node itself too.
     ///
     /// # Errors
