@@ -12,9 +12,9 @@
 //! - [`link`]: lanes, coalescing, reconnecting, over any [`world::Network`]
 //! - [`quic`]: the real network: quinn with mutual TLS
 //! - [`journal`], [`snapshot`], [`slots`]: what survives a crash
-//! - [`message`], [`address`], [`registry`]: messages, remote addresses, names
+//! - [`message`], [`address`], [`registry`]: messages, remote addresses, names, groups, watches
 //! - [`node`]: the handle every actor gets
-//! - [`supervision`]: actors rebuilt from their factory after a panic
+//! - [`supervision`]: actors rebuilt from their factory after a panic, in trees
 //! - [`serial`]: actors with async handlers
 //! - [`telemetry`]: counters and histograms, rendered for Prometheus
 

@@ -38,6 +38,8 @@ use tokio::sync::Notify;
 
 #[doc(hidden)]
 pub use self::credit::Debt;
+#[cfg(test)]
+pub(crate) use self::watching::Word as WatchWord;
 use self::{
     asks::Asks, credit::Credits, dead_letters::Office, forms::Forms, inbound::Router,
     naming::Proxies, nursery::Nursery, spawning::Tasks, watching::Watches,

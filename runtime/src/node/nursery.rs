@@ -40,7 +40,7 @@ type Orders = mpsc::Sender<(NodeId, Word, oneshot::Sender<Answer>)>;
 pub(super) struct Nursery(std::sync::Mutex<BTreeMap<String, Orders>>);
 
 /// Bodies of asks to [`TARGET`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Word {
     pub(crate) kind: String,
     /// The child's name, here and there.
@@ -53,7 +53,7 @@ pub(crate) struct Word {
 }
 
 /// What is to happen to a child.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ChildOrder {
     /// Begin a life; an earlier one of the same child ends first.
     Begin { args: ByteBuf },

@@ -29,8 +29,8 @@ pub(crate) const RESYNC: Duration = Duration::from_secs(5);
 const WORD_LEN_MAX: usize = 1_000;
 
 /// Bodies of frames to [`TARGET`].
-#[derive(Debug, Serialize, Deserialize)]
-enum Word {
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Word {
     /// Tell me when these end.
     Watch(Vec<Wanted>),
     /// Watch `id` is on that life.

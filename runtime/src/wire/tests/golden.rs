@@ -8,7 +8,11 @@ use super::*;
 use crate::{
     address::SendError,
     message::{Member, Schema, decode},
-    registry::directory::{News, Row},
+    node::{ChildOrder, ChildWord, WatchWord},
+    registry::{
+        directory::{News, Row},
+        watch::{Reason, Wanted},
+    },
 };
 
 const DOCUMENT: &str = include_str!("../../../docs/WIRE.md");
@@ -101,6 +105,45 @@ fn golden_directory() {
     let body = crate::message::encode(&news).unwrap();
     check("a directory frame", Lane::Control, &FrameHeader::new(FrameKind::Directory), &body);
     assert_eq!(decode::<News>(&body).unwrap(), news);
+}
+
+#[test]
+fn golden_watch() {
+    let target = name_hash("synod/watch");
+    let header = FrameHeader { target, message: target, ..FrameHeader::new(FrameKind::Tell) };
+    let wanted = Wanted { id: 3, name: "ledger/eu".into(), life: Some(9) };
+    let watch = WatchWord::Watch(vec![wanted]);
+    let body = crate::message::encode(&watch).unwrap();
+    check("a watch", Lane::Control, &header, &body);
+    assert_eq!(decode::<WatchWord>(&body).unwrap(), watch);
+}
+
+#[test]
+fn golden_end() {
+    let target = name_hash("synod/watch");
+    let header = FrameHeader { target, message: target, ..FrameHeader::new(FrameKind::Tell) };
+    let ended = WatchWord::Ended { id: 3, reason: Reason::Panicked { text: "broke".into() } };
+    let body = crate::message::encode(&ended).unwrap();
+    check("an end", Lane::Control, &header, &body);
+    assert_eq!(decode::<WatchWord>(&body).unwrap(), ended);
+}
+
+#[test]
+fn golden_child() {
+    let target = name_hash("synod/nursery");
+    let header = FrameHeader {
+        target,
+        message: target,
+        correlation: 4,
+        deadline_ms: 5000,
+        ..FrameHeader::new(FrameKind::Ask)
+    };
+    let (kind, path, tree) = ("printer".into(), "shop/printer".into(), "shop".into());
+    let order = ChildOrder::Begin { args: serde_bytes::ByteBuf::from(vec![1]) };
+    let begin = ChildWord { kind, path, tree, life: 6, order };
+    let body = crate::message::encode(&begin).unwrap();
+    check("a begin of a child", Lane::Control, &header, &body);
+    assert_eq!(decode::<ChildWord>(&body).unwrap(), begin);
 }
 
 #[test]
