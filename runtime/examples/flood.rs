@@ -12,7 +12,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -195,21 +195,30 @@ async fn ask(listener: &RemoteAddr<Listener>, in_flight: usize) {
     println!("asks, {in_flight} in flight: {rate:.0}/s, {:.1?} (p50)", times[times.len() / 2]);
 }
 
-async fn send(messages: u64, bytes: usize) {
-    let authority = Authority::new(&"flood".parse().unwrap()).unwrap();
-    let issue = |name: &str| authority.issue(&name.parse().unwrap(), &[], &[]).unwrap();
+/// Starts the receiver; answers where it listens.
+fn launch(authority: &Authority) -> (Child, String) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .arg("receive")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let TlsFiles { ca, cert, key } = issue("b");
-    writeln!(child.stdin.take().unwrap(), "{}", serde_json::to_string(&[ca, cert, key]).unwrap())
-        .unwrap();
+    let TlsFiles { ca, cert, key } = issue(authority, "b");
+    let files = serde_json::to_string(&[ca, cert, key]).unwrap();
+    writeln!(child.stdin.take().unwrap(), "{files}").unwrap();
     let mut at = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut at).unwrap();
-    let node = start("a", issue("a"));
+    (child, at)
+}
+
+fn issue(authority: &Authority, name: &str) -> TlsFiles {
+    authority.issue(&name.parse().unwrap(), &[], &[]).unwrap()
+}
+
+async fn send(messages: u64, bytes: usize) {
+    let authority = Authority::new(&"flood".parse().unwrap()).unwrap();
+    let (mut child, at) = launch(&authority);
+    let node = start("a", issue(&authority, "a"));
     node.links().connect(&"b".parse().unwrap(), at.trim());
     let listener: RemoteAddr<Listener> = loop {
         match node.lookup("listener") {
