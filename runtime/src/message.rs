@@ -243,9 +243,9 @@ fn take<A, M>(
         return actor.handle(message, context).handle(context, None);
     }
     let (answer, mut answered) = oneshot::channel();
-    let unanswered = Unanswered { from, header, node };
+    let mut unanswered = Unanswered { from, header, node, handled: false };
     actor.handle(message, context).handle(context, Some(answer));
-    drop(unanswered);
+    unanswered.handled = true;
     let reply = |result: M::Result| encode(&result).map_err(|_| SendError::Codec);
     match answered.try_recv() {
         Ok(result) => node.answer(from, header, reply(result)),
@@ -266,11 +266,12 @@ struct Unanswered<'a> {
     from: &'a NodeId,
     header: &'a FrameHeader,
     node: &'a Node,
+    handled: bool,
 }
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if !self.handled {
             self.node.refuse(self.from, self.header, &SendError::Closed);
         }
     }

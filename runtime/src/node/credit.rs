@@ -57,8 +57,7 @@ const PART_MAX: u64 = 4;
 const EXCESS: u64 = 2;
 /// How often a spender without credit asks: seldom beside any handler that is just slow.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
-/// Accounts of targets for one peer; beyond, those with nothing open are forgotten. More names
-/// than a node can have only exist by mistake.
+/// Accounts of targets for one peer; beyond, those with nothing open are forgotten.
 const ACCOUNTS_LEN_MAX: usize = 2 * NAMES_LEN_MAX;
 
 /// What a body costs its target.
@@ -181,7 +180,7 @@ impl Allowance {
     /// Spends for one message, or says why not; then nothing was spent.
     pub(crate) fn try_spend(&self, node: &Node, body_len: usize) -> Result<(), SendError> {
         let (units, bytes) = (units(body_len), link_bytes(body_len));
-        let pool = match self.target.try_spend(units) {
+        let (pool, error) = match self.target.try_spend(units) {
             Ok(()) => match self.spender.link.try_spend(bytes) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
@@ -191,8 +190,8 @@ impl Allowance {
             },
             Err(error) => (&self.target, error),
         };
-        node.probe(&self.spender.peer, pool.0);
-        Err(pool.1)
+        node.probe(&self.spender.peer, pool);
+        Err(error)
     }
 
     /// Waits for room for one message and spends it. May be dropped at any time.
