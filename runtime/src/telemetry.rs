@@ -14,6 +14,8 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
+
 /// What is counted: one name, one help text, one kind. Make it a constant.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Family {
@@ -146,13 +148,30 @@ impl Metrics {
         }
     }
 
-    /// The page for Prometheus: text format 0.0.4, families and labels in order.
-    pub fn render(&self) -> String {
+    /// Every series by its name with labels, as on the page: `name{label="x"}`.
+    pub fn readings(&self) -> BTreeMap<String, Reading> {
+        self.refresh();
+        let families = lock(&self.0.families);
+        let series = families.values().flat_map(|series| {
+            let named = |(labels, handle): (&String, &Handle)| {
+                (format!("{}{}", series.family.name, braced(labels)), handle.read())
+            };
+            series.by_labels.iter().map(named).collect::<Vec<_>>()
+        });
+        series.collect()
+    }
+
+    fn refresh(&self) {
         // Copied out, since a collector asks for handles itself.
         let collectors = lock(&self.0.collectors).clone();
         for collect in collectors {
             collect(self);
         }
+    }
+
+    /// The page for Prometheus: text format 0.0.4, families and labels in order.
+    pub fn render(&self) -> String {
+        self.refresh();
         let mut page = String::new();
         for series in lock(&self.0.families).values() {
             series.render(&mut page).expect("writing to a String cannot fail");
@@ -184,6 +203,36 @@ impl Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// What a series shows at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Reading {
+    /// Of a counter or gauge.
+    Number(u64),
+    /// Of a histogram.
+    Durations {
+        /// How many were observed.
+        count: u64,
+        /// All together, in seconds.
+        sum: f64,
+        /// How many were in each of [`BUCKETS`] and in no lower one; the rest took longer.
+        within: [u64; BUCKETS.len()],
+    },
+}
+
+impl Handle {
+    fn read(&self) -> Reading {
+        match self {
+            Self::Number(number) => Reading::Number(number.load(Relaxed)),
+            Self::Buckets(buckets) => Reading::Durations {
+                count: buckets.count.load(Relaxed),
+                sum: Duration::from_nanos(buckets.sum_nanos.load(Relaxed)).as_secs_f64(),
+                within: buckets.within.each_ref().map(|within| within.load(Relaxed)),
+            },
+        }
     }
 }
 
@@ -341,6 +390,19 @@ mod tests {
         assert!(page.contains("sync_seconds_bucket{le=\"0.00025\"} 1\n"));
         assert!(page.contains("sync_seconds_bucket{le=\"+Inf\"} 2\n"));
         assert!(page.contains("sync_seconds_sum 60.0002\nsync_seconds_count 2\n"));
+    }
+
+    #[test]
+    fn readings_say_what_the_page_says() {
+        let metrics = Metrics::new();
+        metrics.counter(&CALLS, &[("role", "a")]).add(3);
+        metrics.histogram(&SYNC, &[]).observe(Duration::from_micros(200));
+        let readings = metrics.readings();
+        assert_eq!(readings["calls_total{role=\"a\"}"], Reading::Number(3));
+        let Reading::Durations { count, within, .. } = &readings["sync_seconds"] else {
+            panic!("{readings:?}")
+        };
+        assert_eq!((*count, within[1]), (1, 1), "200 µs is above 100 and within 250");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What may be written on the command line.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{num::NonZeroU64, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use synod_runtime::{
@@ -30,6 +30,8 @@ pub(crate) enum Verb {
     Init(InitArgs),
     /// Show how the cluster is
     Status(ClientArgs),
+    /// Watch nodes, links, actors and rates, live
+    Top(TopArgs),
     /// Send a command or a query to a replicated actor
     Call(CallArgs),
     /// List the replicated actors and what can be said to them
@@ -152,6 +154,19 @@ pub(crate) struct ClientArgs {
     /// One JSON document
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `top`.
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// How often to look
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = units::duration)]
+    pub(crate) every: Duration,
+    /// Print so many pages and end
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<NonZeroU64>,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
 }
 
 /// `call`.

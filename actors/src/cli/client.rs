@@ -1,11 +1,15 @@
 //! Asking a running cluster over HTTP, and saying honestly what became of the question.
 
-use std::{collections::VecDeque, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::Path,
+    time::Duration,
+};
 
 use actix_rt::time::{sleep, timeout};
 use awc::http::{Method, StatusCode};
 use bytes::Bytes;
-use futures_util::future::{FutureExt as _, select_ok};
+use futures_util::future::{FutureExt as _, join_all, select_ok};
 use serde_json::Value;
 use synod_runtime::{
     identity::{ClusterName, NodeName},
@@ -170,6 +174,17 @@ impl Cluster {
             sleep(PAUSE).await;
         }
         Err(self.nobody(&last))
+    }
+
+    /// What every node says of itself at this moment; those that say nothing within a second are
+    /// there without a document.
+    pub(crate) async fn views(&self) -> BTreeMap<NodeName, Option<Value>> {
+        let all = self.file.nodes.iter().map(|node| async {
+            let asked = timeout(CONNECT_TIMEOUT, self.get_one(node, "/view")).await;
+            let view = asked.ok().and_then(Result::ok).map(|(_, view)| view);
+            (node.name.clone(), view)
+        });
+        join_all(all).await.into_iter().collect()
     }
 
     async fn get_one(&self, node: &ClientNode, path: &str) -> Result<(NodeName, Value), String> {

@@ -9,7 +9,7 @@
 //! # Layout
 //! - `args`: what may be written
 //! - `simulate`: clusters in a simulated world
-//! - `dev`, `node`, `init`, `status`, `call`, `bench`: the verbs
+//! - `dev`, `node`, `init`, `status`, `top`, `call`, `bench`: the verbs
 //! - `layout`: the directory of a cluster
 //! - `client`: asking a running cluster
 //! - `failure`: one line and one exit code
@@ -27,6 +27,7 @@ mod node;
 mod simulate;
 mod status;
 mod table;
+mod top;
 
 use std::{fmt, process::ExitCode};
 
@@ -108,6 +109,7 @@ impl Cli {
             Verb::Call(args) => System::new().block_on(call::call(&args)),
             Verb::Actors(args) => System::new().block_on(call::actors(&args)),
             Verb::Simulate(args) => simulate::run(self.name, &args),
+            Verb::Top(args) => System::new().block_on(top::run(&args)),
             Verb::Bench(args) => bench::run(self.name, &args, with_resp),
         }
     }
@@ -120,6 +122,7 @@ fn wants_json(verb: &Verb) -> bool {
         Verb::Status(client) => client.json,
         Verb::Call(call) => call.client.json,
         Verb::Actors(actors) => actors.client.json,
+        Verb::Top(top) => top.client.json,
         Verb::Dev(_) | Verb::Node(_) | Verb::Init(_) | Verb::Simulate(_) | Verb::Bench(_) => false,
     }
 }

@@ -6,7 +6,10 @@ use actix_web::{HttpResponse, Responder, http::header::RETRY_AFTER, web};
 use serde_json::json;
 use synod_runtime::node::Node;
 
-use super::board::Board;
+use super::{
+    board::Board,
+    view::{self, Watchers},
+};
 
 /// What the handlers look at.
 #[derive(Debug, Clone)]
@@ -16,14 +19,17 @@ pub(super) struct Looks {
 }
 
 /// Adds the routes every node has.
-pub(super) fn configure(routes: &mut web::ServiceConfig, looks: Looks) {
+pub(super) fn configure(routes: &mut web::ServiceConfig, looks: Looks, watchers: Watchers) {
     routes
         .app_data(web::Data::new(looks))
+        .app_data(web::Data::new(watchers))
         .route("/healthz", web::get().to(healthz))
         .route("/readyz", web::get().to(readyz))
         .route("/status", web::get().to(status))
         .route("/metrics", web::get().to(metrics))
         .route("/registry", web::get().to(registry))
+        .route("/view", web::get().to(view::view))
+        .route("/events", web::get().to(view::events))
         .route("/", web::get().to(dashboard));
 }
 

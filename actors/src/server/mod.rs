@@ -18,6 +18,7 @@ mod reload;
 mod service;
 mod site;
 mod stop;
+mod view;
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
@@ -167,6 +168,7 @@ fn listen(
     let (services, context) = (Arc::clone(services), context.clone());
     let tls = context.access.tls().map(|tls| (*tls.config()).clone());
     let votes_only = config.role == NodeRole::Auxiliary;
+    let watchers = view::Watchers::new(context.stop.clone());
     let app = move || {
         let body_max = usize::try_from(context.limits.request_bytes_max).unwrap_or(usize::MAX);
         let actors =
@@ -174,7 +176,7 @@ fn listen(
         let access = context.access.clone();
         let door = from_fn(move |request, next| guard(access.clone(), request, next));
         let mut app = App::new().wrap(door);
-        app = app.configure(|routes| http::configure(routes, looks.clone()));
+        app = app.configure(|routes| http::configure(routes, looks.clone(), watchers.clone()));
         if !votes_only {
             app = app.configure(|routes| http_actors::configure(routes, actors));
             for service in services.iter() {

@@ -94,8 +94,13 @@ impl Proposer {
 
     /// What people are told of a peer's life; nothing is decided by it.
     fn sign_of(&self, peer: &Known) -> Sign {
-        let main = peer.role == NodeRole::Main;
-        let beats = if main { QUIET_MAIN } else { 4 * self.timing.auxiliary };
+        let beats = match peer.role {
+            NodeRole::Main => QUIET_MAIN,
+            NodeRole::Auxiliary => 4 * self.timing.auxiliary,
+            // It need not say anything: its link is its sign of life.
+            NodeRole::Member if peer.up => return Sign::Heard,
+            NodeRole::Member => return Sign::Silent,
+        };
         match () {
             () if self.heard_within(&peer.id, beats) => Sign::Heard,
             () if self.heard_within(&peer.id, 3 * beats) => Sign::Late,
