@@ -180,7 +180,7 @@ impl Cluster {
     /// there without a document.
     pub(crate) async fn views(&self) -> BTreeMap<NodeName, Option<Value>> {
         let all = self.file.nodes.iter().map(|node| async {
-            let asked = timeout(CONNECT_TIMEOUT, self.get_one(node, "/view")).await;
+            let asked = timeout(VIEW_TIMEOUT, self.get_one(node, "/view")).await;
             let view = asked.ok().and_then(Result::ok).map(|(_, view)| view);
             (node.name.clone(), view)
         });
@@ -245,3 +245,6 @@ const AUXILIARY_PAUSE: Duration = Duration::from_millis(150);
 
 /// Between two rounds over all nodes: a fail-over takes a few of these.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// A node that says nothing for this long is shown as saying nothing.
+const VIEW_TIMEOUT: Duration = Duration::from_secs(1);
