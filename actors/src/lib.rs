@@ -69,10 +69,12 @@
 //! ```
 //!
 //! # Layout
-//! - [`manual`]: getting started, messages, async handlers, guarantees, operations, security,
-//!   compatibility, design
+//! - [`manual`]: getting started, messages, async handlers, guarantees, operations,
+//!   security, compatibility, composing, design
 //! - [`replicated`]: actors that live in the log
 //! - [`Cli`]: the verbs, for your own program; [`server`]: one node
+//! - [`server::seat`]: the protocol roles one by one, for programs that compose them
+//! - [`sim`]: whole clusters in simulated time, for your tests
 //! - [`consensus`]: the protocol roles; [`machine`], [`effects`], [`role`]: how every role is built
 //! - [`message`]: messages that travel between nodes; [`runtime`]: everything below the roles
 

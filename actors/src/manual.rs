@@ -26,3 +26,6 @@ pub mod compatibility {}
 
 #[doc = include_str!("../docs/design.md")]
 pub mod design {}
+
+#[doc = include_str!("../docs/composing.md")]
+pub mod composing {}

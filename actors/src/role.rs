@@ -18,6 +18,10 @@ use crate::{
 
 /// What a role uses of its node.
 pub trait Surroundings<M: Machine>: 'static {
+    /// A life of the role begins behind this address, the same in all its lives under one
+    /// supervisor.
+    fn started(&self, _addr: RoleAddr<M>) {}
+
     /// The time.
     fn now(&self) -> Now;
 
@@ -178,6 +182,7 @@ impl<M: Machine> Actor for Role<M> {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         let (me, life) = (ctx.address(), self.life);
+        self.around.started(me.clone());
         self.around.recover(Box::new(move |survived| me.do_send(Rebuilt { life, survived })));
     }
 }

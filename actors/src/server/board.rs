@@ -54,6 +54,8 @@ pub struct Reached {
 /// See the module's documentation.
 pub(super) struct Board {
     node: Node,
+    /// The seat that reports.
+    me: NodeId,
     journal: Journal,
     /// How a leader's vote travels.
     vote: &'static str,
@@ -61,12 +63,12 @@ pub(super) struct Board {
 }
 
 impl Board {
-    pub(super) fn new(node: Node, journal: Journal, style: VoteStyle) -> Self {
+    pub(super) fn new(node: Node, me: NodeId, journal: Journal, style: VoteStyle) -> Self {
         let vote = match style {
             VoteStyle::Split => "split",
             VoteStyle::Piggyback => "piggyback",
         };
-        Self { node, journal, vote, last: Mutex::default() }
+        Self { node, me, journal, vote, last: Mutex::default() }
     }
 
     /// Takes a role's word.
@@ -75,7 +77,7 @@ impl Board {
         let mut last = self.last();
         match report {
             Report::Proposer(report) => {
-                let leads = report.leader.as_ref() == Some(self.node.id());
+                let leads = report.leader.as_ref() == Some(&self.me);
                 metrics.gauge(&metrics::LEADS, &[]).set(u64::from(leads));
                 last.proposer = Some(report);
             }
@@ -169,7 +171,7 @@ impl Board {
         let epoch = configuration.as_ref().map_or(0, |c| c.epoch);
         json!({
             "cluster": self.node.cluster(),
-            "answered_by": self.node.name(),
+            "answered_by": self.me.name,
             "leader": leader.map(|leader| leader.name),
             "ballot": format!("{}.{author}", ballot.round),
             "view": epoch,
@@ -207,7 +209,7 @@ impl Board {
             row.durable = executes.then_some(peer.durable);
             row.sign = peer.sign;
         }
-        let me = rows.entry(self.node.name().clone()).or_insert_with(|| Row::new(self.node.id()));
+        let me = rows.entry(self.me.name.clone()).or_insert_with(|| Row::new(&self.me));
         me.role = self.node.role().to_owned();
         me.sign = Sign::Heard;
         me.executed = last.history.as_ref().map(History::executed);

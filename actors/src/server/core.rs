@@ -4,18 +4,18 @@
 //! on how the log begins (on the very first start), and then runs the roles of its place in the
 //! cluster. Listeners are not its business, so the same core runs in a simulated cluster.
 
-use std::{collections::BTreeMap, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use synod_runtime::{
-    identity::{ClusterName, Incarnation, NodeName},
-    journal::{self, Durability, Journal, JournalConfig, JournalError},
-    node::{self, Node, NodeError, PeerEvent},
+    identity::{ClusterName, Incarnation, NodeId, NodeName},
+    journal::{self, Durability, Journal, JournalError},
+    node::{self, Node, NodeError},
     slots::{Slots, SlotsError},
     supervision::Fault,
     world::{
-        Disk, World,
+        World,
         disk::{Lock, LockError},
         network::TlsFiles,
     },
@@ -25,24 +25,15 @@ use tokio::sync::watch;
 pub use super::board::Reached;
 use super::{
     board::Board,
-    site::{Site, survived},
+    seat::{House, Seat, SeatConfig, Store},
+    site::role_name,
 };
 use crate::{
     consensus::{
-        acceptor::Acceptor,
-        auxiliary::Auxiliary,
-        founder::Founder,
-        home::Home,
-        learner::Learner,
-        message::{Message, NodeRole, Peer, ProposerMessage, Resign},
-        proposer::Proposer,
-        record::Record,
-        replica::Replica,
+        message::{NodeRole, ProposerMessage, Resign},
         timing::{Timing, VoteStyle},
     },
-    machine::Survived,
     replicated::{StateMachine, Submit},
-    role::Inputs,
 };
 
 /// Makes the replicated actors of a program, empty.
@@ -81,6 +72,24 @@ pub struct CoreConfig {
     pub machines: Machines,
 }
 
+impl CoreConfig {
+    /// The seat of a node that has one.
+    fn seat(&self, id: NodeId) -> SeatConfig {
+        SeatConfig {
+            id,
+            role: self.role,
+            listed: self.listed.clone(),
+            data_dir: self.data_dir.clone(),
+            durability: self.durability,
+            timing: self.timing,
+            style: self.style,
+            segment_bytes: self.segment_bytes,
+            snapshot_log_bytes: self.snapshot_log_bytes,
+            machines: Arc::clone(&self.machines),
+        }
+    }
+}
+
 /// Why a core could not start. Nothing is left running.
 #[derive(Debug, thiserror::Error)]
 pub enum CoreError {
@@ -117,8 +126,7 @@ struct Identity {
 
 /// A running core. Dropping it stops nothing: see [`Core::stop`] and [`Core::crash`].
 pub struct Core {
-    site: Rc<Site>,
-    config: CoreConfig,
+    seat: Seat,
     _lock: Box<dyn Lock>,
 }
 
@@ -137,66 +145,52 @@ impl Core {
         disk.create_dir_all(dir).map_err(data)?;
         let lock = disk.lock(dir)?;
         let incarnation = identify(&world, &config)?;
-        let (journal_dir, snapshot_dir) = (dir.join("journal"), dir.join("snapshots"));
-        disk.create_dir_all(&snapshot_dir).map_err(data)?;
-        if config.durability == Durability::Memory {
-            // A new node every time: what an earlier one left must not be taken for memory.
-            empty(disk.as_ref(), &journal_dir).map_err(data)?;
-            empty(disk.as_ref(), &snapshot_dir).map_err(data)?;
-        }
-        let small = config.role != NodeRole::Main;
-        let segment_bytes = if small { config.segment_bytes / 32 } else { config.segment_bytes };
-        let journal_config =
-            JournalConfig { dir: journal_dir, durability: config.durability, segment_bytes };
-        let (journal, recovered) = Journal::open(&world, &journal_config)?;
-        if recovered.torn_tail {
-            tracing::warn!("the end of the journal was cut off in a crash; nothing said was in it");
-        }
-        let found = survived(&recovered.records, disk.as_ref(), &snapshot_dir)
-            .map_err(|why| CoreError::Data { path: snapshot_dir.clone(), why })?;
+        let id = NodeId::new(config.name.clone(), incarnation);
+        let seat = config.seat(id);
+        let store = Store::open(&world, &seat)?;
         let node = Node::start(
             world,
             node::NodeConfig {
-                role: role_text(config.role).to_owned(),
+                role: config.role.as_str().to_owned(),
                 listen: config.listen,
-                tls: config.tls.clone(),
-                peers: config.peers.clone(),
-                ..node::NodeConfig::new(config.cluster.clone(), config.name.clone(), incarnation)
+                tls: config.tls,
+                peers: config.peers,
+                ..node::NodeConfig::new(config.cluster, config.name, incarnation)
             },
         )?;
-        let site = Site::new(node, journal, snapshot_dir, found, config.style);
-        let core = Self { site, config, _lock: lock };
-        core.found();
+        let seat = House::on(&node).seat(store, seat);
+        let core = Self { seat, _lock: lock };
+        core.seat.start_all();
         Ok(core)
     }
 
     /// The node below.
     pub fn node(&self) -> &Node {
-        &self.site.node
+        &self.seat.site.node
     }
 
     /// The journal.
     pub fn journal(&self) -> &Journal {
-        &self.site.journal
+        &self.seat.site.journal
     }
 
     /// The way into the log.
     pub fn submit(&self) -> Arc<dyn Submit> {
-        Arc::clone(&self.site.clients) as Arc<dyn Submit>
+        Arc::clone(&self.seat.site.clients) as Arc<dyn Submit>
     }
 
     pub(super) fn board(&self) -> Arc<Board> {
-        Arc::clone(&self.site.board)
+        Arc::clone(&self.seat.site.board)
     }
 
     /// The document of `GET /status`.
     pub fn status(&self) -> serde_json::Value {
-        self.site.board.status()
+        self.seat.site.board.status()
     }
 
     /// How far it is.
     pub fn reached(&self) -> Reached {
-        self.site.board.reached()
+        self.seat.site.board.reached()
     }
 
     /// Whether reads and writes are served here; else why not.
@@ -204,218 +198,45 @@ impl Core {
     /// # Errors
     /// The reason, for people.
     pub fn ready(&self) -> Result<(), String> {
-        self.site.board.ready()
+        self.seat.site.board.ready()
     }
 
     /// Says why the node cannot go on, once that is so.
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
-        self.site.failed.subscribe()
+        self.seat.site.failed.subscribe()
     }
 
     /// Lets one role fail, for fault injection: `acceptor`, `proposer`, `learner`, `replica`,
     /// `home`, `auxiliary`. Answers whether it runs here.
     pub fn inject(&self, role: &str, fault: Fault) -> bool {
-        let name = format!("consensus/{role}@{}", self.site.node.name());
-        self.site.node.inject(&name, fault)
+        let name = role_name(role, self.seat.site.node.name());
+        self.seat.site.node.inject(&name, fault)
     }
 
     /// Hands leadership on, so that nobody need wait for this node to fall silent.
     pub fn resign(&self) {
-        self.tell_proposer(ProposerMessage::Resign(Resign {}));
+        self.seat.site.tell(ProposerMessage::Resign(Resign {}));
     }
 
     /// Stops: links closed, journal written and closed.
     pub fn stop(self) {
-        self.site.node.shutdown();
-        self.site.journal.close();
+        self.seat.site.node.shutdown();
+        self.seat.site.journal.close();
     }
 
     /// Leaves in good order: finishes what runs, for as long as `within` at most, says goodbye to
     /// the peers, and stops as by [`Core::stop`].
     pub async fn leave(self, within: Duration) {
-        if !self.site.node.drain(within).await {
+        if !self.seat.site.node.drain(within).await {
             tracing::warn!("not everything had finished when this node left");
         }
-        self.site.journal.close();
+        self.seat.site.journal.close();
     }
 
     /// Drops everything at once, as a crash would. The ports must refuse all effects before.
     pub fn crash(self) {
-        self.site.node.abort_all();
+        self.seat.site.node.abort_all();
     }
-
-    /// First the founder, which knows whether there is a log; then the other roles.
-    fn found(&self) {
-        let (site, config) = (Rc::clone(&self.site), self.config.clone());
-        watch_peers(&site, config.role);
-        if config.role == NodeRole::Member {
-            return start_home(&site, &config);
-        }
-        let (me, listed) = (site.node.id().clone(), config.listed.clone());
-        let founder = site.spawn(
-            "founder",
-            move || Founder::new(me.clone(), listed.clone()),
-            |message| {
-                if let Message::Founder(message) = message { Some(message) } else { None }
-            },
-        );
-        site.roles.borrow_mut().founder = Some(founder);
-        let mut founded = site.founded.subscribe();
-        let starting = Rc::clone(&site);
-        site.node.task(async move {
-            let Ok(genesis) = founded.wait_for(Option::is_some).await.map(|g| g.clone().flatten())
-            else {
-                return;
-            };
-            if let Some(genesis) = genesis {
-                remember(&starting, Record::Genesis(genesis));
-            }
-            start_roles(&starting, &config);
-        });
-    }
-
-    fn tell_proposer(&self, message: ProposerMessage) {
-        if let Some(proposer) = self.site.roles.borrow().proposer.as_ref() {
-            proposer.do_send(Inputs(vec![(self.site.node.id().clone(), message)]));
-        }
-    }
-}
-
-/// A genesis written after the journal was read belongs to what the roles start from.
-fn remember(site: &Site, record: Record) {
-    let mut found = site.found.borrow_mut();
-    let Some(known) = found.as_ref() else { return };
-    if !known.records.contains(&record) {
-        let mut records = vec![record];
-        records.extend(known.records.iter().cloned());
-        *found = Some(Arc::new(Survived { records, snapshot: known.snapshot.clone() }));
-    }
-}
-
-fn start_roles(site: &Rc<Site>, config: &CoreConfig) {
-    let me = site.node.id().clone();
-    if config.role == NodeRole::Auxiliary {
-        let probe = config.timing.probe;
-        let auxiliary = site.spawn(
-            "auxiliary",
-            move || Auxiliary::new(me.clone(), probe),
-            |message| {
-                if let Message::Auxiliary(message) = message { Some(message) } else { None }
-            },
-        );
-        site.roles.borrow_mut().auxiliary = Some(auxiliary);
-        return forget_found(site);
-    }
-    start_main(site, config);
-    start_home(site, config);
-    forget_found(site);
-}
-
-/// What was found serves the first life of every role; later ones read the journal anew.
-fn forget_found(site: &Rc<Site>) {
-    let later = Rc::clone(site);
-    site.node.task(async move {
-        tokio::task::yield_now().await;
-        later.found.borrow_mut().take();
-    });
-}
-
-fn start_main(site: &Rc<Site>, config: &CoreConfig) {
-    let me = site.node.id().clone();
-    let id = me.clone();
-    let acceptor = site.spawn(
-        "acceptor",
-        move || Acceptor::new(id.clone()),
-        |message| if let Message::Acceptor(message) = message { Some(message) } else { None },
-    );
-    site.roles.borrow_mut().acceptor = Some(acceptor);
-    let id = me.clone();
-    let learner = site.spawn(
-        "learner",
-        move || Learner::new(id.clone()),
-        |message| {
-            if let Message::Learner(message) = message { Some(message) } else { None }
-        },
-    );
-    site.roles.borrow_mut().learner = Some(learner);
-    let (id, machines, bytes) =
-        (me.clone(), Arc::clone(&config.machines), config.snapshot_log_bytes);
-    let replica = site.spawn(
-        "replica",
-        move || {
-            let machines = Arc::clone(&machines);
-            Replica::new(id.clone(), Box::new(move || machines()), bytes)
-        },
-        |message| if let Message::Replica(message) = message { Some(message) } else { None },
-    );
-    site.roles.borrow_mut().replica = Some(replica);
-    let (timing, style, again) = (config.timing, config.style, Rc::clone(site));
-    let proposer = site.spawn(
-        "proposer",
-        move || {
-            let later = Rc::clone(&again);
-            again.node.task(async move { tell_peers(&later) });
-            Proposer::new(me.clone(), timing, style, again.node.rng("proposer"))
-        },
-        |message| if let Message::Proposer(message) = message { Some(message) } else { None },
-    );
-    site.roles.borrow_mut().proposer = Some(proposer);
-}
-
-fn start_home(site: &Rc<Site>, config: &CoreConfig) {
-    let (again, role, timing) = (Rc::clone(site), config.role, config.timing);
-    let me = site.node.id().clone();
-    let home = site.spawn(
-        "home",
-        move || {
-            again.clients.abandon();
-            Home::new(me.clone(), role, timing, again.node.rng("home"))
-        },
-        |message| if let Message::Home(message) = message { Some(message) } else { None },
-    );
-    site.roles.borrow_mut().home = Some(home.clone());
-    site.clients.open(home, Arc::clone(site.node.clock()));
-}
-
-/// Tells the proposer whom it may talk to.
-fn tell_peers(site: &Site) {
-    let roles = site.roles.borrow();
-    let Some(proposer) = roles.proposer.as_ref() else { return };
-    let me = site.node.id();
-    let news = site.node.peers_up().into_iter().filter_map(|peer| {
-        let role = role_of(&peer.role)?;
-        Some((me.clone(), ProposerMessage::Peer(Peer { node: peer.id, role, up: true })))
-    });
-    proposer.do_send(Inputs(news.collect()));
-}
-
-/// Passes what happens to links on to the proposer.
-fn watch_peers(site: &Rc<Site>, role: NodeRole) {
-    if role != NodeRole::Main {
-        return;
-    }
-    let node = site.node.clone();
-    let name = format!("consensus/proposer@{}", node.name());
-    let me = node.id().clone();
-    let watched = node.clone();
-    node.watch_peers(Box::new(move |event| {
-        let (node, role, up) = match event {
-            PeerEvent::Up(peer) => match role_of(&peer.role) {
-                Some(role) => (peer.id.clone(), role, true),
-                None => return,
-            },
-            // What it was is known from before.
-            PeerEvent::Down { peer, .. } | PeerEvent::Left(peer) => {
-                (peer.clone(), NodeRole::Member, false)
-            }
-            PeerEvent::Heartbeat { .. } => return,
-        };
-        let addr = watched.local::<crate::role::Role<Proposer>>(&name);
-        if let Some(proposer) = addr {
-            let news = ProposerMessage::Peer(Peer { node, role, up });
-            proposer.do_send(Inputs(vec![(me.clone(), news)]));
-        }
-    }));
 }
 
 /// The node's identity: read, or made with the data directory.
@@ -455,28 +276,6 @@ fn identify(world: &World, config: &CoreConfig) -> Result<Incarnation, CoreError
     Ok(identity.incarnation)
 }
 
-fn empty(disk: &dyn Disk, dir: &std::path::Path) -> std::io::Result<()> {
-    disk.create_dir_all(dir)?;
-    for name in disk.list(dir)? {
-        disk.remove(&dir.join(name))?;
-    }
-    Ok(())
-}
-
-const fn role_text(role: NodeRole) -> &'static str {
-    match role {
-        NodeRole::Main => "main",
-        NodeRole::Auxiliary => "auxiliary",
-        NodeRole::Member => "member",
-    }
-}
-
-fn role_of(text: &str) -> Option<NodeRole> {
-    [NodeRole::Main, NodeRole::Auxiliary, NodeRole::Member]
-        .into_iter()
-        .find(|role| role_text(*role) == text)
-}
-
 /// Bytes of a main's journal segment: seconds of the fastest writing.
 pub const SEGMENT_BYTES: u64 = journal::SEGMENT_BYTES_DEFAULT / 2;
 
@@ -488,6 +287,6 @@ impl std::fmt::Debug for CoreConfig {
 
 impl std::fmt::Debug for Core {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Core").field("node", &self.site.node).finish_non_exhaustive()
+        f.debug_struct("Core").field("node", &self.seat.site.node).finish_non_exhaustive()
     }
 }

@@ -3,6 +3,8 @@
 //! # Layout
 //! - [`config`]: the node file
 //! - [`core`]: the roles of a node, on any world
+//! - [`seat`]: the roles one by one, for programs that place and supervise them themselves
+//! - [`correspondent`]: a word with any role, from outside
 //! - [`Service`]: what a program adds to a node: a state machine and its ways in
 //! - [`http_actors`]: replicated actors over HTTP and JSON
 
@@ -11,10 +13,12 @@ mod board;
 mod clients;
 pub mod config;
 pub mod core;
+pub mod correspondent;
 mod http;
 pub mod http_actors;
 mod metrics;
 mod reload;
+pub mod seat;
 mod service;
 mod site;
 mod stop;

@@ -1,33 +1,32 @@
 //! What the roles of one node share: the way to one another, to the disk, and to people.
 
+mod roles;
+
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::BTreeMap,
     path::PathBuf,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use actix::Addr;
 use bytes::Bytes;
 use synod_runtime::{
     identity::{NodeId, NodeName},
     journal::{self, Journal},
-    node::Node,
-    registry::{Binding, Deliver},
+    node::{Node, PeerEvent},
     snapshot,
     supervision::Policy,
-    telemetry::Counter,
-    wire::{Frame, name_hash},
     world::{
-        Disk,
+        Disk, Rng,
         disk::{Waker, Worker},
-        network::Lane,
     },
 };
 use tokio::sync::watch;
 
+pub(super) use self::roles::{ROLES, Resident, Targets, role_name};
+use self::roles::{Roles, Route};
 use super::{board::Board, clients::Clients, metrics};
 use crate::{
     consensus::{
@@ -38,65 +37,61 @@ use crate::{
         founder::Founder,
         home::Home,
         learner::Learner,
-        message::{
-            AuxiliaryMessage, LearnerMessage, Message, ProposerMessage, ReplicaMessage,
-            SnapshotWritten,
-        },
+        message::{Message, NodeRole, Peer, ProposerMessage, ReplicaMessage, SnapshotWritten},
         proposer::Proposer,
         record::{Image, Record},
         replica::{Replica, StateImage},
         timing::VoteStyle,
     },
     effects::{Letter, To},
-    machine::{Machine, Now, Survived},
+    machine::{Now, Survived},
     role::{Done, Inputs, Recovered, Role, RoleAddr, Surroundings},
 };
 
-/// Message number of a sign of life in a frame; everything else is a protocol message.
-const BEAT: u64 = 1;
-const PROTOCOL: u64 = 2;
-
-/// The roles of a node, once they are started.
-#[derive(Default)]
-pub(super) struct Roles {
-    pub(super) acceptor: Option<RoleAddr<Acceptor>>,
-    pub(super) auxiliary: Option<RoleAddr<Auxiliary>>,
-    pub(super) proposer: Option<RoleAddr<Proposer>>,
-    pub(super) learner: Option<RoleAddr<Learner>>,
-    pub(super) replica: Option<RoleAddr<Replica>>,
-    pub(super) home: Option<RoleAddr<Home>>,
-    pub(super) founder: Option<RoleAddr<Founder>>,
-    bindings: Vec<Binding>,
-}
-
 /// See the module's documentation.
 pub(super) struct Site {
+    /// Who the roles are to one another: the node's own identity, unless several seats share it.
+    pub(super) me: NodeId,
+    pub(super) role: NodeRole,
     pub(super) node: Node,
     pub(super) journal: Journal,
     pub(super) board: Arc<Board>,
     pub(super) clients: Arc<Clients>,
-    pub(super) roles: RefCell<Roles>,
-    /// What was found at the start; later, roles read the journal anew.
-    pub(super) found: RefCell<Option<Arc<Survived<Record, Image>>>>,
-    pub(super) founded: watch::Sender<Option<Option<Configuration>>>,
+    roles: RefCell<Roles>,
+    /// The proposer again, for hooks on other threads.
+    proposer: Arc<Mutex<Option<RoleAddr<Proposer>>>>,
+    /// All seats of this node that share the arbiter, this one included.
+    seats: Seats,
+    /// What was found at the start, until the roles have it; later ones read the journal anew.
+    found: RefCell<Option<Arc<Survived<Record, Image>>>>,
+    /// It is known how the log begins, or that this node joins one.
+    founded: Cell<bool>,
+    /// What is to be done then, in order.
+    waiting: RefCell<Vec<Waiting>>,
     pub(super) failed: watch::Sender<Option<String>>,
     snapshots: Arc<Snapshots>,
     snapshot_waker: Arc<dyn Waker>,
-    targets: RefCell<BTreeMap<NodeName, [u64; ROLES.len()]>>,
+    targets: RefCell<Targets>,
 }
 
-/// Names of the roles, by number.
-const ROLES: [&str; 7] =
-    ["acceptor", "auxiliary", "proposer", "learner", "replica", "home", "founder"];
+/// The seats of one node, by name.
+pub(super) type Seats = Rc<RefCell<BTreeMap<NodeName, Weak<Site>>>>;
+
+type Waiting = Box<dyn FnOnce(&Rc<Site>)>;
+
+/// What a site is made of.
+pub(super) struct Parts {
+    pub(super) me: NodeId,
+    pub(super) role: NodeRole,
+    pub(super) journal: Journal,
+    pub(super) snapshot_dir: PathBuf,
+    pub(super) found: Survived<Record, Image>,
+    pub(super) style: VoteStyle,
+}
 
 impl Site {
-    pub(super) fn new(
-        node: Node,
-        journal: Journal,
-        snapshot_dir: PathBuf,
-        found: Survived<Record, Image>,
-        style: VoteStyle,
-    ) -> Rc<Self> {
+    pub(super) fn new(node: &Node, seats: &Seats, parts: Parts) -> Rc<Self> {
+        let Parts { me, role, journal, snapshot_dir, found, style } = parts;
         let disk = Arc::clone(&node.world().disk);
         let snapshots = Arc::new(Snapshots {
             disk: Arc::clone(&disk),
@@ -106,99 +101,187 @@ impl Site {
         let worker = SnapshotWorker(Arc::clone(&snapshots));
         let snapshot_waker = disk.spawn_worker("snapshots", Box::new(worker));
         metrics::follow_journal(node.metrics(), &journal);
-        Rc::new(Self {
-            board: Arc::new(Board::new(node.clone(), journal.clone(), style)),
-            clients: Arc::new(Clients::new(node.id().clone(), journal.clone(), node.metrics())),
-            node,
+        let board = Board::new(node.clone(), me.clone(), journal.clone(), style);
+        let site = Rc::new(Self {
+            board: Arc::new(board),
+            clients: Arc::new(Clients::new(me.clone(), journal.clone(), node.metrics())),
+            node: node.clone(),
             journal,
             roles: RefCell::default(),
+            proposer: Arc::default(),
+            seats: Rc::clone(seats),
             found: RefCell::new(Some(Arc::new(found))),
-            founded: watch::Sender::new(None),
+            // A member has no log.
+            founded: Cell::new(role == NodeRole::Member),
+            waiting: RefCell::default(),
             failed: watch::Sender::new(None),
             snapshots,
             snapshot_waker,
             targets: RefCell::default(),
-        })
+            me,
+            role,
+        });
+        seats.borrow_mut().insert(site.me.name.clone(), Rc::downgrade(&site));
+        site.watch_peers();
+        site
+    }
+
+    /// Builds a role for each of its lives.
+    pub(super) fn role<M, F>(
+        self: &Rc<Self>,
+        mut make: F,
+    ) -> impl FnMut() -> Role<M> + use<M, F> + 'static
+    where
+        M: Resident,
+        F: FnMut() -> M + 'static,
+    {
+        let around: Rc<dyn Surroundings<M>> = Rc::new(Around(Rc::clone(self)));
+        let mut life = 0;
+        move || {
+            life += 1;
+            Role::new(make(), Rc::clone(&around), life)
+        }
     }
 
     /// Starts a role under its name: an actor of its own, supervised, reached by its peers.
-    pub(super) fn spawn<M>(
-        self: &Rc<Self>,
-        role: &'static str,
-        make: impl Fn() -> M + 'static,
-        pick: fn(Message) -> Option<M::Message>,
-    ) -> Addr<Role<M>>
-    where
-        M: Machine<Envelope = Message, Record = Record, Snapshot = Image>,
-    {
-        let name = format!("consensus/{role}@{}", self.node.name());
-        let around: Rc<dyn Surroundings<M>> = Rc::new(Around(Rc::clone(self)));
-        let mut life = 0;
-        let supervised = self.node.spawn_with(&name, role_policy(), move || {
-            life += 1;
-            Role::new(make(), Rc::clone(&around), life)
-        });
-        let addr = supervised.unwrap_or_else(|taken| panic!("a role is started once: {taken}"));
-        let count = |label| self.node.metrics().counter(&metrics::MESSAGES, &[("role", label)]);
-        let route = Route {
-            addr: addr.clone(),
-            pick,
-            role,
-            // What an auxiliary is asked for is an acceptor's work.
-            messages: count(if role == "auxiliary" { "acceptor" } else { role }),
-            beats: count("heartbeat"),
-        };
-        match self.node.bind(&name, Arc::new(route)) {
-            Ok(binding) => self.roles.borrow_mut().bindings.push(binding),
-            Err(error) => self.fail(&format!("cannot name a role: {error}")),
-        }
-        addr
+    pub(super) fn spawn<M: Resident>(self: &Rc<Self>, factory: impl FnMut() -> Role<M> + 'static) {
+        let name = role_name(M::ROLE, &self.me.name);
+        let supervised = self.node.spawn_with(&name, role_policy(), factory);
+        self.move_in(supervised.unwrap_or_else(|taken| panic!("a role is started once: {taken}")));
     }
 
-    fn target(&self, node: &NodeName, role: usize) -> u64 {
-        let mut targets = self.targets.borrow_mut();
-        if let Some(known) = targets.get(node) {
-            return known[role];
+    /// From now on that role is found at this address, here and by its peers.
+    fn move_in<M: Resident>(&self, addr: RoleAddr<M>) {
+        let mut roles = self.roles.borrow_mut();
+        let slot = M::slot(&mut roles);
+        if slot.addr.as_ref() == Some(&addr) {
+            return;
         }
-        let hashes = ROLES.map(|role| name_hash(&format!("consensus/{role}@{node}")));
-        targets.insert(node.clone(), hashes);
-        hashes[role]
+        // An earlier actor of this role lets go of the name first.
+        drop(slot.binding.take());
+        let name = role_name(M::ROLE, &self.me.name);
+        let route = Route::new(&self.node, addr.clone());
+        let binding = self.node.bind(&name, Arc::new(route));
+        if let Err(error) = &binding {
+            self.fail(&format!("cannot name a role: {error}"));
+        }
+        slot.fill(&self.me, addr, binding.ok());
     }
 
-    fn send(&self, to: &NodeId, message: Message) {
-        if to.name == *self.node.name() {
-            return self.deliver(message);
+    /// The founder says how the log begins, or that there is one already. The roles that were
+    /// started by then wrote nothing yet, so what was found still holds for them.
+    fn found(self: &Rc<Self>, genesis: Option<Configuration>) {
+        if self.founded.replace(true) {
+            return;
         }
-        let (role, lane, kind) = classify(&message);
-        let Some(role) = role else { return };
-        let body = rmp_serde::to_vec(&message).expect("messages for the wire encode");
-        let target = self.target(&to.name, role);
-        if let Err(error) = self.node.tell_hashed(&to.name, target, kind, lane, &body) {
+        if let Some(genesis) = genesis.map(Record::Genesis) {
+            self.remember(genesis);
+        }
+        for start in self.waiting.take() {
+            start(self);
+        }
+        self.found.borrow_mut().take();
+    }
+
+    /// A genesis written after the journal was read belongs to what the roles start from.
+    fn remember(&self, record: Record) {
+        let mut found = self.found.borrow_mut();
+        let Some(known) = found.as_ref() else { return };
+        if !known.records.contains(&record) {
+            let mut records = vec![record];
+            records.extend(known.records.iter().cloned());
+            *found = Some(Arc::new(Survived { records, snapshot: known.snapshot.clone() }));
+        }
+    }
+
+    /// Does it once it is known how the log begins.
+    fn when_founded(self: &Rc<Self>, start: Waiting) {
+        if self.founded.get() { start(self) } else { self.waiting.borrow_mut().push(start) }
+    }
+
+    fn send(self: &Rc<Self>, to: &NodeId, message: Message) {
+        if to.name == self.me.name {
+            return self.deliver(&self.me, message);
+        }
+        let beside = self.seats.borrow().get(&to.name).and_then(Weak::upgrade);
+        if let Some(seat) = beside {
+            return seat.deliver(&self.me, message);
+        }
+        let told = self.targets.borrow_mut().tell(&self.node, &to.name, &to.name, &message);
+        if let Err(error) = told {
             tracing::trace!(%to, %error, "not sent; the protocol asks again");
         }
     }
 
-    /// Hands a message to a role of this node.
-    fn deliver(&self, message: Message) {
-        let me = self.node.id();
-        let roles = self.roles.borrow();
+    /// Hands a message to a role of this seat.
+    fn deliver(self: &Rc<Self>, from: &NodeId, message: Message) {
         match message {
-            Message::Acceptor(message) => hand(roles.acceptor.as_ref(), me, message),
-            Message::Auxiliary(message) => hand(roles.auxiliary.as_ref(), me, message),
-            Message::Proposer(message) => hand(roles.proposer.as_ref(), me, message),
-            Message::Learner(message) => hand(roles.learner.as_ref(), me, message),
-            Message::Replica(message) => hand(roles.replica.as_ref(), me, message),
-            Message::Home(message) => hand(roles.home.as_ref(), me, message),
-            Message::Founder(message) => hand(roles.founder.as_ref(), me, message),
-            Message::Founded(genesis) => {
-                self.founded.send_replace(Some(genesis));
-            }
-            Message::Client(answer) => {
-                drop(roles); // the client may call in at once
-                self.clients.finish(answer);
-            }
+            Message::Acceptor(message) => self.hand::<Acceptor>(from, message),
+            Message::Auxiliary(message) => self.hand::<Auxiliary>(from, message),
+            Message::Proposer(message) => self.hand::<Proposer>(from, message),
+            Message::Learner(message) => self.hand::<Learner>(from, message),
+            Message::Replica(message) => self.hand::<Replica>(from, message),
+            Message::Home(message) => self.hand::<Home>(from, message),
+            Message::Founder(message) => self.hand::<Founder>(from, message),
+            Message::Founded(genesis) => self.found(genesis),
+            Message::Client(answer) => self.clients.finish(answer),
             Message::Report(report) => self.board.note(report),
         }
+    }
+
+    fn hand<M: Resident>(&self, from: &NodeId, message: M::Message) {
+        M::slot(&mut self.roles.borrow_mut()).hand(&self.me, from, message);
+    }
+
+    /// Tells one role of this seat something on behalf of the node.
+    pub(super) fn tell(self: &Rc<Self>, message: impl Into<Message>) {
+        self.deliver(&self.me, message.into());
+    }
+
+    /// The other seats of this node.
+    fn beside(&self) -> Vec<Rc<Self>> {
+        let seats = self.seats.borrow();
+        let others = seats.iter().filter(|(name, _)| **name != self.me.name);
+        others.filter_map(|(_, seat)| seat.upgrade()).collect()
+    }
+
+    /// This seat, as proposers are told of it.
+    fn as_peer(&self) -> Peer {
+        Peer { node: self.me.clone(), role: self.role, up: true }
+    }
+
+    /// A stream of chance for a role. Seats of one node draw different numbers.
+    pub(super) fn rng(&self, role: &str) -> Rng {
+        if self.me.name == *self.node.name() {
+            self.node.rng(role)
+        } else {
+            self.node.rng(&role_name(role, &self.me.name))
+        }
+    }
+
+    /// Passes what happens to links on to the proposer.
+    fn watch_peers(&self) {
+        if self.role != NodeRole::Main {
+            return;
+        }
+        let (me, proposer) = (self.me.clone(), Arc::clone(&self.proposer));
+        self.node.watch_peers(Box::new(move |event| {
+            let (node, role, up) = match event {
+                PeerEvent::Up(peer) => match NodeRole::named(&peer.role) {
+                    Some(role) => (peer.id.clone(), role, true),
+                    None => return,
+                },
+                // What it was is known from before.
+                PeerEvent::Down { peer, .. } | PeerEvent::Left(peer) => {
+                    (peer.clone(), NodeRole::Member, false)
+                }
+                PeerEvent::Heartbeat { .. } => return,
+            };
+            if let Some(proposer) = lock(&proposer).as_ref() {
+                let news = ProposerMessage::Peer(Peer { node, role, up });
+                proposer.do_send(Inputs(vec![(me.clone(), news)]));
+            }
+        }));
     }
 
     pub(super) fn fail(&self, why: &str) {
@@ -209,6 +292,24 @@ impl Site {
             first
         });
     }
+
+    fn recover<M: Resident>(&self, done: Recovered<M>) {
+        if let Some(found) = self.found.borrow().as_ref() {
+            return done(Arc::clone(found));
+        }
+        let snapshots = Arc::clone(&self.snapshots);
+        let replayed = move |records: Result<Vec<journal::Record>, journal::JournalError>| {
+            match records
+                .map_err(|e| e.to_string())
+                .and_then(|records| survived(&records, snapshots.disk.as_ref(), &snapshots.dir))
+            {
+                Ok(found) => done(Arc::new(found)),
+                // Without its memory the role must not act: its life does not begin.
+                Err(why) => tracing::error!(why, "a role cannot be rebuilt"),
+            }
+        };
+        self.journal.replay(Box::new(replayed));
+    }
 }
 
 /// A role is needed again soon, however often it fails: on a full disk a promise may still be asked
@@ -217,40 +318,15 @@ fn role_policy() -> Policy {
     Policy { backoff_max: Duration::from_millis(250), ..Policy::default() }
 }
 
-/// The role, lane and kind of a message that goes to another node; none for what stays here.
-fn classify(message: &Message) -> (Option<usize>, Lane, u64) {
-    match message {
-        Message::Acceptor(_) => (Some(0), Lane::Consensus, PROTOCOL),
-        Message::Auxiliary(AuxiliaryMessage::Heartbeat(_)) => (Some(1), Lane::Control, BEAT),
-        Message::Auxiliary(_) => (Some(1), Lane::Consensus, PROTOCOL),
-        Message::Proposer(ProposerMessage::Heartbeat(_) | ProposerMessage::Standing(_)) => {
-            (Some(2), Lane::Control, BEAT)
-        }
-        Message::Proposer(_) => (Some(2), Lane::Consensus, PROTOCOL),
-        Message::Learner(LearnerMessage::Entries(_)) => (Some(3), Lane::Bulk, PROTOCOL),
-        Message::Learner(_) => (Some(3), Lane::Consensus, PROTOCOL),
-        Message::Replica(_) => (Some(4), Lane::Bulk, PROTOCOL),
-        Message::Home(_) => (Some(5), Lane::Consensus, PROTOCOL),
-        Message::Founder(_) => (Some(6), Lane::Control, PROTOCOL),
-        Message::Founded(_) | Message::Client(_) | Message::Report(_) => {
-            (None, Lane::Control, PROTOCOL)
-        }
-    }
-}
-
-fn hand<M: Machine>(role: Option<&Addr<Role<M>>>, from: &NodeId, message: M::Message) {
-    if let Some(role) = role {
-        role.do_send(Inputs(vec![(from.clone(), message)]));
-    }
-}
-
 /// One site, as the surroundings of any of its roles.
 struct Around(Rc<Site>);
 
-impl<M> Surroundings<M> for Around
-where
-    M: Machine<Envelope = Message, Record = Record, Snapshot = Image>,
-{
+impl<M: Resident> Surroundings<M> for Around {
+    fn started(&self, addr: RoleAddr<M>) {
+        self.0.move_in(addr.clone());
+        self.0.when_founded(Box::new(move |site| M::began(site, &addr)));
+    }
+
     fn now(&self) -> Now {
         let clock = self.0.node.clock();
         Now { at: clock.now(), wall_ms: clock.wall_ms() }
@@ -259,7 +335,7 @@ where
     fn post(&self, letters: &mut Vec<Letter<Message>>) {
         for Letter { to, message } in letters.drain(..) {
             match to {
-                To::Here => self.0.deliver(message),
+                To::Here => self.0.deliver(&self.0.me, message),
                 To::Node(node) => self.0.send(&node, message),
             }
         }
@@ -278,8 +354,9 @@ where
     }
 
     fn snapshot(&self, step: u64, bytes: Bytes) {
-        let Some(replica) = self.0.roles.borrow().replica.clone() else { return };
-        let me = self.0.node.id().clone();
+        let mut roles = self.0.roles.borrow_mut();
+        let Some(replica) = <Replica as Resident>::slot(&mut roles).addr.clone() else { return };
+        let me = self.0.me.clone();
         let told = Box::new(move |durable| {
             let written = SnapshotWritten { step: Step(step), durable };
             replica.do_send(Inputs(vec![(me, ReplicaMessage::SnapshotWritten(written))]));
@@ -289,21 +366,10 @@ where
     }
 
     fn recover(&self, done: Recovered<M>) {
-        if let Some(found) = self.0.found.borrow().as_ref() {
-            return done(Arc::clone(found));
+        if M::ROLE == Founder::ROLE {
+            return self.0.recover::<M>(done); // it finds out what the others wait for
         }
-        let snapshots = Arc::clone(&self.0.snapshots);
-        let replayed = move |records: Result<Vec<journal::Record>, journal::JournalError>| {
-            match records
-                .map_err(|e| e.to_string())
-                .and_then(|records| survived(&records, snapshots.disk.as_ref(), &snapshots.dir))
-            {
-                Ok(found) => done(Arc::new(found)),
-                // Without its memory the role must not act: its life does not begin.
-                Err(why) => tracing::error!(why, "a role cannot be rebuilt"),
-            }
-        };
-        self.0.journal.replay(Box::new(replayed));
+        self.0.when_founded(Box::new(move |site| site.recover::<M>(done)));
     }
 
     fn fail(&self, why: &str) {
@@ -335,45 +401,6 @@ pub(super) fn survived(
     Ok(Survived { records: records.map_err(|error| error.to_string())?, snapshot })
 }
 
-/// Frames of other nodes for one role.
-struct Route<M: Machine> {
-    addr: Addr<Role<M>>,
-    pick: fn(Message) -> Option<M::Message>,
-    role: &'static str,
-    messages: Counter,
-    beats: Counter,
-}
-
-impl<M: Machine> Deliver for Route<M> {
-    fn deliver(&self, from: &NodeId, batch: Vec<Frame>, node: &Node) {
-        let mut inputs = Vec::with_capacity(batch.len());
-        for frame in batch {
-            if frame.header.message == BEAT {
-                self.beats.increment();
-            } else {
-                self.messages.increment();
-            }
-            match rmp_serde::from_slice::<Message>(&frame.body).ok().and_then(self.pick) {
-                Some(message) => inputs.push((from.clone(), message)),
-                None => {
-                    tracing::warn!(%from, role = self.role, "a message that cannot be read");
-                    let error = synod_runtime::address::SendError::Codec;
-                    node.dead_letter(&error);
-                }
-            }
-        }
-        self.addr.do_send(Inputs(inputs));
-    }
-
-    fn type_name(&self) -> &'static str {
-        self.role
-    }
-
-    fn mailbox_len(&self) -> usize {
-        0
-    }
-}
-
 type Told = Box<dyn FnOnce(bool) + Send>;
 
 /// Snapshots waiting to be written; at most one, since a replica waits for it.
@@ -397,6 +424,6 @@ impl Worker for SnapshotWorker {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

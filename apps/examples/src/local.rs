@@ -13,12 +13,19 @@ use synod::runtime::{
 pub(crate) type Failure = Box<dyn std::error::Error>;
 
 /// Starts nodes called by `names`, each linked to all others.
+#[allow(dead_code, reason = "each example is a program of its own")]
 pub(crate) fn nodes<const N: usize>(names: [&str; N]) -> Result<[Node; N], Failure> {
+    nodes_as(names.map(|name| (name, "main")))
+}
+
+/// As [`nodes`], each with what it says it is in the cluster.
+pub(crate) fn nodes_as<const N: usize>(names: [(&str, &str); N]) -> Result<[Node; N], Failure> {
     let cluster: ClusterName = "example".parse()?;
     let authority = Authority::new(&cluster)?;
     let mut nodes = Vec::<Node>::new();
-    for name in names {
-        let mut config = NodeConfig::new(cluster.clone(), name.parse()?, Incarnation(1));
+    for (incarnation, (name, role)) in (1..).map(Incarnation).zip(names) {
+        let mut config = NodeConfig::new(cluster.clone(), name.parse()?, incarnation);
+        config.role = role.to_owned();
         let hosts = ["localhost".to_owned()];
         config.tls = Some(authority.issue(&config.name, &hosts, &[[127, 0, 0, 1].into()])?);
         let known = nodes.iter();

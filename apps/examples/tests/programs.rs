@@ -67,3 +67,17 @@ fn a_hot_actor_s_neighbour_is_measured_with_a_turn_budget_and_without() {
     let lines = said(env!("CARGO_BIN_EXE_neighbour"), &[]);
     assert!(lines.contains("without a turn budget: p50") && lines.contains("   with a turn"));
 }
+
+#[test]
+fn roles_composed_by_hand_lose_nothing_when_any_one_of_them_stops() {
+    let lines = said(env!("CARGO_BIN_EXE_compose"), &[]);
+    assert_eq!(lines.matches("answers o: a promise for 1000.").count(), 2, "{lines}");
+    for role in ["acceptor", "learner", "replica", "proposer", "home"] {
+        for seat in ["a", "b"] {
+            let stopped = format!("the {role} of {seat} stops: ");
+            assert_eq!(lines.matches(&stopped).count(), 2, "{stopped}:\n{lines}");
+        }
+    }
+    assert_eq!(lines.matches("the auxiliary of x stops: ").count(), 2, "{lines}");
+    assert_eq!(lines.matches("each is in the book exactly once").count(), 2, "{lines}");
+}

@@ -126,6 +126,22 @@ pub enum NodeRole {
     Member,
 }
 
+impl NodeRole {
+    /// What a node of this role calls itself to its peers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::Auxiliary => "auxiliary",
+            Self::Member => "member",
+        }
+    }
+
+    /// The role called so; none for nodes that have no part in the log.
+    pub fn named(text: &str) -> Option<Self> {
+        [Self::Main, Self::Auxiliary, Self::Member].into_iter().find(|role| role.as_str() == text)
+    }
+}
+
 /// *Local*, from the links: a peer is connected, or no longer.
 #[derive(Debug, Clone)]
 pub struct Peer {

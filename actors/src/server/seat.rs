@@ -1,0 +1,366 @@
+//! The roles of consensus one by one, for programs that place and supervise them themselves.
+//!
+//! A [`Seat`] is one voter of the log: an identity, a journal, and the roles that write to it. It
+//! makes the roles; the program starts them, under whatever supervisor it likes. Whenever a role
+//! begins, the seat finds it and gives it back what the journal holds, so a role may stop, panic or
+//! be replaced at any time: the others and the clients see a pause.
+//!
+//! ```text
+//!   main       acceptor, proposer, learner, replica; home, where clients come in
+//!   auxiliary  auxiliary
+//!   member     home
+//! ```
+//! Each role is reached as `consensus/ROLE@SEAT`. Seats of several nodes are reached over the links
+//! between these, and each is called like its node. Several seats may also share one [`House`]; then
+//! they speak directly. Those called like their node can be reached from elsewhere too.
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! # use actix::{Actor, Handler, Message};
+//! # use serde::{Deserialize, Serialize};
+//! # use synod::{message::RemoteMessage, replicated::{Handle, Replicated, Turn}};
+//! use synod::{
+//!     consensus::message::NodeRole,
+//!     runtime::{identity::{Incarnation, NodeId}, node::{Node, NodeConfig}, supervision::Supervisor},
+//!     server::seat::{House, SeatConfig},
+//!     sim::Simulation,
+//! };
+//!
+//! # #[derive(Message, Serialize, Deserialize, RemoteMessage)]
+//! # #[rtype(result = "u64")]
+//! # #[remote(name = "counter.add")]
+//! # struct Add { by: u64 }
+//! # #[derive(Default, Serialize, Deserialize, Replicated)]
+//! # #[replicated(name = "counter", commands(Add))]
+//! # struct Counter { total: u64 }
+//! # impl Actor for Counter { type Context = Turn; }
+//! # impl Handler<Add> for Counter {
+//! #     type Result = u64;
+//! #     fn handle(&mut self, add: Add, _turn: &mut Turn) -> u64 { self.total += add.by; self.total }
+//! # }
+//! Simulation::new(7).run(|sim| async move {
+//!     let name = "a".parse().unwrap();
+//!     let config = NodeConfig::new("demo".parse().unwrap(), name, Incarnation(1));
+//!     let node = Node::start(sim.world(&config.name), config).unwrap();
+//!     // The smallest log there is: one voter.
+//!     let listed = BTreeMap::from([(node.name().clone(), NodeRole::Main)]);
+//!     let config = SeatConfig::hosting::<Counter>("counter", node.id().clone(), listed, "/data");
+//!     let seat = House::on(&node).open(config).unwrap();
+//!     let _tree = Supervisor::tree("mine")
+//!         .child("acceptor", seat.acceptor())
+//!         .child("learner", seat.learner())
+//!         .child("replica", seat.replica())
+//!         .child("proposer", seat.proposer())
+//!         .child("home", seat.home())
+//!         .start(&node)
+//!         .unwrap();
+//!     let counter = Handle::<Counter>::new(seat.submit(), "counter");
+//!     while seat.ready().is_err() {
+//!         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+//!     }
+//!     assert_eq!(counter.send(Add { by: 2 }).await, Ok(2));
+//! });
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+};
+
+use synod_runtime::{
+    identity::{NodeId, NodeName},
+    journal::{Durability, Journal, JournalConfig},
+    node::Node,
+    world::{Disk, World, disk::Lock},
+};
+
+use super::{
+    board::Reached,
+    core::{CoreError, Machines, SEGMENT_BYTES},
+    site::{Parts, Seats, Site, survived},
+};
+use crate::{
+    consensus::{
+        acceptor::Acceptor,
+        auxiliary::Auxiliary,
+        founder::Founder,
+        home::Home,
+        learner::Learner,
+        message::NodeRole,
+        proposer::Proposer,
+        record::{Image, Record},
+        replica::{Replica, SNAPSHOT_LOG_BYTES},
+        timing::{Timing, VoteStyle},
+    },
+    machine::Survived,
+    replicated::{Host, Replicated, Submit},
+    role::Role,
+};
+
+/// One voter of the log, or the home of clients without a vote.
+#[derive(Clone)]
+pub struct SeatConfig {
+    /// Who this is to the other seats. Votes are counted by incarnation, so no two seats share one;
+    /// it must be made with the data directory and stay with it, and a seat that lost its disk (or
+    /// kept it in [`Durability::Memory`]) needs a new one.
+    pub id: NodeId,
+    /// Which roles it has. A seat that other nodes reach has the same role as its node says
+    /// ([`NodeRole::as_str`]).
+    pub role: NodeRole,
+    /// Mains and auxiliaries of the first configuration, this seat included unless it joins later.
+    pub listed: BTreeMap<NodeName, NodeRole>,
+    /// Journal and snapshots of this seat alone.
+    pub data_dir: PathBuf,
+    /// What must survive a power loss.
+    pub durability: Durability,
+    /// How patient the roles are.
+    pub timing: Timing,
+    /// How a leader's vote travels.
+    pub style: VoteStyle,
+    /// Bytes of a journal segment at a main; an auxiliary's are a small part of it.
+    pub segment_bytes: u64,
+    /// Bytes of log between snapshots.
+    pub snapshot_log_bytes: u64,
+    /// The replicated actors.
+    pub machines: Machines,
+}
+
+impl SeatConfig {
+    /// The defaults for the seat `id`, in the role it is listed in (a member if it is not), hosting
+    /// the replicated actor `A` as `name`.
+    pub fn hosting<A: Replicated + 'static>(
+        name: &'static str,
+        id: NodeId,
+        listed: BTreeMap<NodeName, NodeRole>,
+        data_dir: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            role: listed.get(&id.name).copied().unwrap_or(NodeRole::Member),
+            id,
+            listed,
+            data_dir: data_dir.into(),
+            durability: Durability::Fsync,
+            timing: Timing::default(),
+            style: VoteStyle::default(),
+            segment_bytes: SEGMENT_BYTES,
+            snapshot_log_bytes: SNAPSHOT_LOG_BYTES,
+            machines: Arc::new(move || vec![Box::new(Host::<A>::new(name))]),
+        }
+    }
+}
+
+/// The seats of one node, all on one arbiter.
+#[derive(Clone)]
+pub struct House {
+    node: Node,
+    seats: Seats,
+}
+
+impl House {
+    /// A house without seats.
+    pub fn on(node: &Node) -> Self {
+        Self { node: node.clone(), seats: Seats::default() }
+    }
+
+    /// Opens a seat: takes its directory and reads its journal back. Its founder runs from here on,
+    /// which agrees with the other listed seats on how the log begins; the other roles wait for
+    /// that by themselves.
+    ///
+    /// # Errors
+    /// When the directory or the name is taken, or the journal cannot be read; nothing was changed.
+    pub fn open(&self, config: SeatConfig) -> Result<Seat, CoreError> {
+        let (world, dir) = (self.node.world(), &config.data_dir);
+        let data = |why: String| CoreError::Data { path: dir.clone(), why };
+        if self.seats.borrow().contains_key(&config.id.name) {
+            return Err(data(format!("another seat of this house is called {}", config.id.name)));
+        }
+        world.disk.create_dir_all(dir).map_err(|error| data(error.to_string()))?;
+        let lock = world.disk.lock(dir)?;
+        let store = Store::open(world, &config)?;
+        let seat = Seat { _lock: Some(Rc::new(lock)), ..self.seat(store, config) };
+        seat.start_founder();
+        Ok(seat)
+    }
+
+    /// The seat of a store that was opened, without any role yet.
+    pub(super) fn seat(&self, store: Store, config: SeatConfig) -> Seat {
+        let parts = Parts {
+            me: config.id.clone(),
+            role: config.role,
+            journal: store.journal,
+            snapshot_dir: store.snapshot_dir,
+            found: store.found,
+            style: config.style,
+        };
+        let site = Site::new(&self.node, &self.seats, parts);
+        Seat { site, config: Rc::new(config), _lock: None }
+    }
+}
+
+/// What a seat's directory holds.
+pub(super) struct Store {
+    journal: Journal,
+    snapshot_dir: PathBuf,
+    found: Survived<Record, Image>,
+}
+
+impl Store {
+    /// Opens the journal and reads back what survived.
+    pub(super) fn open(world: &World, config: &SeatConfig) -> Result<Self, CoreError> {
+        let (disk, dir) = (world.disk.as_ref(), &config.data_dir);
+        let data =
+            |source: std::io::Error| CoreError::Data { path: dir.clone(), why: source.to_string() };
+        let (journal_dir, snapshot_dir) = (dir.join("journal"), dir.join("snapshots"));
+        disk.create_dir_all(&snapshot_dir).map_err(data)?;
+        if config.durability == Durability::Memory {
+            // A new voter every time: what an earlier one left must not be taken for memory.
+            empty(disk, &journal_dir).map_err(data)?;
+            empty(disk, &snapshot_dir).map_err(data)?;
+        }
+        let small = config.role != NodeRole::Main;
+        let segment_bytes = if small { config.segment_bytes / 32 } else { config.segment_bytes };
+        let journal_config =
+            JournalConfig { dir: journal_dir, durability: config.durability, segment_bytes };
+        let (journal, recovered) = Journal::open(world, &journal_config)?;
+        if recovered.torn_tail {
+            tracing::warn!("the end of the journal was cut off in a crash; nothing said was in it");
+        }
+        let found = survived(&recovered.records, disk, &snapshot_dir)
+            .map_err(|why| CoreError::Data { path: snapshot_dir.clone(), why })?;
+        Ok(Self { journal, snapshot_dir, found })
+    }
+}
+
+fn empty(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
+    disk.create_dir_all(dir)?;
+    for name in disk.list(dir)? {
+        disk.remove(&dir.join(name))?;
+    }
+    Ok(())
+}
+
+/// One seat: see the module's documentation. The factories build a role for each of its lives, for
+/// [`Node::spawn`] or [`Supervisor::child`](synod_runtime::supervision::Supervisor::child) on the
+/// arbiter of the [`House`]; a role must run once at most at a time.
+#[derive(Clone)]
+pub struct Seat {
+    pub(super) site: Rc<Site>,
+    config: Rc<SeatConfig>,
+    _lock: Option<Rc<Box<dyn Lock>>>,
+}
+
+impl Seat {
+    /// Promises and votes, of a main.
+    pub fn acceptor(&self) -> impl FnMut() -> Role<Acceptor> + use<> + 'static {
+        let me = self.site.me.clone();
+        self.site.role(move || Acceptor::new(me.clone()))
+    }
+
+    /// Promises and votes while a main is missing.
+    pub fn auxiliary(&self) -> impl FnMut() -> Role<Auxiliary> + use<> + 'static {
+        let (me, probe) = (self.site.me.clone(), self.config.timing.probe);
+        self.site.role(move || Auxiliary::new(me.clone(), probe))
+    }
+
+    /// Leads, or follows who leads; of a main.
+    pub fn proposer(&self) -> impl FnMut() -> Role<Proposer> + use<> + 'static {
+        let (site, timing, style) = (Rc::clone(&self.site), self.config.timing, self.config.style);
+        self.site.role(move || Proposer::new(site.me.clone(), timing, style, site.rng("proposer")))
+    }
+
+    /// Learns what is chosen, in order; of a main.
+    pub fn learner(&self) -> impl FnMut() -> Role<Learner> + use<> + 'static {
+        let me = self.site.me.clone();
+        self.site.role(move || Learner::new(me.clone()))
+    }
+
+    /// Executes what is learned on the replicated actors; of a main.
+    pub fn replica(&self) -> impl FnMut() -> Role<Replica> + use<> + 'static {
+        let (me, config) = (self.site.me.clone(), Rc::clone(&self.config));
+        self.site.role(move || {
+            let machines = Arc::clone(&config.machines);
+            Replica::new(me.clone(), Box::new(move || machines()), config.snapshot_log_bytes)
+        })
+    }
+
+    /// Stands for the clients of this seat; of a main or a member.
+    pub fn home(&self) -> impl FnMut() -> Role<Home> + use<> + 'static {
+        let (site, role, timing) = (Rc::clone(&self.site), self.config.role, self.config.timing);
+        self.site.role(move || {
+            site.clients.abandon();
+            Home::new(site.me.clone(), role, timing, site.rng("home"))
+        })
+    }
+
+    /// Who it is.
+    pub fn id(&self) -> &NodeId {
+        &self.site.me
+    }
+
+    /// The way into the log; serves once the home and a leader run.
+    pub fn submit(&self) -> Arc<dyn Submit> {
+        Arc::clone(&self.site.clients) as Arc<dyn Submit>
+    }
+
+    /// Whether reads and writes are served here; else why not.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    pub fn ready(&self) -> Result<(), String> {
+        self.site.board.ready()
+    }
+
+    /// How far it is.
+    pub fn reached(&self) -> Reached {
+        self.site.board.reached()
+    }
+
+    /// Ends its memory in order. Stop its roles before.
+    pub fn close(self) {
+        self.site.journal.close();
+    }
+
+    /// Agrees on how the log begins. A member has no log.
+    fn start_founder(&self) {
+        if self.config.role != NodeRole::Member {
+            let (me, listed) = (self.site.me.clone(), self.config.listed.clone());
+            self.site.spawn(self.site.role(move || Founder::new(me.clone(), listed.clone())));
+        }
+    }
+
+    /// Starts all its roles, each under its own name.
+    pub(super) fn start_all(&self) {
+        self.start_founder();
+        if self.config.role == NodeRole::Auxiliary {
+            return self.site.spawn(self.auxiliary());
+        }
+        if self.config.role == NodeRole::Main {
+            self.site.spawn(self.acceptor());
+            self.site.spawn(self.learner());
+            self.site.spawn(self.replica());
+            self.site.spawn(self.proposer());
+        }
+        self.site.spawn(self.home());
+    }
+}
+
+impl fmt::Debug for SeatConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SeatConfig").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for House {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("House").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seat").field("id", self.id()).finish_non_exhaustive()
+    }
+}
