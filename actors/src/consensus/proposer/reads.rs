@@ -152,12 +152,12 @@ impl Proposer {
             let quorum = quorum || crate::mutation::on(crate::mutation::Mutation::ReadUnconfirmed);
             let hopeless = now >= read.since + give_up;
             if quorum || hopeless {
+                let at = quorum.then_some(read.at);
                 #[cfg(any(test, feature = "mutations"))]
-                let stale = crate::mutation::on(crate::mutation::Mutation::ReadAtExecuted)
-                    .then(|| history.executed());
-                #[cfg(not(any(test, feature = "mutations")))]
-                let stale: Option<Step> = None;
-                let at = quorum.then(|| stale.unwrap_or(read.at));
+                let at = match crate::mutation::on(crate::mutation::Mutation::ReadAtExecuted) {
+                    true => at.map(|_at| history.executed()),
+                    false => at,
+                };
                 let answer = HomeMessage::ReadAt(ReadAt { round: read.round, at });
                 out.send(To::Node(read.home.clone()), answer);
             }

@@ -2,12 +2,13 @@
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, ErrorKind, Read as _, Write as _},
+    io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::FileExt as _,
     path::Path,
     process,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle, ThreadId},
+    time::Duration,
 };
 
 use super::{Disk, DiskFile, Lock, LockError, Waker, Worker};
@@ -80,16 +81,20 @@ impl Disk for RealDisk {
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(&path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                // The owner may not have written its number yet: then 0 is the honest answer.
-                let _ = file.read_to_string(&mut text);
-                let pid = text.trim().parse().unwrap_or(0);
-                return Err(LockError::Held { path: dir.to_path_buf(), pid });
+        let mut looks = DYING_LOOKS_MAX;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => {
+                    let pid = owner(&mut file);
+                    if looks == 0 || !is_dying(pid) {
+                        return Err(LockError::Held { path: dir.to_path_buf(), pid });
+                    }
+                    looks -= 1;
+                    pause();
+                }
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
             }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         file.set_len(0).map_err(failed)?;
         writeln!(file, "{}", process::id()).map_err(failed)?;
@@ -107,6 +112,32 @@ impl Disk for RealDisk {
         let id = thread.thread().id();
         Arc::new(RealWaker { signal, id, thread: Mutex::new(Some(thread)) })
     }
+}
+
+/// Whose number is in the lock file. The owner may not have written it yet: then 0 is the honest
+/// answer.
+fn owner(file: &mut File) -> u32 {
+    let mut text = String::new();
+    let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_string(&mut text));
+    read.ok().and_then(|_| text.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Whether a process is on its way out: a killed one gives its files back only when the last of its
+/// threads is gone, and whoever starts it again is faster than that.
+fn is_dying(pid: u32) -> bool {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        // PID (NAME) STATE …, and a name may hold anything.
+        Ok(stat) => stat.rsplit(')').next().is_some_and(|rest| rest.trim().starts_with(['Z', 'X'])),
+        Err(error) => error.kind() == ErrorKind::NotFound && pid != 0,
+    }
+}
+
+/// Looks at the lock of a dying process, 5 ms apart: two seconds are long for giving memory back.
+const DYING_LOOKS_MAX: u32 = 400;
+
+#[expect(clippy::disallowed_methods, reason = "the node has not started: nobody else is held up")]
+fn pause() {
+    thread::sleep(Duration::from_millis(5));
 }
 
 fn parent_of(path: &Path) -> &Path {
