@@ -1,13 +1,17 @@
 //! A node that lets clients of other machines in: TLS, tokens, and both changed while it runs.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::{
     fs,
     io::{BufRead as _, BufReader},
     net::{TcpListener, UdpSocket},
     path::Path,
-    process::{Child, ChildStderr, Command, Output, Stdio},
+    process::{Child, ChildStderr, Command, Stdio},
 };
+
+use common::synod;
 
 /// A port with the two that `init` takes above it, all free just now.
 fn free_port() -> u16 {
@@ -21,14 +25,6 @@ fn free_port() -> u16 {
         }
     }
     panic!("no three free ports");
-}
-
-fn synod(args: &[&str]) -> (i32, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_synod"));
-    let Output { status, stdout, stderr } =
-        command.args(args).env_remove("SYNOD_CLUSTER").output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code().unwrap(), text(stdout), text(stderr))
 }
 
 /// A running node, killed when dropped.

@@ -1,24 +1,18 @@
 //! The `synod` binary from outside: exit codes, files, one-line errors.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::{Command, Output},
     thread,
 };
 
-/// Runs `synod` and gives its exit code, standard output and standard error.
-fn synod(args: &[&str]) -> (i32, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_synod"));
-    let Output { status, stdout, stderr } =
-        command.args(args).env_remove("SYNOD_CLUSTER").output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code().unwrap(), text(stdout), text(stderr))
-}
+use common::synod;
 
 /// Asserts that nothing was done, and said in one line that holds `parts`.
 fn refused(args: &[&str], code: i32, parts: &[&str]) {
