@@ -69,7 +69,7 @@
 //! ```
 //!
 //! # Layout
-//! - [`manual`]: getting started, messages, async handlers, guarantees, operations,
+//! - [`manual`]: getting started, messages, async handlers, guarantees, testing, operations,
 //!   security, compatibility, composing, design
 //! - [`replicated`]: actors that live in the log
 //! - [`Cli`]: the verbs, for your own program; [`server`]: one node

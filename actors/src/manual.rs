@@ -12,6 +12,9 @@ pub mod supervision {}
 #[doc = include_str!("../docs/guarantees.md")]
 pub mod guarantees {}
 
+#[doc = include_str!("../docs/testing.md")]
+pub mod testing {}
+
 #[doc = include_str!("../docs/operations.md")]
 pub mod operations {}
 

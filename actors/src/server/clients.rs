@@ -39,8 +39,16 @@ pub(super) struct Clients {
     home: OnceLock<RoleAddr<Home>>,
     clock: OnceLock<Arc<dyn Clock>>,
     next: AtomicU64,
-    waiting: Mutex<BTreeMap<u64, Waiting>>,
+    waiting: Mutex<Calls>,
     seconds: Histogram,
+}
+
+/// The calls that wait for an answer, by ticket.
+#[derive(Default)]
+struct Calls {
+    open: BTreeMap<u64, Waiting>,
+    /// The node has stopped: nobody would ever answer another.
+    over: bool,
 }
 
 struct Waiting {
@@ -71,7 +79,7 @@ impl Clients {
 
     /// Ends a call.
     pub(super) fn finish(&self, answer: ClientAnswer) {
-        let Some(waiting) = lock(&self.waiting).remove(&answer.ticket) else { return };
+        let Some(waiting) = lock(&self.waiting).open.remove(&answer.ticket) else { return };
         if waiting.command {
             self.seconds.observe(self.now().since(waiting.since));
         }
@@ -80,8 +88,19 @@ impl Clients {
 
     /// The home was rebuilt and knows nothing of the calls before.
     pub(super) fn abandon(&self) {
-        for (_, waiting) in std::mem::take(&mut *lock(&self.waiting)) {
-            let why = "the home of sessions was rebuilt before the answer came";
+        self.end_all("the home of sessions was rebuilt before the answer came");
+    }
+
+    /// The node has stopped: whoever still holds a handle learns it at once.
+    pub(super) fn close(&self) {
+        lock(&self.waiting).over = true;
+        self.end_all("the node stopped before the answer came");
+    }
+
+    fn end_all(&self, why: &str) {
+        // Unlocked again before anybody is told: who is told may ask again at once.
+        let open = std::mem::take(&mut lock(&self.waiting).open);
+        for waiting in open.into_values() {
             (waiting.done)(Outcome::Unknown(why.to_owned()));
         }
     }
@@ -90,10 +109,18 @@ impl Clients {
         self.clock.get().map_or_else(Instant::default, |clock| clock.now())
     }
 
-    fn ticket(&self, done: Done, since: Instant, command: bool) -> u64 {
+    /// Notes who waits. None once the node has stopped; whoever asked was told so.
+    fn ticket(&self, done: Done, since: Instant, command: bool) -> Option<u64> {
+        let mut calls = lock(&self.waiting);
+        if calls.over {
+            drop(calls);
+            let refusal = Refusal::new(Reason::Unavailable, "this node has stopped");
+            done(Outcome::NotApplied(refusal));
+            return None;
+        }
         let ticket = self.next.fetch_add(1, Relaxed);
-        lock(&self.waiting).insert(ticket, Waiting { done, since, command });
-        ticket
+        calls.open.insert(ticket, Waiting { done, since, command });
+        Some(ticket)
     }
 
     fn send(&self, home: &RoleAddr<Home>, message: HomeMessage) {
@@ -117,24 +144,26 @@ impl Submit for Clients {
             return;
         };
         let now = self.now();
-        let commands = batch
+        let commands: Vec<_> = batch
             .into_iter()
-            .map(|submission| {
+            .filter_map(|submission| {
                 let (keyed, args) = match &submission.idempotency {
                     Some(key) => (true, keyed_args(key.as_str(), &submission.args)),
                     None => (false, submission.args),
                 };
-                NewCommand {
-                    ticket: self.ticket(submission.done, now, true),
+                Some(NewCommand {
+                    ticket: self.ticket(submission.done, now, true)?,
                     actor: submission.actor,
                     function: submission.function,
                     keyed,
                     args,
                     patience: submission.deadline,
-                }
+                })
             })
             .collect();
-        self.send(home, HomeMessage::Submit(NewCommands { commands }));
+        if !commands.is_empty() {
+            self.send(home, HomeMessage::Submit(NewCommands { commands }));
+        }
     }
 
     fn query(&self, batch: Vec<Inquiry>) {
@@ -145,18 +174,22 @@ impl Submit for Clients {
             return;
         };
         let now = self.now();
-        let reads = batch
+        let reads: Vec<_> = batch
             .into_iter()
-            .map(|inquiry| NewRead {
-                ticket: self.ticket(inquiry.done, now, false),
-                actor: inquiry.actor,
-                function: inquiry.function,
-                args: inquiry.args,
-                local: inquiry.consistency == Consistency::Local,
-                patience: inquiry.deadline.max(PATIENCE_MIN),
+            .filter_map(|inquiry| {
+                Some(NewRead {
+                    ticket: self.ticket(inquiry.done, now, false)?,
+                    actor: inquiry.actor,
+                    function: inquiry.function,
+                    args: inquiry.args,
+                    local: inquiry.consistency == Consistency::Local,
+                    patience: inquiry.deadline.max(PATIENCE_MIN),
+                })
             })
             .collect();
-        self.send(home, HomeMessage::Read(Read { reads }));
+        if !reads.is_empty() {
+            self.send(home, HomeMessage::Read(Read { reads }));
+        }
     }
 }
 

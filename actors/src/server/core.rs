@@ -174,7 +174,8 @@ impl Core {
         &self.seat.site.journal
     }
 
-    /// The way into the log.
+    /// The way into the log. Every call ends: once this core has stopped, open ones with an unknown
+    /// outcome and new ones not applied.
     pub fn submit(&self) -> Arc<dyn Submit> {
         Arc::clone(&self.seat.site.clients) as Arc<dyn Submit>
     }
@@ -221,7 +222,7 @@ impl Core {
     /// Stops: links closed, journal written and closed.
     pub fn stop(self) {
         self.seat.site.node.shutdown();
-        self.seat.site.journal.close();
+        self.seat.close();
     }
 
     /// Leaves in good order: finishes what runs, for as long as `within` at most, says goodbye to
@@ -230,12 +231,14 @@ impl Core {
         if !self.seat.site.node.drain(within).await {
             tracing::warn!("not everything had finished when this node left");
         }
-        self.seat.site.journal.close();
+        self.seat.close();
     }
 
-    /// Drops everything at once, as a crash would. The ports must refuse all effects before.
+    /// Drops everything at once, as a crash would. The ports must refuse all effects before. Calls
+    /// that were open end with an unknown outcome.
     pub fn crash(self) {
         self.seat.site.node.abort_all();
+        self.seat.site.clients.close();
     }
 }
 

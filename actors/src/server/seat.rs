@@ -318,8 +318,9 @@ impl Seat {
         self.site.board.reached()
     }
 
-    /// Ends its memory in order. Stop its roles before.
+    /// Ends its memory in order, and all calls that are open. Stop its roles before.
     pub fn close(self) {
+        self.site.clients.close();
         self.site.journal.close();
     }
 

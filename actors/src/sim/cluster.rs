@@ -9,6 +9,7 @@ use synod_runtime::{
     supervision::Fault,
 };
 
+use super::doors::Doors;
 use crate::{
     consensus::{
         message::NodeRole,
@@ -41,6 +42,8 @@ pub struct Cluster {
     sim: Simulation,
     blueprint: Blueprint,
     places: BTreeMap<NodeName, Place>,
+    /// The ways in at the mains that run.
+    doors: Doors,
 }
 
 /// What all nodes have in common. Change it before the first start.
@@ -106,7 +109,7 @@ impl Cluster {
             (name, Place { role, core: None, lives: 0 })
         })
         .collect();
-        Self { sim: sim.clone(), blueprint, places }
+        Self { sim: sim.clone(), blueprint, places, doors: Doors::default() }
     }
 
     /// Starts every node that does not run.
@@ -133,7 +136,12 @@ impl Cluster {
         self.place(name).lives += 1;
         match Core::start(world, config) {
             Ok(core) => {
-                self.place(name).core = Some(core);
+                let place = self.place(name);
+                let (role, way) = (place.role, core.submit());
+                place.core = Some(core);
+                if role == NodeRole::Main {
+                    self.doors.open(name, way);
+                }
                 Ok(())
             }
             Err(error) => {
@@ -147,6 +155,7 @@ impl Cluster {
     pub fn crash(&mut self, name: &NodeName) {
         // First the ports refuse, then the tasks go: nothing can be said or written in between.
         self.sim.crash(name);
+        self.doors.close(name);
         if let Some(core) = self.place(name).core.take() {
             core.crash();
         }
@@ -175,7 +184,18 @@ impl Cluster {
         self.places.get(name)?.core.as_ref()
     }
 
-    /// The way into the log at a node, while it runs.
+    /// The way into the log for a client of the main `first`: there while it runs, else at another
+    /// main. It holds for as long as the cluster does.
+    ///
+    /// # Panics
+    /// When the cluster has no such main.
+    pub fn client(&self, first: &NodeName) -> Arc<dyn Submit> {
+        let role = self.places.get(first).map(|place| place.role);
+        assert_eq!(role, Some(NodeRole::Main), "the cluster has no main {first}");
+        self.doors.door(first)
+    }
+
+    /// The way into the log at a node, in its present life.
     pub fn submit(&self, name: &NodeName) -> Option<Arc<dyn Submit>> {
         self.core(name).map(Core::submit)
     }
@@ -284,5 +304,71 @@ impl fmt::Debug for Cluster {
 impl fmt::Debug for Blueprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Blueprint").field("timing", &self.timing).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::{Instant, sleep, timeout};
+
+    use super::*;
+    use crate::{
+        replicated::{CallError, Handle},
+        sim::witness::{Length, NAME, Witness},
+    };
+
+    async fn whole(sim: &Simulation) -> Cluster {
+        let blueprint = Blueprint::hosting::<Witness>(NAME);
+        let mut cluster = Cluster::new(sim, Shape::default(), blueprint);
+        cluster.start_all().unwrap();
+        while cluster.is_whole().is_err() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        cluster
+    }
+
+    #[test]
+    fn a_call_ends_when_its_node_stops_and_so_does_one_made_after_that() {
+        Simulation::new(1).run(|sim| async move {
+            let mut cluster = whole(&sim).await;
+            let a = "a".parse().unwrap();
+            let witness = Handle::<Witness>::new(cluster.submit(&a).unwrap(), NAME);
+            sim.pause(&a); // no answer comes
+            let open = actix_rt::spawn({
+                let witness = witness.clone();
+                async move { witness.query(Length { list: 0 }).await }
+            });
+            sleep(Duration::from_millis(10)).await;
+            let before = Instant::now();
+            cluster.crash(&a);
+            let ended = timeout(Duration::from_secs(60), open).await.expect("it ends").unwrap();
+            assert!(matches!(ended, Err(CallError::Unknown(_))), "{ended:?}");
+            let late = timeout(Duration::from_secs(60), witness.query(Length { list: 0 })).await;
+            let late = late.expect("it ends too");
+            assert!(matches!(late, Err(CallError::NotApplied(_))), "{late:?}");
+            assert_eq!(before.elapsed(), Duration::ZERO, "nobody has to wait for a deadline");
+        });
+    }
+
+    #[test]
+    fn a_client_of_a_main_that_stopped_is_served_by_another() {
+        Simulation::new(2).run(|sim| async move {
+            let mut cluster = whole(&sim).await;
+            let [a, b] = ["a", "b"].map(|name| name.parse().unwrap());
+            let witness = Handle::<Witness>::new(cluster.client(&a), NAME);
+            assert_eq!(witness.query(Length { list: 0 }).await, Ok(0));
+            cluster.crash(&a);
+            assert_eq!(witness.query(Length { list: 0 }).await, Ok(0));
+            cluster.crash(&b);
+            let nobody = witness.query(Length { list: 0 }).await;
+            assert!(matches!(nobody, Err(CallError::NotApplied(_))), "{nobody:?}");
+            cluster.start_all().unwrap();
+            while cluster.is_whole().is_err() {
+                sleep(Duration::from_millis(10)).await;
+            }
+            assert_eq!(witness.query(Length { list: 0 }).await, Ok(0));
+        });
     }
 }

@@ -9,11 +9,11 @@ use std::{
 use synod_runtime::identity::NodeName;
 
 use super::{
-    clients::PATIENCE,
+    clients::{Clients, PATIENCE},
     cluster::Cluster,
+    director::{Director, LIVENESS_MAX, LOOK},
     properties::{Property, Violation},
     record::AuxiliaryWork,
-    trial::{Director, LAST_CALLS, LIVENESS_MAX, LOOK},
     witness::{Everything, Lists, NAME},
 };
 use crate::{
@@ -23,11 +23,11 @@ use crate::{
 };
 
 /// Lets every main do one last thing, waits until all is quiet, and asks every main for all it has.
-pub(super) async fn play(director: &mut Director) {
-    director.clients.stop();
+pub(super) async fn play(director: &mut Director, clients: &Clients) {
+    clients.stop();
     director.pass(LAST_CALLS).await;
     let mains = director.cluster.borrow().mains();
-    let last: Vec<u64> = mains.iter().map(|main| director.clients.must(main)).collect();
+    let last: Vec<u64> = mains.iter().map(|main| clients.must(main)).collect();
     director.pass(PATIENCE + LOOK).await;
     for call in last {
         let mut record = director.record.open();
@@ -132,3 +132,7 @@ fn sample(page: &str, series: &str) -> u64 {
 
 /// Protocol messages that an auxiliary got, signs of life apart.
 const MESSAGES: &str = "synod_protocol_messages_received_total{role=\"acceptor\"}";
+
+/// How long the cluster is left alone before it must do one last thing: clients end, and a role
+/// that panicked while it was waiting to be rebuilt is rebuilt.
+const LAST_CALLS: Duration = Duration::from_secs(12);

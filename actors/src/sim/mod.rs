@@ -37,12 +37,16 @@
 //! });
 //! ```
 //!
-//! A [`Trial`] is what the verb `simulate` runs: such a cluster with clients, and a nemesis that
+//! A [`Drill`] is such a test with a nemesis beside your clients, over many seeds; the page
+//! [testing](crate::manual::testing) shows one that finds a bug. A [`Trial`] is what the verb `simulate` runs: such a cluster with clients, and a nemesis that
 //! does to it what a [`FaultPlan`] allows; then everything is healed, must become well again within
 //! a bound, and is judged by the [properties].
 //!
 //! # Layout
 //! - `cluster`: nodes that start, crash and lose their disks
+//! - `doors`: the way in for clients that outlive the nodes they ask
+//! - `director`: a nemesis's wishes, and a service manager's care
+//! - `drill`: tests of your own, out of these
 //! - `trial`, `finale`: the phases of a trial
 //! - `clients`, `witness`: what clients do, and the replicated actor they do it to
 //! - [`record`]: what was seen
@@ -50,6 +54,9 @@
 
 mod clients;
 mod cluster;
+mod director;
+mod doors;
+mod drill;
 mod finale;
 pub mod properties;
 pub mod record;
@@ -60,6 +67,8 @@ pub use synod_runtime::sim::*;
 
 pub use self::{
     cluster::{Blueprint, Cluster, Shape},
-    trial::{LIVENESS_MAX, Report, Trial},
+    director::LIVENESS_MAX,
+    drill::{AGAIN_AFTER, Drill, Find, Run, Scene},
+    trial::{Report, Trial},
     witness::{Entry, Lists},
 };

@@ -81,3 +81,19 @@ fn roles_composed_by_hand_lose_nothing_when_any_one_of_them_stops() {
     assert_eq!(lines.matches("the auxiliary of x stops: ").count(), 2, "{lines}");
     assert_eq!(lines.matches("each is in the book exactly once").count(), 2, "{lines}");
 }
+
+#[test]
+fn a_lost_update_is_found_replayed_from_its_seed_and_mended() {
+    let lines = said(env!("CARGO_BIN_EXE_lost"), &[]);
+    assert!(lines.starts_with("naive: seed "), "{lines}");
+    assert!(lines.contains(" again: the same run, trace "), "{lines}");
+    assert!(lines.ends_with("mended: seeds 1 to 40: every coin is there\n"), "{lines}");
+    // The manual shows what it prints, with some lines left out.
+    let manual = include_str!("../../../actors/docs/testing.md");
+    let (_, block) = manual.split_once("```text\n").expect("a block of output");
+    let (block, _) = block.split_once("```").expect("its end");
+    let mut printed = lines.lines();
+    for line in block.lines().filter(|line| *line != "…") {
+        assert!(printed.any(|other| other == line), "the manual's {line:?} is not there:\n{lines}");
+    }
+}
