@@ -12,7 +12,7 @@ use std::{
 use actix::{Actor, Handler, Message};
 use serde::{Deserialize, Serialize};
 use synod::{
-    consensus::timing::VoteStyle,
+    consensus::{Profile, timing::VoteStyle},
     message::RemoteMessage,
     replicated::{CallError, Handle, Query, Replicated, Turn},
     sim::{Blueprint, Cluster, DiskConditions, Report, Shape, Simulation, Trial, Weather},
@@ -90,6 +90,56 @@ fn everything_goes_wrong_and_nothing_is_lost() {
 #[test]
 fn r1_32_the_auxiliary_is_idle_while_nothing_is_wrong() {
     trials("none", 90..94);
+}
+
+/// Goal: at 80 ms round trip and one packet of a hundred lost nobody is accused falsely: not one
+/// suspicion, bridge, vote-out or election after the first. Method: the trial compares what every
+/// main thinks of the others, all the time; the auxiliary's counters stand still too.
+#[test]
+fn between_cities_nobody_is_suspected_while_nothing_is_wrong() {
+    for shape in [(2, 1), (3, 2), (3, 0)] {
+        let (mains, auxiliaries) = shape;
+        let shape = Shape { mains, auxiliaries, members: 0 };
+        for seed in 110..116 {
+            let length = Duration::from_secs(120);
+            let trial = Trial { shape, profile: Profile::Wan, length, ..trial("none") };
+            sound(&trial.run(seed), "none --profile wan");
+        }
+    }
+}
+
+/// Goal: the test above would see a suspicion. Method: the same network, with a local one's patience.
+#[test]
+fn a_local_patience_would_suspect_nodes_between_cities() {
+    Simulation::new(117).run(|sim| async move {
+        let cluster = founded(&sim, Shape::default(), VoteStyle::Split).await;
+        sim.set_climate(Weather::wan());
+        let mut suspected = 0;
+        for _ in 0..600 {
+            let client = counter(&cluster, "a");
+            // Whatever comes of it: what the mains think of it counts.
+            let _ = client.send(Add { by: 1 }).await;
+            for main in cluster.mains() {
+                let reached = cluster.core(&main).unwrap().reached();
+                suspected += u32::from(reached.bridging || reached.leader.0.is_none());
+            }
+        }
+        assert!(suspected > 0);
+    });
+}
+
+/// Goal: the faults of every other test, between cities.
+#[test]
+fn between_cities_the_same_promises_hold() {
+    let kinds = ["loss,duplication,reorder", "cut,clog,partition", "crash", "eio,enospc,slowsync"];
+    let kinds =
+        kinds.into_iter().chain(["diskloss,bitrot,crash", "pause,drift,jump", "panic", "all"]);
+    for (seed, faults) in (120u64..).step_by(4).zip(kinds) {
+        for seed in seed..seed + 4 {
+            let trial = Trial { profile: Profile::Wan, ..trial(faults) };
+            sound(&trial.run(seed), &format!("{faults} --profile wan"));
+        }
+    }
 }
 
 /// Goal: other shapes keep the same promises.

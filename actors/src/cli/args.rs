@@ -9,6 +9,7 @@ use synod_runtime::{
 };
 
 use super::failure::{Exit, Failure};
+use crate::consensus::Profile;
 use crate::server::config::{Durability, HostPort, NodeRole, units};
 
 /// Highly available actors: two full machines, one cheap one, no data lost.
@@ -99,6 +100,9 @@ pub(crate) struct NodeArgs {
     /// Instead of `durability` in [consensus]
     #[arg(long, value_name = "fsync|memory")]
     pub(crate) durability: Option<String>,
+    /// Instead of `profile` in [consensus]
+    #[arg(long, value_name = "lan|wan")]
+    pub(crate) profile: Option<String>,
     /// Instead of `filter` in [log], such as debug
     #[arg(long, value_name = "FILTER")]
     pub(crate) log: Option<String>,
@@ -133,6 +137,9 @@ pub(crate) struct InitArgs {
     /// A certificate for a client of the cluster that `init` wrote to DIR earlier
     #[arg(long, value_name = "NAME", conflicts_with_all = ["cluster", "main", "auxiliary", "member", "add", "open"])]
     pub(crate) client: Option<NodeName>,
+    /// What lies between the machines: lan, or wan (between cities: up to 100 ms a round trip)
+    #[arg(long, value_name = "lan|wan", default_value_t, conflicts_with_all = ["add", "client"])]
+    pub(crate) profile: Profile,
     /// Lets clients of other machines in: HTTP and RESP listen on all addresses, with TLS and a
     /// token that `client.toml` names
     #[arg(long, conflicts_with = "add")]
@@ -210,6 +217,10 @@ pub(crate) struct SimulateArgs {
     /// What goes wrong: all, none, or a list such as loss,partition,crash
     #[arg(long, value_name = "all|none|LIST", default_value = "all")]
     pub(crate) faults: FaultPlan,
+    /// What lies between the nodes: lan, or wan (80 ms for a round trip, one packet of a hundred
+    /// lost)
+    #[arg(long, value_name = "lan|wan", default_value_t)]
+    pub(crate) profile: Profile,
 }
 
 /// `bench`.
@@ -359,6 +370,8 @@ const EXAMPLES: [(&str, &str); 8] = [
     (
         "init",
         "  synod init --out shop --cluster shop --main a=db1:7001 b=db2:7001 --auxiliary x=pi:7001
+  synod init --out far --cluster far --main a=rome:7001 b=oslo:7001 --auxiliary x=bern:7001 \
+      --profile wan
   scp -r shop/a db1:/etc/synod        then there: synod node --config /etc/synod/synod.toml
   synod init --out shop --add m1=web1:7001 --role member",
     ),
@@ -382,7 +395,8 @@ const EXAMPLES: [(&str, &str); 8] = [
         "  synod simulate                     a hundred clusters, one simulated minute each
   synod simulate --seed 8841 --runs 1
   SYNOD_LOG=debug synod simulate --seed 8841 --runs 1
-  synod simulate --runs 1000 --faults loss,partition,crash",
+  synod simulate --runs 1000 --faults loss,partition,crash
+  synod simulate --profile wan --faults none",
     ),
     (
         "bench",

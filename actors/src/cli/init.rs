@@ -14,7 +14,7 @@ use super::{
     failure::Failure,
     layout::{AUTHORITY, ClusterDir, NodePlan},
 };
-use crate::server::config::{Durability, HostPort, Listen, NodeRole, check_roles};
+use crate::server::config::{ConsensusConfig, HostPort, Listen, NodeRole, check_roles};
 
 /// Writes what `args` asks for; `with_resp` when this program serves Redis clients.
 pub(crate) fn run(program: &str, args: &InitArgs, with_resp: bool) -> Result<(), Failure> {
@@ -43,7 +43,7 @@ pub(crate) fn run(program: &str, args: &InitArgs, with_resp: bool) -> Result<(),
     let cluster = args.cluster.as_ref().expect("clap requires it without --add");
     let plans = plan(args, with_resp)?;
     let token = args.open.then(new_token);
-    dir.create(cluster, &plans, Durability::Fsync, token.as_deref())?;
+    dir.create(cluster, &plans, &ConsensusConfig::of(args.profile), token.as_deref())?;
     for plan in &plans {
         let folder = dir.path().join(plan.name.as_str());
         println!("{}: {} {} at {}", folder.display(), plan.role, plan.name, plan.quic);

@@ -25,7 +25,7 @@ use super::{
     failure::Failure,
     http::Credentials,
 };
-use crate::server::config::{Durability, HostPort, Listen, NodeConfig, NodeRole, Overrides};
+use crate::server::config::{ConsensusConfig, HostPort, Listen, NodeConfig, NodeRole, Overrides};
 
 /// A cluster's directory.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ impl ClusterDir {
         &self,
         cluster: &ClusterName,
         nodes: &[NodePlan],
-        durability: Durability,
+        consensus: &ConsensusConfig,
         token: Option<&str>,
     ) -> Result<(), Failure> {
         let folders = nodes.iter().map(|node| self.0.join(node.name.as_str()));
@@ -78,7 +78,7 @@ impl ClusterDir {
         })?;
         for node in nodes {
             let peers = peers.concat();
-            let text = node_text(cluster, node, durability, &peers, false, token.is_some());
+            let text = node_text(cluster, node, consensus, &peers, false, token.is_some());
             self.write_node(&authority, node, &text, token)?;
         }
         let mut credentials = Credentials::default();
@@ -110,9 +110,9 @@ impl ClusterDir {
         let authority = self.stored_authority(&clients.cluster)?;
         let peers = known.peers.iter().map(|peer| table(&peer.name, peer.role, &peer.quic));
         let peers: String = peers.collect();
-        let durability = known.consensus.durability;
         let token = self.token(&clients)?;
-        let text = node_text(&clients.cluster, node, durability, &peers, true, token.is_some());
+        let text =
+            node_text(&clients.cluster, node, &known.consensus, &peers, true, token.is_some());
         self.write_node(&authority, node, &text, token.as_deref())?;
         clients.nodes.push(client_node(node));
         self.write_client_file(&clients)
@@ -265,7 +265,7 @@ fn table(name: &NodeName, role: NodeRole, quic: &HostPort) -> String {
 fn node_text(
     cluster: &ClusterName,
     node: &NodePlan,
-    durability: Durability,
+    consensus: &ConsensusConfig,
     peers: &str,
     join: bool,
     open: bool,
@@ -276,6 +276,7 @@ fn node_text(
         true => format!("clients = \"token\"\ntokens = \"{TOKENS}\"\n"),
         false => String::new(),
     };
+    let ConsensusConfig { durability, profile, .. } = consensus;
     let membership = if join { "\n[membership]\njoin = true\n" } else { "" };
     format!(
         "# Node {name} of cluster {cluster}. This directory can be copied to its machine as it is.
@@ -294,6 +295,7 @@ cert = \"cert.pem\"
 key = \"key.pem\"
 {clients}
 [consensus]
+profile = \"{profile}\"
 durability = \"{durability}\"
 {membership}
 # The first configuration. It counts on the first start; afterwards the cluster's own does.

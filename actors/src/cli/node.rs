@@ -73,6 +73,7 @@ fn overrides(args: &NodeArgs) -> Result<Overrides, Failure> {
         ("listen.http", "--listen-http", &args.listen_http),
         ("listen.resp", "--listen-resp", &args.listen_resp),
         ("consensus.durability", "--durability", &args.durability),
+        ("consensus.profile", "--profile", &args.profile),
         ("log.filter", "--log", &args.log),
     ] {
         if let Some(value) = value {

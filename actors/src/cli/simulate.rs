@@ -23,6 +23,7 @@ use crate::sim::{Report, Trial};
 pub(super) fn run(program: &str, args: &SimulateArgs) -> Result<(), Failure> {
     start_log();
     let trial = Trial {
+        profile: args.profile,
         plan: args.faults.clone(),
         length: Duration::from_secs(60) * args.minutes_each,
         ..Trial::default()
@@ -98,8 +99,9 @@ fn page(program: &str, args: &SimulateArgs, report: &Report) -> String {
     if !report.violations.is_empty() {
         let _ = writeln!(
             page,
-            "replay: {program} simulate --seed {seed} --runs 1 --minutes-each {} --faults {}",
-            args.minutes_each, args.faults
+            "replay: {program} simulate --seed {seed} --runs 1 --minutes-each {} --faults {} \
+             --profile {}",
+            args.minutes_each, args.faults, args.profile
         );
     }
     page

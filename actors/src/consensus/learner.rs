@@ -29,6 +29,7 @@ use super::{
         Message, Progress, ProposerMessage, ReplicaMessage, Report, Voted,
     },
     record::{Image, Record},
+    timing::Timing,
     value::{Decoded, Value},
 };
 use crate::{
@@ -53,14 +54,11 @@ const MARK_STEPS: u64 = 64;
 /// seconds to replace a journal, and asking again makes it do so again.
 const TRIM_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
-/// How long a peer may be ahead before this node asks it: in steady work the votes are on their
-/// way already.
-const ASK_AFTER: Duration = Duration::from_millis(40);
-
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Learner {
     me: NodeId,
+    timing: Timing,
     history: History,
     /// Chosen values from the oldest kept step to the last executed one.
     log: BTreeMap<Step, Chosen>,
@@ -122,6 +120,7 @@ impl Learner {
     pub fn new(me: NodeId) -> Self {
         Self {
             me,
+            timing: Timing::default(),
             history: History::default(),
             log: BTreeMap::new(),
             log_bytes: 0,
@@ -137,6 +136,13 @@ impl Learner {
             asked: None,
             news: true,
         }
+    }
+
+    /// As patient as `timing` says.
+    #[must_use]
+    pub const fn patient(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
     }
 
     /// What was executed and who votes.

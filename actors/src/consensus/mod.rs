@@ -43,4 +43,4 @@ pub mod replica;
 pub mod timing;
 pub mod value;
 
-pub use self::timing::{Timing, VoteStyle};
+pub use self::timing::{Profile, Timing, VoteStyle};

@@ -49,6 +49,12 @@ pub struct Reached {
     pub configuration: Option<Configuration>,
     /// The highest step an auxiliary holds a vote for.
     pub holds: Option<Step>,
+    /// Who leads, as far as is known here, and in which ballot.
+    pub leader: (Option<NodeId>, Ballot),
+    /// Peers that were not heard of lately.
+    pub suspects: Vec<NodeName>,
+    /// Whether an auxiliary completes the steps at present, as far as is known here.
+    pub bridging: bool,
 }
 
 /// See the module's documentation.
@@ -140,12 +146,17 @@ impl Board {
     pub(super) fn reached(&self) -> Reached {
         let last = self.last();
         let known = last.history.as_ref().and_then(History::newest);
+        let proposer = last.proposer.clone().unwrap_or_default();
+        let late = proposer.peers.iter().filter(|peer| peer.sign != Sign::Heard);
         Reached {
             step: last.history.as_ref().map_or(Step(0), History::executed),
             position: last.position,
             digest: last.digest,
             configuration: known.or(last.auxiliary_configuration.as_ref()).cloned(),
             holds: last.auxiliary.as_ref().and_then(|standing| standing.holds),
+            suspects: late.map(|peer| peer.node.name.clone()).collect(),
+            leader: (proposer.leader, proposer.ballot),
+            bridging: proposer.bridging,
         }
     }
 

@@ -6,6 +6,7 @@
 //! `name` and `role` have none: the node's certificate names it, and `SYNOD_CLUSTER` and
 //! `SYNOD_ROLE` mean other things.
 
+mod consensus;
 mod env;
 mod reader;
 mod tls;
@@ -17,21 +18,18 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
-    time::Duration,
 };
 
 use serde::Serialize;
 use synod_runtime::identity::{ClusterName, NodeName};
 
 pub use self::{
+    consensus::ConsensusConfig,
     reader::{ConfigError, Overrides},
     tls::{ClientAccess, TlsConfig, Tokens},
     units::HostPort,
 };
-use crate::{
-    consensus::{Timing, VoteStyle},
-    replicated::ARGS_BYTES_MAX,
-};
+use crate::replicated::ARGS_BYTES_MAX;
 pub(crate) use reader::{Keys, Section, Source};
 
 /// Everything a node must know before it starts.
@@ -98,27 +96,6 @@ pub struct Peer {
     pub role: NodeRole,
     /// Where the others reach it.
     pub quic: HostPort,
-}
-
-/// The consensus roles' settings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConsensusConfig {
-    /// What must survive a power loss.
-    pub durability: Durability,
-    /// How often a leader shows that it lives.
-    pub heartbeat: Duration,
-    /// How long a main hears nothing from the leader before it stands.
-    pub election_timeout: Duration,
-    /// How long a step waits for a silent main before an auxiliary helps (the bridge).
-    pub hedge: Duration,
-    /// A main that the auxiliary cannot reach either is voted out after this time.
-    pub removal_unreachable: Duration,
-    /// A silent main is voted out after this time, whoever can reach it.
-    pub removal: Duration,
-    /// How a leader's own vote travels.
-    pub vote: VoteStyle,
-    /// See [`Timing::accept_sole`]. Not a key of the file: it is said for one start only.
-    pub accept_sole: bool,
 }
 
 /// What must survive a power loss.
@@ -200,27 +177,11 @@ impl NodeConfig {
             peers,
             join,
             tls,
-            consensus: read_consensus(&top.section("consensus")?)?,
+            consensus: consensus::read(&top.section("consensus")?)?,
             limits: read_limits(&top.section("limits")?)?,
             log: read_log(&top.section("log")?)?,
             overrides,
         })
-    }
-}
-
-impl Default for ConsensusConfig {
-    fn default() -> Self {
-        let timing = Timing::default();
-        Self {
-            durability: Durability::Fsync,
-            heartbeat: timing.heartbeat,
-            election_timeout: timing.election,
-            hedge: timing.hedge,
-            removal_unreachable: timing.remove_unreachable,
-            removal: timing.remove,
-            vote: VoteStyle::Split,
-            accept_sole: false,
-        }
     }
 }
 
@@ -348,37 +309,6 @@ fn read_peers(top: &Section<'_>) -> Result<Vec<Peer>, ConfigError> {
     Ok(peers)
 }
 
-fn read_consensus(section: &Section<'_>) -> Result<ConsensusConfig, ConfigError> {
-    let default = ConsensusConfig::default();
-    let vote = |text: &str| match text {
-        "split" => Ok(VoteStyle::Split),
-        "piggyback" => Ok(VoteStyle::Piggyback),
-        other => Err(format!("{other:?} is no way to vote; use \"split\" or \"piggyback\"")),
-    };
-    let vote = section.parse("vote", "\"split\" or \"piggyback\"", vote)?;
-    let durability = section.parse("durability", Durability::WANT, Durability::from_str)?;
-    let config = ConsensusConfig {
-        durability: durability.unwrap_or(default.durability),
-        heartbeat: section.duration("heartbeat", default.heartbeat)?,
-        election_timeout: section.duration("election_timeout", default.election_timeout)?,
-        hedge: section.duration("hedge", default.hedge)?,
-        removal_unreachable: section
-            .duration("t_remove_unreachable", default.removal_unreachable)?,
-        removal: section.duration("t_remove", default.removal)?,
-        vote: vote.unwrap_or(default.vote),
-        accept_sole: default.accept_sole,
-    };
-    if config.election_timeout < 2 * config.heartbeat {
-        let why = "less than two heartbeats: one lost datagram would depose the leader";
-        return Err(section.refuse("election_timeout", why, "raise it or lower `heartbeat`"));
-    }
-    if config.removal < config.removal_unreachable {
-        let why = "shorter than `t_remove_unreachable`";
-        return Err(section.refuse("t_remove", why, "make it at least as long"));
-    }
-    Ok(config)
-}
-
 fn read_limits(section: &Section<'_>) -> Result<Limits, ConfigError> {
     let default = Limits::default();
     let sizes = REQUEST_BYTES_MIN..=REQUEST_BYTES_MAX;
@@ -445,6 +375,7 @@ const KEYS: Keys = &[
     (
         "consensus",
         &[
+            "profile",
             "vote",
             "durability",
             "heartbeat",

@@ -155,6 +155,7 @@ impl Core {
                 listen: config.listen,
                 tls: config.tls,
                 peers: config.peers,
+                ask_timeout: config.timing.call,
                 ..node::NodeConfig::new(config.cluster, config.name, incarnation)
             },
         )?;

@@ -230,15 +230,7 @@ fn core_config(config: &NodeConfig, services: Arc<[Box<dyn Service>]>) -> CoreCo
             .map(|peer| (peer.name.clone(), role(peer.role)))
             .collect(),
         durability: if memory { journal::Durability::Memory } else { journal::Durability::Fsync },
-        timing: timing::Timing {
-            heartbeat: config.consensus.heartbeat,
-            election: config.consensus.election_timeout,
-            hedge: config.consensus.hedge,
-            remove_unreachable: config.consensus.removal_unreachable,
-            remove: config.consensus.removal,
-            accept_sole: config.consensus.accept_sole,
-            ..timing::Timing::default()
-        },
+        timing: config.consensus.timing(),
         // Without a sync there is nothing to overlap with the wire.
         style: if memory { timing::VoteStyle::Piggyback } else { config.consensus.vote },
         segment_bytes: core::SEGMENT_BYTES,

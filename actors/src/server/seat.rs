@@ -273,8 +273,8 @@ impl Seat {
 
     /// Learns what is chosen, in order; of a main.
     pub fn learner(&self) -> impl FnMut() -> Role<Learner> + use<> + 'static {
-        let me = self.site.me.clone();
-        self.site.role(move || Learner::new(me.clone()))
+        let (me, timing) = (self.site.me.clone(), self.config.timing);
+        self.site.role(move || Learner::new(me.clone()).patient(timing))
     }
 
     /// Executes what is learned on the replicated actors; of a main.
@@ -283,6 +283,7 @@ impl Seat {
         self.site.role(move || {
             let machines = Arc::clone(&config.machines);
             Replica::new(me.clone(), Box::new(move || machines()), config.snapshot_log_bytes)
+                .patient(config.timing)
         })
     }
 

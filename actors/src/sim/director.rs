@@ -19,9 +19,9 @@ use synod_runtime::{
 use super::{
     cluster::Cluster,
     properties::{Property, Violation},
-    record::Shared,
+    record::{Shared, View},
 };
-use crate::server::core::CoreError;
+use crate::server::core::{CoreError, Reached};
 
 /// Does to a cluster what a nemesis wants, and what a service manager would do about it.
 pub(super) struct Director {
@@ -30,6 +30,8 @@ pub(super) struct Director {
     pub(super) record: Shared,
     plan: FaultPlan,
     length: Duration,
+    /// Nothing is to go wrong, and all is well since the founding.
+    calm: bool,
     /// Faults that were put in.
     pub(super) faults: u64,
     /// When nodes that stopped by themselves are started again, as a service manager would.
@@ -55,6 +57,7 @@ impl Director {
             record: Shared::default(),
             plan,
             length,
+            calm: false,
             faults: 0,
             due: BTreeMap::new(),
             ordered: BTreeMap::new(),
@@ -71,6 +74,7 @@ impl Director {
             self.start(&name);
         }
         self.until_whole("founding").await;
+        self.calm = self.plan == FaultPlan::none();
     }
 
     /// Lets go wrong what may, then waits until all is well again.
@@ -83,6 +87,7 @@ impl Director {
     async fn safety(&mut self) {
         let config = NemesisConfig {
             plan: self.plan.clone(),
+            climate: self.sim.climate(),
             safety: self.length,
             disks_damaged_max: DISKS_DAMAGED_MAX,
             ..NemesisConfig::new(&self.names())
@@ -126,8 +131,14 @@ impl Director {
             let why = core.failed().borrow().clone();
             failed.extend(why.map(|why| (name.clone(), why)));
             let reached = core.reached();
+            let mut record = self.record.open();
             if reached.position > 0 {
-                self.record.open().digest(&name, reached.position, reached.digest);
+                record.digest(&name, reached.position, reached.digest);
+            }
+            if self.calm && cluster.mains().contains(&name) {
+                let Reached { leader, suspects, bridging, configuration, .. } = reached;
+                let epoch = configuration.map_or(0, |c| c.epoch);
+                record.view(&name, View { leader, epoch, suspects, bridging });
             }
         }
         for (name, why) in failed {

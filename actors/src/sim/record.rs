@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use synod_runtime::identity::NodeName;
+use synod_runtime::identity::{NodeId, NodeName};
 
 use super::{properties::Violation, witness::Lists};
-use crate::replicated::Outcome;
+use crate::{consensus::ballot::Ballot, replicated::Outcome};
 
 /// Everything that was seen. All times are true time since the trial began.
 #[derive(Debug, Default)]
@@ -26,6 +26,9 @@ pub struct Record {
     pub digests: BTreeMap<u64, (u64, NodeName)>,
     /// What each main held at the end.
     pub finals: Vec<(NodeName, Lists)>,
+    /// What each main thought of the others, each time it changed its mind, where nothing went
+    /// wrong.
+    pub views: BTreeMap<NodeName, Vec<View>>,
     /// What each auxiliary did, where nothing went wrong.
     pub auxiliaries: Vec<AuxiliaryWork>,
     /// Found on the way, for lack of anything to be remembered by.
@@ -89,6 +92,19 @@ pub struct Attempt {
     pub due: Duration,
     /// When it was told.
     pub ended: Option<Duration>,
+}
+
+/// What a main thinks of the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// Who leads, and in which ballot.
+    pub leader: (Option<NodeId>, Ballot),
+    /// Who votes: rises with every change.
+    pub epoch: u64,
+    /// Whom it has not heard of lately.
+    pub suspects: Vec<NodeName>,
+    /// Whether an auxiliary stands in for somebody.
+    pub bridging: bool,
 }
 
 /// What an auxiliary did between two moments.
@@ -164,6 +180,14 @@ impl Record {
                 "at position {position}, {at} has the digest {first:016x} and {node} {digest:016x}"
             );
             self.found.push(Violation::agreement(what));
+        }
+    }
+
+    /// Notes what a main thinks of the others.
+    pub fn view(&mut self, node: &NodeName, view: View) {
+        let views = self.views.entry(node.clone()).or_default();
+        if views.last() != Some(&view) {
+            views.push(view);
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use synod_runtime::sim::{Fault, FaultPlan, Simulation};
+use synod_runtime::sim::{Fault, FaultPlan, Simulation, Weather};
 
 use super::{
     clients::Clients,
@@ -17,13 +17,15 @@ use super::{
     properties::{Property, Violation, judge},
     witness::{NAME, Witness},
 };
-use crate::consensus::timing::VoteStyle;
+use crate::consensus::{Profile, VoteStyle};
 
 /// What a trial is like, apart from its seed.
 #[derive(Debug, Clone)]
 pub struct Trial {
     /// The cluster.
     pub shape: Shape,
+    /// What lies between its nodes: their patience, and the weather when nothing is wrong.
+    pub profile: Profile,
     /// What may go wrong.
     pub plan: FaultPlan,
     /// How long things go wrong, in simulated time. What follows is bounded too, see
@@ -54,7 +56,7 @@ impl Default for Trial {
     /// Two mains and an auxiliary, everything goes wrong for a minute's length.
     fn default() -> Self {
         let length = Duration::from_secs(60);
-        Self { shape: Shape::default(), plan: FaultPlan::all(), length }
+        Self { shape: Shape::default(), profile: Profile::Lan, plan: FaultPlan::all(), length }
     }
 }
 
@@ -79,7 +81,12 @@ impl Trial {
 
     async fn conduct(&self, sim: Simulation, story: Story) -> Report {
         let style = if sim.seed() % 4 == 3 { VoteStyle::Piggyback } else { VoteStyle::Split };
-        let blueprint = Blueprint { style, ..Blueprint::hosting::<Witness>(NAME) };
+        sim.set_climate(match self.profile {
+            Profile::Lan => Weather::default(),
+            Profile::Wan => Weather::wan(),
+        });
+        let timing = self.profile.timing();
+        let blueprint = Blueprint { style, timing, ..Blueprint::hosting::<Witness>(NAME) };
         let cluster = Cluster::new(&sim, self.shape, blueprint);
         let mut director = Director::new(cluster, self.plan.clone(), self.length, story);
         let stumbling = self.plan.has(Fault::Panic);

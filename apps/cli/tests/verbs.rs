@@ -54,6 +54,25 @@ fn a_refused_dev_leaves_no_directory_behind() {
 }
 
 #[test]
+fn a_profile_goes_from_init_to_the_node_and_into_simulations() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_str().unwrap();
+    let (exit, _, said) =
+        synod(&["init", "--out", dir, "--cluster", "far", "--main", "a=h:1", "--profile", "wan"]);
+    assert_eq!(exit, 0, "{said}");
+    let file = folder.path().join("a/synod.toml");
+    assert!(fs::read_to_string(&file).unwrap().contains("profile = \"wan\""));
+    let file = file.to_str().unwrap();
+    assert_eq!(synod(&["node", "--config", file, "--check"]).0, 0);
+    let wrong = ["node", "--config", file, "--check", "--profile", "moon"];
+    refused(&wrong, 2, &["\"moon\"", "lan", "wan"]);
+    let simulate = ["simulate", "--runs", "1", "--faults", "none", "--profile", "wan"];
+    let (exit, page, said) = synod(&simulate);
+    assert!(exit == 0 && page.contains("0 violated"), "{page}{said}");
+    assert_ne!(page, synod(&simulate[..5]).1, "another network, another history");
+}
+
+#[test]
 fn init_writes_directories_that_a_node_accepts() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().to_str().unwrap();

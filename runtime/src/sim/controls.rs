@@ -14,6 +14,17 @@ impl Simulation {
         self.hub.net.set_weather(weather);
     }
 
+    /// Sets the weather there is when nothing is wrong: from now on, and again after every
+    /// [`Simulation::heal`].
+    pub fn set_climate(&self, climate: Weather) {
+        self.hub.net.set_climate(climate);
+    }
+
+    /// The weather there is when nothing is wrong.
+    pub fn climate(&self) -> Weather {
+        self.hub.net.climate()
+    }
+
     /// Gives the path `from` → `to` a weather of its own.
     pub fn set_path_weather(&self, from: &NodeName, to: &NodeName, weather: Weather) {
         self.hub.net.set_path_weather(&self.node(from).machine, &self.node(to).machine, weather);
@@ -197,7 +208,7 @@ impl Simulation {
     /// Ends all faults of network, disks and pauses; stopped nodes stay stopped, clocks keep their
     /// drift, and lost bytes stay lost.
     pub fn heal(&self) {
-        self.set_weather(Weather::default());
+        self.hub.net.calm();
         self.heal_network();
         let names: Vec<NodeName> = super::lock(&self.hub.nodes).keys().cloned().collect();
         for name in names {

@@ -87,6 +87,8 @@ pub struct NemesisConfig {
     pub plan: FaultPlan,
     /// How long the safety phase lasts.
     pub safety: Duration,
+    /// The weather when nothing is wrong; what is lost, doubled and reordered comes on top.
+    pub climate: Weather,
     /// The mean pause between two faults.
     pub pace: Duration,
     /// How many disks may be lost or rot, in all: more than the protocols bear proves nothing.
@@ -120,6 +122,7 @@ impl NemesisConfig {
             nodes: nodes.to_vec(),
             plan: FaultPlan::all(),
             safety: Duration::from_secs(30),
+            climate: Weather::default(),
             pace: Duration::from_millis(400),
             disks_damaged_max: 1,
             drift_ppm_max: 200,
@@ -212,7 +215,7 @@ impl Draft<'_> {
             loss: chance(Fault::Loss, LOSS_MAX),
             duplication: chance(Fault::Duplication, REPEAT_MAX),
             reorder: chance(Fault::Reorder, REPEAT_MAX),
-            ..Weather::default()
+            ..self.config.climate
         };
         self.push(at, FaultAction::Weather(weather));
     }

@@ -152,7 +152,7 @@ pub(super) fn quick() -> Timing {
         resend: ms(20),
         probe: ms(8),
         auxiliary: ms(100),
-        accept_sole: false,
+        ..Timing::default()
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
         layout::{ClusterDir, NodePlan},
         node::REMOVED_MARKER,
     },
-    server::config::{Durability, Listen, NodeConfig, NodeRole, check_roles},
+    server::config::{ConsensusConfig, Durability, Listen, NodeConfig, NodeRole, check_roles},
 };
 
 /// A cluster's directory, ours alone while this lives.
@@ -102,7 +102,9 @@ impl Home {
         let mut ports = FreePorts::new(std::process::id().wrapping_add(attempt * ATTEMPT_STRIDE));
         let plans = plan(args, with_resp, &mut ports)?;
         let cluster = CLUSTER.parse().expect("a name");
-        self.dir.create(&cluster, &plans, args.durability.unwrap_or(Durability::Fsync), None)?;
+        let durability = args.durability.unwrap_or(Durability::Fsync);
+        let consensus = ConsensusConfig { durability, ..ConsensusConfig::default() };
+        self.dir.create(&cluster, &plans, &consensus, None)?;
         Ok(Nodes { nodes: self.dir.nodes()?, fresh: true })
     }
 

@@ -2,7 +2,7 @@
 
 use synod_runtime::identity::NodeId;
 
-use super::{ASK_AFTER, Chosen, Durable, ENTRIES_BYTES_MAX, Learner};
+use super::{Chosen, Durable, ENTRIES_BYTES_MAX, Learner};
 use crate::{
     consensus::{
         ballot::Step,
@@ -53,7 +53,7 @@ impl Learner {
         self.asked = None;
         self.ahead.insert(from.clone(), entries.chosen_upto);
         if entries.snapshot {
-            self.asked = Some(now.at + 10 * ASK_AFTER);
+            self.asked = Some(now.at + 10 * self.timing.catch_up);
             let (peer, chosen_upto) = (from.clone(), entries.chosen_upto);
             let known = self.history.executed();
             let wanted = SnapshotWanted { peer, chosen_upto, known };
@@ -81,10 +81,10 @@ impl Learner {
             return;
         };
         match self.asked {
-            None if !at_once => self.asked = Some(now.at + ASK_AFTER),
+            None if !at_once => self.asked = Some(now.at + self.timing.catch_up),
             Some(when) if now.at < when => {}
             Some(_) | None => {
-                self.asked = Some(now.at + ASK_AFTER);
+                self.asked = Some(now.at + self.timing.catch_up);
                 let wanted = CatchUp { from: executed.next(), fresh };
                 out.send(To::Node(peer.clone()), LearnerMessage::CatchUp(wanted));
             }

@@ -19,9 +19,6 @@ use crate::{
     effects::{Effects, To},
 };
 
-/// Opinions that have not come by then are not waited for; a new attempt follows.
-const OPINIONS_AWAITED: Duration = Duration::from_millis(250);
-
 /// The state of a node that does not lead.
 #[derive(Debug, Default)]
 pub(super) struct Following {
@@ -45,9 +42,9 @@ pub(super) struct ExpectOpinions {
 }
 
 impl Following {
-    pub(super) fn deadline(&self, is_main: bool) -> Option<Instant> {
+    pub(super) fn deadline(&self, is_main: bool, opinions: Duration) -> Option<Instant> {
         match &self.standing {
-            Some(standing) => Some(standing.since + OPINIONS_AWAITED),
+            Some(standing) => Some(standing.since + opinions),
             None => is_main.then_some(self.stand_at),
         }
     }
@@ -128,7 +125,7 @@ impl Proposer {
             && (self.confirmed_sole || !self.was_sole());
         if enough {
             self.campaign(round, out);
-        } else if now >= since + OPINIONS_AWAITED {
+        } else if now >= since + self.timing.opinions {
             let again = now + self.jitter(hedge);
             if let Phase::Following(following) = &mut self.phase {
                 following.standing = None;

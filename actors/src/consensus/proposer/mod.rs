@@ -377,7 +377,7 @@ impl Machine for Proposer {
 
     fn deadline(&self) -> Option<Instant> {
         let phase = match &self.phase {
-            Phase::Following(following) => following.deadline(self.is_main()),
+            Phase::Following(following) => following.deadline(self.is_main(), self.timing.opinions),
             Phase::Leading(reign) => reign.deadline(self.turn.at),
         };
         let soonest = self.beat_due.min(self.auxiliary_due);

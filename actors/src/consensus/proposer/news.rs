@@ -1,7 +1,5 @@
 //! What a proposer tells: signs of life, who leads, and whom it waits for.
 
-use std::time::Duration;
-
 use synod_runtime::identity::NodeId;
 
 use super::{Known, LEADER_NEWS, Phase, Proposer, following::Following};
@@ -15,9 +13,6 @@ use crate::{
     },
     effects::{Effects, To},
 };
-
-/// A main this long silent is shown as suspect; three times this long, as down.
-const QUIET_MAIN: Duration = Duration::from_secs(1);
 
 impl Proposer {
     pub(super) fn leader_news(&self) -> Leader {
@@ -95,7 +90,7 @@ impl Proposer {
     /// What people are told of a peer's life; nothing is decided by it.
     fn sign_of(&self, peer: &Known) -> Sign {
         let beats = match peer.role {
-            NodeRole::Main => QUIET_MAIN,
+            NodeRole::Main => self.timing.quiet,
             NodeRole::Auxiliary => 4 * self.timing.auxiliary,
             // It need not say anything: its link is its sign of life.
             NodeRole::Member if peer.up => return Sign::Heard,

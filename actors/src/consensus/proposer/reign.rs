@@ -24,16 +24,11 @@ use crate::{
             AcceptorMessage, Acked, Ahead, AuxiliaryMessage, LearnerMessage, Nack, Prepare,
             Progress, Promise, ReplicaMessage, TellAgain, Vote,
         },
+        timing::Timing,
         value::Value,
     },
     effects::{Effects, To},
 };
-
-/// A node that would lead but has no quorum of promises by then asks the auxiliaries too.
-const PROMISES_AWAITED: Duration = Duration::from_millis(60);
-
-/// …and gives up by then, so that another may try.
-const PROMISES_GIVEN_UP: Duration = Duration::from_millis(600);
 
 /// Fine enough for every patience of [`crate::consensus::Timing`].
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -233,7 +228,7 @@ impl Proposer {
             return;
         }
         let gone = self.configuration().is_none_or(|c| !c.has_main(self.me.incarnation));
-        let late = self.turn.at >= reign.since + PROMISES_GIVEN_UP && !reign.established;
+        let late = self.turn.at >= reign.since + self.timing.give_up && !reign.established;
         if gone || late {
             return self.step_down(out);
         }
@@ -249,10 +244,10 @@ impl Proposer {
             .other_mains(self.me.incarnation)
             .any(|main| !self.heard_within(main, self.timing.stickiness));
         let from = self.history.executed().next();
-        let resend = self.timing.resend;
+        let Timing { resend, promises, .. } = self.timing;
         let Phase::Leading(reign) = &mut self.phase else { return };
         let asked = Prepare { ballot: reign.ballot, from };
-        let slow = now >= reign.since + PROMISES_AWAITED;
+        let slow = now >= reign.since + promises;
         let mut due = |node: &NodeId| {
             let missing = reign.promises.get(&node.incarnation).is_none_or(|from| *from > step);
             let again = reign.asked.get(&node.incarnation).is_none_or(|at| now >= *at + resend);

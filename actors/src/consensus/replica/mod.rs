@@ -33,6 +33,7 @@ use super::{
         ProposerMessage, Query, ReplicaMessage, Report, Resend, SnapshotWritten, TrimLog,
     },
     record::{Image, Record},
+    timing::Timing,
 };
 use crate::{
     effects::Effects,
@@ -53,6 +54,7 @@ pub type MakeMachines = Box<dyn Fn() -> Vec<Box<dyn StateMachine>> + Send>;
 /// See the module's documentation.
 pub struct Replica {
     me: NodeId,
+    timing: Timing,
     make: MakeMachines,
     machines: BTreeMap<u64, Box<dyn StateMachine>>,
     state: State,
@@ -108,6 +110,7 @@ impl Replica {
     pub fn new(me: NodeId, make: MakeMachines, snapshot_log_bytes: u64) -> Self {
         let mut replica = Self {
             me,
+            timing: Timing::default(),
             make,
             machines: BTreeMap::new(),
             state: State::default(),
@@ -126,6 +129,13 @@ impl Replica {
         };
         replica.reset_machines();
         replica
+    }
+
+    /// As patient as `timing` says.
+    #[must_use]
+    pub const fn patient(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
     }
 
     /// The executed step, position and digest.
@@ -336,7 +346,7 @@ impl Machine for Replica {
 
     fn deadline(&self) -> Option<Instant> {
         let reads = self.waiting.iter().flat_map(|waiting| &waiting.reads);
-        let transfer = self.transfer.as_ref().map(|transfer| transfer.asked + FETCH_AGAIN);
+        let transfer = self.transfer.as_ref().map(|transfer| transfer.asked + self.timing.fetch);
         reads.map(|(_, until)| *until).chain(transfer).chain(self.retry_at).min()
     }
 }
@@ -350,6 +360,3 @@ impl fmt::Debug for Replica {
 /// A snapshot that could not be written is tried again after this time: a full disk seldom has room
 /// again at once.
 const SNAPSHOT_AGAIN: Duration = Duration::from_secs(2);
-
-/// A piece of a snapshot that does not come within this time is asked for again.
-const FETCH_AGAIN: Duration = Duration::from_millis(300);

@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use synod_runtime::{identity::NodeId, world::Instant};
 
-use super::{FETCH_AGAIN, Replica, Writing};
+use super::{Replica, Writing};
 use crate::{
     consensus::{
         ballot::Step,
@@ -80,7 +80,7 @@ impl Replica {
     pub(super) fn fetch_again(&mut self, out: &mut Effects<Self>) {
         let now = self.turn.at;
         let Some(transfer) = &mut self.transfer else { return };
-        if now < transfer.asked + FETCH_AGAIN {
+        if now < transfer.asked + self.timing.fetch {
             return;
         }
         transfer.tries += 1;

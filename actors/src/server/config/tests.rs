@@ -1,4 +1,7 @@
+use std::time::Duration;
+
 use super::*;
+use crate::consensus::Profile;
 
 const GOOD: &str = r#"
 cluster = "shop"
@@ -181,6 +184,18 @@ fn environment_overrides_the_file_and_flags_override_both() {
     assert_eq!(config.consensus.hedge, Duration::from_millis(70));
     assert_eq!(config.data_dir, Path::new("/var/lib/shop"));
     assert_eq!((config.log.filter.as_str(), config.cluster.as_str()), ("trace", "shop"));
+}
+
+#[test]
+fn a_profile_decides_what_the_file_does_not_name() {
+    let wan = GOOD.replacen("[consensus]", "[consensus]\nprofile = \"wan\"", 1);
+    let wan = wan.replacen("heartbeat = \"20ms\"", "", 1);
+    let consensus = load(&wan, Overrides::default()).unwrap().consensus;
+    let timing = consensus.timing();
+    assert_eq!(timing.remove, Duration::from_secs(7), "named in the file");
+    assert_eq!(timing.election, Profile::Wan.timing().election);
+    assert_eq!(timing.probe, Profile::Wan.timing().probe, "has no key of its own");
+    assert!(load(&wan.replace("wan", "moon"), Overrides::default()).unwrap_err().contains("lan"));
 }
 
 #[test]

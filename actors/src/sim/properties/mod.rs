@@ -8,6 +8,7 @@ mod idleness;
 mod linearizability;
 mod patience;
 mod session_order;
+mod trust;
 
 use std::fmt;
 
@@ -36,6 +37,8 @@ pub enum Property {
     SessionOrder,
     /// No part of a node fails by itself.
     Soundness,
+    /// Nobody is suspected, replaced or voted out while nothing is wrong.
+    Trust,
 }
 
 /// A property that did not hold.
@@ -58,6 +61,7 @@ pub fn judge(record: &Record) -> Vec<Violation> {
         linearizability::check,
         patience::check,
         session_order::check,
+        trust::check,
     ] {
         let mut found = Vec::new();
         check(record, &mut found);
@@ -85,6 +89,7 @@ impl Property {
             Self::Recovery => "recovery",
             Self::SessionOrder => "session order",
             Self::Soundness => "soundness",
+            Self::Trust => "trust",
         }
     }
 }

@@ -61,6 +61,8 @@ pub(super) struct Net {
 #[derive(Default)]
 struct State {
     weather: Weather,
+    /// The weather when nothing is wrong.
+    climate: Weather,
     machines: BTreeMap<NodeName, Arc<Machine>>,
     ports: BTreeMap<SocketAddr, Arc<Port>>,
     connections: BTreeMap<u64, Connection>,
@@ -84,6 +86,21 @@ impl Net {
 
     pub(super) fn set_weather(&self, weather: Weather) {
         lock(&self.state).weather = weather;
+    }
+
+    pub(super) fn set_climate(&self, climate: Weather) {
+        let mut state = lock(&self.state);
+        (state.climate, state.weather) = (climate, climate);
+    }
+
+    pub(super) fn climate(&self) -> Weather {
+        lock(&self.state).climate
+    }
+
+    /// Back to the weather there is when nothing is wrong.
+    pub(super) fn calm(&self) {
+        let mut state = lock(&self.state);
+        state.weather = state.climate;
     }
 
     pub(super) fn set_path_weather(&self, from: &Machine, to: &Machine, weather: Weather) {
@@ -184,6 +201,15 @@ impl Net {
             return;
         }
         let mut arrival = now + path.latency(now, general);
+        match &parcel.what {
+            Content::Datagram(_) if weather.repaired > 0.0 && !path.passes(general) => {
+                path.traffic[DATAGRAMS].lost += 1;
+                return;
+            }
+            Content::Datagram(_) => {}
+            Content::Chunk(_, bytes) => arrival += path.repair(general, bytes.len()),
+            Content::Up | Content::Close(_) => arrival += path.repair(general, 1),
+        }
         let faulty = lane.is_some_and(|lane| lane != Lane::Control as usize);
         let late = faulty && happens(&mut path.rng, weather.reorder);
         let twice = faulty && happens(&mut path.rng, weather.duplication);
