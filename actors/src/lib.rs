@@ -74,6 +74,7 @@
 //! - [`replicated`]: actors that live in the log
 //! - [`Cli`]: the verbs, for your own program; [`server`]: one node
 //! - [`server::seat`]: the protocol roles one by one, for programs that compose them
+//! - [`trace`]: what one request led to, on all nodes
 //! - [`sim`]: whole clusters in simulated time, for your tests
 //! - [`consensus`]: the protocol roles; [`machine`], [`effects`], [`role`]: how every role is built
 //! - [`message`]: messages that travel between nodes; [`runtime`]: everything below the roles
@@ -92,6 +93,7 @@ pub mod replicated;
 pub mod role;
 pub mod server;
 pub mod sim;
+pub mod trace;
 
 pub use cli::Cli;
 pub use synod_runtime as runtime;

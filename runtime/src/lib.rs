@@ -17,6 +17,7 @@
 //! - [`supervision`]: actors rebuilt from their factory after a panic, in trees
 //! - [`serial`]: actors with async handlers
 //! - [`telemetry`]: counters and histograms, rendered for Prometheus
+//! - [`trace`]: one number for everything that one thing led to
 
 pub mod address;
 pub mod identity;
@@ -32,5 +33,6 @@ pub mod slots;
 pub mod snapshot;
 pub mod supervision;
 pub mod telemetry;
+pub mod trace;
 pub mod wire;
 pub mod world;

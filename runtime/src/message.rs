@@ -44,6 +44,7 @@ use crate::{
     address::SendError,
     identity::NodeId,
     node::{Debt, Node},
+    trace,
     wire::{Frame, FrameHeader, FrameKind, name_hash},
 };
 
@@ -238,6 +239,8 @@ fn take<A, M>(
             return node.refuse(from, header, &SendError::Codec);
         }
     };
+    let name = || node.name_behind(header.target);
+    let _handling = trace::incoming(header, name, M::NAME, from);
     if header.kind != FrameKind::Ask {
         // The debt is paid when the handler has run.
         return actor.handle(message, context).handle(context, None);

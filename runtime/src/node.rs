@@ -222,6 +222,8 @@ struct Inner {
     dead_letters: Office,
     proxies: Mutex<Proxies>,
     tasks: Tasks,
+    /// Traces that began here.
+    traces: AtomicU64,
     /// Peers that said they leave and whose link is not gone yet.
     leaving: Mutex<BTreeSet<NodeId>>,
     peers_up: Mutex<BTreeMap<NodeName, PeerInfo>>,
@@ -267,6 +269,7 @@ impl Node {
             dead_letters: Office::new(&metrics),
             proxies: Mutex::default(),
             tasks: Tasks::default(),
+            traces: AtomicU64::new(0),
             leaving: Mutex::default(),
             peers_up: Mutex::default(),
             peer_hooks: Mutex::default(),

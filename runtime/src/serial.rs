@@ -51,7 +51,10 @@ use actix::{Actor, ActorFutureExt as _, Handler, Message, WrapFuture as _, dev::
 pub use actix::{AtomicResponse, Context};
 pub use synod_derive::async_handlers;
 
-use crate::message::{Batch, RemoteActor, Routes};
+use crate::{
+    message::{Batch, RemoteActor, Routes},
+    trace::carry,
+};
 
 /// The result of a message.
 pub type ResultOf<M> = <M as Message>::Result;
@@ -109,10 +112,10 @@ impl<S: 'static> Serial<S> {
         M: Message<Result: 'static> + 'static,
     {
         let mut state = self.state.take().expect("no message comes while a handler waits");
-        let work = async move {
+        let work = carry(async move {
             let result = state.handle(message).await;
             (state, result)
-        };
+        });
         AtomicResponse::new(Box::pin(work.into_actor(self).map(|(state, result), this, _| {
             this.state = Some(state);
             result

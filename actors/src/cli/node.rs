@@ -4,13 +4,16 @@ use std::fs;
 
 use actix_rt::System;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use super::{args::NodeArgs, failure::Failure};
-use crate::server::{
-    self, ServerError, Service, StopTrigger,
-    config::{LogConfig, LogFormat, NodeConfig, Overrides},
-    stop_pair,
+use crate::{
+    server::{
+        self, ServerError, Service, StopTrigger,
+        config::{LogConfig, LogFormat, NodeConfig, Overrides},
+        stop_pair,
+    },
+    trace,
 };
 
 /// Runs the node that `args` names.
@@ -90,9 +93,10 @@ fn start_log(config: &LogConfig) {
     // A program that embeds us may have its own subscriber already; then that one stays.
     let _ = match config.format {
         LogFormat::Text => {
-            lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+            let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            lines.with_ansi(colour).finish().with(trace::layer()).try_init()
         }
-        LogFormat::Json => lines.json().try_init(),
+        LogFormat::Json => lines.json().finish().with(trace::layer()).try_init(),
     };
 }
 

@@ -97,3 +97,16 @@ fn a_lost_update_is_found_replayed_from_its_seed_and_mended() {
         assert!(printed.any(|other| other == line), "the manual's {line:?} is not there:\n{lines}");
     }
 }
+
+#[test]
+fn a_request_is_one_trace_on_both_nodes() {
+    let lines = said(env!("CARGO_BIN_EXE_trace"), &[]);
+    let trace_of = |line: &str| line.split_once("trace=").map(|(_, rest)| rest[..16].to_owned());
+    let traces: Vec<_> = lines.lines().filter_map(trace_of).collect();
+    assert_eq!(traces.len(), 4, "two handlers for each of two customers: {lines}");
+    assert!(traces[0] == traces[1] && traces[2] == traces[3], "{lines}");
+    assert_ne!(traces[0], traces[2], "{lines}");
+    for line in ["from=a", "from=b", "checkout{customer=\"bob\"}: orders", "packs 5 pieces"] {
+        assert!(lines.contains(line), "{line}:\n{lines}");
+    }
+}

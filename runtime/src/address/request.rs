@@ -15,6 +15,7 @@ use super::{Delivery, SendError, place::Place};
 use crate::{
     message::{RemoteMessage, encode},
     node::{ASK_TIMEOUT, Node},
+    trace::Trace,
 };
 
 /// No ask waits longer, so that a forgotten one does not hold its memory for days.
@@ -32,6 +33,8 @@ pub struct RemoteRequest<M: RemoteMessage> {
     to: Arc<dyn Way<M>>,
     timeout: Duration,
     again: Option<fn(&M) -> M>,
+    /// In which the request was made; it may be polled anywhere.
+    trace: Option<Trace>,
     state: State<M>,
 }
 
@@ -68,7 +71,8 @@ enum State<M: RemoteMessage> {
 impl<M: RemoteMessage> RemoteRequest<M> {
     pub(super) fn new(to: Arc<dyn Way<M>>, message: M) -> Self {
         let timeout = to.place().map_or(ASK_TIMEOUT, Place::ask_timeout);
-        Self { to, timeout, again: None, state: State::Unsent(message) }
+        let trace = Trace::current();
+        Self { to, timeout, again: None, trace, state: State::Unsent(message) }
     }
 
     /// Waits at most this long, counted from the first poll; never longer than [`TIMEOUT_MAX`].
@@ -96,6 +100,8 @@ impl<M: RemoteMessage> Future for RemoteRequest<M> {
     type Output = Result<M::Result, SendError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let trace = self.trace.clone();
+        let _in_trace = trace.as_ref().map(Trace::enter);
         let mut answer = match std::mem::replace(&mut self.state, State::Answered) {
             State::Unsent(message) => {
                 let (to, timeout) = (Arc::clone(&self.to), self.timeout);

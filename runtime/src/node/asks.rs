@@ -125,7 +125,7 @@ impl Node {
         lock(&self.0.asks.waiting).insert(correlation, Waiting { to: to.clone(), answer });
         let mut guard = AskGuard { node: self, to, lane, correlation, sent: false };
         let mut header =
-            FrameHeader { target, message, correlation, ..FrameHeader::new(FrameKind::Ask) };
+            FrameHeader { correlation, ..self.header(FrameKind::Ask, target, message) };
         let until = self.now() + timeout;
         let waited = tokio::time::timeout(timeout, async {
             let mut paid = self.pay(to, target, lane, body.len()).await?;
@@ -212,14 +212,15 @@ impl Node {
         result: Result<Vec<u8>, SendError>,
     ) {
         match result {
-            Ok(body) => self.reply(to, Lane::User, header.correlation, &body),
+            Ok(body) => self.finish(to, Lane::User, FrameKind::Reply, header, &body),
             Err(error) => self.refuse(to, header, &error),
         }
     }
 
     /// Answers an ask.
     pub fn reply(&self, to: &NodeId, lane: Lane, correlation: u64, body: &[u8]) {
-        self.finish(to, lane, FrameKind::Reply, correlation, body);
+        let asked = FrameHeader { correlation, ..FrameHeader::new(FrameKind::Ask) };
+        self.finish(to, lane, FrameKind::Reply, &asked, body);
     }
 
     /// Answers an ask with an error; counts a tell as a dead letter.
@@ -229,7 +230,7 @@ impl Node {
         }
         if header.kind == FrameKind::Ask {
             let body = encode(error).expect("texts and numbers always encode");
-            self.finish(to, Lane::User, FrameKind::Failure, header.correlation, &body);
+            self.finish(to, Lane::User, FrameKind::Failure, header, &body);
         }
     }
 
@@ -264,8 +265,10 @@ impl Node {
         served.insert(key, Served::Runs(self.task_anywhere(done)));
     }
 
-    fn finish(&self, to: &NodeId, lane: Lane, kind: FrameKind, correlation: u64, body: &[u8]) {
-        let header = FrameHeader { correlation, ..FrameHeader::new(kind) };
+    /// Ends an ask, in its trace.
+    fn finish(&self, to: &NodeId, lane: Lane, kind: FrameKind, asked: &FrameHeader, body: &[u8]) {
+        let FrameHeader { correlation, trace, .. } = *asked;
+        let header = FrameHeader { correlation, trace, ..FrameHeader::new(kind) };
         if let Err(error) = self.post(&to.name, lane, &header, body) {
             tracing::debug!(%to, %error, "an answer was lost");
             self.dead_letter(&error);

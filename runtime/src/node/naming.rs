@@ -62,6 +62,11 @@ impl Node {
         self.renamed();
     }
 
+    /// The name of this node's own that a number stands for; the number itself if there is none.
+    pub(crate) fn name_behind(&self, target: u64) -> String {
+        self.0.names.name(target).unwrap_or_else(|| format!("{target:016x}"))
+    }
+
     /// The group called `name`, of actors of type `A` on any nodes.
     pub fn group<A: RemoteActor>(&self, name: &str) -> Group<A> {
         Group::new(self.clone(), name)

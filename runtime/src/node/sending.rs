@@ -1,10 +1,13 @@
 //! Frames on their way out.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::{Node, credit::Allowance, refused};
 use crate::{
     address::SendError,
     identity::{NodeId, NodeName},
     link::Path,
+    trace,
     wire::{Frame, FrameHeader, FrameKind, name_hash},
     world::network::Lane,
 };
@@ -45,7 +48,7 @@ impl Node {
         message: u64,
         body: &[u8],
     ) -> Result<(), SendError> {
-        let header = FrameHeader { target, message, ..FrameHeader::new(FrameKind::Tell) };
+        let header = self.header(FrameKind::Tell, target, message);
         pipe.allowance.try_spend(self, body.len())?;
         self.links().send_by(&pipe.path, Lane::User, &header, body).map_err(|error| {
             pipe.allowance.give_back(body.len());
@@ -80,8 +83,25 @@ impl Node {
         lane: Lane,
         body: &[u8],
     ) -> Result<(), SendError> {
-        let header = FrameHeader { target, message, ..FrameHeader::new(FrameKind::Tell) };
+        let header = self.header(FrameKind::Tell, target, message);
         self.post(to, lane, &header, body)
+    }
+
+    /// The header of a message that is sent now, in the trace this thread is in.
+    pub(super) fn header(&self, kind: FrameKind, target: u64, message: u64) -> FrameHeader {
+        let trace = trace::outgoing(|| self.draw_trace());
+        FrameHeader { target, message, trace, ..FrameHeader::new(kind) }
+    }
+
+    /// A number for a trace, as good as drawn at random: the node's nonce is, and traces are
+    /// counted. It takes no chance from anybody, so a simulated run is the same with traces.
+    fn draw_trace(&self) -> u64 {
+        let count = self.0.traces.fetch_add(1, Relaxed) + 1;
+        let mut word = self.0.start_nonce.wrapping_add(count.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        // 0 stands for no trace.
+        (word ^ (word >> 31)).max(1)
     }
 
     /// Puts one frame on its way, the short one for this node itself. Tells and asks of the user

@@ -20,6 +20,8 @@ mod deframe;
 mod handshake;
 mod schema;
 
+use std::borrow::Cow;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::world::network::Lane;
@@ -36,6 +38,9 @@ pub(crate) const LENGTH_BYTES: usize = 4;
 
 /// Everything before the body, the length field included.
 pub const HEADER_BYTES: usize = 44;
+
+/// The last field of the header.
+const TRACE_BYTES: usize = 8;
 
 /// What the length field may say at most. The largest frames are promises, which carry a few steps
 /// (256 KiB each, or one largest command); this leaves them room and still bounds what a peer can
@@ -149,6 +154,25 @@ pub fn encode(header: &FrameHeader, lane: Lane, body: &[u8], into: &mut BytesMut
     into.put_u32_le(header.deadline_ms);
     into.put_u64_le(header.trace);
     into.put_slice(body);
+}
+
+/// The same bytes with no trace in any of their frames; what is no frame is left alone.
+pub fn without_traces(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let mut bytes = Cow::Borrowed(bytes);
+    let mut at = 0;
+    while let Some(length) = bytes.get(at..at + LENGTH_BYTES) {
+        let length = u32::from_le_bytes(length.try_into().expect("four bytes"));
+        let end = at.saturating_add(LENGTH_BYTES + length as usize);
+        let trace = at + HEADER_BYTES - TRACE_BYTES..at + HEADER_BYTES;
+        if end > bytes.len() || end < trace.end || bytes[at + LENGTH_BYTES] != WIRE_VERSION {
+            break;
+        }
+        if bytes[trace.clone()].iter().any(|byte| *byte != 0) {
+            bytes.to_mut()[trace].fill(0);
+        }
+        at = end;
+    }
+    bytes
 }
 
 /// The number that stands for a name on the wire: FNV-1a with 64 bits, which is stable for ever

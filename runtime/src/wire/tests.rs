@@ -39,6 +39,23 @@ fn drain(deframer: &mut Deframer) -> Result<Vec<Frame>, FrameError> {
 }
 
 #[test]
+fn bytes_without_traces_are_the_same_for_every_trace() {
+    let frame = |trace, body: &[u8]| {
+        let header = FrameHeader { target: 7, trace, ..FrameHeader::new(FrameKind::Tell) };
+        let mut bytes = BytesMut::new();
+        encode(&header, Lane::User, body, &mut bytes);
+        bytes.freeze()
+    };
+    let both = |trace| [frame(trace, b"one"), frame(0, b""), frame(trace, b"two")].concat();
+    assert_eq!(without_traces(&both(5)), both(0));
+    assert!(matches!(without_traces(&both(0)), std::borrow::Cow::Borrowed(_)), "not copied");
+    // What is no frame, or only a part of one, is as it was.
+    for other in [&b"anything but a frame, and longer than a header is"[..], &both(5)[..40]] {
+        assert_eq!(without_traces(other), other);
+    }
+}
+
+#[test]
 fn frames_come_out_whole_wherever_the_network_cuts() {
     let (frames, bytes) = sample(Lane::User);
     for cut in 0..=bytes.len() {

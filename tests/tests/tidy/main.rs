@@ -254,6 +254,7 @@ const HOUSES: &[(&str, &[&[&str]])] = &[
         &[
             &["identity", "telemetry"],
             &["world", "wire"],
+            &["trace"],
             &["journal", "snapshot", "slots", "quic"],
             &["link"],
             &["message", "address", "registry", "supervision", "node", "serial"],
@@ -263,7 +264,7 @@ const HOUSES: &[(&str, &[&[&str]])] = &[
     (
         "actors/src/",
         &[
-            &["mutation"],
+            &["mutation", "trace"],
             &["replicated"],
             &["machine", "effects"],
             &["consensus"],

@@ -162,6 +162,31 @@ fn no_such_actor_is_not_run() {
     });
 }
 
+#[test]
+fn leaving_is_not_run_whoever_asks_while_the_node_finishes_what_runs() {
+    simulated(async {
+        let scene = Scene::set().await;
+        // It keeps the node from being gone, and is the only one that ran in the end.
+        let running = scene.witness.send(Slow(500));
+        let leave = async {
+            until("it runs", || scene.ran.load(SeqCst) == 1).await;
+            scene.pair.b.drain(Duration::from_secs(5)).await
+        };
+        let late = async {
+            until("it leaves", || scene.pair.b.is_draining()).await;
+            let once = scene.witness.send(Slow(0)).await;
+            // To try again is of no use as long as it leads to the same node.
+            let again = scene.pair.till.send(Pay(1)).idempotent().timeout(SHORT).await;
+            (once, again)
+        };
+        let (running, left, (once, again)) =
+            futures_util::future::join3(running, leave, late).await;
+        assert_eq!((running, left), (Ok(()), true));
+        assert_eq!((&once, &again), (&Err(SendError::Leaving), &Err(SendError::Leaving)));
+        scene.judge(&SendError::Leaving, Delivery::NotRun, 1).await;
+    });
+}
+
 /// Refuses whoever acts for an old epoch, as a replicated store would.
 struct Fence;
 

@@ -35,6 +35,7 @@ use super::{
 };
 use crate::{
     identity::NodeName,
+    wire::without_traces,
     world::network::{ConnectionId, Lane, NetworkEvent},
 };
 
@@ -312,7 +313,9 @@ impl Net {
         });
         drop(state);
         let (what, bytes) = parcel.what.describe();
-        self.trace.note(now, to.name().as_str(), what, &[number, side as u64], bytes);
+        // Whether anybody follows what happens must not show in what happens.
+        let bytes = without_traces(bytes);
+        self.trace.note(now, to.name().as_str(), what, &[number, side as u64], &bytes);
         let connection = id_of(number, 1 - side);
         for event in parcel.what.events(connection, &sender, cut_at.unwrap_or(0)) {
             port.tell(event);
