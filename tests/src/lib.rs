@@ -5,10 +5,12 @@
 //!   second, every fault, one seed.
 //! - [`hand`]: single machines, one message at a time.
 //! - [`invariants`]: one promise a file, each a pure check of what was observed.
+//! - [`simulated`]: a small cluster of real actors in a simulated world, driven by hand.
 //! - [`process`]: clusters of real processes, killed and cut; [`relay`]: a lossy cable between them.
 
 pub mod hand;
 pub mod invariants;
 pub mod process;
 pub mod relay;
+pub mod simulated;
 pub mod walk;

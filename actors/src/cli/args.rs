@@ -31,6 +31,8 @@ pub(crate) enum Verb {
     Init(InitArgs),
     /// Show how the cluster is
     Status(ClientArgs),
+    /// List who belongs to the cluster, and change it while it runs
+    Members(MembersArgs),
     /// Watch nodes, links, actors and rates, live
     Top(TopArgs),
     /// Send a command or a query to a replicated actor
@@ -161,6 +163,42 @@ pub(crate) struct ClientArgs {
     /// One JSON document
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `members`: a list, or one of its verbs.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct MembersArgs {
+    #[command(subcommand)]
+    pub(crate) verb: Option<MembersVerb>,
+    #[command(flatten)]
+    list: ClientArgs,
+}
+
+/// What to do with the members.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MembersVerb {
+    /// Hand leadership to this main
+    Lead(MemberName),
+}
+
+/// A member, and whom to ask.
+#[derive(Debug, Args)]
+pub(crate) struct MemberName {
+    /// Its name
+    pub(crate) name: NodeName,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+impl MembersArgs {
+    /// Whom to ask.
+    pub(crate) const fn client(&self) -> &ClientArgs {
+        match &self.verb {
+            None => &self.list,
+            Some(MembersVerb::Lead(name)) => &name.client,
+        }
+    }
 }
 
 /// `top`.
@@ -351,7 +389,7 @@ const FIRST_STEPS: &str = "First steps:
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not applied, 4 outcome unknown.";
 
-const EXAMPLES: [(&str, &str); 8] = [
+const EXAMPLES: [(&str, &str); 9] = [
     (
         "dev",
         "  synod dev                          two mains and an auxiliary in a temporary directory
@@ -379,6 +417,11 @@ const EXAMPLES: [(&str, &str); 8] = [
         "status",
         "  synod status --cluster demo/client.toml
   SYNOD_CLUSTER=demo/client.toml synod status --json | jq .leader",
+    ),
+    (
+        "members",
+        "  synod members                      who is what, and how far behind
+  synod members lead b               before working on the machine of a",
     ),
     (
         "call",

@@ -9,7 +9,7 @@
 //! # Layout
 //! - `args`: what may be written
 //! - `simulate`: clusters in a simulated world
-//! - `dev`, `node`, `init`, `status`, `top`, `call`, `bench`: the verbs
+//! - `dev`, `node`, `init`, `status`, `members`, `top`, `call`, `bench`: the verbs
 //! - `layout`: the directory of a cluster
 //! - `client`: asking a running cluster
 //! - `failure`: one line and one exit code
@@ -23,6 +23,7 @@ mod failure;
 mod http;
 mod init;
 mod layout;
+mod members;
 mod node;
 mod simulate;
 mod status;
@@ -106,6 +107,7 @@ impl Cli {
             Verb::Node(args) => node::run(self.name, &args, self.services),
             Verb::Init(args) => init::run(self.name, &args, with_resp),
             Verb::Status(args) => System::new().block_on(status::run(&args)),
+            Verb::Members(args) => System::new().block_on(members::run(&args)),
             Verb::Call(args) => System::new().block_on(call::call(&args)),
             Verb::Actors(args) => System::new().block_on(call::actors(&args)),
             Verb::Simulate(args) => simulate::run(self.name, &args),
@@ -120,6 +122,7 @@ impl Cli {
 fn wants_json(verb: &Verb) -> bool {
     match verb {
         Verb::Status(client) => client.json,
+        Verb::Members(members) => members.client().json,
         Verb::Call(call) => call.client.json,
         Verb::Actors(actors) => actors.client.json,
         Verb::Top(top) => top.client.json,

@@ -8,6 +8,7 @@
 
 mod expire;
 mod forward;
+mod wishes;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,6 +18,7 @@ use synod_runtime::{
     world::{Instant, Rng},
 };
 
+use self::wishes::OpenWish;
 use super::{
     ballot::{Ballot, Step},
     message::{
@@ -96,6 +98,8 @@ pub struct Home {
     /// Reads that the replica is to answer, by ticket: it may die and forget them.
     handed: BTreeMap<u64, Instant>,
     next_expiry: Instant,
+    /// Wishes of operators, by nonce.
+    wishes: BTreeMap<u64, OpenWish>,
 }
 
 impl Home {
@@ -127,6 +131,7 @@ impl Home {
             forwarded: BTreeMap::new(),
             handed: BTreeMap::new(),
             next_expiry: Instant::default(),
+            wishes: BTreeMap::new(),
         }
     }
 
@@ -249,6 +254,7 @@ impl Home {
         self.leader = news;
         if changed {
             self.registered = None;
+            self.wish_again();
             self.send_again(now, 0, out);
             if let Some(round) = &mut self.round {
                 round.asked = None;
@@ -419,6 +425,8 @@ impl Machine for Home {
             HomeMessage::Forwarded(answers) => self.forwarded_back(answers, out),
             HomeMessage::Submit(submit) => self.submit(now, submit.commands, out),
             HomeMessage::Read(read) => self.read(now, read.reads, out),
+            HomeMessage::NewWish(wish) => self.wish(now, wish, out),
+            HomeMessage::Granted(granted) => self.granted(granted, out),
         }
     }
 
@@ -428,6 +436,7 @@ impl Machine for Home {
             self.send_again(now, 0, out);
         }
         self.read_rounds(now, out);
+        self.pass_wishes(now, out);
         self.expire(now, out);
     }
 
@@ -451,7 +460,7 @@ impl Machine for Home {
             || !self.handed.is_empty()
             || self.round.is_some())
         .then_some(self.next_expiry);
-        [sent, register, round, expiry].into_iter().flatten().min()
+        [sent, register, round, expiry, self.wishes_due()].into_iter().flatten().min()
     }
 }
 

@@ -10,6 +10,7 @@ mod log;
 mod members;
 mod report;
 mod votes;
+mod wishes;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,7 @@ pub use self::{
         Accept, Accepted, Acked, Learned, Mark, Nack, PreVote, PreVoteAnswer, Prepare, Progress,
         Promise, Settled, TellAgain, Trim, Trimmed, Trimming, Vote, Voted,
     },
+    wishes::{Granted, NewWish, TakeOver, Wanted, Wish},
 };
 use super::configuration::Configuration;
 
@@ -86,14 +88,15 @@ addressed! {
     Auxiliary(AuxiliaryMessage): Prepare, Accept, Confirm, Forget, PreVote, Reach, Heartbeat,
         ProbeAnswer;
     Proposer(ProposerMessage): Promise, Nack, PreVote, PreVoteAnswer, Heartbeat, Standing, Reached,
-        Acked, Progress, Confirmed, ReadIndex, Request, Probe, Expiry, Peer, Resign, TellAgain;
+        Acked, Progress, Confirmed, ReadIndex, Request, Probe, Expiry, Peer, Resign, TellAgain, Wanted,
+        TakeOver;
     Learner(LearnerMessage): Voted, Accepted, Mark, CatchUp, Entries, Ahead, Resend, Installed,
         Trimmed, Settled, TrimLog, TellAgain;
     Replica(ReplicaMessage): Execute, Query, SnapshotWanted, SnapshotChunk, SnapshotWritten, Fetch,
         TellAgain;
     Founder(FounderMessage): Ask, Empty, Genesis;
     Home(HomeMessage): Leader, Registered, Replies, Gap, ReadAt, Confirmed, Answers, Submit, Read,
-        Forward, Forwarded;
+        Forward, Forwarded, NewWish, Granted;
 }
 
 /// To the acceptor of a main.
@@ -168,6 +171,10 @@ pub enum ProposerMessage {
     Request(Request),
     /// An auxiliary asks for a sign of life.
     Probe(Probe),
+    /// A home passes on what an operator wants.
+    Wanted(Wanted),
+    /// A leader hands over.
+    TakeOver(TakeOver),
     /// *Local*, from the replica.
     #[serde(skip)]
     Expiry(Expiry),
@@ -260,6 +267,11 @@ pub enum HomeMessage {
     Forward(Forward),
     /// What they answered.
     Forwarded(Forwarded),
+    /// What became of an operator's wish.
+    Granted(Granted),
+    /// *Local*, from operators.
+    #[serde(skip)]
+    NewWish(NewWish),
     /// *Local*, from the acceptor.
     #[serde(skip)]
     Confirmed(Confirmed),

@@ -22,7 +22,8 @@ use crate::{
     consensus::{
         home::Home,
         message::{
-            ClientAnswer, End, HomeMessage, NewCommand, NewRead, Read, Submit as NewCommands,
+            ClientAnswer, End, HomeMessage, NewCommand, NewRead, NewWish, Read,
+            Submit as NewCommands, Wish,
         },
         replica::{KEY_REUSED, keyed_args},
     },
@@ -47,8 +48,8 @@ pub(super) struct Clients {
 #[derive(Default)]
 struct Calls {
     open: BTreeMap<u64, Waiting>,
-    /// The node has stopped: nobody would ever answer another.
-    over: bool,
+    /// Why no more are taken: the node stops, or has stopped.
+    over: Option<&'static str>,
 }
 
 struct Waiting {
@@ -93,8 +94,29 @@ impl Clients {
 
     /// The node has stopped: whoever still holds a handle learns it at once.
     pub(super) fn close(&self) {
-        lock(&self.waiting).over = true;
+        lock(&self.waiting).over = Some("this node has stopped");
         self.end_all("the node stopped before the answer came");
+    }
+
+    /// The node is about to stop: what is under way ends well, and whoever wants more goes to
+    /// another node.
+    pub(super) fn leave(&self) {
+        lock(&self.waiting).over.get_or_insert("this node is stopping; ask another");
+    }
+
+    /// Whether somebody waits for an answer.
+    pub(super) fn is_busy(&self) -> bool {
+        !lock(&self.waiting).open.is_empty()
+    }
+
+    /// An operator's wish; `done` hears what became of it.
+    pub(super) fn wish(&self, wish: Wish, patience: Duration, done: Done) {
+        let Some(home) = self.home.get() else {
+            return done(Outcome::NotApplied("this node is still starting".into()));
+        };
+        if let Some(ticket) = self.ticket(done, self.now(), false) {
+            self.send(home, HomeMessage::NewWish(NewWish { ticket, wish, patience }));
+        }
     }
 
     fn end_all(&self, why: &str) {
@@ -112,9 +134,9 @@ impl Clients {
     /// Notes who waits. None once the node has stopped; whoever asked was told so.
     fn ticket(&self, done: Done, since: Instant, command: bool) -> Option<u64> {
         let mut calls = lock(&self.waiting);
-        if calls.over {
+        if let Some(why) = calls.over {
             drop(calls);
-            let refusal = Refusal::new(Reason::Unavailable, "this node has stopped");
+            let refusal = Refusal::new(Reason::Unavailable, why);
             done(Outcome::NotApplied(refusal));
             return None;
         }

@@ -25,15 +25,16 @@ use tokio::sync::watch;
 pub use super::board::Reached;
 use super::{
     board::Board,
+    clients::Clients,
     seat::{House, Seat, SeatConfig, Store},
     site::role_name,
 };
 use crate::{
     consensus::{
-        message::{NodeRole, ProposerMessage, Resign},
+        message::{NodeRole, ProposerMessage, Resign, Wish},
         timing::{Timing, VoteStyle},
     },
-    replicated::{StateMachine, Submit},
+    replicated::{Done, StateMachine, Submit},
 };
 
 /// Makes the replicated actors of a program, empty.
@@ -181,6 +182,10 @@ impl Core {
         Arc::clone(&self.seat.site.clients) as Arc<dyn Submit>
     }
 
+    pub(super) fn clients(&self) -> Arc<Clients> {
+        Arc::clone(&self.seat.site.clients)
+    }
+
     pub(super) fn board(&self) -> Arc<Board> {
         Arc::clone(&self.seat.site.board)
     }
@@ -216,8 +221,38 @@ impl Core {
     }
 
     /// Hands leadership on, so that nobody need wait for this node to fall silent.
+    ///
+    /// From now on this node takes nothing new from clients, *not applied*; what is under way ends
+    /// well. See [`Core::leads`].
     pub fn resign(&self) {
+        self.seat.site.clients.leave();
         self.seat.site.tell(ProposerMessage::Resign(Resign {}));
+    }
+
+    /// Resigns, and waits until another leads and what clients asked here was answered; not longer
+    /// than a second.
+    pub async fn hand_over(&self) {
+        self.resign();
+        let passed_on = async {
+            while self.leads() || self.seat.site.clients.is_busy() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        if tokio::time::timeout(HAND_OVER_MAX, passed_on).await.is_err() {
+            tracing::warn!("leadership or calls of clients did not pass on in time");
+        }
+    }
+
+    /// Whether this node leads, as far as it said.
+    pub fn leads(&self) -> bool {
+        self.reached().leader.0.as_ref() == Some(self.node().id())
+    }
+
+    /// What an operator wants of the members; `done` hears whether it is so now, and gets
+    /// [`Outcome::Failed`](crate::replicated::Outcome::Failed) with the reason when it cannot be
+    /// and nothing was changed.
+    pub fn wish(&self, wish: Wish, patience: Duration, done: Done) {
+        self.seat.site.clients.wish(wish, patience, done);
     }
 
     /// Stops: links closed, journal written and closed.
@@ -279,6 +314,12 @@ fn identify(world: &World, config: &CoreConfig) -> Result<Incarnation, CoreError
     slots.write(&words)?;
     Ok(identity.incarnation)
 }
+
+/// How long leadership may take to pass on.
+const HAND_OVER_MAX: Duration = Duration::from_secs(1);
+
+/// How often to look whether it has.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Bytes of a main's journal segment: seconds of the fastest writing.
 pub const SEGMENT_BYTES: u64 = journal::SEGMENT_BYTES_DEFAULT / 2;

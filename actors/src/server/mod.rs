@@ -16,6 +16,7 @@ pub mod core;
 pub mod correspondent;
 mod http;
 pub mod http_actors;
+mod members;
 mod metrics;
 mod reload;
 pub mod seat;
@@ -137,10 +138,11 @@ pub async fn run(
             Some(failed.ok().and_then(|why| why.clone()).unwrap_or_default())
         }
     };
-    core.resign();
+    core.hand_over().await;
+    if why.is_none() {
+        tokio::time::sleep(LINGER).await;
+    }
     http.stop(why.is_none()).await;
-    // Long enough for the word that this node no longer leads to reach the others.
-    tokio::time::sleep(RESIGN_GRACE).await;
     match &why {
         None => core.leave(DRAIN).await,
         // What failed once need not be waited for.
@@ -172,6 +174,7 @@ fn listen(
     let (services, context) = (Arc::clone(services), context.clone());
     let tls = context.access.tls().map(|tls| (*tls.config()).clone());
     let votes_only = config.role == NodeRole::Auxiliary;
+    let members = core.clients();
     let watchers = view::Watchers::new(context.stop.clone());
     let app = move || {
         let body_max = usize::try_from(context.limits.request_bytes_max).unwrap_or(usize::MAX);
@@ -183,6 +186,7 @@ fn listen(
         app = app.configure(|routes| http::configure(routes, looks.clone(), watchers.clone()));
         if !votes_only {
             app = app.configure(|routes| http_actors::configure(routes, actors));
+            app = app.configure(|routes| members::configure(routes, Arc::clone(&members)));
             for service in services.iter() {
                 app = app.configure(|routes| service.http(routes, &context));
             }
@@ -246,5 +250,6 @@ const GRACE: Duration = Duration::from_secs(1);
 /// seconds that whoever stops it waits.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// A few round trips between machines of one cluster.
-const RESIGN_GRACE: Duration = Duration::from_millis(50);
+/// A node that stops still answers so long, saying that it takes no more: a client that is told
+/// *not applied* goes elsewhere, where one that is hung up on would have to guess.
+pub const LINGER: Duration = Duration::from_millis(200);

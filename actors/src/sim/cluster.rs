@@ -161,6 +161,12 @@ impl Cluster {
         }
     }
 
+    /// Takes a running node out, to be stopped in good order by [`Core::hand_over`] and
+    /// [`Core::leave`]; started again, it has the disk it had.
+    pub fn take(&mut self, name: &NodeName) -> Option<Core> {
+        self.place(name).core.take()
+    }
+
     /// Stops a node and gives it another, empty disk: started again, it is another node.
     pub fn lose(&mut self, name: &NodeName) {
         self.crash(name);

@@ -2,10 +2,11 @@
 
 use std::{io, net::TcpListener, sync::Arc};
 
+use actix_rt::time::sleep;
 use actix_web::web;
 use synod::{
     replicated::StateMachine,
-    server::{NodeAddresses, Service, ServiceContext},
+    server::{LINGER, NodeAddresses, Service, ServiceContext},
 };
 
 use crate::{
@@ -47,6 +48,8 @@ impl Service for KvService {
         let mut stop = context.stop.clone();
         actix_rt::spawn(async move {
             stop.stopped().await;
+            // Commands that come now are told that they were not applied.
+            sleep(LINGER).await;
             handle.stop().await;
         });
         Ok(())

@@ -42,9 +42,14 @@ impl Pace {
         self.goal.get_or_insert((executed, now));
     }
 
+    /// Whether it is not far behind.
+    pub(super) fn is_near(&self) -> bool {
+        self.lag < ALPHA / 4
+    }
+
     /// Whether it could vote without holding up the others, its disk included.
     fn keeps_up(&self, now: Instant, patience: Duration) -> bool {
-        self.lag < ALPHA / 4 && self.durable.is_some_and(|at| now < at + patience)
+        self.is_near() && self.durable.is_some_and(|at| now < at + patience)
     }
 }
 
@@ -124,7 +129,7 @@ impl Proposer {
     }
 
     /// Mains whose votes are missing, or that are not heard of at all.
-    fn silent<'a>(&'a self, configuration: &'a Configuration) -> Vec<&'a NodeId> {
+    pub(super) fn silent<'a>(&'a self, configuration: &'a Configuration) -> Vec<&'a NodeId> {
         let Phase::Leading(reign) = &self.phase else { return Vec::new() };
         let (now, hedge) = (self.turn.at, self.timing.hedge);
         let oldest = reign.open.first_key_value();
@@ -134,7 +139,9 @@ impl Proposer {
                 let acked = reign.acks.get(&main.incarnation).map_or(Step(0), |(step, _)| *step);
                 let lacks =
                     oldest.is_some_and(|(step, open)| acked < *step && now >= open.since + hedge);
-                lacks || !self.heard_within(main, hedge)
+                // A link that is down carries no votes, however lately it was heard.
+                let gone = self.peers.get(&main.name).is_some_and(|p| p.id == **main && !p.up);
+                lacks || gone || !self.heard_within(main, hedge)
             })
             .collect()
     }
@@ -202,6 +209,7 @@ impl Proposer {
         let newest = self.history.newest();
         let Phase::Leading(reign) = &self.phase else { return };
         let changing = reign.change.is_some()
+            || reign.handover.is_some()
             || newest.is_none_or(|newest| newest.epoch != configuration.epoch)
             || reign.open.values().any(|open| open.value.is_configuration())
             || !reign.opened;

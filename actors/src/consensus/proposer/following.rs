@@ -42,10 +42,10 @@ pub(super) struct ExpectOpinions {
 }
 
 impl Following {
-    pub(super) fn deadline(&self, is_main: bool, opinions: Duration) -> Option<Instant> {
+    pub(super) fn deadline(&self, stands: bool, opinions: Duration) -> Option<Instant> {
         match &self.standing {
             Some(standing) => Some(standing.since + opinions),
-            None => is_main.then_some(self.stand_at),
+            None => stands.then_some(self.stand_at),
         }
     }
 }
@@ -101,7 +101,7 @@ impl Proposer {
     pub(super) fn consider_standing(&mut self, out: &mut Effects<Self>) {
         let now = self.turn.at;
         let is_main = self.is_main();
-        let hedge = self.timing.hedge;
+        let (hedge, resigned) = (self.timing.hedge, self.resigned);
         let Phase::Following(following) = &mut self.phase else { return };
         // A leader that is heard is followed, whether by its heartbeats or its proposals.
         if let Some(leader) = following.leader.clone() {
@@ -110,7 +110,7 @@ impl Proposer {
                 following.stand_at = following.stand_at.max(at + self.timing.election);
             }
         }
-        if !is_main {
+        if !is_main || resigned {
             following.standing = None;
             return;
         }

@@ -3,7 +3,7 @@
 //! A follower listens for its leader; when that falls silent it asks whether it should stand
 //! (`following`), then asks for promises and leads (`reign`). A leader finishes what earlier
 //! leaders left open, orders what clients ask for (`propose`), and takes care of members that
-//! come and go (`care`). Reads learn here what they must wait for (`reads`). What it tells others and people is
+//! come and go (`care`), listens to operators (`wishes`) and hands leadership on (`succession`). Reads learn here what they must wait for (`reads`). What it tells others and people is
 //! in `news`.
 
 mod care;
@@ -12,6 +12,8 @@ mod news;
 mod propose;
 mod reads;
 mod reign;
+mod succession;
+mod wishes;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -90,6 +92,8 @@ pub struct Proposer {
     confirmed_sole: bool,
     /// A newer configuration that somebody told of, which this node does not know.
     behind: Option<Vec<NodeId>>,
+    /// The node stops: it leads no more.
+    resigned: bool,
     turn: Now,
 }
 
@@ -124,6 +128,7 @@ impl Proposer {
             alive: Instant::default(),
             confirmed_sole: timing.accept_sole,
             behind: None,
+            resigned: false,
             turn: Now::default(),
         }
     }
@@ -264,17 +269,9 @@ impl Proposer {
         }
     }
 
-    /// The node stops: whoever is left need not wait for it to fall silent.
-    fn resign(&mut self, out: &mut Effects<Self>) {
-        self.step_down(out);
-        if let Phase::Following(following) = &mut self.phase {
-            following.stand_at = Instant::from_nanos(u64::MAX);
-        }
-        self.beat_due = self.turn.at;
-    }
-
     fn request(&mut self, from: &NodeId, request: Request, out: &mut Effects<Self>) {
-        if self.leads().is_none() {
+        // Who cannot have anything chosen takes nothing: it is *not applied* at its home.
+        if self.leads().is_none() || self.halted.is_some() {
             let news = self.leader_news();
             let to = if *from == self.me { To::Here } else { To::Node(from.clone()) };
             return out.send(to, HomeMessage::Leader(news));
@@ -351,6 +348,8 @@ impl Machine for Proposer {
             ProposerMessage::Expiry(expiry) => self.expiry_ms = expiry.due_ms,
             ProposerMessage::Peer(news) => self.peer(news),
             ProposerMessage::Resign(_) => self.resign(out),
+            ProposerMessage::Wanted(wanted) => self.wanted(from, wanted, out),
+            ProposerMessage::TakeOver(asked) => self.take_over(from, &asked, out),
             ProposerMessage::TellAgain(_) => self.told = None,
         }
     }
@@ -364,6 +363,8 @@ impl Machine for Proposer {
                 self.propose(out);
                 self.take_care(out);
                 self.confirm_reads(out);
+                self.grant_wishes(out);
+                self.carry_handover(out);
             }
         }
         self.judge();
@@ -377,7 +378,9 @@ impl Machine for Proposer {
 
     fn deadline(&self) -> Option<Instant> {
         let phase = match &self.phase {
-            Phase::Following(following) => following.deadline(self.is_main(), self.timing.opinions),
+            Phase::Following(following) => {
+                following.deadline(self.is_main() && !self.resigned, self.timing.opinions)
+            }
             Phase::Leading(reign) => reign.deadline(self.turn.at),
         };
         let soonest = self.beat_due.min(self.auxiliary_due);

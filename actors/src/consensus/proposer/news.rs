@@ -1,5 +1,7 @@
 //! What a proposer tells: signs of life, who leads, and whom it waits for.
 
+use std::time::Duration;
+
 use synod_runtime::identity::NodeId;
 
 use super::{Known, LEADER_NEWS, Phase, Proposer, following::Following};
@@ -145,15 +147,36 @@ impl Proposer {
                 self.heard_leader(following).is_some() && following.serving
             }
         };
+        let patience = 4 * self.timing.election;
+        if self.is_cut_off(patience) {
+            self.halted = Some(self.whom_it_waits_for());
+            return;
+        }
         if idle {
             self.alive = self.turn.at;
         }
-        let patience = 4 * self.timing.election;
         if self.turn.at < self.alive + patience {
             self.halted = None;
             return;
         }
         self.halted = Some(self.whom_it_waits_for());
+    }
+
+    /// Whether this node leads and hears of too few to have anything chosen, though nothing asked
+    /// for it yet (check-quorum): what clients want now had better not be taken.
+    fn is_cut_off(&self, patience: Duration) -> bool {
+        let Phase::Leading(reign) = &self.phase else { return false };
+        let Some(configuration) = self.configuration() else { return false };
+        if !reign.established || self.turn.at < reign.since + patience {
+            return false;
+        }
+        let mains = configuration.mains.iter().filter(|node| self.heard_within(node, patience));
+        let auxiliaries = configuration
+            .auxiliaries
+            .iter()
+            .filter(|node| self.heard_within(node, patience.max(3 * self.timing.auxiliary)));
+        let heard = mains.chain(auxiliaries).map(|node| node.incarnation).collect();
+        !configuration.is_quorum(&heard)
     }
 
     pub(super) fn whom_it_waits_for(&self) -> String {

@@ -97,6 +97,9 @@ impl Proposer {
             }
             return reign.change.take().map(|change| Value::configuration(&change));
         }
+        if reign.handover.is_some() {
+            return None; // the next leader's
+        }
         self.next_batch(in_flight)
     }
 

@@ -106,7 +106,12 @@ impl Proposer {
         }
         let me = self.me.incarnation;
         let Some(configuration) = self.history.at(reign.next).cloned() else { return };
-        let (hedge, now) = (self.timing.hedge, self.turn.at);
+        let now = self.turn.at;
+        // Who is known to be silent need not be waited for.
+        let hedge = match self.silent(&configuration).is_empty() {
+            true => self.timing.hedge,
+            false => std::time::Duration::ZERO,
+        };
         let Phase::Leading(reign) = &mut self.phase else { return };
         let fresh: Vec<&PendingRead> =
             reign.reads.iter().filter(|read| read.asked > reign.read_round).collect();

@@ -15,7 +15,9 @@ use synod_runtime::{
     world::Instant,
 };
 
-use super::{Phase, Proposer, propose::MARK_WAIT, reads::PendingRead};
+use super::{
+    Phase, Proposer, propose::MARK_WAIT, reads::PendingRead, succession::Handover, wishes::OpenWish,
+};
 use crate::{
     consensus::{
         ballot::{Ballot, Run, Step},
@@ -95,6 +97,10 @@ pub(super) struct Reign {
     pub(super) bridge: Option<Bridge>,
     /// A configuration to propose when the pipeline is empty.
     pub(super) change: Option<Configuration>,
+    /// To whom leadership is handed over, if to anyone.
+    pub(super) handover: Option<Handover>,
+    /// What operators want.
+    pub(super) wishes: Vec<OpenWish>,
     /// Mains that an auxiliary could not reach either, and when it said so.
     pub(super) unreachable: BTreeMap<Incarnation, Instant>,
     pub(super) reach_asked: Instant,
@@ -130,6 +136,8 @@ impl Reign {
             sent: Step(next.0.saturating_sub(1)),
             bridge: None,
             change: None,
+            handover: None,
+            wishes: Vec::new(),
             unreachable: BTreeMap::new(),
             reach_asked: Instant::default(),
             forget_asked: Instant::default(),
@@ -147,11 +155,16 @@ impl Reign {
         Run::new(self.voted_from, self.voted)
     }
 
+    /// Whether somebody waits for a change.
+    fn is_asked_for(&self) -> bool {
+        self.change.is_some() || self.handover.is_some() || !self.wishes.is_empty()
+    }
+
     /// While anything is under way, a leader looks again this soon at the latest.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         let mark = self.mark_since.map(|at| at + MARK_WAIT);
         let busy = !self.established || !self.open.is_empty() || !self.reads.is_empty();
-        let look = (busy || self.change.is_some()).then(|| now + LOOK_AGAIN);
+        let look = (busy || self.is_asked_for()).then(|| now + LOOK_AGAIN);
         [mark, look].into_iter().flatten().min()
     }
 }
@@ -223,6 +236,8 @@ impl Proposer {
                 reign.since = now;
                 self.alive = now;
                 self.halted = None;
+                self.beat_due = now; // whoever waits for a leader learns of it at once
+                let Phase::Leading(reign) = &self.phase else { return };
                 tracing::info!(ballot = %reign.ballot, %next, "leading");
             }
             return;

@@ -1,0 +1,67 @@
+//! `members`: who belongs to the cluster, and changing it.
+
+use serde_json::{Value, json};
+
+use super::{
+    args::{MembersArgs, MembersVerb},
+    call::text,
+    client::Cluster,
+    failure::{Exit, Failure},
+    table::Table,
+};
+
+/// Does what the verb says; without one, lists.
+pub(crate) async fn run(args: &MembersArgs) -> Result<(), Failure> {
+    let client = args.client();
+    let cluster = Cluster::open(client)?;
+    let Some(verb) = &args.verb else {
+        let (_, status) = cluster.get("/status").await?;
+        match client.json {
+            true => println!("{}", document(&status)),
+            false => table(&status).print(),
+        }
+        return Ok(());
+    };
+    let (what, asked) = match verb {
+        MembersVerb::Lead(lead) => {
+            (format!("members lead {}", lead.name), json!({"verb": "lead", "name": lead.name}))
+        }
+    };
+    let answer = cluster.post("/members", asked.to_string()).await?;
+    match answer.outcome() {
+        Ok(()) if client.json => println!("{}", json!({"outcome": "applied"})),
+        Ok(()) => {}
+        Err(exit @ (Exit::Unknown | Exit::NotApplied)) => {
+            let outcome = if exit == Exit::Unknown { "outcome unknown" } else { "not applied" };
+            let why = format!("{outcome}, {}", answer.error_text());
+            return Err(Failure::new(exit, what, why, "see `status`, then try again"));
+        }
+        Err(exit) => {
+            let why = format!("not applied, {}", answer.error_text());
+            return Err(Failure::new(exit, what, why, "see `members` for who is what"));
+        }
+    }
+    Ok(())
+}
+
+/// The fields of a node that say what it is to the cluster.
+const COLUMNS: [&str; 5] = ["name", "role", "state", "incarnation", "lag"];
+
+fn table(status: &Value) -> Table {
+    let mut table = Table::new(&["NAME", "ROLE", "STATE", "INCARNATION", "LAG", "LEADS"]);
+    for node in status["nodes"].as_array().into_iter().flatten() {
+        let leads = if node["name"] == status["leader"] { "leads" } else { "" };
+        let columns = COLUMNS.map(|column| text(&node[column]));
+        table.row(columns.into_iter().chain([leads.to_owned()]));
+    }
+    table
+}
+
+fn document(status: &Value) -> Value {
+    json!({
+        "cluster": status["cluster"],
+        "leader": status["leader"],
+        "epoch": status["epoch"],
+        "members": status["nodes"],
+    })
+}

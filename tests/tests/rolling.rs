@@ -1,0 +1,69 @@
+//! Leadership on real processes: named by an operator, and handed on by every orderly stop.
+
+use std::time::Duration;
+
+use synod_tests::process::{
+    child::run,
+    cluster::Cluster,
+    load::{KvWriter, Load, Verdict},
+    machine::turn,
+};
+
+/// Goal: `members lead` moves leadership, is refused for what cannot lead, and says so in one line.
+#[test]
+fn members_lead_moves_leadership() {
+    let _turn = turn();
+    let synod = Cluster::dev("synod", &[]);
+    let client = synod.dir().join("client.toml").display().to_string();
+    let members = |args: &[&str]| {
+        run(synod.program(), &[&["members"], args, &["--cluster", &client]].concat())
+    };
+    let (old, new) = synod.leader_and_follower();
+    let (code, _, error) = members(&["lead", &new]);
+    assert_eq!(code, 0, "{error}");
+    synod.wait_status(&old, "the other leads", |status| status["leader"] == new.as_str());
+    let (code, out, _) = members(&["--json"]);
+    let document: serde_json::Value = serde_json::from_str(&out).expect("one document");
+    assert_eq!((code, document["leader"].as_str()), (0, Some(new.as_str())));
+    assert_eq!(document["members"].as_array().map(Vec::len), Some(3), "{document}");
+    let (code, _, error) = members(&["lead", "x"]);
+    assert_eq!(code, 1, "{error}");
+    assert!(error.contains("not applied, x is no main") && error.lines().count() == 1, "{error}");
+    assert_eq!(members(&["lead"]).0, 2);
+}
+
+/// Goal: a rolling restart of all nodes under load shows no error to clients that go elsewhere when
+/// they are told *not applied*. Method: every node in turn gets SIGTERM and is started again; no
+/// write may have an unknown outcome, all that was acknowledged is there once.
+#[test]
+fn a_rolling_restart_shows_no_error() {
+    let _turn = turn();
+    let mut synod = Cluster::dev("synod", &[]);
+    let load = Load::start(&synod.resps(), KvWriter::connect, 8);
+    load.wait_for_more(500);
+    let (leader, follower) = synod.leader_and_follower();
+    for node in [leader.as_str(), &follower, "x"] {
+        synod.signal("TERM", &[node]);
+        synod.wait_restarted(node);
+        synod.wait_ready(node);
+        synod.wait_status("a", "all up again", |status| {
+            let nodes = status["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+            status["mains"].as_array().is_some_and(|mains| mains.len() == 2)
+                && status["bridging"] == false
+                && nodes.iter().all(|node| node["state"] == "up")
+        });
+        load.wait_for_more(500);
+    }
+    let book = load.finish();
+    println!("rolling restart: {book}");
+    for at in synod.resps() {
+        book.check_kv(at);
+    }
+    let unknown: Vec<_> =
+        book.entries.iter().filter(|e| matches!(e.verdict, Verdict::Unknown(_))).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+    assert!(book.longest_gap() < PAUSE_MAX, "{book}");
+}
+
+/// The promise is 300 ms; the rest is for machines that do much else meanwhile.
+const PAUSE_MAX: Duration = Duration::from_millis(1_000);
