@@ -20,7 +20,7 @@ mod inbox;
 
 use std::{
     any::{Any, TypeId, type_name},
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fmt,
 };
 
@@ -32,7 +32,10 @@ use actix::{
     dev::{MessageResponse as _, ToEnvelope},
 };
 use rustc_hash::FxHashMap;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize as _, Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use tokio::sync::oneshot;
 
 pub(crate) use self::inbox::Inbox;
@@ -327,17 +330,44 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     rmp_serde::to_vec_named(value).map_err(|error| CodecError(error.to_string()))
 }
 
+/// Lends `use_body` the body of a message, in a buffer that this thread keeps for the next one: a
+/// body of its own would cost as much as all else about a small tell.
+///
+/// # Errors
+/// As [`encode`]; then it was not called.
+pub(crate) fn with_encoded<T: Serialize, R>(
+    value: &T,
+    use_body: impl FnOnce(&[u8]) -> R,
+) -> Result<R, CodecError> {
+    // Taken out meanwhile, in case that writing the value sends another message.
+    let mut body = SCRATCH.take();
+    body.clear();
+    rmp_serde::encode::write_named(&mut body, value).map_err(|e| CodecError(e.to_string()))?;
+    let used = use_body(&body);
+    if body.capacity() <= SCRATCH_BYTES_MAX {
+        SCRATCH.set(body);
+    }
+    Ok(used)
+}
+
+/// Larger buffers are given back: hardly any message needs them.
+const SCRATCH_BYTES_MAX: usize = 64 * 1024;
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// Reads the whole of a body.
 ///
 /// # Errors
 /// When it is no `T`, or goes on after it.
 pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
-    let mut rest = body;
-    let value = rmp_serde::from_read(&mut rest).map_err(|error| CodecError(error.to_string()))?;
-    if rest.is_empty() {
-        Ok(value)
-    } else {
-        Err(CodecError(format!("{} bytes after the value", rest.len())))
+    let mut reader = rmp_serde::Deserializer::from_read_ref(body);
+    let value = T::deserialize(&mut reader).map_err(|error| CodecError(error.to_string()))?;
+    // The reader does not tell where it stands, but at the end it finds nothing more.
+    match IgnoredAny::deserialize(&mut reader) {
+        Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
+        Ok(_) | Err(_) => Err(CodecError("the body goes on after its value".to_owned())),
     }
 }
 
@@ -412,7 +442,7 @@ mod tests {
         assert_eq!(decode::<Append>(&newer).unwrap(), Append { amount: 5, note: None });
         let mut longer = newer;
         longer.push(0);
-        assert!(decode::<Append>(&longer).unwrap_err().to_string().contains("1 bytes after"));
+        assert!(decode::<Append>(&longer).unwrap_err().to_string().contains("goes on after"));
         assert!(decode::<Append>(&[]).is_err());
     }
 }

@@ -402,12 +402,6 @@ impl Node {
         self.links().shutdown();
     }
 
-    /// An address names an incarnation: another node of the same name is not meant.
-    pub(crate) fn check_incarnation(&self, node: &NodeId) -> Result<(), SendError> {
-        let reachable = node == self.id() || self.links().is_up(&node.name).as_ref() == Some(node);
-        if reachable { Ok(()) } else { Err(SendError::Unreachable) }
-    }
-
     fn collect_link_bytes(&self) {
         let node = Arc::downgrade(&self.0);
         self.metrics().collect(move |metrics| {

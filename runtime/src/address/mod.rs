@@ -125,6 +125,29 @@ impl<A: RemoteActor> RemoteAddr<A> {
         })
     }
 
+    /// Sends as soon as there is room, and does not wait for more: for a flow of messages that the
+    /// receiver shall slow down. Waits no longer than an ask would. Messages told one after the
+    /// other arrive in this order.
+    ///
+    /// # Errors
+    /// As [`RemoteAddr::try_send`]: nothing was sent. On this node, where one that finds no room
+    /// waits until the actor has handled it, `Timeout` and `Closed` leave open whether it did.
+    pub async fn tell<M>(&self, message: M) -> Result<(), SendError>
+    where
+        M: RemoteMessage,
+        A: Handler<M>,
+        A::Context: ToEnvelope<A, M>,
+    {
+        match self.try_send(message) {
+            Ok(()) => Ok(()),
+            Err(TrySendError { error: SendError::Overloaded, message }) => match self.0.here {
+                Some(_) => self.send(message).await.map(drop),
+                None => self.0.place.tell_when_room(&message).await,
+            },
+            Err(TrySendError { error, .. }) => Err(error),
+        }
+    }
+
     /// The same actor to those who only send it `M`.
     pub fn recipient<M>(&self) -> RemoteRecipient<M>
     where

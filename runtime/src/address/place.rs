@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::SendError;
 use crate::{
     identity::NodeId,
-    message::{RemoteMessage, decode_on, encode},
+    message::{RemoteMessage, decode_on, encode, with_encoded},
     node::{DeadLetter, Node, Pipe},
     wire::name_hash,
     world::network::Lane,
@@ -26,26 +26,29 @@ pub(crate) struct Place {
     pub(super) target: u64,
     /// The node this place is looked at from.
     pub(super) via: Option<Node>,
+    /// The place is on that very node.
+    is_here: bool,
     /// The way there, once something was told.
     pipe: Mutex<Option<Arc<Pipe>>>,
 }
 
 impl Place {
     pub(crate) fn new(node: NodeId, name: &str, via: Option<Node>) -> Self {
-        let pipe = Mutex::default();
-        Self { node, target: name_hash(name), name: name.to_owned(), via, pipe }
+        let is_here = via.as_ref().is_some_and(|via| *via.id() == node);
+        let (target, name, pipe) = (name_hash(name), name.to_owned(), Mutex::default());
+        Self { node, name, target, via, is_here, pipe }
     }
 
     /// Sends over the link. The error's outcome is *not run*, but for `Codec`.
     pub(super) fn tell<M: RemoteMessage>(&self, message: &M) -> Result<(), SendError> {
         let via = self.via.as_ref().ok_or(SendError::Unreachable)?;
-        let body = encode(message).map_err(|_| SendError::Codec)?;
         via.check_form::<M>(&self.node.name)?;
-        let message = const { name_hash(M::NAME) };
-        if self.node == *via.id() {
-            return via.tell_hashed(&self.node.name, self.target, message, Lane::User, &body);
-        }
-        via.tell_by(&*self.pipe(via)?, self.target, message, &body)
+        let number = const { name_hash(M::NAME) };
+        let sent = with_encoded(message, |body| match self.is_here {
+            true => via.tell_hashed(&self.node.name, self.target, number, Lane::User, body),
+            false => via.tell_by(&*self.pipe(via)?, self.target, number, body),
+        });
+        sent.unwrap_or(Err(SendError::Codec))
     }
 
     fn pipe(&self, via: &Node) -> Result<Arc<Pipe>, SendError> {
@@ -59,6 +62,21 @@ impl Place {
         Ok(found)
     }
 
+    /// As [`Place::tell`], but waits for room.
+    pub(super) async fn tell_when_room<M: RemoteMessage>(
+        &self,
+        message: &M,
+    ) -> Result<(), SendError> {
+        let via = self.via.as_ref().ok_or(SendError::Unreachable)?;
+        if self.is_here {
+            return self.tell(message);
+        }
+        let body = encode(message).map_err(|_| SendError::Codec)?;
+        via.check_form::<M>(&self.node.name)?;
+        let (number, pipe) = (const { name_hash(M::NAME) }, self.pipe(via)?);
+        via.tell_when_room(&pipe, self.target, number, &body, via.ask_timeout()).await
+    }
+
     /// Asks over the link.
     pub(super) async fn ask<M: RemoteMessage>(
         &self,
@@ -67,10 +85,13 @@ impl Place {
     ) -> Result<M::Result, SendError> {
         let via = self.via.as_ref().ok_or(SendError::Unreachable)?;
         via.check_form::<M>(&self.node.name)?;
-        via.check_incarnation(&self.node)?;
-        let message = name_hash(M::NAME);
-        let answer = via.ask(&self.node.name, self.target, message, Lane::User, body, timeout);
-        let body = answer.await.map_err(|error| match error {
+        let message = const { name_hash(M::NAME) };
+        let answer = if self.is_here {
+            via.ask(&self.node.name, self.target, message, Lane::User, body, timeout).await
+        } else {
+            via.ask_piped(&*self.pipe(via)?, self.target, message, &body, timeout).await
+        };
+        let body = answer.map_err(|error| match error {
             SendError::Incompatible { .. } => SendError::Incompatible { name: M::NAME.to_owned() },
             other => other,
         })?;

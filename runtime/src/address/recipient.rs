@@ -90,6 +90,23 @@ impl<M: RemoteMessage> RemoteRecipient<M> {
         }
     }
 
+    /// As [`RemoteAddr::tell`](super::RemoteAddr::tell).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn tell(&self, message: M) -> Result<(), SendError> {
+        match self.try_send(message) {
+            Ok(()) => Ok(()),
+            Err(TrySendError { error: SendError::Overloaded, message }) => match self {
+                Self::Named(named) if named.0.here.is_none() => {
+                    named.0.place.tell_when_room(&message).await
+                }
+                Self::Named(_) | Self::Local(_) => self.send(message).await.map(drop),
+            },
+            Err(TrySendError { error, .. }) => Err(error),
+        }
+    }
+
     /// The same as a recipient of actix's own, for code that knows no other: the actor itself when
     /// it lives on this node, else a proxy actor, one for each target and message, that lives as
     /// long as anybody uses it. An ask through a proxy waits as long as the node's configuration

@@ -13,15 +13,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, Weak, atomic::Ordering::Relaxed},
 };
 
-use bytes::{Bytes, BytesMut};
 use tokio::{sync::Notify, time::Instant};
 
 use self::registry::{Effect, Registry};
 use crate::{
     identity::{ClusterName, NodeId, NodeName},
-    wire::{
-        BODY_BYTES_MAX, Fingerprint, Frame, FrameHeader, HEADER_BYTES, Hello, WIRE_VERSION, encode,
-    },
+    wire::{BODY_BYTES_MAX, Fingerprint, Frame, FrameHeader, Hello, WIRE_VERSION, encode_header},
     world::{
         World,
         network::{
@@ -222,9 +219,8 @@ impl Links {
         header: &FrameHeader,
         body: &[u8],
     ) -> Result<(), SendRefused> {
-        self.transmit(to, header, lane, body, |endpoint, connection, bytes| {
-            endpoint.write(connection, lane, bytes)
-        })
+        let path = self.path(to).ok_or(SendRefused::NotConnected)?;
+        self.send_by(&path, lane, header, body)
     }
 
     /// Sends one frame as a datagram, which may be lost or overtake others.
@@ -237,8 +233,9 @@ impl Links {
         header: &FrameHeader,
         body: &[u8],
     ) -> Result<(), SendRefused> {
-        self.transmit(to, header, Lane::Control, body, |endpoint, connection, bytes| {
-            endpoint.datagram(connection, bytes)
+        let path = self.path(to).ok_or(SendRefused::NotConnected)?;
+        self.transmit(&path, header, Lane::Control, body, |endpoint, head| {
+            endpoint.datagram(path.connection, [head, body].concat().into())
         })
     }
 
@@ -263,18 +260,6 @@ impl Links {
         self.shared.shutdown();
     }
 
-    fn transmit(
-        &self,
-        to: &NodeName,
-        header: &FrameHeader,
-        lane: Lane,
-        body: &[u8],
-        write: impl FnOnce(&dyn Endpoint, ConnectionId, Bytes) -> Result<(), WriteRefused>,
-    ) -> Result<(), SendRefused> {
-        let path = self.path(to).ok_or(SendRefused::NotConnected)?;
-        self.transmit_by(&path, header, lane, body, write)
-    }
-
     /// How `to` is reached now, if it is: for those who send to it often.
     pub(crate) fn path(&self, to: &NodeName) -> Option<Path> {
         self.shared.lock().route(to)
@@ -292,34 +277,32 @@ impl Links {
         header: &FrameHeader,
         body: &[u8],
     ) -> Result<(), SendRefused> {
-        self.transmit_by(path, header, lane, body, |endpoint, connection, bytes| {
-            endpoint.write(connection, lane, bytes)
+        self.transmit(path, header, lane, body, |endpoint, head| {
+            endpoint.write_parts(path.connection, lane, head, body)
         })
     }
 
-    fn transmit_by(
+    /// Lets `write` send a frame: the bytes before its body are made here.
+    fn transmit(
         &self,
-        Path { connection, counters, .. }: &Path,
+        path: &Path,
         header: &FrameHeader,
         lane: Lane,
         body: &[u8],
-        write: impl FnOnce(&dyn Endpoint, ConnectionId, Bytes) -> Result<(), WriteRefused>,
+        write: impl FnOnce(&dyn Endpoint, &[u8]) -> Result<(), WriteRefused>,
     ) -> Result<(), SendRefused> {
         if body.len() > BODY_BYTES_MAX {
             return Err(SendRefused::TooLarge);
         }
-        let mut frame = BytesMut::with_capacity(HEADER_BYTES + body.len());
-        encode(header, lane, body, &mut frame);
-        let len = frame.len() as u64;
-        write(self.shared.endpoint(), *connection, frame.freeze()).map_err(
-            |refused| match refused {
-                WriteRefused::Gone => SendRefused::NotConnected,
-                WriteRefused::Full => SendRefused::Full,
-                WriteRefused::TooLarge => SendRefused::TooLarge,
-            },
-        )?;
-        counters.bytes_out.fetch_add(len, Relaxed);
-        counters.frames_out.fetch_add(1, Relaxed);
+        let head = encode_header(header, lane, body.len());
+        write(self.shared.endpoint(), &head).map_err(|refused| match refused {
+            WriteRefused::Gone => SendRefused::NotConnected,
+            WriteRefused::Full => SendRefused::Full,
+            WriteRefused::TooLarge => SendRefused::TooLarge,
+        })?;
+        let len = (head.len() + body.len()) as u64;
+        path.counters.bytes_out.fetch_add(len, Relaxed);
+        path.counters.frames_out.fetch_add(1, Relaxed);
         Ok(())
     }
 }

@@ -7,7 +7,10 @@ use super::{
     testing::{Heard, LATENCY, MemoryNetwork, RawSink, Recorder, Told, identity, name, world},
     *,
 };
-use crate::{wire::FrameKind, world::Network};
+use crate::{
+    wire::{FrameKind, encode},
+    world::Network,
+};
 
 fn address(port: u16) -> SocketAddr {
     ([10, 0, 0, 1], port).into()

@@ -13,18 +13,17 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use tokio::{sync::oneshot, task::AbortHandle};
 
-use super::{Node, credit::Allowance, lock};
+use super::{
+    Node, lock,
+    sending::{Pipe, Way},
+};
 use crate::{
     address::SendError,
     identity::{NodeId, NodeName},
     message::encode,
-    wire::{Frame, FrameHeader, FrameKind},
+    wire::{BODY_BYTES_MAX, Frame, FrameHeader, FrameKind},
     world::{Instant, network::Lane},
 };
-
-/// How soon an ask that found the lane full tries again. A herd woken at every free byte measured
-/// half the rate of one that comes back in its own time.
-const FULL_RETRY: Duration = Duration::from_millis(2);
 
 /// Both sides of the asks of a node.
 #[derive(Default)]
@@ -120,56 +119,79 @@ impl Node {
         body: Vec<u8>,
         timeout: Duration,
     ) -> Result<Bytes, SendError> {
+        let way = if to == self.name() {
+            None
+        } else {
+            Some(self.links().path(to).ok_or(SendError::Unreachable)?)
+        };
+        let allowance = match self.costs_credit(to, lane) {
+            true => Some(self.allowance(to, target).ok_or(SendError::Unreachable)?),
+            false => None,
+        };
+        let way = Way { lane, path: way.as_ref(), allowance: allowance.as_ref() };
+        let header = self.header(FrameKind::Ask, target, message);
+        self.ask_by(to, way, header, &body, timeout).await
+    }
+
+    /// As [`Node::ask`] on the user lane, by a way found before.
+    pub(crate) async fn ask_piped(
+        &self,
+        pipe: &Pipe,
+        target: u64,
+        message: u64,
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<Bytes, SendError> {
+        let header = self.header(FrameKind::Ask, target, message);
+        self.ask_by(&pipe.path.peer.name, pipe.way(), header, body, timeout).await
+    }
+
+    async fn ask_by(
+        &self,
+        to: &NodeName,
+        way: Way<'_>,
+        mut header: FrameHeader,
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<Bytes, SendError> {
         let (answer, mut answered) = oneshot::channel();
-        let correlation = self.0.asks.correlations.fetch_add(1, Relaxed) + 1;
-        lock(&self.0.asks.waiting).insert(correlation, Waiting { to: to.clone(), answer });
-        let mut guard = AskGuard { node: self, to, lane, correlation, sent: false };
-        let mut header =
-            FrameHeader { correlation, ..self.header(FrameKind::Ask, target, message) };
-        let until = self.now() + timeout;
-        let waited = tokio::time::timeout(timeout, async {
-            let mut paid = self.pay(to, target, lane, body.len()).await?;
-            loop {
-                header.deadline_ms = whole_ms(until.since(self.now()));
-                match self.post_free(to, lane, &header, &body) {
-                    Ok(()) => break,
-                    Err(SendError::Overloaded) if body.len() <= crate::wire::BODY_BYTES_MAX => {
-                        tokio::time::sleep(FULL_RETRY).await;
-                    }
-                    Err(error) => return Err(error),
-                }
+        header.correlation = self.0.asks.correlations.fetch_add(1, Relaxed) + 1;
+        header.deadline_ms = whole_ms(timeout);
+        lock(&self.0.asks.waiting).insert(header.correlation, Waiting { to: to.clone(), answer });
+        let mut guard = AskGuard {
+            node: self,
+            to,
+            lane: way.lane,
+            correlation: header.correlation,
+            sent: false,
+            answered: false,
+        };
+        // Nearly always there is room, and then the clock need not be asked.
+        let sent = self.post_by(&way, &header, body);
+        guard.sent = sent.is_ok();
+        let until = match sent {
+            Ok(()) => None,
+            Err(SendError::Overloaded) if body.len() <= BODY_BYTES_MAX => {
+                Some(self.now() + timeout)
             }
-            paid.sent = true;
-            guard.sent = true;
+            Err(error) => return Err(error),
+        };
+        let waited = tokio::time::timeout(timeout, async {
+            if let Some(until) = until {
+                self.post_when_room(&way, &mut header, body, Some(until)).await?;
+                guard.sent = true;
+            }
             // Nobody is left to answer: the link is gone.
             (&mut answered).await.unwrap_or(Err(SendError::Closed))
-        })
-        .await;
-        match waited {
+        });
+        match waited.await {
             Ok(answer) => {
-                guard.sent = false;
+                guard.answered = guard.sent;
                 answer
             }
             Err(_) if guard.sent => Err(SendError::Timeout),
             Err(_) => Err(SendError::Overloaded),
         }
-    }
-
-    /// Waits for credit, where it needs any.
-    async fn pay(
-        &self,
-        to: &NodeName,
-        target: u64,
-        lane: Lane,
-        body_len: usize,
-    ) -> Result<Paid, SendError> {
-        let mut paid = Paid { allowance: None, body_len, sent: false };
-        if self.costs_credit(to, lane) {
-            let allowance = self.allowance(to, target).ok_or(SendError::Unreachable)?;
-            allowance.spend(self, body_len).await?;
-            paid.allowance = Some(allowance);
-        }
-        Ok(paid)
     }
 
     /// Asks of this batch wait for their actor from now on.
@@ -282,12 +304,16 @@ struct AskGuard<'a> {
     to: &'a NodeName,
     lane: Lane,
     correlation: u64,
-    /// Sent and not answered.
     sent: bool,
+    /// Then nobody waits any more.
+    answered: bool,
 }
 
 impl Drop for AskGuard<'_> {
     fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
         lock(&self.node.0.asks.waiting).remove(&self.correlation);
         if self.sent {
             let cancel = FrameHeader {
@@ -300,26 +326,11 @@ impl Drop for AskGuard<'_> {
     }
 }
 
-/// Credit that was spent for a message: given back if that is not sent.
-struct Paid {
-    allowance: Option<Allowance>,
-    body_len: usize,
-    sent: bool,
-}
-
-impl Drop for Paid {
-    fn drop(&mut self) {
-        if let (false, Some(allowance)) = (self.sent, &self.allowance) {
-            allowance.give_back(self.body_len);
-        }
-    }
-}
-
 fn is_ask(frame: &Frame) -> bool {
     frame.header.kind == FrameKind::Ask
 }
 
 /// At least one, since none means no deadline.
-fn whole_ms(left: Duration) -> u32 {
+pub(super) fn whole_ms(left: Duration) -> u32 {
     u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1)
 }

@@ -1,27 +1,59 @@
 //! Frames on their way out.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use super::{Node, credit::Allowance, refused};
+use super::{Node, asks::whole_ms, credit::Allowance, refused};
 use crate::{
     address::SendError,
     identity::{NodeId, NodeName},
     link::Path,
     trace,
-    wire::{Frame, FrameHeader, FrameKind, name_hash},
-    world::network::Lane,
+    wire::{BODY_BYTES_MAX, Frame, FrameHeader, FrameKind, name_hash},
+    world::{Instant, network::Lane},
 };
+
+/// How soon who found the lane full tries again. A herd woken at every free byte measured half the
+/// rate of one that comes back in its own time.
+const FULL_RETRY: Duration = Duration::from_millis(2);
 
 /// All it takes to tell one target on another node, found once for many messages.
 pub(crate) struct Pipe {
-    path: Path,
+    pub(super) path: Path,
     allowance: Allowance,
+}
+
+/// How one frame goes.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) lane: Lane,
+    /// None to this node itself.
+    pub(super) path: Option<&'a Path>,
+    /// None where it costs nothing.
+    pub(super) allowance: Option<&'a Allowance>,
+}
+
+/// Credit that was spent for a message: given back if that is not sent.
+struct Paid<'a> {
+    allowance: Option<&'a Allowance>,
+    body_len: usize,
+}
+
+impl Drop for Paid<'_> {
+    fn drop(&mut self) {
+        if let Some(allowance) = self.allowance {
+            allowance.give_back(self.body_len);
+        }
+    }
 }
 
 impl Pipe {
     /// Whether the link it was found for is still there.
     pub(crate) fn lasts(&self) -> bool {
         self.allowance.lasts()
+    }
+
+    pub(super) fn way(&self) -> Way<'_> {
+        Way { lane: Lane::User, path: Some(&self.path), allowance: Some(&self.allowance) }
     }
 }
 
@@ -49,11 +81,88 @@ impl Node {
         body: &[u8],
     ) -> Result<(), SendError> {
         let header = self.header(FrameKind::Tell, target, message);
-        pipe.allowance.try_spend(self, body.len())?;
-        self.links().send_by(&pipe.path, Lane::User, &header, body).map_err(|error| {
-            pipe.allowance.give_back(body.len());
-            refused(error)
-        })
+        self.post_by(&pipe.way(), &header, body)
+    }
+
+    /// As [`Node::tell_by`], but waits for room.
+    ///
+    /// # Errors
+    /// As [`Node::tell`]; `Overloaded` when there was no room in all the time.
+    pub(crate) async fn tell_when_room(
+        &self,
+        pipe: &Pipe,
+        target: u64,
+        message: u64,
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<(), SendError> {
+        let mut header = self.header(FrameKind::Tell, target, message);
+        match self.post_by(&pipe.way(), &header, body) {
+            Err(SendError::Overloaded) if body.len() <= BODY_BYTES_MAX => {}
+            done => return done,
+        }
+        let way = pipe.way();
+        let posted = self.post_when_room(&way, &mut header, body, None);
+        tokio::time::timeout(timeout, posted).await.unwrap_or(Err(SendError::Overloaded))
+    }
+
+    /// Sends one frame, and pays for it.
+    pub(super) fn post_by(
+        &self,
+        way: &Way<'_>,
+        header: &FrameHeader,
+        body: &[u8],
+    ) -> Result<(), SendError> {
+        if let Some(allowance) = way.allowance {
+            allowance.try_spend(self, body.len())?;
+        }
+        let mut paid = Paid { allowance: way.allowance, body_len: body.len() };
+        self.post_paid(way, header, body)?;
+        paid.allowance = None;
+        Ok(())
+    }
+
+    /// Sends one frame as soon as there is credit and room; the header says how long the sender
+    /// then still waits, if it waits `until` a time. May be dropped at any time.
+    pub(super) async fn post_when_room(
+        &self,
+        way: &Way<'_>,
+        header: &mut FrameHeader,
+        body: &[u8],
+        until: Option<Instant>,
+    ) -> Result<(), SendError> {
+        if let Some(allowance) = way.allowance {
+            allowance.spend(self, body.len()).await?;
+        }
+        let mut paid = Paid { allowance: way.allowance, body_len: body.len() };
+        loop {
+            if let Some(until) = until {
+                header.deadline_ms = whole_ms(until.since(self.now()));
+            }
+            match self.post_paid(way, header, body) {
+                Ok(()) => break,
+                Err(SendError::Overloaded) => tokio::time::sleep(FULL_RETRY).await,
+                Err(error) => return Err(error),
+            }
+        }
+        paid.allowance = None;
+        Ok(())
+    }
+
+    fn post_paid(&self, way: &Way<'_>, header: &FrameHeader, body: &[u8]) -> Result<(), SendError> {
+        match way.path {
+            Some(path) => self.links().send_by(path, way.lane, header, body).map_err(refused),
+            None => {
+                self.route_own(way.lane, header, body);
+                Ok(())
+            }
+        }
+    }
+
+    /// The short way, to this node itself.
+    fn route_own(&self, lane: Lane, header: &FrameHeader, body: &[u8]) {
+        let frame = Frame { header: *header, body: bytes::Bytes::copy_from_slice(body) };
+        self.route(self.id(), lane, vec![frame]);
     }
 
     /// Sends a raw tell to whatever is bound to `target` on `to`; to this node itself too.
@@ -131,8 +240,7 @@ impl Node {
         body: &[u8],
     ) -> Result<(), SendError> {
         if to == self.name() {
-            let frame = Frame { header: *header, body: bytes::Bytes::copy_from_slice(body) };
-            self.route(self.id(), lane, vec![frame]);
+            self.route_own(lane, header, body);
             return Ok(());
         }
         self.links().send(to, lane, header, body).map_err(refused)

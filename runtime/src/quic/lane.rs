@@ -30,6 +30,8 @@ pub(super) struct Outbox {
 #[derive(Debug, Default)]
 struct Waiting {
     closed: bool,
+    /// The writer found nothing and wants to be told.
+    awaited: bool,
     /// Counts what the writer took and quinn has not taken yet, too.
     bytes: usize,
     parts: VecDeque<Bytes>,
@@ -43,25 +45,42 @@ impl Outbox {
     /// # Errors
     /// [`WriteRefused::Full`] or [`WriteRefused::Gone`]; nothing was queued.
     pub(super) fn push(&self, bytes: Bytes) -> Result<(), WriteRefused> {
+        self.fill(bytes.len(), |waiting| {
+            if bytes.len() > COPY_BYTES_MAX {
+                waiting.end_tail();
+                waiting.parts.push_back(bytes);
+            } else {
+                waiting.copy(&[&bytes]);
+            }
+        })
+    }
+
+    /// Queues one frame that is still in two parts.
+    ///
+    /// # Errors
+    /// As [`Outbox::push`].
+    pub(super) fn push_parts(&self, header: &[u8], body: &[u8]) -> Result<(), WriteRefused> {
+        if header.len() + body.len() > COPY_BYTES_MAX {
+            return self.push([header, body].concat().into());
+        }
+        self.fill(header.len() + body.len(), |waiting| waiting.copy(&[header, body]))
+    }
+
+    fn fill(&self, len: usize, with: impl FnOnce(&mut Waiting)) -> Result<(), WriteRefused> {
         let mut waiting = self.lock();
         if waiting.closed {
             return Err(WriteRefused::Gone);
         }
-        if waiting.bytes + bytes.len() > LANE_BYTES_MAX {
+        if waiting.bytes + len > LANE_BYTES_MAX {
             return Err(WriteRefused::Full);
         }
-        waiting.bytes += bytes.len();
-        if bytes.len() > COPY_BYTES_MAX {
-            waiting.end_tail();
-            waiting.parts.push_back(bytes);
-        } else {
-            if waiting.tail.len() + bytes.len() > WRITE_BYTES_MAX {
-                waiting.end_tail();
-            }
-            waiting.tail.extend_from_slice(&bytes);
-        }
+        waiting.bytes += len;
+        with(&mut waiting);
+        let awaited = std::mem::take(&mut waiting.awaited);
         drop(waiting);
-        self.filled.notify_one();
+        if awaited {
+            self.filled.notify_one();
+        }
         Ok(())
     }
 
@@ -69,8 +88,12 @@ impl Outbox {
     /// queued by the time the writer comes to run is one write, up to that size.
     pub(super) async fn next(&self) -> Bytes {
         loop {
-            if let Some(bytes) = self.lock().take() {
-                return bytes;
+            {
+                let mut waiting = self.lock();
+                if let Some(bytes) = waiting.take() {
+                    return bytes;
+                }
+                waiting.awaited = true;
             }
             self.filled.notified().await;
         }
@@ -94,6 +117,18 @@ impl Outbox {
 }
 
 impl Waiting {
+    /// Puts a small frame behind the others.
+    fn copy(&mut self, parts: &[&[u8]]) {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        if self.tail.len() + len > WRITE_BYTES_MAX {
+            self.end_tail();
+        }
+        self.tail.reserve(len);
+        for part in parts {
+            self.tail.extend_from_slice(part);
+        }
+    }
+
     fn take(&mut self) -> Option<Bytes> {
         let Some(front) = self.parts.front_mut() else {
             return (!self.tail.is_empty()).then(|| self.tail.split().freeze());

@@ -3,6 +3,7 @@
 //! Everything runs as tasks of the arbiter that calls [`Network::bind`]. A lane is one long-lived
 //! stream per direction, opened by its first write, whose first byte names the lane.
 
+pub mod bare;
 mod connection;
 mod lane;
 mod listener;
@@ -29,6 +30,7 @@ use self::connection::{Connection, explain};
 pub use self::{
     listener::{ListenerTls, client_tls},
     tls::{Authority, AuthorityError},
+    transport::Settings,
 };
 use crate::{
     identity::{ClusterName, NodeName},
@@ -75,13 +77,9 @@ impl Network for QuicNetwork {
         };
         tls::check_own(files, &me.name, &me.cluster)?;
         let tls = tls::configure(files)?;
-        let (server, client) = configs(&tls);
+        let (server, client) = configs(&Settings::default(), &tls);
+        let endpoint = listen(&Settings::default(), me.listen, server, &tls)?;
         let address = |source| BindError::Address { address: me.listen, source };
-        let socket = transport::socket(me.listen).map_err(address)?;
-        let config = transport::endpoint(&tls.secret);
-        let runtime = Arc::new(TokioRuntime);
-        let endpoint =
-            quinn::Endpoint::new(config, Some(server), socket, runtime).map_err(address)?;
         let shared = Arc::new(Shared {
             local_addr: endpoint.local_addr().map_err(address)?,
             endpoint,
@@ -99,9 +97,22 @@ impl Network for QuicNetwork {
     }
 }
 
+/// Opens the socket.
+fn listen(
+    settings: &Settings,
+    address: SocketAddr,
+    server: quinn::ServerConfig,
+    tls: &tls::Tls,
+) -> Result<quinn::Endpoint, BindError> {
+    let refused = |source| BindError::Address { address, source };
+    let socket = transport::socket(settings, address).map_err(refused)?;
+    let config = transport::endpoint(settings, &tls.secret);
+    quinn::Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime)).map_err(refused)
+}
+
 /// What the endpoint accepts and dials with.
-fn configs(tls: &tls::Tls) -> (quinn::ServerConfig, quinn::ClientConfig) {
-    let transport = transport::transport();
+fn configs(settings: &Settings, tls: &tls::Tls) -> (quinn::ServerConfig, quinn::ClientConfig) {
+    let transport = transport::transport(settings);
     let mut server = quinn::ServerConfig::with_crypto(tls.server.clone());
     server
         .transport_config(transport.clone())
@@ -150,6 +161,18 @@ impl Endpoint for QuicEndpoint {
         connections.get(&to).ok_or(WriteRefused::Gone)?.lanes[lane as usize].push(bytes)
     }
 
+    fn write_parts(
+        &self,
+        to: ConnectionId,
+        lane: Lane,
+        header: &[u8],
+        body: &[u8],
+    ) -> Result<(), WriteRefused> {
+        let connections = self.shared.connections.read().expect(NO_PANIC);
+        let connection = connections.get(&to).ok_or(WriteRefused::Gone)?;
+        connection.lanes[lane as usize].push_parts(header, body)
+    }
+
     fn datagram(&self, to: ConnectionId, bytes: Bytes) -> Result<(), WriteRefused> {
         let connections = self.shared.connections.read().expect(NO_PANIC);
         let connection = connections.get(&to).ok_or(WriteRefused::Gone)?;
@@ -163,7 +186,7 @@ impl Endpoint for QuicEndpoint {
 
     fn renew(&self, files: &TlsFiles) -> Result<(), BindError> {
         tls::check_own(files, &self.shared.name, &self.shared.cluster)?;
-        let (server, client) = configs(&tls::configure(files)?);
+        let (server, client) = configs(&Settings::default(), &tls::configure(files)?);
         self.shared.endpoint.set_server_config(Some(server));
         *self.shared.client.write().expect(NO_PANIC) = client;
         Ok(())

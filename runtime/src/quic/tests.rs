@@ -71,8 +71,8 @@ async fn refusal_of_accepting(ca: &Authority, other: &Authority) -> String {
     let mut files = issue(other, "b");
     files.ca = ca.ca_pem().into();
     let tls = tls::configure(&files).unwrap();
-    let socket = transport::socket(free()).unwrap();
-    let config = transport::endpoint(&tls.secret);
+    let socket = transport::socket(&Settings::default(), free()).unwrap();
+    let config = transport::endpoint(&Settings::default(), &tls.secret);
     let liar = quinn::Endpoint::new(config, None, socket, Arc::new(TokioRuntime)).unwrap();
     let client = quinn::ClientConfig::new(tls.client);
     let dialling = liar.connect_with(client, a.local_addr(), "a.bank.synod").unwrap();

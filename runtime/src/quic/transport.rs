@@ -12,15 +12,11 @@ use rustls::{
     SupportedCipherSuite,
     crypto::{aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256, tls13::OkmBlock},
 };
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Largest packet. Ten of them go in one system call, and the kernel takes at most 65 507 bytes
-/// there; past that quinn loses whole trains without a word.
-const PACKET_BYTES_MAX: u16 = 6500;
-/// What every path carries; larger sizes are found by probing.
+/// What every path carries; larger packets are found by probing.
 const PACKET_BYTES_MIN: u16 = 1200;
-/// Kernel buffers of the socket: 208 KiB, the usual default, hold fewer than 100 full packets.
-const SOCKET_BYTES: usize = 4 * 1024 * 1024;
 /// No sign of life for this long ends a connection. Failure detection is the heartbeat's job; this
 /// only has to be longer than a busy moment of the peer.
 pub(super) const IDLE_TIME_MAX: Duration = Duration::from_secs(3);
@@ -28,31 +24,70 @@ pub(super) const IDLE_TIME_MAX: Duration = Duration::from_secs(3);
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// One stream per lane; room for twice as many, so that a late end of one cannot block another.
 const STREAMS_MAX: u32 = 8;
-/// One lane's bytes under way. Above a step and its answer, below what the socket buffer holds.
-const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
-/// All lanes' bytes under way.
-const RECEIVE_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
-/// What quinn keeps until the peer has it.
-const SEND_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
-/// First guess of the round trip: decides the first retransmission and the pacer's burst.
-const ROUND_TRIP_GUESS: Duration = Duration::from_millis(2);
-/// Start of the congestion window: a local network holds it.
-const CONGESTION_WINDOW_BYTES: u64 = 1024 * 1024;
-/// Acknowledge every so many packets …
-const ACK_PACKETS: u32 = 10;
-/// … or after this long: a lost tail is sent again after about 3 ms instead of 26.
-const ACK_DELAY: Duration = Duration::from_millis(2);
 /// Received heartbeats waiting to be read.
 const DATAGRAM_BYTES: usize = 256 * 1024;
 
+/// What can be turned to make QUIC faster or slower. [`Settings::default`] is what nodes use; the
+/// example `settings` measures what each of them does, and `runtime/docs/SPEED.md` keeps the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Largest packet in bytes. Ten of them go in one system call, and the kernel takes at most
+    /// 65 507 bytes there; past that quinn loses whole trains without a word.
+    pub packet_bytes_max: u16,
+    /// Packets of a new connection, before larger ones were tried.
+    pub packet_bytes_first: u16,
+    /// Whether the kernel cuts one large write into packets.
+    pub offload: bool,
+    /// Kernel buffers of the socket in bytes, each way: 208 KiB, the usual default, hold fewer than
+    /// 100 full packets.
+    pub socket_bytes: usize,
+    /// One lane's bytes under way. Above a step and its answer, below what the socket buffer holds.
+    pub stream_window_bytes: u32,
+    /// All lanes' bytes under way.
+    pub receive_window_bytes: u32,
+    /// What quinn keeps until the peer has it.
+    pub send_window_bytes: u64,
+    /// First guess of the round trip: decides the first retransmission and the pacer's burst.
+    pub round_trip_guess: Duration,
+    /// Start of the congestion window: a local network holds it.
+    pub congestion_window_bytes: u64,
+    /// Acknowledge every so many packets, or after `ack_delay`: a lost tail is sent again after
+    /// about 3 ms instead of 26. `None` is quinn's own habit, every second packet and 25 ms.
+    pub ack_packets: Option<u32>,
+    /// See `ack_packets`.
+    pub ack_delay: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            packet_bytes_max: 6500,
+            packet_bytes_first: PACKET_BYTES_MIN,
+            offload: true,
+            socket_bytes: 4 * 1024 * 1024,
+            stream_window_bytes: 2 * 1024 * 1024,
+            receive_window_bytes: 4 * 1024 * 1024,
+            send_window_bytes: 8 * 1024 * 1024,
+            round_trip_guess: Duration::from_millis(2),
+            congestion_window_bytes: 1024 * 1024,
+            ack_packets: Some(10),
+            ack_delay: Duration::from_millis(2),
+        }
+    }
+}
+
 /// Settings of every connection.
-pub(super) fn transport() -> Arc<TransportConfig> {
+pub(super) fn transport(settings: &Settings) -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(PACKET_BYTES_MAX);
-    let mut acks = AckFrequencyConfig::default();
-    acks.ack_eliciting_threshold(VarInt::from_u32(ACK_PACKETS)).max_ack_delay(Some(ACK_DELAY));
+    mtu.upper_bound(settings.packet_bytes_max);
+    let acks = settings.ack_packets.map(|packets| {
+        let mut acks = AckFrequencyConfig::default();
+        acks.ack_eliciting_threshold(VarInt::from_u32(packets))
+            .max_ack_delay(Some(settings.ack_delay));
+        acks
+    });
     let mut cubic = CubicConfig::default();
-    cubic.initial_window(CONGESTION_WINDOW_BYTES);
+    cubic.initial_window(settings.congestion_window_bytes);
     let idle = IdleTimeout::try_from(IDLE_TIME_MAX).expect("seconds fit in 62 bits");
 
     let mut transport = TransportConfig::default();
@@ -61,16 +96,17 @@ pub(super) fn transport() -> Arc<TransportConfig> {
         .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(KEEP_ALIVE))
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-        .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
-        .send_window(SEND_WINDOW_BYTES)
+        .stream_receive_window(VarInt::from_u32(settings.stream_window_bytes))
+        .receive_window(VarInt::from_u32(settings.receive_window_bytes))
+        .send_window(settings.send_window_bytes)
         // Lanes have priorities; within one, frames should stay whole and in order of writing.
         .send_fairness(false)
-        .initial_rtt(ROUND_TRIP_GUESS)
-        .initial_mtu(PACKET_BYTES_MIN)
+        .enable_segmentation_offload(settings.offload)
+        .initial_rtt(settings.round_trip_guess)
+        .initial_mtu(settings.packet_bytes_first)
         .min_mtu(PACKET_BYTES_MIN)
         .mtu_discovery_config(Some(mtu))
-        .ack_frequency_config(Some(acks))
+        .ack_frequency_config(acks)
         .datagram_receive_buffer_size(Some(DATAGRAM_BYTES))
         .congestion_controller_factory(Arc::new(cubic));
     Arc::new(transport)
@@ -81,29 +117,29 @@ pub(super) fn transport() -> Arc<TransportConfig> {
 /// Stateless resets are signed with a key that survives a restart: the new process can so tell
 /// peers at once that the connections of the old one are gone, instead of leaving them to run
 /// into their idle timeout.
-pub(super) fn endpoint(secret: &[u8]) -> EndpointConfig {
+pub(super) fn endpoint(settings: &Settings, secret: &[u8]) -> EndpointConfig {
     let mut config = EndpointConfig::new(Arc::new(ResetKey::new(secret)));
     config
-        .max_udp_payload_size(PACKET_BYTES_MAX)
+        .max_udp_payload_size(settings.packet_bytes_max)
         .expect("between 1200 and 65527")
         .cid_generator(|| Box::new(RandomIds));
     config
 }
 
 /// Binds the node's socket.
-pub(super) fn socket(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+pub(super) fn socket(settings: &Settings, address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    socket.set_recv_buffer_size(SOCKET_BYTES)?;
-    socket.set_send_buffer_size(SOCKET_BYTES)?;
+    socket.set_recv_buffer_size(settings.socket_bytes)?;
+    socket.set_send_buffer_size(settings.socket_bytes)?;
     // Linux answers with twice the size it was asked for, for its own book-keeping.
     let granted = socket.recv_buffer_size()?.min(socket.send_buffer_size()?) / 2;
-    if granted < SOCKET_BYTES {
+    if granted < settings.socket_bytes {
         tracing::warn!(
             granted,
-            wanted = SOCKET_BYTES,
+            wanted = settings.socket_bytes,
             "small socket buffers lose packets under load: raise net.core.rmem_max and wmem_max"
         );
     }

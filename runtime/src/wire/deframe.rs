@@ -182,30 +182,31 @@ pub fn decode_datagram(bytes: Bytes) -> Result<Frame, FrameError> {
 
 /// `whole` is at least a header long.
 fn parse(mut whole: Bytes, lane: Lane) -> Result<Frame, FrameError> {
-    whole.advance(LENGTH_BYTES);
-    let version = whole.get_u8();
+    let head: &[u8; HEADER_BYTES] = whole.first_chunk().expect("the callers checked the length");
+    let [version, kind, found, flags] = [head[4], head[5], head[6], head[7]];
     if version != WIRE_VERSION {
         return Err(FrameError::Version(version));
     }
-    let kind = whole.get_u8();
     let Some(kind) = FrameKind::from_wire(kind) else {
         return Err(FrameError::Kind(kind));
     };
-    let found = whole.get_u8();
     if found != lane as u8 {
         return Err(FrameError::Lane { found, lane });
     }
-    let flags = whole.get_u8();
     if flags != 0 {
         return Err(FrameError::Flags(flags));
     }
+    let number = |at: usize| {
+        u64::from_le_bytes(*head[at..].first_chunk().expect("eight bytes of the header"))
+    };
     let header = FrameHeader {
         kind,
-        target: whole.get_u64_le(),
-        message: whole.get_u64_le(),
-        correlation: whole.get_u64_le(),
-        deadline_ms: whole.get_u32_le(),
-        trace: whole.get_u64_le(),
+        target: number(8),
+        message: number(16),
+        correlation: number(24),
+        deadline_ms: u32::from_le_bytes(*head[32..].first_chunk().expect("four of them")),
+        trace: number(36),
     };
+    whole.advance(HEADER_BYTES);
     Ok(Frame { header, body: whole })
 }

@@ -134,25 +134,32 @@ pub struct Frame {
     pub body: Bytes,
 }
 
+/// The bytes of a frame before its body.
+///
+/// # Panics
+/// When `body_len` is more than [`BODY_BYTES_MAX`]; callers check that first.
+pub fn encode_header(header: &FrameHeader, lane: Lane, body_len: usize) -> [u8; HEADER_BYTES] {
+    assert!(body_len <= BODY_BYTES_MAX, "the caller checks the length of a body");
+    let length = u32::try_from(HEADER_BYTES - LENGTH_BYTES + body_len)
+        .expect("checked to fit in 16 MiB just above");
+    let mut bytes = [0; HEADER_BYTES];
+    bytes[0..4].copy_from_slice(&length.to_le_bytes());
+    bytes[4..8].copy_from_slice(&[WIRE_VERSION, header.kind as u8, lane as u8, 0]);
+    bytes[8..16].copy_from_slice(&header.target.to_le_bytes());
+    bytes[16..24].copy_from_slice(&header.message.to_le_bytes());
+    bytes[24..32].copy_from_slice(&header.correlation.to_le_bytes());
+    bytes[32..36].copy_from_slice(&header.deadline_ms.to_le_bytes());
+    bytes[36..44].copy_from_slice(&header.trace.to_le_bytes());
+    bytes
+}
+
 /// Appends one frame to `into`.
 ///
 /// # Panics
-/// When `body` is longer than [`BODY_BYTES_MAX`]; callers check that first.
+/// As [`encode_header`].
 pub fn encode(header: &FrameHeader, lane: Lane, body: &[u8], into: &mut BytesMut) {
-    assert!(body.len() <= BODY_BYTES_MAX, "the caller checks the length of a body");
-    let length = u32::try_from(HEADER_BYTES - LENGTH_BYTES + body.len())
-        .expect("checked to fit in 16 MiB just above");
     into.reserve(HEADER_BYTES + body.len());
-    into.put_u32_le(length);
-    into.put_u8(WIRE_VERSION);
-    into.put_u8(header.kind as u8);
-    into.put_u8(lane as u8);
-    into.put_u8(0);
-    into.put_u64_le(header.target);
-    into.put_u64_le(header.message);
-    into.put_u64_le(header.correlation);
-    into.put_u32_le(header.deadline_ms);
-    into.put_u64_le(header.trace);
+    into.put_slice(&encode_header(header, lane, body.len()));
     into.put_slice(body);
 }
 

@@ -155,6 +155,21 @@ pub trait Endpoint: Send + Sync + fmt::Debug {
     /// See [`WriteRefused`]; nothing was sent.
     fn write(&self, to: ConnectionId, lane: Lane, bytes: Bytes) -> Result<(), WriteRefused>;
 
+    /// As [`Endpoint::write`], for a frame that is still in two parts: saves whoever copies small
+    /// writes together a buffer of their own.
+    ///
+    /// # Errors
+    /// See [`WriteRefused`]; nothing was sent.
+    fn write_parts(
+        &self,
+        to: ConnectionId,
+        lane: Lane,
+        header: &[u8],
+        body: &[u8],
+    ) -> Result<(), WriteRefused> {
+        self.write(to, lane, [header, body].concat().into())
+    }
+
     /// Sends one datagram, which may be lost.
     ///
     /// # Errors

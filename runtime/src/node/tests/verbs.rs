@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     address::RemoteRecipient,
     message::{decode, decode_on, encode},
+    node::credit::TARGET_WINDOW,
 };
 
 /// Passes addresses on.
@@ -53,6 +54,35 @@ fn a_message_that_is_not_sent_is_given_back_with_the_reason() {
         let refused = (0..1000).find_map(|n| near.try_send(Pay(n)).err()).unwrap();
         assert_eq!(refused.error, SendError::Overloaded);
         assert!(refused.message.0 > 0, "some had room");
+    });
+}
+
+#[test]
+fn a_tell_waits_for_room_and_keeps_its_order() {
+    simulated(async {
+        let Pair { a, b, till, .. } = pair().await;
+        // More than an actor grants credit for, so most of them wait.
+        let total = 3 * TARGET_WINDOW;
+        for recipient in [None, Some(till.recipient::<Pay>())] {
+            for _ in 0..total {
+                match &recipient {
+                    None => till.tell(Pay(1)).await.unwrap(),
+                    Some(recipient) => recipient.tell(Pay(1)).await.unwrap(),
+                }
+            }
+        }
+        assert_eq!(till.send(Pay(0)).await, Ok(Ok(2 * total)), "the ask comes behind all of them");
+
+        // A full mailbox here is waited for, too.
+        let near: RemoteAddr<Till> = b.lookup("till").unwrap();
+        for _ in 0..1000 {
+            near.tell(Pay(1)).await.unwrap();
+        }
+        assert_eq!(near.send(Pay(0)).await, Ok(Ok(2 * total + 1000)));
+
+        let former: RemoteAddr<Till> =
+            a.address(NodeId::new(b.name().clone(), Incarnation(9)), "till");
+        assert_eq!(former.tell(Pay(7)).await, Err(SendError::Unreachable));
     });
 }
 
