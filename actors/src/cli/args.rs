@@ -43,6 +43,9 @@ pub(crate) enum Verb {
     Simulate(SimulateArgs),
     /// Measure messages between actors, or commands to a cluster
     Bench(BenchArgs),
+    /// The other process of `bench remote`
+    #[command(hide = true)]
+    BenchPeer,
 }
 
 /// `dev`.

@@ -113,6 +113,7 @@ impl Cli {
             Verb::Simulate(args) => simulate::run(self.name, &args),
             Verb::Top(args) => System::new().block_on(top::run(&args)),
             Verb::Bench(args) => bench::run(self.name, &args, with_resp),
+            Verb::BenchPeer => bench::run_peer(),
         }
     }
 }
@@ -126,7 +127,12 @@ fn wants_json(verb: &Verb) -> bool {
         Verb::Call(call) => call.client.json,
         Verb::Actors(actors) => actors.client.json,
         Verb::Top(top) => top.client.json,
-        Verb::Dev(_) | Verb::Node(_) | Verb::Init(_) | Verb::Simulate(_) | Verb::Bench(_) => false,
+        Verb::Dev(_)
+        | Verb::Node(_)
+        | Verb::Init(_)
+        | Verb::Simulate(_)
+        | Verb::Bench(_)
+        | Verb::BenchPeer => false,
     }
 }
 

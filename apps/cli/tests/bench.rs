@@ -93,14 +93,36 @@ fn commands_make_a_cluster_and_write_a_row_for_sets_and_one_for_gets() {
 }
 
 #[test]
-fn messages_between_actors_are_measured_in_one_process() {
-    for (what, nodes) in [("local", 1), ("remote", 2)] {
-        let rows = rows(&[what, "--seconds", "1", "--clients", "8", "--size", "64"]);
-        assert_eq!(rows.len(), 2);
-        check(&rows[0], "tell-64B-8", "tell");
-        check(&rows[1], "ask-64B-8", "ask");
-        assert_eq!(rows[1]["conditions"]["nodes"], nodes);
+fn messages_between_actors_are_measured_beside_their_limits() {
+    let [near, far] = ["local", "remote"]
+        .map(|what| rows(&[what, "--seconds", "1", "--clients", "8", "--size", "64"]));
+    let names = [
+        ("actix-tell-64B-8", "actix-tell"),
+        ("tell-64B-8", "tell"),
+        ("actix-ask-64B-8", "actix-ask"),
+        ("ask-64B-8", "ask"),
+    ];
+    assert_eq!(near.len(), names.len());
+    for (row, (name, kind)) in near.iter().zip(names) {
+        check(row, name, kind);
+        assert_eq!(row["rate_per_limit"].is_number(), !kind.starts_with("actix"), "{row}");
     }
+    let names = [
+        ("tcp-tell-64B", "tcp-tell"),
+        ("quic-tell-64B", "quic-tell"),
+        ("tcp-ask-64B-1", "tcp-ask"),
+        ("quic-ask-64B-1", "quic-ask"),
+        ("tell-64B-8", "tell"),
+        ("ask-64B-8", "ask"),
+    ];
+    assert_eq!(far.len(), names.len());
+    for (row, (name, kind)) in far.iter().zip(names) {
+        check(row, name, kind);
+        assert_eq!(row["conditions"]["nodes"], 2, "{row}");
+        assert!(row["cpu_ns_per_op"].as_f64().unwrap() > 0.0, "{row}");
+    }
+    assert!(far[4]["rate_per_limit"].is_number(), "{}", far[4]);
+    assert!(far[5]["p50_per_rtt"].is_number(), "{}", far[5]);
 }
 
 /// A running `dev`, killed when dropped.

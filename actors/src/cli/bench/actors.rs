@@ -1,112 +1,98 @@
 //! `bench local` and `bench remote`: tells and asks to one actor.
 //!
 //! The sender is a task of its node's arbiter, as an actor's own futures are; the actor that
-//! receives is on the same arbiter (`local`), or on another node's, on another thread, over QUIC
-//! (`remote`).
+//! receives is on the same arbiter (`local`), or on a node of another process, over QUIC
+//! (`remote`). Beside each row stands its limit, measured in the same run: actix's own address, or
+//! bare QUIC and bare TCP between the same two processes.
 
-use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{future::poll_fn, task::Poll, time::Duration};
 
-use actix::{Actor, Context, Handler, Message};
-use actix_rt::time::{sleep, timeout};
+use actix::{Addr, Handler};
+use actix_rt::time::sleep;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use synod_runtime::{
-    address::RemoteAddr,
-    message::{RemoteActor, RemoteMessage},
-    node::Node,
-    supervision::Policy,
-    world::{Clock as _, Instant, RealClock},
+    address::{RemoteAddr, SendError},
+    message::RemoteMessage,
+    world::{Clock as _, RealClock},
 };
-use tokio::sync::Notify;
 
 use super::{
+    bare::{self, Over},
     costs::Costs,
-    meter::{Figures, Meter},
-    pair::{Pair, alone},
+    listener::{Arrived, Begin, Cpu, End, LISTENER, Listener, Note, Question, SAMPLE},
+    meter::{Figures, Meter, Span},
+    pair::alone,
+    peer::Peer,
+    raw::Sample,
     report::{Conditions, Raw, Report, Row},
 };
-use crate::cli::{args::BenchArgs, failure::Failure};
+use crate::cli::{args::BenchArgs, dev::process, failure::Failure};
 
-/// Nothing is answered.
-#[derive(Debug, Message, Serialize, Deserialize, RemoteMessage)]
-#[rtype(result = "()")]
-#[remote(name = "bench.note", crate = "synod_runtime")]
-struct Note {
-    /// When it was sent: both ends are in one process and see one clock.
-    sent_nanos: u64,
-    body: Bytes,
+/// An address to measure: ours, or actix's own as the limit.
+trait Way: Clone + 'static {
+    /// Sends a note; waits for room where there is such a thing.
+    async fn tell(&self, note: Note) -> Result<(), SendError>;
+
+    /// Asks.
+    async fn ask<M>(&self, message: M) -> Result<M::Result, SendError>
+    where
+        M: RemoteMessage,
+        Listener: Handler<M>;
 }
 
-/// Answered with its length.
-#[derive(Debug, Message, Serialize, Deserialize, RemoteMessage)]
-#[rtype(result = "u64")]
-#[remote(name = "bench.question", crate = "synod_runtime")]
-struct Question {
-    body: Bytes,
-}
+impl Way for RemoteAddr<Listener> {
+    async fn tell(&self, note: Note) -> Result<(), SendError> {
+        Self::tell(self, note).await
+    }
 
-/// Takes both.
-#[derive(RemoteActor)]
-#[remote(name = "bench.listener", handles(Note, Question), crate = "synod_runtime")]
-struct Listener(Arc<Heard>);
-
-/// What arrived; shared with the sender, so that it keeps to its number in flight.
-#[derive(Debug, Default)]
-struct Heard {
-    notes: AtomicU64,
-    /// Half of what may be in flight has arrived.
-    room: Notify,
-    row: Mutex<Option<Tells>>,
-}
-
-/// The row that is being measured.
-#[derive(Debug, Clone)]
-struct Tells {
-    meter: Meter,
-    /// The sender is woken after so many.
-    room_every: u64,
-}
-
-impl Actor for Listener {
-    type Context = Context<Self>;
-}
-
-impl Handler<Note> for Listener {
-    type Result = ();
-
-    fn handle(&mut self, note: Note, _: &mut Self::Context) {
-        let row = self.0.row.lock().expect("held only to look or to set");
-        // What a row left in flight belongs to no other.
-        let Some(Tells { meter, room_every }) = &*row else { return };
-        meter.answered(Instant::from_nanos(note.sent_nanos), RealClock.now(), 1);
-        if (self.0.notes.fetch_add(1, Relaxed) + 1).is_multiple_of(*room_every) {
-            self.0.room.notify_one();
-        }
+    async fn ask<M>(&self, message: M) -> Result<M::Result, SendError>
+    where
+        M: RemoteMessage,
+        Listener: Handler<M>,
+    {
+        self.send(message).await
     }
 }
 
-impl Handler<Question> for Listener {
-    type Result = u64;
+/// To an actor of this node nobody waits for room.
+#[derive(Clone)]
+struct Here(RemoteAddr<Listener>);
 
-    fn handle(&mut self, question: Question, _: &mut Self::Context) -> u64 {
-        question.body.len() as u64
+impl Way for Here {
+    async fn tell(&self, note: Note) -> Result<(), SendError> {
+        self.0.do_send(note);
+        Ok(())
+    }
+
+    async fn ask<M>(&self, message: M) -> Result<M::Result, SendError>
+    where
+        M: RemoteMessage,
+        Listener: Handler<M>,
+    {
+        self.0.send(message).await
     }
 }
 
-/// Who sends to whom.
+impl Way for Addr<Listener> {
+    async fn tell(&self, note: Note) -> Result<(), SendError> {
+        self.do_send(note);
+        Ok(())
+    }
+
+    async fn ask<M>(&self, message: M) -> Result<M::Result, SendError>
+    where
+        M: RemoteMessage,
+        Listener: Handler<M>,
+    {
+        self.send(message).await.map_err(|_| SendError::Closed)
+    }
+}
+
+/// What all rows of a run have in common.
 struct Bench<'a> {
     args: &'a BenchArgs,
-    /// Nodes.
     nodes: usize,
-    raw: Raw,
-    heard: Arc<Heard>,
-    to: RemoteAddr<Listener>,
+    report: &'a mut Report,
 }
 
 /// One row.
@@ -117,54 +103,66 @@ struct Shape {
     in_flight: usize,
 }
 
-/// Messages to an actor of the same node.
+/// Messages to an actor of the same node, beside actix's own to the same actor.
 pub(super) async fn local(args: &BenchArgs, report: &mut Report) -> Result<(), Failure> {
     let node = alone()?;
-    let heard = Arc::new(Heard::default());
-    let to = {
-        let heard = Arc::clone(&heard);
-        let addr = node.spawn(LISTENER, move || Listener(Arc::clone(&heard)));
-        node.register(LISTENER, addr).map_err(not_registered)?
+    let addr = node.spawn(LISTENER, Listener::default);
+    let to = node.register(LISTENER, addr.clone()).map_err(not_registered)?;
+    let mut bench = Bench { args, nodes: 1, report };
+    let shapes = grid(args);
+    bench.expect(2 * shapes.len());
+    let done = async {
+        for shape in shapes {
+            let limit = bench.row(&addr, shape, Some("actix"), Raw::default(), None).await?;
+            bench.row(&Here(to.clone()), shape, None, Raw::default(), Some(limit)).await?;
+        }
+        Ok(())
     };
-    let bench = Bench { args, nodes: 1, raw: Raw::default(), heard, to };
-    let done = bench.rows(report).await;
+    let done = done.await;
     node.shutdown();
     done
 }
 
-/// Messages to an actor of another node.
+/// Messages to an actor of another process, beside bare QUIC and bare TCP to the same process.
 pub(super) async fn remote(args: &BenchArgs, report: &mut Report) -> Result<(), Failure> {
-    let pair = Pair::start().await?;
-    let raw = Raw { sync: None, rtt: Some(pair.round_trip().await?) };
-    report.warn_if_busy(raw);
-    let heard = Arc::new(Heard::default());
-    serve_on(&pair, &heard)?;
-    let to = pair.a.address(pair.b.id().clone(), LISTENER);
-    let bench = Bench { args, nodes: 2, raw, heard, to };
-    bench.rows(report).await
-}
-
-/// Puts the actor on the other node's own thread.
-fn serve_on(pair: &Pair, heard: &Arc<Heard>) -> Result<(), Failure> {
-    let node: &Node = &pair.b;
-    let heard = Arc::clone(heard);
-    let listener = move || Listener(Arc::clone(&heard));
-    let arbiter = pair.arbiter.handle();
-    let spawned = node.spawn_on(&arbiter, LISTENER, Policy::default(), listener);
-    let registered = spawned.and_then(|addr| node.register(LISTENER, addr));
-    registered.map(|_| ()).map_err(not_registered)
+    let peer = Peer::start().await?;
+    let to = peer.node.address(peer.id.clone(), LISTENER);
+    let mut bench = Bench { args, nodes: 2, report };
+    let shapes = grid(args);
+    let sizes: Vec<usize> = sizes(args);
+    bench.expect(shapes.len() + 4 * sizes.len());
+    for size in sizes {
+        let mut limit = 0.0;
+        let mut raw = Raw::default();
+        for over in [Over::Tcp, Over::Quic] {
+            limit = bench.bare_tells(&peer, &to, over, size).await?;
+        }
+        for over in [Over::Tcp, Over::Quic] {
+            raw.rtt = Some(bench.bare_asks(&peer, &to, over, size).await?);
+        }
+        bench.report.warn_if_busy(raw);
+        for shape in shapes.iter().filter(|shape| shape.size == size) {
+            let limit = (!shape.is_ask).then_some(limit);
+            bench.row(&to, *shape, None, raw, limit).await?;
+        }
+    }
+    peer.stop().await;
+    Ok(())
 }
 
 fn not_registered(error: synod_runtime::registry::RegisterError) -> Failure {
     Failure::failed(LISTENER, error, "report this")
 }
 
+fn sizes(args: &BenchArgs) -> Vec<usize> {
+    args.size.map_or_else(|| SIZES.to_vec(), |size| vec![size as usize])
+}
+
 /// The rows without options, or those that `args` narrows them to.
 fn grid(args: &BenchArgs) -> Vec<Shape> {
-    let sizes = args.size.map_or_else(|| SIZES.to_vec(), |size| vec![size as usize]);
     let clients = args.clients.map(|clients| clients as usize);
     let mut shapes = Vec::new();
-    for size in sizes {
+    for size in sizes(args) {
         let in_flight = clients.unwrap_or(TELLS_IN_FLIGHT);
         shapes.push(Shape { is_ask: false, size, in_flight });
         let asks = clients.map_or_else(|| ASKS_IN_FLIGHT.to_vec(), |clients| vec![clients]);
@@ -175,71 +173,137 @@ fn grid(args: &BenchArgs) -> Vec<Shape> {
 }
 
 impl Bench<'_> {
-    async fn rows(&self, report: &mut Report) -> Result<(), Failure> {
-        let shapes = grid(self.args);
-        let span = Duration::from_secs(self.args.seconds);
-        report.expect(shapes.len(), span);
-        for shape in shapes {
-            let Shape { is_ask, size, in_flight } = shape;
-            let kind = if is_ask { "ask" } else { "tell" };
-            let name = format!("{kind}-{size}B-{in_flight}");
-            let measured = report.during(&name, async {
-                match is_ask {
-                    true => self.asks(shape, span).await,
-                    false => self.tells(shape, span).await,
-                }
-            });
-            let figures = measured.await;
-            let conditions = Conditions {
-                kind,
-                size,
-                in_flight,
-                nodes: self.nodes,
-                durability: None,
-                seconds: self.args.seconds,
-                clients: None,
-                raw: self.raw,
-            };
-            let row = Row::new(name, &figures, Costs::default(), conditions);
-            report.row(row, figures.last_error.as_deref())?;
-        }
-        Ok(())
+    fn span(&self) -> Duration {
+        Duration::from_secs(self.args.seconds)
     }
 
-    async fn asks(&self, shape: Shape, span: Duration) -> Figures {
-        let meter = Meter::start(span);
-        let tasks = (0..shape.in_flight).map(|_| {
-            let body = Bytes::from(vec![b'x'; shape.size]);
-            actix_rt::spawn(ask(self.to.clone(), body, meter.clone()))
+    fn expect(&mut self, rows: usize) {
+        let span = self.span();
+        self.report.expect(rows, span);
+    }
+
+    /// Measures and says one row of actors; answers its rate. A row of a limit has the limit's
+    /// name before its own.
+    async fn row(
+        &mut self,
+        to: &impl Way,
+        shape: Shape,
+        of: Option<&str>,
+        raw: Raw,
+        limit: Option<f64>,
+    ) -> Result<f64, Failure> {
+        let Shape { is_ask, size, in_flight } = shape;
+        let kind =
+            format!("{}{}", of.map_or_else(String::new, |of| format!("{of}-")), shape.kind());
+        let name = format!("{kind}-{size}B-{in_flight}");
+        let before = self.cpu(to).await;
+        let span = Span::starting(self.span());
+        let measured = self.report.during(&name, async {
+            match is_ask {
+                true => asks(to, shape, span).await,
+                false => tells(to, shape, span).await,
+            }
         });
-        let tasks = tasks.collect();
-        meter.finish(tasks, 1).await
+        let figures = measured.await;
+        let cpu = self.cpu(to).await.zip(before).map(|(after, before)| after - before);
+        self.say(name, &figures, cpu, &kind, shape, raw, limit)
     }
 
-    async fn tells(&self, shape: Shape, span: Duration) -> Figures {
-        let meter = Meter::start(span);
-        let window = shape.in_flight as u64;
-        self.heard.notes.store(0, Relaxed);
-        let tells = Tells { meter: meter.clone(), room_every: (window / 2).max(1) };
-        self.set_row(Some(tells));
-        let body = Bytes::from(vec![b'x'; shape.size]);
-        let (to, heard) = (self.to.clone(), Arc::clone(&self.heard));
-        let task = actix_rt::spawn(tell(to, heard, body, window, meter.clone()));
-        let figures = meter.finish(vec![task], window).await;
-        self.set_row(None);
-        figures
+    async fn bare_tells(
+        &mut self,
+        peer: &Peer,
+        to: &RemoteAddr<Listener>,
+        over: Over,
+        size: usize,
+    ) -> Result<f64, Failure> {
+        let kind = format!("{over}-tell");
+        let name = format!("{kind}-{size}B");
+        let before = self.cpu(to).await;
+        let span = Span::starting(self.span());
+        let figures = self.report.during(&name, bare::tells(peer, over, size, span)).await?;
+        let cpu = self.cpu(to).await.zip(before).map(|(after, before)| after - before);
+        let shape = Shape { is_ask: false, size, in_flight: figures.in_flight };
+        self.say(name, &figures.figures, cpu, &kind, shape, Raw::default(), None)
     }
 
-    fn set_row(&self, row: Option<Tells>) {
-        *self.heard.row.lock().expect("held only to look or to set") = row;
+    async fn bare_asks(
+        &mut self,
+        peer: &Peer,
+        to: &RemoteAddr<Listener>,
+        over: Over,
+        size: usize,
+    ) -> Result<Sample, Failure> {
+        let kind = format!("{over}-ask");
+        let name = format!("{kind}-{size}B-1");
+        let before = self.cpu(to).await;
+        let span = Span::starting(self.span());
+        let figures = self.report.during(&name, bare::asks(peer, over, size, span)).await?;
+        let cpu = self.cpu(to).await.zip(before).map(|(after, before)| after - before);
+        let shape = Shape { is_ask: true, size, in_flight: 1 };
+        self.say(name, &figures, cpu, &kind, shape, Raw::default(), None)?;
+        Ok(Sample { median: figures.p50, quick: figures.p01 })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a row is what it is")]
+    fn say(
+        &mut self,
+        name: String,
+        figures: &Figures,
+        cpu: Option<u64>,
+        kind: &str,
+        shape: Shape,
+        raw: Raw,
+        limit: Option<f64>,
+    ) -> Result<f64, Failure> {
+        let conditions = Conditions {
+            kind: kind.to_owned(),
+            size: shape.size,
+            in_flight: shape.in_flight,
+            nodes: self.nodes,
+            durability: None,
+            seconds: self.args.seconds,
+            clients: None,
+            raw,
+        };
+        #[expect(clippy::cast_precision_loss, reason = "beyond 2^53 a ratio is as good")]
+        let costs = Costs {
+            cpu_nanos: cpu.map(|cpu| cpu as f64 / figures.all.max(1) as f64),
+            limit,
+            ..Costs::default()
+        };
+        let row = Row::new(name, figures, costs, conditions);
+        self.report.row(row, figures.last_error.as_deref())?;
+        Ok(figures.ops_per_s)
+    }
+
+    /// Processor time of all processes so far.
+    async fn cpu(&self, to: &impl Way) -> Option<u64> {
+        let theirs = if self.nodes > 1 { to.ask(Cpu {}).await.ok()? } else { 0 };
+        Some(theirs + process::cpu_nanos())
     }
 }
 
-async fn ask(to: RemoteAddr<Listener>, body: Bytes, meter: Meter) {
+impl Shape {
+    fn kind(self) -> &'static str {
+        if self.is_ask { "ask" } else { "tell" }
+    }
+}
+
+async fn asks(to: &impl Way, shape: Shape, span: Span) -> Figures {
+    let meter = Meter::during(span);
+    let tasks = (0..shape.in_flight).map(|_| {
+        let body = Bytes::from(vec![b'x'; shape.size]);
+        actix_rt::spawn(ask(to.clone(), body, meter.clone()))
+    });
+    let tasks = tasks.collect();
+    meter.finish(tasks, 1).await
+}
+
+async fn ask(to: impl Way, body: Bytes, meter: Meter) {
     let mut now = RealClock.now();
     while !meter.is_over(now) {
         let sent = now;
-        let answer = to.send(Question { body: body.clone() }).await;
+        let answer = to.ask(Question { body: body.clone() }).await;
         now = RealClock.now();
         match answer {
             Ok(len) if len == body.len() as u64 => meter.answered(sent, now, 1),
@@ -253,38 +317,62 @@ async fn ask(to: RemoteAddr<Listener>, body: Bytes, meter: Meter) {
     }
 }
 
-/// Keeps `window` notes in flight: tells have no answer, but the listener counts.
-async fn tell(to: RemoteAddr<Listener>, heard: Arc<Heard>, body: Bytes, window: u64, meter: Meter) {
-    let mut sent = 0;
-    'sending: loop {
-        let arrived = heard.notes.load(Relaxed);
-        while sent < arrived + window {
-            let now = RealClock.now();
-            if meter.is_over(now) {
-                break 'sending;
-            }
-            to.do_send(Note { sent_nanos: now.as_nanos(), body: body.clone() });
-            sent += 1;
-        }
-        if timeout(LOST_AFTER, heard.room.notified()).await.is_err() {
-            let arrived = heard.notes.load(Relaxed);
-            meter.failed(sent - arrived, "not delivered");
-            sent = arrived;
-        }
-    }
-    // What is on its way belongs to this row, not to the next.
-    let all_arrived = async {
-        while heard.notes.load(Relaxed) < sent {
-            sleep(LOOK_AGAIN).await;
-        }
+/// The listener measures; what it says at the end comes back.
+async fn tells(to: &impl Way, shape: Shape, span: Span) -> Figures {
+    let failed = |e: SendError| Figures { last_error: Some(e.to_string()), ..Figures::default() };
+    let begun = async {
+        to.ask(Begin { span }).await?;
+        to.ask(Arrived {}).await
     };
-    if timeout(LOST_AFTER, all_arrived).await.is_err() {
-        meter.failed(sent - heard.notes.load(Relaxed), "not delivered");
+    let before = match begun.await {
+        Ok(before) => before,
+        Err(e) => return failed(e),
+    };
+    let sent = tell(to, shape, span).await;
+    let ended = async { Ok((to.ask(Arrived {}).await?, to.ask(End {}).await?)) };
+    match (sent, ended.await) {
+        (Ok(sent), Ok((after, figures))) => {
+            let all = after - before;
+            let lost = sent.saturating_sub(all);
+            let last_error = (lost > 0).then(|| "not delivered".to_owned());
+            Figures { all, errors: lost, last_error, ..figures }
+        }
+        (Err(e), _) | (_, Err(e)) => failed(e),
     }
 }
 
-/// The name of the actor.
-const LISTENER: &str = "bench.listener";
+/// Keeps so many notes in flight: after every half of them an ask follows, and the next half waits
+/// for the answer before.
+async fn tell(to: &impl Way, shape: Shape, span: Span) -> Result<u64, SendError> {
+    let body = Bytes::from(vec![b'x'; shape.size]);
+    let half = (shape.in_flight as u64 / 2).max(1);
+    let mut sent = 0;
+    let mut behind = Box::pin(to.ask(Arrived {}));
+    loop {
+        for _ in 0..half {
+            let is_sample = sent % SAMPLE == 0;
+            let now = is_sample.then(|| RealClock.now());
+            if now.is_some_and(|now| now >= span.until()) {
+                behind.await?;
+                return Ok(sent);
+            }
+            let sent_nanos = now.map_or(0, |now| now.as_nanos());
+            to.tell(Note { sent_nanos, body: body.clone() }).await?;
+            sent += 1;
+        }
+        let mut next = Box::pin(to.ask(Arrived {}));
+        // On its way before the next half.
+        let answered = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
+        behind.await?;
+        behind = match answered {
+            Poll::Pending => next,
+            Poll::Ready(answer) => {
+                answer?;
+                Box::pin(to.ask(Arrived {}))
+            }
+        };
+    }
+}
 
 /// Bytes of a message: a small one, and one that fills most of a datagram.
 const SIZES: [usize; 2] = [64, 1024];
@@ -292,14 +380,8 @@ const SIZES: [usize; 2] = [64, 1024];
 /// One alone for the latency, and two loads.
 const ASKS_IN_FLIGHT: [usize; 3] = [1, 64, 1024];
 
-/// Enough that neither end waits for the other.
-const TELLS_IN_FLIGHT: usize = 1024;
-
-/// Tells that nobody heard by then are lost: a link went down or had no room.
-const LOST_AFTER: Duration = Duration::from_secs(1);
-
-/// Between two looks whether the last tells arrived.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// As many as an actor grants another node credit for.
+const TELLS_IN_FLIGHT: usize = 4096;
 
 /// After an error, before the next attempt.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -325,7 +407,7 @@ mod tests {
             let all = grid(args).into_iter().map(|s| (s.is_ask, s.size, s.in_flight));
             all.collect::<Vec<_>>()
         };
-        let of_64 = [(false, 64, 1024), (true, 64, 1), (true, 64, 64), (true, 64, 1024)];
+        let of_64 = [(false, 64, 4096), (true, 64, 1), (true, 64, 64), (true, 64, 1024)];
         assert_eq!(rows(&args)[..4], of_64);
         assert_eq!(rows(&args).len(), 8);
         (args.clients, args.size) = (Some(7), Some(100));

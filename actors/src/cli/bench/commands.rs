@@ -182,7 +182,7 @@ impl Bench<'_> {
         let costs = self.counters.read().await.since(&before, figures.all);
         let nodes: Vec<&str> = self.target.ports.iter().map(|(name, _)| name.as_str()).collect();
         let conditions = Conditions {
-            kind,
+            kind: kind.to_owned(),
             size: self.size,
             in_flight: clients * pipeline,
             nodes: self.target.nodes,

@@ -30,6 +30,10 @@ pub(super) struct Costs {
     pub(super) syncs: BTreeMap<NodeName, f64>,
     /// Bytes of frames it sent to its peers.
     pub(super) link_bytes: BTreeMap<NodeName, f64>,
+    /// Processor time of all processes, in nanoseconds.
+    pub(super) cpu_nanos: Option<f64>,
+    /// The rate of what this row cannot be faster than.
+    pub(super) limit: Option<f64>,
 }
 
 impl Counters {

@@ -8,17 +8,40 @@ use std::{
 use actix_rt::{task::JoinHandle, time::timeout};
 use futures_util::future::join_all;
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 use synod_runtime::world::{Clock as _, Instant, RealClock};
 
 /// What the clients of one row measure together. Cloning gives the same meter.
 #[derive(Debug, Clone)]
 pub(super) struct Meter(Arc<Inner>);
 
+/// What is sent in this span of time counts; before it, everything warms up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Span {
+    from_nanos: u64,
+    until_nanos: u64,
+}
+
+impl Span {
+    /// Warms up now, and lasts `time` after that.
+    pub(super) fn starting(time: Duration) -> Self {
+        let from = RealClock.now() + warm_up(time);
+        Self { from_nanos: from.as_nanos(), until_nanos: (from + time).as_nanos() }
+    }
+
+    fn from(self) -> Instant {
+        Instant::from_nanos(self.from_nanos)
+    }
+
+    /// When it is over.
+    pub(super) fn until(self) -> Instant {
+        Instant::from_nanos(self.until_nanos)
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
-    /// What is sent in this span of time counts; before it, everything warms up.
-    from: Instant,
-    until: Instant,
+    span: Span,
     numbers: Mutex<Numbers>,
 }
 
@@ -32,9 +55,11 @@ struct Numbers {
 }
 
 /// What one row measured.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Figures {
     pub(super) ops_per_s: f64,
+    /// The quickest but a hundredth.
+    pub(super) p01: Duration,
     pub(super) p50: Duration,
     pub(super) p99: Duration,
     pub(super) p999: Duration,
@@ -59,22 +84,26 @@ const NANOS_MAX: u64 = 60_000_000_000;
 impl Meter {
     /// Starts to warm up now, and measures `span` after that.
     pub(super) fn start(span: Duration) -> Self {
-        let from = RealClock.now() + warm_up(span);
+        Self::during(Span::starting(span))
+    }
+
+    /// Measures what is sent in `span`.
+    pub(super) fn during(span: Span) -> Self {
         let nanos = Histogram::new_with_bounds(1, NANOS_MAX, 3).expect("bounds in order");
         let numbers = Mutex::new(Numbers { nanos, all: 0, errors: 0, last_error: None });
-        Self(Arc::new(Inner { from, until: from + span, numbers }))
+        Self(Arc::new(Inner { span, numbers }))
     }
 
     /// Whether the time for new questions is over.
     pub(super) fn is_over(&self, now: Instant) -> bool {
-        now >= self.0.until
+        now >= self.0.span.until()
     }
 
     /// `ops` sent together were answered well.
     pub(super) fn answered(&self, sent: Instant, now: Instant, ops: u64) {
         let mut numbers = self.numbers();
         numbers.all += ops;
-        if sent >= self.0.from && sent < self.0.until {
+        if sent >= self.0.span.from() && sent < self.0.span.until() {
             let nanos = u64::try_from(now.since(sent).as_nanos()).unwrap_or(NANOS_MAX);
             numbers.nanos.saturating_record_n(nanos.max(1), ops);
         }
@@ -90,7 +119,7 @@ impl Meter {
     /// Waits for `clients`, each with at most `in_flight_each` questions open, to see that the
     /// time is over.
     pub(super) async fn finish(self, clients: Vec<JoinHandle<()>>, in_flight_each: u64) -> Figures {
-        let left = self.0.until.since(RealClock.now()) + GRACE;
+        let left = self.0.span.until().since(RealClock.now()) + GRACE;
         let mut clients = clients;
         if timeout(left, join_all(&mut clients)).await.is_err() {
             for client in clients.iter().filter(|client| !client.is_finished()) {
@@ -101,14 +130,16 @@ impl Meter {
         self.figures()
     }
 
-    fn figures(&self) -> Figures {
+    /// What was measured so far.
+    pub(super) fn figures(&self) -> Figures {
         let numbers = self.numbers();
         let at = |part| Duration::from_nanos(numbers.nanos.value_at_quantile(part));
-        let span = self.0.until.since(self.0.from).as_secs_f64();
+        let span = self.0.span.until().since(self.0.span.from()).as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "2^53 answers take longer than an hour")]
         let ops_per_s = numbers.nanos.len() as f64 / span;
         Figures {
             ops_per_s,
+            p01: at(0.01),
             p50: at(0.5),
             p99: at(0.99),
             p999: at(0.999),
@@ -136,7 +167,7 @@ mod tests {
     #[test]
     fn only_what_was_sent_in_the_span_counts_as_rate() {
         let meter = Meter::start(Duration::from_secs(10));
-        let (from, until) = (meter.0.from, meter.0.until);
+        let (from, until) = (meter.0.span.from(), meter.0.span.until());
         let late = Duration::from_millis(3);
         meter.answered(from - late, from, 7);
         meter.answered(from, from + late, 30);

@@ -6,15 +6,19 @@
 //! # Layout
 //! - [`commands`]: Redis clients against a cluster, with [`resp`] and [`costs`]
 //! - [`target`]: the cluster they drive, their own or somebody's
-//! - [`actors`]: tells and asks, local and remote, with [`pair`]
-//! - [`raw`]: one disk sync, one QUIC round trip
+//! - [`actors`]: tells and asks to a [`listener`], local and remote, with [`peer`] (the other
+//!   process) and [`bare`] (what they are measured against)
+//! - [`raw`]: one disk sync, one QUIC round trip, the latter with [`pair`]
 //! - [`meter`], [`report`]: what was measured, and how it is said
 
 mod actors;
+mod bare;
 mod commands;
 mod costs;
+mod listener;
 mod meter;
 mod pair;
+mod peer;
 mod raw;
 mod report;
 mod resp;
@@ -22,6 +26,7 @@ mod target;
 
 use actix_rt::System;
 
+pub(super) use self::peer::run as run_peer;
 use self::report::Report;
 use super::{
     args::{BenchArgs, BenchKind},

@@ -7,12 +7,16 @@ use actix_rt::{
     time::{sleep, timeout},
 };
 use synod_runtime::{
-    identity::{Incarnation, NodeId, NodeName},
+    identity::{ClusterName, Incarnation, NodeId},
     node::{Node, NodeConfig},
     quic::{Authority, QuicNetwork},
     registry::Deliver,
     wire::Frame,
-    world::{Clock as _, RealClock, RealEntropy, World, disk::RealDisk, network::Lane},
+    world::{
+        Clock as _, RealClock, RealEntropy, World,
+        disk::RealDisk,
+        network::{Lane, TlsFiles},
+    },
 };
 use tokio::sync::{Notify, oneshot};
 
@@ -30,7 +34,8 @@ impl Pair {
     /// Starts both and links them.
     pub(super) async fn start() -> Result<Self, Failure> {
         let authority = authority()?;
-        let (of_a, of_b) = (config(&authority, "a")?, config(&authority, "b")?);
+        let of_a = config("a", issue(&authority, "a")?);
+        let of_b = config("b", issue(&authority, "b")?);
         let a = start(of_a)?;
         let arbiter = Arbiter::new();
         let (tell, started) = oneshot::channel();
@@ -96,26 +101,33 @@ impl Drop for Pair {
 
 /// A node without peers, on the calling arbiter.
 pub(super) fn alone() -> Result<Node, Failure> {
-    start(config(&authority()?, "a")?)
+    start(config("a", issue(&authority()?, "a")?))
 }
 
-fn authority() -> Result<Authority, Failure> {
-    let cluster = CLUSTER.parse().expect("a name");
-    Authority::new(&cluster).map_err(|e| Failure::failed("certificate authority", e, "report this"))
+/// Who signs for both.
+pub(super) fn authority() -> Result<Authority, Failure> {
+    Authority::new(&cluster())
+        .map_err(|e| Failure::failed("certificate authority", e, "report this"))
 }
 
-fn config(authority: &Authority, name: &str) -> Result<NodeConfig, Failure> {
-    let name: NodeName = name.parse().expect("a letter");
-    let tls = authority
-        .issue(&name, &[], &[])
-        .map_err(|e| Failure::failed(format!("certificate of {name}"), e, "report this"))?;
-    let cluster = CLUSTER.parse().expect("a name");
-    let mut config = NodeConfig::new(cluster, name, Incarnation(1));
-    config.tls = Some(tls);
-    Ok(config)
+/// The certificate of one of them.
+pub(super) fn issue(authority: &Authority, name: &str) -> Result<TlsFiles, Failure> {
+    let issued = authority.issue(&name.parse().expect("a letter"), &[], &[]);
+    issued.map_err(|e| Failure::failed(format!("certificate of {name}"), e, "report this"))
 }
 
-fn start(config: NodeConfig) -> Result<Node, Failure> {
+pub(super) fn config(name: &str, tls: TlsFiles) -> NodeConfig {
+    let name = name.parse().expect("a letter");
+    NodeConfig { tls: Some(tls), ..NodeConfig::new(cluster(), name, Incarnation(1)) }
+}
+
+/// What the cluster of the two is called in their certificates.
+pub(super) fn cluster() -> ClusterName {
+    "bench".parse().expect("a name")
+}
+
+/// Starts a node on the calling arbiter.
+pub(super) fn start(config: NodeConfig) -> Result<Node, Failure> {
     let world = World {
         clock: Arc::new(RealClock),
         entropy: Arc::new(RealEntropy),
@@ -162,9 +174,6 @@ impl Deliver for Hear {
         0
     }
 }
-
-/// What the cluster of the two is called in their certificates.
-const CLUSTER: &str = "bench";
 
 /// Where the frames of the round trip go.
 const NAME: &str = "bench.raw";

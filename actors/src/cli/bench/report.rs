@@ -44,6 +44,12 @@ pub(super) struct Row {
     /// Bytes of frames sent to peers, at each main.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     link_bytes_per_op: BTreeMap<NodeName, f64>,
+    /// Of both processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_ns_per_op: Option<f64>,
+    /// Beside the limit of its kind: actix's own address, or bare QUIC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_per_limit: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     p50_per_sync: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,8 +60,8 @@ pub(super) struct Row {
 /// What a row was measured under.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Conditions {
-    /// `set`, `get`, `tell` or `ask`.
-    pub(super) kind: &'static str,
+    /// `set`, `get`, `tell` or `ask`; of a limit, with its name before it.
+    pub(super) kind: String,
     /// Bytes of a value or of a message.
     pub(super) size: usize,
     /// Commands or messages without an answer at any time.
@@ -131,6 +137,8 @@ impl Row {
             errors: figures.errors,
             syncs_per_op: each(costs.syncs, 4),
             link_bytes_per_op: each(costs.link_bytes, 1),
+            cpu_ns_per_op: costs.cpu_nanos.map(|nanos| rounded(nanos, 0)),
+            rate_per_limit: costs.limit.map(|limit| rounded(figures.ops_per_s / limit, 2)),
             p50_per_sync: per(conditions.raw.sync),
             p50_per_rtt: per(conditions.raw.rtt),
             conditions,
@@ -261,8 +269,12 @@ fn table(rows: &[Row]) -> Table {
         head.extend([format!("SYNCS/OP {mains}"), format!("LINK B/OP {mains}")]);
     }
     let has = |of: Ratio| rows.iter().any(|row| of(row).is_some());
-    let ratios: [(&str, Ratio); 2] =
-        [("P50/SYNC", |row| row.p50_per_sync), ("P50/RTT", |row| row.p50_per_rtt)];
+    let ratios: [(&str, Ratio); 4] = [
+        ("CPU ns", |row| row.cpu_ns_per_op),
+        ("RATE/LIMIT", |row| row.rate_per_limit),
+        ("P50/SYNC", |row| row.p50_per_sync),
+        ("P50/RTT", |row| row.p50_per_rtt),
+    ];
     let ratios: Vec<_> = ratios.into_iter().filter(|(_, of)| has(*of)).collect();
     head.extend(ratios.iter().map(|(name, _)| (*name).to_owned()));
     let mut table = Table::new(&head);
@@ -278,7 +290,12 @@ fn table(rows: &[Row]) -> Table {
             cells.extend([join(&row.syncs_per_op, 3), join(&row.link_bytes_per_op, 0)]);
         }
         for (_, of) in &ratios {
-            cells.push(of(row).map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")));
+            // Two digits for a ratio, none for a large number.
+            let say = |number: f64| match number < 100.0 {
+                true => format!("{number:.2}"),
+                false => format!("{number:.0}"),
+            };
+            cells.push(of(row).map_or_else(|| "-".to_owned(), say));
         }
         table.row(cells);
     }
@@ -305,6 +322,7 @@ mod tests {
     fn row() -> Row {
         let figures = Figures {
             ops_per_s: 1234.56,
+            p01: Duration::from_micros(300),
             p50: Duration::from_micros(400),
             p99: Duration::from_micros(900),
             p999: Duration::from_nanos(1_234_560),
@@ -316,10 +334,11 @@ mod tests {
         let costs = Costs {
             syncs: BTreeMap::from([(a.clone(), 1.0), (b.clone(), 0.98)]),
             link_bytes: BTreeMap::from([(a, 320.0), (b, 60.0)]),
+            ..Costs::default()
         };
         let clients = Clients { clients: 4, pipeline: 1, node: "a".to_owned() };
         let conditions = Conditions {
-            kind: "set",
+            kind: "set".to_owned(),
             size: 256,
             in_flight: 4,
             nodes: 3,

@@ -1,6 +1,7 @@
 //! Process control: the one room outside the clock where `unsafe` is allowed. The standard
-//! library neither sends signals nor ties a child's life to its parent's.
-#![expect(unsafe_code, reason = "kill(2) and prctl(2) have no safe form in the standard library")]
+//! library neither sends signals, nor ties a child's life to its parent's, nor tells how much
+//! processor time a process has had.
+#![expect(unsafe_code, reason = "these system calls have no safe form in the standard library")]
 
 use std::io;
 
@@ -39,4 +40,14 @@ pub(in crate::cli) fn ask_to_stop(pid: u32) {
     let Ok(pid) = libc::pid_t::try_from(pid) else { return };
     // SAFETY: kill takes no pointers; the id is a child's that was not yet waited for.
     unsafe { libc::kill(pid, libc::SIGTERM) };
+}
+
+/// The processor time that this process has had, in nanoseconds.
+pub(in crate::cli) fn cpu_nanos() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: it writes to a timespec that is ours.
+    let read = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    assert_eq!(read, 0, "every process has this clock");
+    let whole = u64::try_from(time.tv_sec).unwrap_or(0);
+    whole * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }

@@ -4,8 +4,5 @@
 
 mod common;
 mod dice;
-mod judge;
 mod listener;
-mod ops;
 mod redis;
-mod server;
