@@ -1,15 +1,34 @@
 //! What may be sent to an actor on another node: messages with a name of their own on the wire,
 //! and actors that say which of them they take.
 //!
-//! ```ignore
+//! ```
+//! use actix::{Actor, Context, Handler, Message};
+//! use serde::{Deserialize, Serialize};
+//! use synod_runtime::message::{RemoteActor, RemoteMessage};
+//!
 //! #[derive(Message, Serialize, Deserialize, RemoteMessage)]
-//! #[rtype(result = "Result<u64, LedgerError>")]
-//! #[remote(name = "ledger.append")]
-//! struct Append { amount: i64 }
+//! #[rtype(result = "Result<u64, String>")]
+//! #[remote(name = "ledger.append", crate = "synod_runtime")] // no `crate` when you use `synod`
+//! struct Append { amount: u64 }
 //!
 //! #[derive(RemoteActor)]
-//! #[remote(name = "ledger", handles(Append))]
-//! struct Ledger { total: i64 } // otherwise an ordinary actix actor
+//! #[remote(name = "ledger", handles(Append), crate = "synod_runtime")]
+//! struct Ledger { total: u64 }
+//!
+//! // The rest is plain actix.
+//! impl Actor for Ledger {
+//!     type Context = Context<Self>;
+//! }
+//!
+//! impl Handler<Append> for Ledger {
+//!     type Result = Result<u64, String>;
+//!
+//!     fn handle(&mut self, append: Append, _: &mut Context<Self>) -> Self::Result {
+//!         self.total = self.total.checked_add(append.amount).ok_or("full")?;
+//!         Ok(self.total)
+//!     }
+//! }
+//! # assert_eq!((Append::NAME, Ledger::NAME), ("ledger.append", "ledger"));
 //! ```
 //!
 //! Bodies are MessagePack maps with named fields, so either side may know fields the other does
@@ -52,6 +71,22 @@ use crate::{
 };
 
 /// A message that can cross nodes, and its result back. Derive it.
+///
+/// ```
+/// use actix::Message;
+/// use serde::{Deserialize, Serialize};
+/// use synod_runtime::message::RemoteMessage;
+///
+/// #[derive(Message, Serialize, Deserialize, RemoteMessage)]
+/// #[rtype(result = "u64")]
+/// #[remote(name = "ledger.append", crate = "synod_runtime")]
+/// struct Append {
+///     amount: u64,
+///     #[serde(default)] // added later: older builds need not send it
+///     note: Option<String>,
+/// }
+/// assert_eq!(Append::NAME, "ledger.append");
+/// ```
 pub trait RemoteMessage:
     Message<Result: Serialize + DeserializeOwned + Send> + Serialize + DeserializeOwned + Send + 'static
 {
@@ -62,7 +97,7 @@ pub trait RemoteMessage:
     const SCHEMA: Schema = Schema::UNCHECKED;
 }
 
-/// An actor that can be sent to from other nodes. Derive it.
+/// An actor that can be sent to from other nodes. Derive it; the [module](self) has an example.
 pub trait RemoteActor:
     Actor<Context: Turns + ToEnvelope<Self, Batch<Self>>> + Handler<Batch<Self>>
 {

@@ -175,6 +175,18 @@ type PeerHook = Arc<dyn Fn(&PeerEvent) + Send + Sync>;
 
 /// One node. Cloning is cheap; callable from any thread. When the last clone goes, its links and
 /// actors go too, as in a crash; [`Node::shutdown`] is the orderly way.
+///
+/// ```
+/// # use synod_runtime::{identity::Incarnation, node::{Node, NodeConfig}, sim::Simulation};
+/// # Simulation::new(1).run(|sim| async move {
+/// let name = "a".parse().unwrap();
+/// let config = NodeConfig::new("demo".parse().unwrap(), name, Incarnation(1));
+/// // A simulated world; a real one is made of the real forms of the ports.
+/// let node = Node::start(sim.world(&config.name), config).unwrap();
+/// assert_eq!(node.id().to_string(), "a/0000000000000001");
+/// node.shutdown();
+/// # });
+/// ```
 #[derive(Clone)]
 pub struct Node(Arc<Inner>);
 

@@ -1,6 +1,18 @@
 //! The command line, as a library: every program that hosts actors gets the same verbs.
 //!
-//! ```ignore
+//! ```no_run
+//! # use actix::{Actor, Handler, Message};
+//! # use serde::{Deserialize, Serialize};
+//! # use synod::{message::RemoteMessage, replicated::{Replicated, Turn}};
+//! # #[derive(Message, Serialize, Deserialize, RemoteMessage)]
+//! # #[rtype(result = "()")]
+//! # #[remote(name = "ledger.add")]
+//! # struct Add {}
+//! # #[derive(Default, Serialize, Deserialize, Replicated)]
+//! # #[replicated(name = "ledger", commands(Add))]
+//! # struct Ledger {}
+//! # impl Actor for Ledger { type Context = Turn; }
+//! # impl Handler<Add> for Ledger { type Result = (); fn handle(&mut self, _: Add, _: &mut Turn) {} }
 //! fn main() -> std::process::ExitCode {
 //!     synod::Cli::new("bank").replicated::<Ledger>("ledger").main()
 //! }

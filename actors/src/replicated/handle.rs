@@ -21,6 +21,18 @@ use super::{
 };
 
 /// A replicated actor as its users hold it. Cloning is cheap; it works from any thread.
+///
+/// ```
+#[doc = include_str!("../../docs/examples/counter.txt")]
+/// # actix::System::new().block_on(async {
+/// // Here under a log of one process; `Cluster::client` and services give the real way in.
+/// let (_log, counter) = local::LocalLog::with::<Counter>("counter");
+/// assert_eq!(counter.send(Add(2)).await, Ok(2));
+/// assert_eq!(counter.query(Total).await, Ok(2));
+/// let (total, position) = counter.send(Add(3)).with_position().await.unwrap();
+/// assert_eq!((total, position), (5, Position(2)));
+/// # });
+/// ```
 pub struct Handle<A> {
     submit: Arc<dyn Submit>,
     actor: u64,
@@ -233,6 +245,16 @@ fn read<M: RemoteMessage>(
 }
 
 /// Why a call has no reply.
+///
+/// ```
+#[doc = include_str!("../../docs/examples/counter.txt")]
+/// # actix::System::new().block_on(async {
+/// # let (log, counter) = local::LocalLog::with::<Counter>("counter");
+/// log.refuse(Some(Outcome::NotApplied("no quorum".into())));
+/// let error = counter.send(Add(2)).await.unwrap_err();
+/// assert_eq!(error.outcome(), "not_applied"); // it may simply be sent again
+/// # });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// The state did not change and will not.

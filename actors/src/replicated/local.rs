@@ -19,6 +19,16 @@ use super::{
 ///
 /// Like the real one it runs a repeated idempotency key once, and throws away what a panicking
 /// handler did. Agreed time stands still until [`set_time_ms`](Self::set_time_ms) moves it.
+///
+/// ```
+#[doc = include_str!("../../docs/examples/counter.txt")]
+/// # actix::System::new().block_on(async {
+/// let (log, counter) = local::LocalLog::with::<Counter>("counter");
+/// assert_eq!(counter.send(Add(2)).await, Ok(2));
+/// log.set_time_ms(60_000); // a minute later
+/// assert_eq!(counter.send(Add(1)).await, Ok(3));
+/// # });
+/// ```
 #[derive(Debug)]
 pub struct LocalLog {
     inner: Mutex<Inner>,

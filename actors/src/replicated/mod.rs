@@ -127,6 +127,15 @@ pub trait Replicated:
 }
 
 /// Answers a question about the state without changing it.
+///
+/// ```
+#[doc = include_str!("../../docs/examples/counter.txt")]
+/// // `impl Query<Total> for Counter { fn query(&self, _: Total) -> u64 { self.0 } }`
+/// # actix::System::new().block_on(async {
+/// # let (_log, counter) = local::LocalLog::with::<Counter>("counter");
+/// assert_eq!(counter.query(Total).await, Ok(0));
+/// # });
+/// ```
 pub trait Query<M: Message> {
     /// The answer to `question`.
     fn query(&self, question: M) -> M::Result;

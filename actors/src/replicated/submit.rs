@@ -52,6 +52,16 @@ pub struct Inquiry {
 }
 
 /// How fresh the state a query reads must be.
+///
+/// ```
+#[doc = include_str!("../../docs/examples/counter.txt")]
+/// # actix::System::new().block_on(async {
+/// # let (_log, counter) = local::LocalLog::with::<Counter>("counter");
+/// // Good enough for a page that says "about so many", and never waits.
+/// let about = counter.query(Total).consistency(Consistency::Local).await;
+/// assert_eq!(about, Ok(0));
+/// # });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Consistency {
     /// It holds every command answered before the query was asked, wherever.
@@ -63,6 +73,18 @@ pub enum Consistency {
 
 /// Names one intention of a client, so that repeating it changes nothing: 1 to
 /// [`IDEMPOTENCY_KEY_BYTES_MAX`] bytes. Cloning is cheap.
+///
+/// ```
+#[doc = include_str!("../../docs/examples/counter.txt")]
+/// # actix::System::new().block_on(async {
+/// # let (_log, counter) = local::LocalLog::with::<Counter>("counter");
+/// let key = IdempotencyKey::new("order-17").unwrap();
+/// assert_eq!(counter.send(Add(2)).idempotency(key.clone()).await, Ok(2));
+/// // Once more, since nobody knows whether the first came through: it is the same answer.
+/// assert_eq!(counter.send(Add(2)).idempotency(key).await, Ok(2));
+/// assert_eq!(counter.query(Total).await, Ok(2));
+/// # });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IdempotencyKey(Arc<str>);
 

@@ -51,6 +51,20 @@ pub struct Moment {
 /// Every replica executes the same command with an equal `Turn`, so whatever a handler computes
 /// from its state, its message and its turn is equal everywhere. That is why there is no clock,
 /// timer, address or task here.
+///
+/// ```
+/// use rand::RngExt as _;
+/// use synod::replicated::{Moment, Position, SessionId, Turn};
+///
+/// fn throw(turn: &mut Turn) -> u8 {
+///     turn.rng().random_range(1..=6) // the same number on every main
+/// }
+///
+/// let moment = Moment { position: Position(7), time_ms: 1_000 };
+/// let mut turns = [0; 2].map(|_| Turn::new(moment, SessionId(1), 42, 0));
+/// assert_eq!(throw(&mut turns[0]), throw(&mut turns[1]));
+/// assert_eq!((turns[0].position(), turns[0].time_ms()), (Position(7), 1_000));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Turn {
     moment: Moment,

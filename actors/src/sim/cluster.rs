@@ -38,6 +38,26 @@ impl Default for Shape {
 }
 
 /// The nodes of one cluster, each running or not.
+///
+/// ```
+#[doc = include_str!("../../docs/examples/counter.txt")]
+/// use synod::sim::{Blueprint, Cluster, Shape, Simulation};
+///
+/// Simulation::new(7).run(|sim| async move {
+///     let blueprint = Blueprint::hosting::<Counter>("counter");
+///     let mut cluster = Cluster::new(&sim, Shape::default(), blueprint);
+///     cluster.start_all().unwrap();
+///     while cluster.is_whole().is_err() {
+///         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+///     }
+///     let [a, b] = ["a", "b"].map(|name| name.parse().unwrap());
+///     let counter = Handle::<Counter>::new(cluster.client(&a), "counter");
+///     assert_eq!(counter.send(Add(1)).await, Ok(1));
+///     cluster.crash(&a); // calls go to b from now on
+///     assert_eq!(counter.query(Total).await, Ok(1));
+///     assert!(cluster.core(&b).is_some());
+/// });
+/// ```
 pub struct Cluster {
     sim: Simulation,
     blueprint: Blueprint,

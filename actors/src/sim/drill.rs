@@ -26,6 +26,24 @@ use crate::replicated::{CallError, Handle, Replicated};
 /// The drill is also the service manager: nodes that stop or give up are started again. All is
 /// healed after [`Drill::lasting`], and every wait has an end: a body that takes longer than that
 /// and [`Drill::patience`] fails.
+///
+/// ```
+#[doc = include_str!("../../docs/examples/counter.txt")]
+/// use synod::sim::Drill;
+///
+/// let drill = Drill::of::<Counter>("counter").faults("crash,loss".parse().unwrap());
+/// let lost = drill.hunt(1..=3, async |scene| {
+///     let counter = scene.handle::<Counter>("counter", "a");
+///     let key = IdempotencyKey::new("once").unwrap();
+///     scene.insist(async || counter.send(Add(1)).idempotency(key.clone()).await).await;
+///     scene.calm().await;
+///     match scene.insist(async || counter.query(Total).await).await {
+///         1 => Ok(()),
+///         other => Err(format!("added once, and the total is {other}")),
+///     }
+/// });
+/// assert_eq!(lost, None); // else it is printed with its seed
+/// ```
 #[derive(Debug, Clone)]
 pub struct Drill {
     blueprint: Blueprint,

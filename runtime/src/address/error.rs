@@ -5,6 +5,13 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Why a message got no answer, and what became of it: see [`SendError::outcome`].
+///
+/// ```
+/// # use synod_runtime::address::{Delivery, SendError};
+/// // Only one of the two may be sent again without a second thought.
+/// assert_eq!(SendError::Overloaded.outcome(), Delivery::NotRun);
+/// assert_eq!(SendError::Timeout.outcome(), Delivery::Unknown);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum SendError {
     /// No answer within the deadline. Outcome unknown.

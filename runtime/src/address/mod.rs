@@ -45,6 +45,16 @@ use crate::{
 /// The address of an actor by its name on one node. Cloning is cheap; equal addresses lead to the
 /// same name on the same incarnation of the same node. It can travel in messages, see the
 /// [module](self).
+///
+/// ```
+#[doc = include_str!("../../docs/examples/till.txt")]
+/// assert_eq!((till.node(), till.name()), (b.id(), "till"));
+/// // On its own node the same address leads straight to the mailbox.
+/// let near: RemoteAddr<Till> = b.lookup("till").unwrap();
+/// assert_eq!(near, till);
+/// assert_eq!(near.send(Pay(1)).await, Ok(1));
+/// # });
+/// ```
 pub struct RemoteAddr<A: RemoteActor>(Arc<Inner<A>>);
 
 struct Inner<A: RemoteActor> {
@@ -77,6 +87,18 @@ impl<A: RemoteActor> RemoteAddr<A> {
     /// Sends and waits for the answer, at most as long as the node's configuration says or
     /// [`RemoteRequest::timeout`] is told. As with actix nothing is sent before the first poll,
     /// and dropping the future takes back a message no handler has begun with.
+    ///
+    /// ```
+    #[doc = include_str!("../../docs/examples/till.txt")]
+    /// assert_eq!(till.send(Pay(5)).await, Ok(5));
+    /// let soon = Duration::from_millis(200);
+    /// assert_eq!(till.send(Pay(2)).timeout(soon).await, Ok(7));
+    /// b.shutdown();
+    /// tokio::time::sleep(Duration::from_secs(1)).await;
+    /// let error = till.send(Pay(1)).await.unwrap_err();
+    /// assert_eq!(error.outcome(), Delivery::NotRun);
+    /// # });
+    /// ```
     pub fn send<M>(&self, message: M) -> RemoteRequest<M>
     where
         M: RemoteMessage,
@@ -88,6 +110,14 @@ impl<A: RemoteActor> RemoteAddr<A> {
 
     /// Sends without waiting. A message that cannot be sent becomes a dead letter: see
     /// [`Node::dead_letters`].
+    ///
+    /// ```
+    #[doc = include_str!("../../docs/examples/till.txt")]
+    /// till.do_send(Pay(5)); // nobody waits
+    /// till.do_send(Pay(2)); // behind the other: of one sender to one actor the order is kept
+    /// assert_eq!(till.send(Pay(0)).await, Ok(7));
+    /// # });
+    /// ```
     pub fn do_send<M>(&self, message: M)
     where
         M: RemoteMessage,
@@ -109,6 +139,16 @@ impl<A: RemoteActor> RemoteAddr<A> {
 
     /// Sends without waiting, or gives the message back with the reason. On this node there is
     /// room as long as the actor's mailbox has some, elsewhere as long as it granted credit.
+    ///
+    /// ```
+    #[doc = include_str!("../../docs/examples/till.txt")]
+    /// assert_eq!(till.try_send(Pay(5)), Ok(()));
+    /// b.shutdown();
+    /// tokio::time::sleep(Duration::from_secs(1)).await;
+    /// let refused = till.try_send(Pay(7)).unwrap_err();
+    /// assert_eq!((refused.message, refused.error), (Pay(7), SendError::Unreachable));
+    /// # });
+    /// ```
     ///
     /// # Errors
     /// Nothing was sent. A message that was sent may still be lost with the link or the node.

@@ -23,6 +23,16 @@ use crate::{
 ///
 /// Made by [`RemoteAddr::recipient`](super::RemoteAddr::recipient), by [`Node::recipient`], and
 /// from actix's own `Recipient`.
+///
+/// ```
+#[doc = include_str!("../../docs/examples/till.txt")]
+/// let anybody: RemoteRecipient<Pay> = till.recipient();
+/// assert_eq!(anybody.send(Pay(5)).await, Ok(5));
+/// // To code that knows only actix, it is an ordinary recipient.
+/// let plain: actix::Recipient<Pay> = anybody.into_actix();
+/// assert_eq!(plain.send(Pay(1)).await, Ok(6));
+/// # });
+/// ```
 pub enum RemoteRecipient<M: RemoteMessage> {
     /// An actor of this process without a name: cannot travel in messages.
     Local(Recipient<M>),

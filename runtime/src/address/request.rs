@@ -84,6 +84,19 @@ impl<M: RemoteMessage> RemoteRequest<M> {
     /// Says that it does no harm if the handler runs more than once: what may pass by itself (no
     /// link, no such actor, no room, closed before the answer) is tried again until the deadline.
     /// Then the error is the last one, or `Timeout` as soon as any attempt may have run.
+    ///
+    /// ```
+    #[doc = include_str!("../../docs/examples/till.txt")]
+    /// b.stop("till");
+    /// // Somebody puts another there meanwhile.
+    /// let again = async {
+    ///     tokio::time::sleep(Duration::from_secs(1)).await;
+    ///     b.register("till", b.spawn("till", Till::default)).unwrap();
+    /// };
+    /// let (answer, ()) = tokio::join!(till.send(Pay(5)).idempotent(), again);
+    /// assert_eq!(answer, Ok(5));
+    /// # });
+    /// ```
     pub fn idempotent(mut self) -> Self
     where
         M: Clone,

@@ -83,6 +83,17 @@ impl Node {
     /// Subscribes to the messages that reach nobody from now on: those this node could not send
     /// (`unreachable`, `overloaded`, …) and those that came here in vain (`no_such_actor`,
     /// `codec`, …). A listener that is slow misses some rather than hold anything up.
+    ///
+    /// ```
+    #[doc = include_str!("../../docs/examples/till.txt")]
+    /// let mut lost = a.dead_letters();
+    /// b.shutdown();
+    /// tokio::time::sleep(Duration::from_secs(1)).await;
+    /// till.do_send(Pay(5));
+    /// let letter = lost.next().await.unwrap();
+    /// assert_eq!((letter.reason, letter.message.as_str()), ("unreachable", "till.pay"));
+    /// # });
+    /// ```
     pub fn dead_letters(&self) -> DeadLetters {
         DeadLetters { letters: self.0.dead_letters.listeners.subscribe(), missed: 0 }
     }

@@ -31,6 +31,15 @@ impl Node {
     /// ends as `Stopped`, `Unregistered` or `NodeLeft`. Answers whether everything finished by itself.
     ///
     /// To be called where local tasks can be spawned, and not by an actor that is to end by it.
+    ///
+    /// ```
+    #[doc = include_str!("../../docs/examples/till.txt")]
+    /// let (running, finished) =
+    ///     tokio::join!(till.send(Pay(5)), b.drain(Duration::from_secs(10)));
+    /// assert!(finished && running != Err(SendError::Closed), "answered or refused, never cut off");
+    /// assert!(a.lookup::<Till>("till").is_err());
+    /// # });
+    /// ```
     pub async fn drain(&self, within: Duration) -> bool {
         self.0.draining.store(true, SeqCst);
         tracing::info!(node = %self.id(), ?within, "leaving");

@@ -86,6 +86,15 @@ impl Node {
     ///     assert_eq!(node.watch(&clerk).await.reason, Reason::NotThere);
     /// });
     /// ```
+    ///
+    /// ```
+    #[doc = include_str!("../../docs/examples/till.txt")]
+    /// let end = a.watch(&till);
+    /// b.stop("till");
+    /// let terminated = end.await;
+    /// assert_eq!((terminated.name.as_str(), &terminated.node), ("till", b.id()));
+    /// # });
+    /// ```
     pub fn watch<A: RemoteActor>(&self, addr: &RemoteAddr<A>) -> Watch {
         self.watch_name(addr.node(), addr.name())
     }

@@ -41,6 +41,13 @@ pub enum Fault {
 
 /// The kinds of fault that are enabled. Parsed from a list such as `loss,crash`, in which `all`
 /// stands for every kind and `none` for no kind.
+///
+/// ```
+/// # use synod_runtime::sim::{Fault, FaultPlan};
+/// let plan: FaultPlan = "crash,loss".parse().unwrap();
+/// assert!(plan.has(Fault::Crash) && !plan.has(Fault::BitRot));
+/// assert!("crush".parse::<FaultPlan>().unwrap_err().to_string().contains("\"crash\""));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FaultPlan(BTreeSet<Fault>);
 

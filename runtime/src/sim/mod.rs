@@ -42,6 +42,7 @@ mod fuzz;
 mod life;
 mod nemesis;
 mod network;
+mod nodes;
 mod queue;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,22 @@ use rand::RngExt as _;
 use crate::world::{Instant, Rng};
 
 /// When and how often a supervised actor is rebuilt.
+///
+/// ```
+#[doc = include_str!("../../docs/examples/till.txt")]
+/// use synod_runtime::supervision::{Fault, Policy};
+///
+/// let policy = Policy {
+///     backoff_first: Duration::from_millis(10),
+///     give_up: Some((3, Duration::from_secs(60))), // more than three restarts a minute end it
+///     ..Policy::default()
+/// };
+/// let careful = b.spawn_with("careful", policy, Till::default).unwrap();
+/// assert_eq!(careful.send(Pay(5)).await, Ok(5));
+/// b.inject("careful", Fault::Panic);
+/// assert_eq!(careful.send(Pay(1)).await, Ok(1)); // rebuilt, behind the same address
+/// # });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// After which ends.
