@@ -70,7 +70,7 @@
 //!
 //! # Layout
 //! - [`manual`]: getting started, messages, async handlers, guarantees, testing, operations,
-//!   security, compatibility, composing, design
+//!   the key/value service, security, compatibility, composing, design
 //! - [`replicated`]: actors that live in the log
 //! - [`Cli`]: the verbs, for your own program; [`server`]: one node
 //! - [`server::seat`]: the protocol roles one by one, for programs that compose them

@@ -18,6 +18,9 @@ pub mod testing {}
 #[doc = include_str!("../docs/operations.md")]
 pub mod operations {}
 
+#[doc = include_str!("../docs/kv.md")]
+pub mod kv {}
+
 #[doc = include_str!("../docs/async-handlers.md")]
 pub mod async_handlers {}
 

@@ -6,6 +6,10 @@
 /// One pass with a single point of return (the last `*`), so that no pattern takes more than
 /// `pattern × text` steps; a recursive matcher takes exponentially many for `a*a*a*a*b`.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    if text.is_empty() {
+        // As in Redis `**` does not match it.
+        return pattern.is_empty() || matches_all(pattern);
+    }
     let (mut p, mut t) = (0, 0);
     // Where to go on when a later part does not match: behind the last star, one byte further.
     let mut star: Option<(usize, usize)> = None;
@@ -116,6 +120,8 @@ mod tests {
             ("*a*b", "xxaxxb", true),
             ("*a*b", "xxaxxbc", false),
             ("**", "abc", true),
+            ("**", "", false),
+            ("?*", "", false),
             ("a**", "a", true),
         ];
         for &(pattern, text, expected) in cases {

@@ -85,9 +85,7 @@ impl Kv {
         if let Err(refused) = self.check(&key, &when, at) {
             return refused;
         }
-        // Copied, since the value is a part of the whole message.
-        let value = bytes::Bytes::copy_from_slice(&value.0);
-        self.store.set(&key.0, value, None, at);
+        self.store.set(&key.0, &value.0, None, at);
         Written::Done { position: at.position.0 }
     }
 
@@ -106,7 +104,7 @@ impl Kv {
 
     fn get(&self, Get { key }: &Get, at: Moment) -> Option<Found> {
         let entry = self.store.get(&key.0, at.time_ms)?;
-        Some(Found { value: Blob(entry.value.clone()), version: entry.version.0 })
+        Some(Found { value: Blob::from(entry.value), version: entry.version.0 })
     }
 
     fn list(&self, List { prefix, after, limit }: &List, at: Moment) -> Page {
@@ -126,7 +124,7 @@ impl Kv {
         while keys.len() < limit && bytes < REPLY_BYTES_MAX / 2 {
             let Some(key) = found.next() else { break };
             bytes += key.len();
-            keys.push(Blob(key.clone()));
+            keys.push(Blob::from(key));
         }
         let more = found.peek().is_some();
         let next = keys.last().filter(|_| more).cloned();

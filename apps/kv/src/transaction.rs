@@ -1,7 +1,7 @@
 //! `MULTI … EXEC` as one command of the log: it happens as a whole, at one position.
 //!
 //! ```text
-//! watched u32, watched × (key len u32, key, version u64) | commands u32, commands × args
+//! watched u32, watched × (key len u32, key, version i64) | commands u32, commands × args
 //! ```
 //! As in Redis a command that fails while it runs does not undo the others; what could be known
 //! before (a wrong name, a wrong number of arguments) refuses the whole.
@@ -16,13 +16,13 @@ use crate::{
     store::Store,
 };
 
-/// A key and the version it must still have, 0 for a key that must still be missing.
+/// A key that must not have changed since it was watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watched {
     /// The key.
     pub key: Bytes,
-    /// The position of the command that last wrote it.
-    pub version: u64,
+    /// What [`Store::watch`] gave.
+    pub version: i64,
 }
 
 /// Encodes a transaction of commands that are encoded already (see [`crate::args`]).
@@ -58,7 +58,7 @@ pub fn execute(
         reply.error(ABORTED);
         return Ok(());
     }
-    if watched.iter().any(|(key, version)| store.version(key, at.time_ms) != *version) {
+    if watched.iter().any(|(key, version)| !store.is_unchanged(key, *version, at.time_ms)) {
         reply.null_array();
         return Ok(());
     }
@@ -76,7 +76,7 @@ fn runs_in_the_log(arguments: &Arguments<'_>) -> bool {
     })
 }
 
-type Keys<'a> = Vec<(&'a [u8], u64)>;
+type Keys<'a> = Vec<(&'a [u8], i64)>;
 
 fn split_watched(bytes: &[u8]) -> Result<(Keys<'_>, &[u8]), BadArgs> {
     let (count, mut rest) = split_u32(bytes)?;
@@ -85,7 +85,7 @@ fn split_watched(bytes: &[u8]) -> Result<(Keys<'_>, &[u8]), BadArgs> {
         let (len, tail) = split_u32(rest)?;
         let (key, tail) = tail.split_at_checked(len as usize).ok_or(BadArgs)?;
         let (version, tail) = split_u64(tail)?;
-        watched.push((key, version));
+        watched.push((key, version.cast_signed()));
         rest = tail;
     }
     Ok((watched, rest))

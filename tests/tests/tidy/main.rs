@@ -319,6 +319,7 @@ const ROOMS_OUTSIDE: &[(&str, &[&str], &str)] = &[
     ("runtime/src/link/mod.rs", &["Instant::now"], "waits on tokio's timers, so counts by them"),
     ("actors/src/cli/", ANY, "what a person started, before and beside any node"),
     ("actors/src/server/config", &["std::fs"], "reads the node file before there is a world"),
+    ("apps/kv/examples/", ANY, "measures a store from outside"),
     ("apps/kv/src/resp/", &["Instant::now"], "idle times of connections, shown to people"),
 ];
 

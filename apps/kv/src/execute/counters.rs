@@ -1,6 +1,5 @@
 //! Values as numbers.
 
-use bytes::Bytes;
 use synod::replicated::Moment;
 
 use super::{Arguments, CommandError, integer};
@@ -37,7 +36,7 @@ pub(super) fn incrbyfloat(
     reply: &mut Reply,
 ) -> Done {
     let before = match store.get(a[1], at.time_ms) {
-        Some(entry) => Extended::parse(&entry.value),
+        Some(entry) => Extended::parse(entry.value),
         None => Ok(Extended::ZERO),
     };
     // What is no number at all is named before what is infinite.
@@ -48,18 +47,18 @@ pub(super) fn incrbyfloat(
     };
     let sum = sum.map_err(|error| CommandError::new(format!("ERR {error}")))?.format();
     reply.bulk(sum.as_bytes());
-    store.set_value(a[1], sum.into(), at);
+    store.set_value(a[1], sum.as_bytes(), at);
     Ok(())
 }
 
 fn add(store: &mut Store, at: Moment, key: &[u8], by: i64, reply: &mut Reply) -> Done {
     let before = match store.get(key, at.time_ms) {
-        Some(entry) => integer(&entry.value)?,
+        Some(entry) => integer(entry.value)?,
         None => 0,
     };
     let overflow = || CommandError("ERR increment or decrement would overflow".into());
     let after = before.checked_add(by).ok_or_else(overflow)?;
     reply.integer(after);
-    store.set_value(key, Bytes::from(after.to_string()), at);
+    store.set_value(key, after.to_string().as_bytes(), at);
     Ok(())
 }

@@ -48,8 +48,9 @@ pub(super) fn rename(store: &mut Store, at: Moment, a: &Arguments<'_>, reply: &m
         return Err(CommandError("ERR no such key".into()));
     }
     if a[1] != a[2]
-        && let Some(entry) = store.remove(a[1], at.time_ms)
+        && let Some(record) = store.remove(a[1], at.time_ms)
     {
+        let entry = record.entry();
         store.set(a[2], entry.value, entry.expires_at_ms, at);
     }
     reply.ok();
@@ -70,11 +71,11 @@ pub(super) fn flush(store: &mut Store, _: Moment, a: &Arguments<'_>, reply: &mut
     Ok(())
 }
 
-/// Answers `WATCH`: the versions of the keys, 0 for one that is not there.
+/// Answers `WATCH`: what is to be remembered of the keys, see [`Store::watch`].
 pub(super) fn versions(store: &Store, at: Moment, a: &Arguments<'_>, reply: &mut Reply) -> Done {
     reply.array(a.len() - 1);
     for key in &a[1..] {
-        reply.integer(version_i64(store.version(key, at.time_ms)));
+        reply.integer(store.watch(key, at));
     }
     Ok(())
 }
@@ -92,8 +93,4 @@ pub(super) fn keyspace(store: &Store, at: Moment, _: &Arguments<'_>, reply: &mut
 
 fn count_i64(count: usize) -> i64 {
     i64::try_from(count).expect("memory holds fewer keys")
-}
-
-fn version_i64(version: u64) -> i64 {
-    i64::try_from(version).expect("positions do not reach 2^63")
 }

@@ -1,6 +1,5 @@
 //! Several keys at once.
 
-use bytes::Bytes;
 use synod::replicated::Moment;
 
 use super::{Arguments, CommandError};
@@ -11,7 +10,7 @@ type Done = Result<(), CommandError>;
 pub(super) fn mget(store: &Store, at: Moment, a: &Arguments<'_>, reply: &mut Reply) -> Done {
     reply.array(a.len() - 1);
     for key in &a[1..] {
-        reply.optional(store.get(key, at.time_ms).map(|entry| &*entry.value));
+        reply.optional(store.get(key, at.time_ms).map(|entry| entry.value));
     }
     Ok(())
 }
@@ -34,7 +33,7 @@ pub(super) fn msetnx(store: &mut Store, at: Moment, a: &Arguments<'_>, reply: &m
 
 fn set_all(store: &mut Store, at: Moment, pairs: &[[&[u8]; 2]]) {
     for [key, value] in pairs {
-        store.set(key, Bytes::copy_from_slice(value), None, at);
+        store.set(key, value, None, at);
     }
 }
 

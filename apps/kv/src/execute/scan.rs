@@ -33,17 +33,17 @@ pub(super) fn keys(store: &Store, at: Moment, a: &Arguments<'_>, reply: &mut Rep
     Ok(())
 }
 
-/// The cursor is the serial of the last key visited; the walk goes from the youngest key to the
-/// oldest (see `Store::order`), so 0 means both the beginning and the end.
+/// The cursor is the slot of the last key visited; the walk goes from the highest slot down (see
+/// [`Store::below`]), so 0 means both the beginning and the end.
 pub(super) fn scan(store: &Store, at: Moment, a: &Arguments<'_>, reply: &mut Reply) -> Done {
     let cursor = parse_u64(a[1]).ok_or_else(|| CommandError("ERR invalid cursor".into()))?;
     let options = Options::parse(&a[2..])?;
-    let mut walk = store.older_than(if cursor == 0 { u64::MAX } else { cursor }).peekable();
+    let mut walk = store.below(if cursor == 0 { u64::MAX } else { cursor }).peekable();
     let mut found = Vec::new();
     let mut found_bytes = 0;
     let mut last = 0;
-    for (serial, key, entry) in walk.by_ref().take(options.count) {
-        last = serial;
+    for (slot, key, entry) in walk.by_ref().take(options.count) {
+        last = slot;
         let wanted = options.pattern.is_none_or(|pattern| glob::matches(pattern, key));
         if wanted && options.strings && entry.lives_at(at.time_ms) {
             found.push(key);
@@ -67,12 +67,12 @@ pub(super) fn scan(store: &Store, at: Moment, a: &Arguments<'_>, reply: &mut Rep
 /// Answers `RANDOMKEY`: the key after a place that the listener's number chooses.
 pub(super) fn random_key(store: &Store, at: Moment, a: &Arguments<'_>, reply: &mut Reply) -> Done {
     let number = parse_i64(a[1]).ok_or(CommandError::NOT_AN_INTEGER)?.unsigned_abs();
-    let place = number % store.next_serial().max(1) + 1;
+    let place = number % store.end().max(1) + 1;
     let live = |start| {
-        store.older_than(start).find(|(.., entry)| entry.lives_at(at.time_ms)).map(|found| found.1)
+        store.below(start).find(|(.., entry)| entry.lives_at(at.time_ms)).map(|found| found.1)
     };
     let found = live(place).or_else(|| live(u64::MAX));
-    reply.optional(found.map(|key| &**key));
+    reply.optional(found);
     Ok(())
 }
 

@@ -1,6 +1,5 @@
 //! `SET` with all its options, and its relatives.
 
-use bytes::Bytes;
 use synod::replicated::Moment;
 
 use super::{Arguments, CommandError, integer, now_i64};
@@ -15,7 +14,7 @@ pub(super) fn set(store: &mut Store, at: Moment, a: &Arguments<'_>, reply: &mut 
     let goes = !(options.nx && present.is_some() || options.xx && present.is_none());
     let kept_ms = present.and_then(|entry| entry.expires_at_ms).filter(|_| options.keep_ttl);
     if options.get {
-        reply.optional(present.map(|entry| &*entry.value));
+        reply.optional(present.map(|entry| entry.value));
     } else if goes {
         reply.ok();
     } else {
@@ -53,7 +52,7 @@ pub(super) fn psetex(store: &mut Store, at: Moment, a: &Arguments<'_>, reply: &m
 }
 
 pub(super) fn getset(store: &mut Store, at: Moment, a: &Arguments<'_>, reply: &mut Reply) -> Done {
-    reply.optional(store.get(a[1], at.time_ms).map(|entry| &*entry.value));
+    reply.optional(store.get(a[1], at.time_ms).map(|entry| entry.value));
     put(store, at, a[1], a[2], None);
     Ok(())
 }
@@ -66,7 +65,7 @@ pub(super) fn getex(store: &mut Store, at: Moment, a: &Arguments<'_>, reply: &mu
     };
     let end_ms = options.end.map(|end| end.resolve("getex", at)).transpose()?;
     let stays = entry.expires_at_ms.is_none();
-    reply.bulk(&entry.value);
+    reply.bulk(entry.value);
     match end_ms {
         Some(end_ms) if end_ms > at.time_ms => store.set_expiry(a[1], Some(end_ms), at),
         Some(_) => drop(store.remove(a[1], at.time_ms)),
@@ -78,7 +77,7 @@ pub(super) fn getex(store: &mut Store, at: Moment, a: &Arguments<'_>, reply: &mu
 
 /// Writes a key. An absolute end may have passed already: then nobody ever sees it.
 fn put(store: &mut Store, at: Moment, key: &[u8], value: &[u8], end_ms: Option<u64>) {
-    store.set(key, Bytes::copy_from_slice(value), end_ms, at);
+    store.set(key, value, end_ms, at);
 }
 
 /// Which command's options are read.

@@ -1,6 +1,5 @@
 //! Values as runs of bytes.
 
-use bytes::Bytes;
 use synod::replicated::Moment;
 
 use super::{Arguments, CommandError, integer};
@@ -9,13 +8,13 @@ use crate::{limits::VALUE_BYTES_MAX, reply::Reply, store::Store};
 type Done = Result<(), CommandError>;
 
 pub(super) fn get(store: &Store, at: Moment, a: &Arguments<'_>, reply: &mut Reply) -> Done {
-    reply.optional(store.get(a[1], at.time_ms).map(|entry| &*entry.value));
+    reply.optional(store.get(a[1], at.time_ms).map(|entry| entry.value));
     Ok(())
 }
 
 pub(super) fn getdel(store: &mut Store, at: Moment, a: &Arguments<'_>, reply: &mut Reply) -> Done {
     let removed = store.remove(a[1], at.time_ms);
-    reply.optional(removed.as_ref().map(|entry| &*entry.value));
+    reply.optional(removed.as_ref().map(|record| record.entry().value));
     Ok(())
 }
 
@@ -31,7 +30,7 @@ pub(super) fn append(store: &mut Store, at: Moment, a: &Arguments<'_>, reply: &m
         return Err(CommandError::TOO_LONG);
     }
     reply.integer(len_i64(&after));
-    store.set_value(a[1], after.into(), at);
+    store.set_value(a[1], &after, at);
     Ok(())
 }
 
@@ -65,7 +64,7 @@ pub(super) fn setrange(
     after.resize(after.len().max(end), 0);
     after[offset..end].copy_from_slice(patch);
     reply.integer(len_i64(&after));
-    store.set_value(a[1], Bytes::from(after), at);
+    store.set_value(a[1], &after, at);
     Ok(())
 }
 
@@ -83,7 +82,7 @@ fn part(value: &[u8], start: i64, end: i64) -> Option<&[u8]> {
 
 /// The value of a key; a missing key has an empty one.
 fn value<'a>(store: &'a Store, key: &[u8], at: Moment) -> &'a [u8] {
-    store.get(key, at.time_ms).map_or(&[], |entry| &entry.value)
+    store.get(key, at.time_ms).map_or(&[], |entry| entry.value)
 }
 
 fn len_i64(value: &[u8]) -> i64 {

@@ -35,7 +35,7 @@ fn a_transaction_is_one_step_and_answers_for_each_command() {
         reply.bulk(b"2");
     });
     assert_eq!(answer, expected);
-    assert_eq!(kv.store().version(b"a", 0), 7);
+    assert_eq!(kv.store().get(b"a", 0).unwrap().version, Position(7));
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn a_changed_watched_key_stops_the_transaction() {
     run(&mut kv, 2, &["EXPIRE", "a", "100"]);
     let stopped = kv.apply(TRANSACTION.id, &bytes, &mut turn(3, 0)).unwrap();
     assert_eq!(stopped, reply(Reply::null_array));
-    assert_eq!(kv.store().get(b"a", 0).unwrap().value, "1");
+    assert_eq!(kv.store().get(b"a", 0).unwrap().value, b"1");
 }
 
 #[test]

@@ -42,6 +42,13 @@ impl Extended {
         if rest.eq_ignore_ascii_case(b"inf") || rest.eq_ignore_ascii_case(b"infinity") {
             return Err(FloatError::Infinite);
         }
+        if let [b'0', b'x' | b'X', hex @ ..] = rest {
+            let (digits, exponent2) = hexadecimal(hex).ok_or(FloatError::Invalid)?;
+            if digits.is_zero() {
+                return Ok(Self { negative, ..Self::ZERO });
+            }
+            return Self::round(negative, &digits, exponent2).ok_or(FloatError::Invalid);
+        }
         let (digits, exponent10) = decimal(rest).ok_or(FloatError::Invalid)?;
         if digits.is_zero() {
             return Ok(Self { negative, ..Self::ZERO });
@@ -144,6 +151,30 @@ fn decimal(text: &[u8]) -> Option<(Big, i64)> {
     (seen > 0).then(|| (digits, power - decimals.unwrap_or(0)))
 }
 
+/// The digits of a hexadecimal number as one whole number, and the power of two it is to be taken
+/// with, far from the limits of `i32`.
+fn hexadecimal(text: &[u8]) -> Option<(Big, i32)> {
+    let (number, power) = match text.iter().position(|byte| matches!(byte, b'p' | b'P')) {
+        Some(at) => (&text[..at], exponent(&text[at + 1..])?),
+        None => (text, 0),
+    };
+    let mut digits = Big::default();
+    let mut seen = false;
+    let mut fraction_bits: Option<i64> = None;
+    for byte in number {
+        if *byte == b'.' && fraction_bits.is_none() {
+            fraction_bits = Some(0);
+            continue;
+        }
+        digits.mul_add(16, char::from(*byte).to_digit(16)?);
+        seen = true;
+        fraction_bits = fraction_bits.map(|bits| bits + 4);
+    }
+    let power = power - fraction_bits.unwrap_or(0);
+    let power = power.clamp(-EXPONENT2_READ_MAX, EXPONENT2_READ_MAX);
+    seen.then(|| (digits, i32::try_from(power).expect("clamped")))
+}
+
 /// The exponent behind an `e`.
 fn exponent(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
@@ -213,6 +244,9 @@ const TEXT_LEN_MAX: usize = 5 * 1024 - 1;
 /// Powers of ten beyond this are beyond the format, whatever the digits in a text of that length.
 const EXPONENT10_MAX: i64 = 12_000;
 
+/// Powers of two beyond this are beyond the format, whatever the digits in a text of that length.
+const EXPONENT2_READ_MAX: i64 = 1 << 20;
+
 /// Numbers from 2^16384 on are infinite.
 const EXPONENT2_MAX: i32 = 16_384;
 
@@ -238,12 +272,29 @@ mod tests {
         assert_eq!(sum("1e-17", "0"), "0.00000000000000001");
         assert_eq!(sum("1e-18", "0"), "0");
         assert_eq!(sum("-1.5", ".25"), "-1.25");
+        assert_eq!(sum("0x1p-3", "-0X1.8"), "-1.375");
         assert_eq!(sum("123456789012345678901", "1"), "123456789012345678904");
     }
 
     #[test]
     fn what_is_no_finite_number_is_refused() {
-        for bad in ["", " 1", "1 ", "e5", ".", "1e", "1e+", "1.2.3", "abc", "1e99999", "1e-99999"] {
+        for bad in [
+            "",
+            " 1",
+            "1 ",
+            "e5",
+            ".",
+            "1e",
+            "1e+",
+            "1.2.3",
+            "abc",
+            "1e99999",
+            "1e-99999",
+            "0x",
+            "0x.p1",
+            "0x1p",
+            "0x1p99999999",
+        ] {
             assert_eq!(Extended::parse(bad.as_bytes()), Err(FloatError::Invalid), "{bad}");
         }
         assert_eq!(Extended::parse(b"-inf"), Err(FloatError::Infinite));

@@ -26,13 +26,19 @@ pub fn parse_i64(text: &[u8]) -> Option<i64> {
     Some(value)
 }
 
-/// Reads an unsigned number as `strtoul` does, for the cursor of `SCAN`.
+/// Reads an unsigned number as `strtoul` does, for the cursor of `SCAN`: nothing is zero, a minus
+/// counts back from the end, and what stands behind a NUL is not seen.
 pub fn parse_u64(text: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(text).ok()?;
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    text.parse().ok()
+    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+    let (negative, digits) = match text {
+        [] => return Some(0),
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    let all = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let value: u64 = std::str::from_utf8(digits).ok().filter(|_| all)?.parse().ok()?;
+    Some(if negative { value.wrapping_neg() } else { value })
 }
 
 /// Digits of the longest i64.

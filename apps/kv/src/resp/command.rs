@@ -1,6 +1,6 @@
 //! `COMMAND`: the table of commands, as clients and `redis-cli` read it.
 
-use super::local::{help, unknown_subcommand};
+use super::local::{help, no_subcommand};
 use crate::{
     execute::{Arguments, Command, CommandError, commands, find},
     glob,
@@ -14,9 +14,7 @@ pub(super) fn run(a: &Arguments<'_>, reply: &mut Reply) -> Result<(), CommandErr
         return Ok(());
     };
     let subcommand = String::from_utf8_lossy(subcommand).to_ascii_lowercase();
-    let arity = || CommandError::arity(&format!("command|{subcommand}"));
     match subcommand.as_str() {
-        "count" if a.len() != 2 => return Err(arity()),
         "count" => reply.integer(i64::try_from(commands().count()).expect("a short table")),
         "list" => list(&a[2..], reply)?,
         "info" if a.len() == 2 => return run(&a[..1], reply),
@@ -30,10 +28,9 @@ pub(super) fn run(a: &Arguments<'_>, reply: &mut Reply) -> Result<(), CommandErr
             }
         }
         "docs" => docs(&a[2..], reply),
-        "getkeys" if a.len() < 4 => return Err(arity()),
         "getkeys" => keys(&a[2..], reply)?,
         "help" => help(&HELP, reply),
-        _ => return Err(unknown_subcommand(a, "COMMAND")),
+        other => return Err(no_subcommand(other)),
     }
     Ok(())
 }

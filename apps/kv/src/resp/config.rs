@@ -1,7 +1,7 @@
 //! `CONFIG`: what clients and `redis-benchmark` ask a server for. Nothing can be set here; the node
 //! file is where a node is configured.
 
-use super::local::{help, unknown_subcommand};
+use super::local::{help, no_subcommand};
 use crate::{
     execute::{Arguments, CommandError, printable},
     glob,
@@ -10,29 +10,17 @@ use crate::{
 
 pub(super) fn run(a: &Arguments<'_>, reply: &mut Reply) -> Result<(), CommandError> {
     let subcommand = String::from_utf8_lossy(a[1]).to_ascii_lowercase();
-    let arity = || CommandError::arity(&format!("config|{subcommand}"));
     match subcommand.as_str() {
-        "get" if a.len() < 3 => Err(arity()),
-        "get" => {
-            get(&a[2..], reply);
-            Ok(())
+        "get" => get(&a[2..], reply),
+        "set" => return Err(set(a)),
+        "resetstat" => reply.ok(),
+        "rewrite" => {
+            return Err(CommandError("ERR The server is running without a config file".into()));
         }
-        "set" if a.len() < 4 => Err(arity()),
-        "set" => Err(set(a)),
-        "resetstat" if a.len() == 2 => {
-            reply.ok();
-            Ok(())
-        }
-        "rewrite" if a.len() == 2 => {
-            Err(CommandError("ERR The server is running without a config file".into()))
-        }
-        "resetstat" | "rewrite" => Err(arity()),
-        "help" => {
-            help(&HELP, reply);
-            Ok(())
-        }
-        _ => Err(unknown_subcommand(a, "CONFIG")),
+        "help" => help(&HELP, reply),
+        other => return Err(no_subcommand(other)),
     }
+    Ok(())
 }
 
 fn get(patterns: &[&[u8]], reply: &mut Reply) {

@@ -5,8 +5,8 @@
 //!
 //! - I1: a read is a query only when no write of the same connection is under way or came with it;
 //!   otherwise it goes through the log, behind that write.
-//! - I2: a write is not submitted while a query of the same connection is under way, which it could
-//!   overtake; nothing behind it is looked at meanwhile.
+//! - I2: what goes through the log is not submitted while a query of the same connection is under
+//!   way, which it could overtake; nothing behind it is looked at meanwhile.
 
 use std::{sync::Arc, time::Duration};
 
@@ -226,13 +226,15 @@ impl Connection {
             Kind::Transaction => REPLY_VALUES_MAX,
             // The others answer with a value only when they were given one or took it away.
             Kind::Write => usize::from(self.session.last_command == "getex"),
-            Kind::Aside => 0,
+            Kind::Aside | Kind::Timely => 0,
         }
     }
 
     fn carry_out(&self, load: Load, planned: Vec<Planned>) {
         let writes = |planned: &Planned| match &planned.what {
-            What::Ask(Ask { kind, .. }) => matches!(kind, Kind::Write | Kind::Transaction),
+            What::Ask(Ask { kind, .. }) => {
+                matches!(kind, Kind::Write | Kind::Transaction | Kind::Timely)
+            }
             What::Answer(_) => false,
         };
         // I1
@@ -249,7 +251,7 @@ impl Connection {
                 What::Ask(ask) => ask,
             };
             let way = match kind {
-                Kind::Write | Kind::Transaction => Way::Command,
+                Kind::Write | Kind::Transaction | Kind::Timely => Way::Command,
                 Kind::Read if through_log => Way::Command,
                 Kind::Read => Way::Query,
                 Kind::Aside => Way::Aside,

@@ -66,7 +66,7 @@ impl Finish {
         let mut versions = Vec::with_capacity(keys.len());
         let read = walk(&reply, |element| {
             if let Element::Integer(version) = element {
-                versions.push(version.unsigned_abs());
+                versions.push(version);
             }
             ControlFlow::Continue(())
         });

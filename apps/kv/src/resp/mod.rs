@@ -9,7 +9,8 @@
 //! # Layout
 //! - [`parse`]: from bytes to commands; [`reply`]: from replies to bytes
 //! - `session`: what a connection has chosen (`HELLO`, `MULTI`, `WATCH`, …) and what follows for each
-//!   command; `local`, `command`, `config`, `info`: commands answered without a replica
+//!   command; `local`, `command`, `config`, `info`: commands answered without a replica;
+//!   `subcommands`: what these take
 //! - `connection`: the loop of one client; `outbox`: its replies; `finish`: from outcome to reply
 //! - [`RespListener`]: the port; `clients`: who is connected; [`Facts`]: what is told of the node
 
@@ -28,6 +29,7 @@ pub mod parse;
 pub mod reply;
 mod session;
 mod socket;
+mod subcommands;
 
 pub use self::{
     facts::{AskFacts, Facts},

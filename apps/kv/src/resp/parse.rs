@@ -178,7 +178,7 @@ pub enum ProtocolError {
     #[error("Protocol error: invalid bulk length")]
     BulkLength,
     /// An argument does not begin with a dollar.
-    #[error("Protocol error: expected '$', got '{}'", char::from(*.0).escape_default())]
+    #[error("Protocol error: expected '$', got '{}'", char::from(*.0))]
     NoDollar(u8),
     /// The line with the number of arguments does not end.
     #[error("Protocol error: too big mbulk count string")]
@@ -193,7 +193,7 @@ pub enum ProtocolError {
     #[error("Protocol error: unbalanced quotes in request")]
     UnbalancedQuotes,
     /// All arguments together are beyond the limit.
-    #[error("Protocol error: too big request, the limit is 4 MiB")]
+    #[error("Protocol error: too big request, the limit is 2 MiB")]
     RequestTooLarge,
 }
 

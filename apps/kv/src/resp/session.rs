@@ -14,6 +14,7 @@ use super::{
     outbox::Outbox,
     parse::Request,
     reply::Protocol,
+    subcommands,
 };
 use crate::{
     args,
@@ -100,6 +101,9 @@ pub(super) struct Ask {
 pub(super) enum Kind {
     /// Reads keys.
     Read,
+    /// Reads agreed time, which passes only with commands: it goes through the log, or the time to
+    /// live of a key in an idle cluster would stand still.
+    Timely,
     /// Reads what has no place in the order of commands.
     Aside,
     /// May change keys.
@@ -162,6 +166,12 @@ impl Session {
         match command.run {
             Run::Read(_) if command.group == "connection" => {
                 Step::Answer(answer_without_keys(&arguments(request)))
+            }
+            Run::Read(_) if TIMELY.contains(&command.name) && !self.local_reads => {
+                match under_way.queries {
+                    true => Step::Hold,
+                    false => Step::ask(Kind::Timely, request.args.clone()),
+                }
             }
             Run::Read(_) => Step::ask(Kind::Read, request.args.clone()),
             Run::Write(_) if under_way.queries => Step::Hold,
@@ -355,6 +365,9 @@ fn look_up(name: &[u8], request: &Request) -> Result<&'static Command, CommandEr
     let command = execute::find(name).filter(|command| command.is_public());
     let command = command.ok_or_else(|| CommandError::unknown(&arguments(request)))?;
     command.check_arity(request.count)?;
+    if matches!(command.run, Run::Connection) && request.count > 1 {
+        subcommands::check(command, &arguments(request))?;
+    }
     Ok(command)
 }
 
@@ -391,6 +404,9 @@ fn is_http(name: &[u8]) -> bool {
 
 /// What a client may say that has not shown a token.
 const BEFORE_AUTH: [&str; 4] = ["auth", "hello", "quit", "reset"];
+
+/// What tells how much time is left.
+const TIMELY: [&str; 2] = ["pttl", "ttl"];
 
 /// What is not queued in `MULTI`.
 const ALWAYS_RUN: [&str; 6] = ["exec", "discard", "multi", "watch", "quit", "reset"];

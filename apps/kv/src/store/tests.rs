@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -32,44 +34,123 @@ fn op() -> impl Strategy<Value = Op> {
 fn run(ops: &[Op]) -> Store {
     let mut store = Store::default();
     for (index, op) in ops.iter().enumerate() {
-        let now = at(index as u64 + 1, index as u64);
-        match op {
-            Op::Set(key, end) => store.set(&[*key], Bytes::from(vec![*key; 3]), *end, now),
-            Op::Value(key) => store.set_value(&[*key], Bytes::new(), now),
-            Op::Expiry(key, end) => store.set_expiry(&[*key], *end, now),
-            Op::Remove(key) => drop(store.remove(&[*key], now.time_ms)),
-            Op::Sweep => store.sweep(now.time_ms, 3),
-            Op::Clear => store.clear(),
-        }
+        apply(&mut store, op, at(index as u64 + 1, index as u64));
     }
     store
 }
 
+fn apply(store: &mut Store, op: &Op, now: Moment) {
+    match op {
+        Op::Set(key, end) => store.set(&[*key], &[*key; 3], *end, now),
+        Op::Value(key) => store.set_value(&[*key], b"", now),
+        Op::Expiry(key, end) => store.set_expiry(&[*key], *end, now),
+        Op::Remove(key) => drop(store.remove(&[*key], now.time_ms)),
+        Op::Sweep => store.sweep(now.time_ms, 3),
+        Op::Clear => store.clear(),
+    }
+}
+
+/// Every record with its slot, read off the slots.
+fn records(store: &Store) -> Vec<(u32, Record)> {
+    store.slots.below(u32::MAX).map(|(slot, record)| (slot, record.clone())).collect()
+}
+
 proptest! {
     #[test]
-    fn the_indices_follow_the_entries(ops in proptest::collection::vec(op(), 0..80)) {
+    fn the_indices_follow_the_records(ops in proptest::collection::vec(op(), 0..80)) {
         let store = run(&ops);
-        let expiring: BTreeSet<_> = store
-            .entries
-            .iter()
-            .filter_map(|(key, entry)| Some((entry.expires_at_ms?, key.clone())))
-            .collect();
-        prop_assert_eq!(&store.expiries, &expiring);
-        let order: BTreeMap<_, _> =
-            store.entries.iter().map(|(key, entry)| (entry.serial, key.clone())).collect();
-        prop_assert_eq!(&store.order, &order);
-        prop_assert_eq!(order.len(), store.entries.len());
+        let records = records(&store);
+        let ends = records.iter().filter_map(|(slot, record)| {
+            Some((record.entry().expires_at_ms?, *slot))
+        });
+        prop_assert_eq!(&store.expiries, &ends.collect::<BTreeSet<_>>());
+        let mut keys: Vec<_> = records.iter().map(|(slot, record)| (record.key(), *slot)).collect();
+        keys.sort_unstable();
+        let order: Vec<u32> = store.index.from(Place::default()).collect();
+        prop_assert_eq!(order, keys.iter().map(|(_, slot)| *slot).collect::<Vec<_>>());
+        prop_assert_eq!(store.index.len(), keys.len());
     }
 
     #[test]
-    fn a_snapshot_is_the_whole_state(ops in proptest::collection::vec(op(), 0..80)) {
-        let store = run(&ops);
-        let bytes = store.snapshot();
-        let restored = Store::restore(&bytes).unwrap();
-        prop_assert_eq!(&restored.entries, &store.entries);
-        prop_assert_eq!(&restored.order, &store.order);
-        prop_assert_eq!(&restored.expiries, &store.expiries);
-        prop_assert_eq!(restored.snapshot(), bytes);
+    fn a_snapshot_is_the_whole_state(ops in proptest::collection::vec(op(), 0..80), more in op()) {
+        let mut store = run(&ops);
+        let mut restored = Store::restore(&store.snapshot()).unwrap();
+        prop_assert_eq!(restored.snapshot(), store.snapshot());
+        // Also what comes next is the same: the slot a new key gets, too.
+        for store in [&mut store, &mut restored] {
+            apply(store, &more, at(100, 100));
+            store.set(b"new", b"", None, at(101, 100));
+        }
+        prop_assert_eq!(restored.snapshot(), store.snapshot());
+        prop_assert_eq!(records(&restored), records(&store));
+    }
+
+    /// Goal: the store is a map in byte order, however many keys it holds. Method: beside a plain
+    /// one.
+    #[test]
+    fn a_large_store_is_a_map_in_byte_order(
+        steps in proptest::collection::vec((0..3_000_u16, 0..4_u8), 0..4_000), start: u16,
+    ) {
+        let (mut store, mut plain) = (Store::default(), BTreeMap::new());
+        for (position, (key, kind)) in (1..).zip(steps) {
+            let key = key.to_be_bytes();
+            if kind == 0 {
+                let removed = store.remove(&key, 0).map(|record| record.entry().value.to_vec());
+                prop_assert_eq!(removed, plain.remove(&key));
+            } else {
+                store.set(&key, &[kind], None, at(position, 0));
+                plain.insert(key, vec![kind]);
+            }
+        }
+        let start = start.to_be_bytes();
+        for bound in [Bound::Included(&start), Bound::Excluded(&start), Bound::Unbounded] {
+            let ours: Vec<_> = store.from(bound.map(|key| &key[..]), 0).map(|(key, entry)| {
+                (key.to_vec(), entry.value.to_vec())
+            }).collect();
+            let theirs: Vec<_> = plain.range((bound.cloned(), Bound::Unbounded))
+                .map(|(key, value)| (key.to_vec(), value.clone()))
+                .collect();
+            prop_assert_eq!(ours, theirs);
+        }
+        prop_assert_eq!(store.len(0), plain.len());
+        let restored = Store::restore(&store.snapshot()).unwrap();
+        prop_assert_eq!(restored.snapshot(), store.snapshot());
+    }
+
+    /// Goal: a walk with `SCAN` meets every key that stays throughout once, and ends. Method: what
+    /// others do between its pages is chance.
+    #[test]
+    fn a_walk_meets_every_key_that_stays_once_whatever_happens_meanwhile(
+        first in proptest::collection::vec(0..1_200_u16, 0..700),
+        between in proptest::collection::vec((0..1_200_u16, any::<bool>()), 0..700),
+        page in 1..40_usize,
+    ) {
+        let mut store = Store::default();
+        for (position, key) in (1..).zip(&first) {
+            store.set(&key.to_be_bytes(), b"", None, at(position, 0));
+        }
+        let mut stays: BTreeSet<_> = first.into_iter().collect();
+        let (mut met, mut cursor) = (Vec::new(), u64::MAX);
+        let mut between = between.chunks(13);
+        loop {
+            let keys: Vec<_> =
+                store.below(cursor).take(page).map(|(slot, key, _)| (slot, key.to_vec())).collect();
+            let Some((last, _)) = keys.last() else { break };
+            cursor = *last;
+            met.extend(keys.into_iter().map(|(_, key)| key));
+            for (key, make) in between.next().unwrap_or_default() {
+                if *make {
+                    store.set(&key.to_be_bytes(), b"", None, at(9_999, 0));
+                } else {
+                    stays.remove(key);
+                    store.remove(&key.to_be_bytes(), 0);
+                }
+            }
+        }
+        for key in stays {
+            let times = met.iter().filter(|found| **found == key.to_be_bytes()).count();
+            prop_assert_eq!(times, 1, "{}", key);
+        }
     }
 
     #[test]
@@ -87,7 +168,7 @@ proptest! {
 #[test]
 fn a_key_lives_through_its_last_millisecond_and_is_invisible_after_it() {
     let mut store = Store::default();
-    store.set(b"k", Bytes::from_static(b"v"), Some(10), at(1, 0));
+    store.set(b"k", b"v", Some(10), at(1, 0));
     assert!(store.get(b"k", 10).is_some());
     assert!(store.get(b"k", 11).is_none());
     assert_eq!((store.len(10), store.len(11), store.len_expiring(11)), (1, 0, 0));
@@ -99,8 +180,40 @@ fn a_key_lives_through_its_last_millisecond_and_is_invisible_after_it() {
 fn sweeping_is_bounded() {
     let mut store = Store::default();
     for key in 0..10_u8 {
-        store.set(&[key], Bytes::new(), Some(u64::from(key)), at(1, 0));
+        store.set(&[key], b"", Some(u64::from(key)), at(1, 0));
     }
     store.sweep(100, 4);
-    assert_eq!((store.entries.len(), store.len(100)), (6, 0));
+    assert_eq!((store.index.len(), store.len(100)), (6, 0));
+}
+
+#[test]
+fn a_watched_key_that_was_made_and_removed_again_has_changed() {
+    let mut store = Store::default();
+    store.set(b"other", b"", None, at(1, 0));
+    let watched = store.watch(b"k", at(5, 0));
+    store.remove(b"other", 0);
+    assert!(store.is_unchanged(b"k", watched, 0));
+    store.set(b"k", b"", Some(9), at(6, 0));
+    assert!(!store.is_unchanged(b"k", watched, 0));
+    store.remove(b"k", 0);
+    assert!(!store.is_unchanged(b"k", watched, 0));
+    let again = store.watch(b"k", at(7, 0));
+    assert!(store.is_unchanged(b"k", again, 0));
+    let restored = Store::restore(&store.snapshot()).unwrap();
+    assert!(restored.is_unchanged(b"k", again, 0) && !restored.is_unchanged(b"k", watched, 0));
+}
+
+#[test]
+fn a_cleared_store_is_freed_a_little_at_a_time() {
+    let mut store = Store::default();
+    for key in 0..10_000_u32 {
+        store.set(&key.to_be_bytes(), b"", None, at(1, 0));
+    }
+    store.clear();
+    assert_eq!((store.len(0), store.end()), (0, 0));
+    let before = store.trash.len();
+    store.sweep(0, 0);
+    assert_eq!(store.trash.len(), before - TRASH_PAGES_MAX);
+    (0..before).for_each(|_| store.sweep(0, 0));
+    assert!(store.trash.is_empty());
 }

@@ -78,9 +78,21 @@ impl Client {
 
     /// The next whole reply.
     pub(crate) async fn reply(&mut self) -> Vec<u8> {
+        let (_, len) = self.whole().await;
+        self.input.drain(..len).collect()
+    }
+
+    /// The next whole reply, taken apart.
+    pub(crate) async fn value(&mut self) -> Reply {
+        let (reply, len) = self.whole().await;
+        self.input.drain(..len);
+        reply
+    }
+
+    async fn whole(&mut self) -> (Reply, usize) {
         loop {
-            if let Some(len) = reply_len(&self.input) {
-                return self.input.drain(..len).collect();
+            if let Some(whole) = Reply::split(&self.input) {
+                return whole;
             }
             let read = self.stream.read_buf(&mut self.input).await.unwrap();
             assert_ne!(read, 0, "the listener hung up; left: {}", self.input.escape_ascii());
@@ -107,24 +119,67 @@ pub(crate) fn encode<A: AsRef<[u8]>>(arguments: &[A]) -> Vec<u8> {
     bytes
 }
 
-/// How long the reply at the beginning of `bytes` is, once it is whole.
-fn reply_len(bytes: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    let mut missing = 1;
-    while missing > 0 {
-        let line = bytes.get(at..)?.windows(2).position(|pair| pair == b"\r\n")?;
-        let head = &bytes[at..at + line];
+/// A reply as it is on the wire, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reply {
+    /// A status, an error, a number, RESP3's null: the line with its first byte.
+    Line(Vec<u8>),
+    /// A string of bytes, or none.
+    Bulk(Option<Vec<u8>>),
+    /// An array, map or set (its first byte), with all its elements.
+    Many(u8, Vec<Self>),
+    /// RESP2's null array.
+    NoArray,
+}
+
+impl Reply {
+    /// The number, if it is one.
+    pub(crate) fn number(&self) -> Option<i64> {
+        let Self::Line(line) = self else { return None };
+        std::str::from_utf8(line.strip_prefix(b":")?).ok()?.parse().ok()
+    }
+
+    /// The reply at the beginning of `bytes` and its length, once it is whole.
+    fn split(bytes: &[u8]) -> Option<(Self, usize)> {
+        let line = bytes.windows(2).position(|pair| pair == b"\r\n")?;
+        let (head, at) = (&bytes[..line], line + 2);
         let count = || std::str::from_utf8(&head[1..]).unwrap().parse::<i64>().unwrap();
-        at += line + 2;
-        missing -= 1;
         match head[0] {
-            b'$' | b'=' if count() >= 0 => at += usize::try_from(count()).unwrap() + 2,
-            b'*' | b'~' => missing += usize::try_from(count().max(0)).unwrap(),
-            b'%' => missing += 2 * usize::try_from(count()).unwrap(),
-            _ => {}
+            b'$' | b'=' => {
+                let Ok(len) = usize::try_from(count()) else { return Some((Self::Bulk(None), at)) };
+                let whole = bytes.len() >= at + len + 2;
+                whole.then(|| (Self::Bulk(Some(bytes[at..at + len].to_vec())), at + len + 2))
+            }
+            tag @ (b'*' | b'~' | b'%') => {
+                let Ok(len) = usize::try_from(count()) else { return Some((Self::NoArray, at)) };
+                let mut at = at;
+                let mut all = Vec::new();
+                for _ in 0..if tag == b'%' { 2 * len } else { len } {
+                    let (one, len) = Self::split(&bytes[at..])?;
+                    all.push(one);
+                    at += len;
+                }
+                Some((Self::Many(tag, all), at))
+            }
+            _ => Some((Self::Line(head.to_vec()), at)),
         }
     }
-    (at <= bytes.len()).then_some(at)
+}
+
+impl std::fmt::Display for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "{}", line.escape_ascii()),
+            Self::Bulk(None) => f.write_str("(no string)"),
+            Self::Bulk(Some(bytes)) => write!(f, "\"{}\"", bytes.escape_ascii()),
+            Self::NoArray => f.write_str("(no array)"),
+            Self::Many(tag, all) => {
+                write!(f, "{}{}[", char::from(*tag), all.len())?;
+                all.iter().try_for_each(|one| write!(f, " {one}"))?;
+                f.write_str(" ]")
+            }
+        }
+    }
 }
 
 /// A way into the log that keeps everything back until it is let go, and remembers what went which

@@ -133,6 +133,27 @@ fn a_read_that_comes_with_a_write_goes_behind_it_through_the_log() {
 }
 
 #[test]
+fn a_time_to_live_is_asked_through_the_log_where_time_passes() {
+    run(async {
+        let gate = Gate::closed(log());
+        let (_handle, address) = listen(gate.clone(), RespOptions::default()).await;
+        let mut client = Client::connect(address).await;
+        client.send(b"TTL a\r\n").await;
+        gate.batches(1).await;
+        assert_eq!(gate.ways(), ["1 commands"]);
+        gate.let_commands_go();
+        assert_eq!(client.reply().await, b":-2\r\n");
+        client.send(b"READONLY\r\n").await;
+        client.reply().await;
+        client.send(b"PTTL a\r\n").await;
+        gate.batches(2).await;
+        assert_eq!(gate.ways()[1], "1 queries");
+        gate.let_queries_go();
+        assert_eq!(client.reply().await, b":-2\r\n");
+    });
+}
+
+#[test]
 fn a_write_does_not_overtake_a_read_before_it() {
     run(async {
         let gate = Gate::closed(log());

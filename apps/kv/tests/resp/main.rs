@@ -4,5 +4,8 @@
 
 mod common;
 mod dice;
+mod judge;
 mod listener;
+mod ops;
 mod redis;
+mod server;

@@ -1,180 +1,127 @@
 //! The same commands to a real `redis-server` and to us: every reply must be the same bytes.
 //!
-//! Method: random sequences over few keys, so that commands meet keys of every kind; agreed time is
-//! set to the server's. Replies without an order (`KEYS`) are sorted, times to live may differ by the
-//! time that passes between the two.
+//! Method: random sequences of three clients over few keys, so that commands meet keys of every
+//! kind; agreed time is set to the server's. A difference is shrunk and printed with its seed.
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::process::Command;
 
 use super::{
     common::{Client, listen, log, run},
     dice::Dice,
+    judge::Judge,
+    ops::{Op, sequence},
 };
-use synod::replicated::local::LocalLog;
 use synod_kv::resp::RespOptions;
-use tempfile::TempDir;
 
-/// A `redis-server` on a port of its own, ended with the test.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-    _dir: TempDir,
+/// Sequences of an ordinary run; `SYNOD_REDIS_SEEDS=FROM..TO` runs others.
+const SEEDS: std::ops::Range<u64> = 1..80;
+
+/// Ops of one sequence.
+const OPS: usize = 250;
+
+/// Then there is enough to mend.
+const VERDICTS_MAX: usize = 8;
+
+fn seeds() -> std::ops::Range<u64> {
+    let Ok(text) = std::env::var("SYNOD_REDIS_SEEDS") else { return SEEDS };
+    let (from, to) = text.split_once("..").expect("SYNOD_REDIS_SEEDS=FROM..TO");
+    from.parse().unwrap()..to.parse().unwrap()
 }
 
-impl Server {
-    /// None when it is not installed, which is said loudly.
-    async fn start() -> Option<Self> {
-        let dir = TempDir::new().unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let child = Command::new("redis-server")
-            .args(["--port", &address.port().to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--databases", "1", "--proto-max-bulk-len", "1mb", "--dir"])
-            .arg(dir.path())
-            .stdout(Stdio::null())
-            .spawn();
-        let Ok(child) = child else {
-            eprintln!("SKIPPED: this test needs redis-server (Debian package redis-server)");
-            return None;
-        };
-        let server = Self { child, address, _dir: dir };
-        while tokio::net::TcpStream::connect(address).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Some(server)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-/// A connection to each, and our log, whose time follows the server's.
-struct Pair {
-    theirs: Client,
-    clock: Client,
-    ours: Client,
-    log: Arc<LocalLog>,
-    _server: Server,
-    _handle: synod_kv::resp::RespHandle,
-}
-
-impl Pair {
-    async fn connect() -> Option<Self> {
-        let server = Server::start().await?;
-        let log = log();
-        let (handle, address) = listen(log.clone(), RespOptions::default()).await;
-        let theirs = Client::connect(server.address).await;
-        let ours = Client::connect(address).await;
-        let clock = Client::connect(server.address).await;
-        Some(Self { theirs, clock, ours, log, _server: server, _handle: handle })
-    }
-
-    /// The server's time in milliseconds becomes agreed time.
-    async fn set_time(&mut self) -> u64 {
-        let reply = self.clock.ask("TIME").await;
-        let number = |line: &str| line.parse::<u64>().unwrap();
-        let lines: Vec<&str> = reply.split("\r\n").collect();
-        let now_ms = number(lines[2]) * 1000 + number(lines[4]) / 1000;
-        self.log.set_time_ms(now_ms);
-        now_ms
-    }
-
-    /// What differs, if anything.
-    async fn difference(&mut self, arguments: &[Vec<u8>]) -> Option<String> {
-        let theirs = self.theirs.call(arguments).await;
-        let ours = self.ours.call(arguments).await;
-        let command: Vec<String> = arguments.iter().map(|a| a.escape_ascii().to_string()).collect();
-        let command = command.join(" ");
-        let (shown, differs) = (ours.escape_ascii(), !same(arguments, &theirs, &ours));
-        differs
-            .then(|| format!("{command}\n  redis: {}\n  ours:  {shown}\n", theirs.escape_ascii()))
-    }
-
-    async fn compare(&mut self, arguments: &[Vec<u8>], context: &str) {
-        let difference = self.difference(arguments).await;
-        assert_eq!(difference, None, "{context}");
-    }
-}
-
-fn same(arguments: &[Vec<u8>], theirs: &[u8], ours: &[u8]) -> bool {
-    let number = |reply: &[u8]| -> Option<i64> {
-        std::str::from_utf8(reply).ok()?.strip_prefix(':')?.trim_end().parse().ok()
-    };
-    match arguments[0].to_ascii_uppercase().as_slice() {
-        b"TTL" | b"PTTL" => match (number(theirs), number(ours)) {
-            (Some(theirs), Some(ours)) if theirs > 0 && ours > 0 => (theirs - ours).abs() < 3_000,
-            _ => theirs == ours,
-        },
-        b"KEYS" => sorted(theirs) == sorted(ours),
-        _ => theirs == ours,
-    }
-}
-
-fn sorted(reply: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(reply).into_owned();
-    let mut lines: Vec<String> = text.split("\r\n").map(str::to_owned).collect();
-    lines.sort();
-    lines
+fn words(line: &str) -> Op {
+    let command = line.split(' ').map(|word| word.into()).collect();
+    Op::Send { client: 0, commands: vec![command] }
 }
 
 #[test]
 fn random_commands_are_answered_as_by_redis() {
     run(async {
-        let Some(mut pair) = Pair::connect().await else { return };
-        for seed in 1..=150_u64 {
-            let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-            pair.compare(&[b"RESET".to_vec()], "reset").await;
-            if seed % 2 == 0 {
-                // The head of HELLO differs in the connection's number.
-                pair.theirs.ask("HELLO 3").await;
-                pair.ours.ask("HELLO 3").await;
-            }
-            pair.compare(&[b"FLUSHALL".to_vec()], "flush").await;
-            let mut queueing = false;
-            for step in 0..400 {
-                if step % 20 == 0 {
-                    pair.set_time().await;
-                }
-                let command = dice.command();
-                match &*command[0] {
-                    b"MULTI" => queueing = true,
-                    b"EXEC" | b"DISCARD" => queueing = false,
-                    // Their replies could not be told apart in the array of EXEC.
-                    b"KEYS" | b"TTL" | b"PTTL" if queueing => continue,
-                    _ => {}
-                }
-                pair.compare(&command, &format!("seed {seed}, step {step}")).await;
-            }
+        let Some(mut judge) = Judge::start().await else { return };
+        let mut verdicts = Vec::new();
+        for seed in seeds() {
+            verdicts.extend(judge.verdict(seed, sequence(seed, OPS)).await);
+            assert!(verdicts.len() < VERDICTS_MAX, "{}", verdicts.join("\n"));
         }
+        assert!(verdicts.is_empty(), "{}", verdicts.join("\n"));
     });
 }
 
 #[test]
 fn errors_of_connection_commands_are_those_of_redis() {
     run(async {
-        let Some(mut pair) = Pair::connect().await else { return };
+        let Some(mut judge) = Judge::start().await else { return };
         let mut differences = Vec::new();
         for line in CONNECTION_COMMANDS {
-            let words: Vec<Vec<u8>> = line.split(' ').map(|word| word.into()).collect();
-            differences.extend(pair.difference(&words).await);
+            differences.extend(judge.compare(&words(line)).await.map(|found| found.text));
         }
-        assert!(differences.is_empty(), "{}", differences.concat());
+        assert!(differences.is_empty(), "{}", differences.join("\n"));
+    });
+}
+
+#[test]
+fn values_up_to_the_limit_are_taken_and_larger_ones_refused_as_by_redis() {
+    run(async {
+        let Some(mut judge) = Judge::start().await else { return };
+        let most = synod_kv::limits::VALUE_BYTES_MAX;
+        let mut ops = Vec::new();
+        let mut op = |command: &[&[u8]]| {
+            let command = command.iter().map(|word| word.to_vec()).collect();
+            ops.push(Op::Send { client: 0, commands: vec![command] });
+        };
+        let value: Vec<u8> = (0..most).map(|at| (at * 7 % 251) as u8).collect();
+        op(&[b"SET", b"big", &value]);
+        op(&[b"GET", b"big"]);
+        op(&[b"STRLEN", b"big"]);
+        op(&[b"GETRANGE", b"big", b"1048570", b"-1"]);
+        op(&[b"APPEND", b"big", b"x"]);
+        op(&[b"SETRANGE", b"big", b"1048576", b"x"]);
+        op(&[b"SETRANGE", b"big", b"1048575", b"x"]);
+        op(&[b"SETRANGE", b"new", b"1048575", b"x"]);
+        op(&[b"SETRANGE", b"other", b"1048576", b"x"]);
+        op(&[b"SETRANGE", b"other", b"9223372036854775807", b"x"]);
+        op(&[b"SETRANGE", b"other", b"9223372036854775807", b""]);
+        op(&[b"APPEND", b"half", &value[..most / 2]]);
+        op(&[b"APPEND", b"half", &value[most / 2..]]);
+        op(&[b"APPEND", b"half", b"x"]);
+        op(&[b"SET", &value, b"v"]);
+        op(&[b"MGET", &value, b"big", b"half"]);
+        op(&[b"INCR", b"big"]);
+        op(&[b"INCRBYFLOAT", b"big", b"1"]);
+        op(&[b"DEL", &value]);
+        judge.judge(0, ops).await;
+    });
+}
+
+#[test]
+fn bytes_that_are_no_command_are_answered_and_hung_up_on_as_by_redis() {
+    run(async {
+        let Some(judge) = Judge::start().await else { return };
+        let (handle, ours) = listen(log(), RespOptions::default()).await;
+        let mut differences = Vec::new();
+        for bytes in GARBAGE {
+            let mut said = Vec::new();
+            for address in [judge.server.address, ours] {
+                let mut client = Client::connect(address).await;
+                client.send(bytes).await;
+                client.half_close().await;
+                said.push(client.rest().await.escape_ascii().to_string());
+            }
+            if said[0] != said[1] {
+                let bytes = bytes.escape_ascii();
+                differences.push(format!("{bytes}\n  redis: {}\n  ours:  {}", said[0], said[1]));
+            }
+        }
+        assert!(differences.is_empty(), "{}", differences.join("\n"));
+        handle.stop().await;
+        judge.handle.stop().await;
     });
 }
 
 #[test]
 fn floats_are_added_as_by_redis_to_the_last_digit() {
     run(async {
-        let Some(mut pair) = Pair::connect().await else { return };
-        let mut dice = Dice(0x2545_f491_4f6c_dd1d);
+        let Some(mut judge) = Judge::start().await else { return };
+        let mut dice = Dice::new(7);
         for step in 0..2_000 {
             let mut number = |whole: usize, decimals: usize| {
                 let mut text = if dice.below(2) == 0 { "-".to_owned() } else { String::new() };
@@ -191,20 +138,13 @@ fn floats_are_added_as_by_redis_to_the_last_digit() {
                 text
             };
             let (start, by) = (number(22, 25), number(6, 20));
-            let context = format!("step {step}: {start} + {by}");
-            let words =
-                |words: &[&str]| words.iter().map(|word| word.as_bytes().to_vec()).collect();
-            let set: Vec<Vec<u8>> = words(&["SET", "f", &start]);
-            pair.compare(&set, &context).await;
-            let add: Vec<Vec<u8>> = words(&["INCRBYFLOAT", "f", &by]);
-            pair.compare(&add, &context).await;
-            pair.compare(&add, &context).await;
+            let mut ops = vec![words(&format!("SET f {start}"))];
+            ops.extend([(); 2].map(|()| words(&format!("INCRBYFLOAT f {by}"))));
+            judge.judge(step, ops).await;
         }
         for text in ["1e4932", "1.1e4932", "1e-4940", "1e-4951", "1e-5000", "1e4933", "0e99999"] {
-            let set: Vec<Vec<u8>> = vec![b"SET".to_vec(), b"f".to_vec(), text.into()];
-            pair.compare(&set, text).await;
-            let add = vec![b"INCRBYFLOAT".to_vec(), b"f".to_vec(), text.into()];
-            pair.compare(&add, text).await;
+            let ops = [format!("SET f {text}"), format!("INCRBYFLOAT f {text}")];
+            judge.judge(0, ops.iter().map(|line| words(line)).collect()).await;
         }
     });
 }
@@ -309,4 +249,34 @@ const CONNECTION_COMMANDS: &[&str] = &[
     "nosuch a b",
     "INFO nosuch",
     "QUIT",
+];
+
+/// What no client sends, each on a connection of its own.
+const GARBAGE: &[&[u8]] = &[
+    b"*abc\r\n",
+    b"*2147483648\r\n",
+    b"*-1\r\nPING\r\n",
+    b"*0\r\nPING\r\n",
+    b"*1\r\nPING\r\n",
+    b"*1\r\n$abc\r\nPING\r\n",
+    b"*1\r\n$-1\r\nPING\r\n",
+    b"*1\r\n$1048577\r\nPING\r\n",
+    b"*1\r\n$4\r\nPINGxx*1\r\n$4\r\nPING\r\n",
+    b"*1\r\n$0\r\n\r\n*1\r\n$4\r\nPING\r\n",
+    b"*1\r\n\r\n",
+    b"*1\r\n:4\r\nPING\r\n",
+    b"*1 \r\n$4\r\nPING\r\n",
+    b"*+1\r\n$4\r\nPING\r\n",
+    b"*01\r\n$4\r\nPING\r\n",
+    b"*1\r\n$04\r\nPING\r\n",
+    b"*1\n$4\nPING\n",
+    b"SET a \"b\r\nPING\r\n",
+    b"SET a \"b\"c\r\nPING\r\n",
+    b"\r\n\r\n  \r\nPING\r\n",
+    b"PING\nPING\n",
+    b"$4\r\nPING\r\n",
+    b"POST / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"QUIT\r\nPING\r\n",
+    b"MULTI\r\nQUIT\r\n",
+    b"MULTI\r\nINCR a\r\nPI",
 ];

@@ -33,7 +33,7 @@ fn what_is_no_resp_is_refused_with_redis_words() {
         (b"*x\r\n", "Protocol error: invalid multibulk length"),
         (b"*1048577\r\n", "Protocol error: invalid multibulk length"),
         (b"*1\r\n+3\r\n", "Protocol error: expected '$', got '+'"),
-        (b"*1\r\n\r\n", "Protocol error: expected '$', got '\\r'"),
+        (b"*1\r\n\r\n", "Protocol error: expected '$', got '\r'"),
         (b"*1\r\n$-1\r\n", "Protocol error: invalid bulk length"),
         (b"*1\r\n$1048577\r\n", "Protocol error: invalid bulk length"),
         (b"*1\r\n$99999999999999999999\r\n", "Protocol error: invalid bulk length"),
@@ -51,7 +51,7 @@ fn what_is_no_resp_is_refused_with_redis_words() {
     );
     let large = [b"$1048576\r\n".to_vec(), vec![b'x'; 1_048_576], b"\r\n".to_vec()].concat();
     let large = [b"*5\r\n".to_vec(), large.repeat(4)].concat();
-    assert_eq!(error_of(&large), "Protocol error: too big request, the limit is 4 MiB");
+    assert_eq!(error_of(&large), "Protocol error: too big request, the limit is 2 MiB");
 }
 
 #[test]
