@@ -4,6 +4,8 @@
 //! Both hold the same keys (`key:0`, `key:1`, …) and eight bytes each. Ours is one store, measured by
 //! what the process keeps resident; theirs is filled by `DEBUG POPULATE` and asked by `INFO`.
 
+#![expect(clippy::disallowed_methods, reason = "it measures from outside, in real time")]
+
 use std::{fs, net::TcpListener, process::Command, thread, time::Duration};
 
 use synod_kv::store::Store;

@@ -7,7 +7,7 @@ use synod_kv::resp::{RespHandle, RespOptions};
 
 use super::{
     common::{Client, Reply, encode, listen, log},
-    ops::{CLIENTS, Command, Op},
+    ops::{CLIENTS, Command, Op, is_brief},
     server::Server,
 };
 
@@ -81,6 +81,8 @@ impl Judge {
         let bytes = op.bytes();
         self.theirs[client].send(&bytes).await;
         self.ours[client].send(&bytes).await;
+        // What is brief may have waited for its EXEC.
+        let brief = op.is_brief() || self.queued[client].iter().any(is_brief);
         let mut found = None;
         for command in op.commands() {
             let theirs = self.theirs[client].value().await;
@@ -92,7 +94,7 @@ impl Judge {
             }
             follow(queued, &command, &theirs);
         }
-        if op.is_brief() {
+        if brief {
             // Redis counts whole milliseconds: what lives one is gone in the third.
             tokio::time::sleep(BRIEF_IS_OVER).await;
         }

@@ -50,8 +50,13 @@ impl Op {
 
     /// Whether a key may be gone in the next millisecond.
     pub(crate) fn is_brief(&self) -> bool {
-        self.commands().iter().any(|command| command.contains(&BRIEF.to_vec()))
+        self.commands().iter().any(is_brief)
     }
+}
+
+/// Whether the command may give a key a time to live that is over at once.
+pub(crate) fn is_brief(command: &Command) -> bool {
+    command.iter().any(|argument| argument == BRIEF)
 }
 
 impl fmt::Display for Op {
@@ -82,7 +87,7 @@ impl fmt::Display for Op {
 pub(crate) fn sequence(seed: u64, len: usize) -> Vec<Op> {
     let mut dice = Dice::new(seed);
     let hello = Op::Send { client: 0, commands: vec![vec![b"HELLO".to_vec(), b"3".to_vec()]] };
-    let three = (seed % 2 == 0).then_some(hello);
+    let three = seed.is_multiple_of(2).then_some(hello);
     three.into_iter().chain((0..len).map(|_| op(&mut dice))).collect()
 }
 
