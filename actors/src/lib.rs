@@ -72,6 +72,7 @@
 //! - [`manual`]: getting started, messages, async handlers, guarantees, testing, operations,
 //!   the key/value service, security, compatibility, composing, design
 //! - [`replicated`]: actors that live in the log
+//! - [`Client`]: the way in for programs outside the cluster
 //! - [`Cli`]: the verbs, for your own program; [`server`]: one node
 //! - [`server::seat`]: the protocol roles one by one, for programs that compose them
 //! - [`trace`]: what one request led to, on all nodes
@@ -83,6 +84,7 @@
 extern crate self as synod;
 
 pub mod cli;
+pub mod client;
 pub mod consensus;
 pub mod effects;
 pub mod machine;
@@ -96,6 +98,7 @@ pub mod sim;
 pub mod trace;
 
 pub use cli::Cli;
+pub use client::Client;
 pub use synod_runtime as runtime;
 pub use synod_runtime::{
     message,

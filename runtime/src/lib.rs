@@ -20,6 +20,7 @@
 //! - [`trace`]: one number for everything that one thing led to
 
 pub mod address;
+pub mod digest;
 pub mod identity;
 pub mod journal;
 pub mod link;

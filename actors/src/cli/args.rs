@@ -8,7 +8,13 @@ use synod_runtime::{
     sim::FaultPlan,
 };
 
-use super::failure::{Exit, Failure};
+use super::{
+    backup::FileArgs,
+    call::{ActorsArgs, CallArgs},
+    failure::{Exit, Failure},
+    inspect::InspectArgs,
+    recover::RecoverArgs,
+};
 use crate::consensus::Profile;
 use crate::server::config::{Durability, HostPort, NodeRole, units};
 
@@ -39,6 +45,14 @@ pub(crate) enum Verb {
     Call(CallArgs),
     /// List the replicated actors and what can be said to them
     Actors(ActorsArgs),
+    /// Write the state of a running cluster into a file
+    Backup(FileArgs),
+    /// Make the state of a running cluster that of a backup
+    Restore(FileArgs),
+    /// Show what a journal, a snapshot or a backup holds
+    Inspect(InspectArgs),
+    /// The last resort: begin another cluster with what one node's disk holds
+    Recover(RecoverArgs),
     /// Try whole clusters under simulated faults: same arguments, same output
     Simulate(SimulateArgs),
     /// Measure messages between actors, or commands to a cluster
@@ -213,30 +227,6 @@ pub(crate) struct TopArgs {
     /// Print so many pages and end
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<NonZeroU64>,
-    #[command(flatten)]
-    pub(crate) client: ClientArgs,
-}
-
-/// `call`.
-#[derive(Debug, Args)]
-pub(crate) struct CallArgs {
-    /// The actor, as `actors` lists it
-    pub(crate) actor: String,
-    /// The message's wire name
-    pub(crate) message: String,
-    /// The message's fields as a JSON object
-    #[arg(value_name = "JSON", default_value = "{}")]
-    pub(crate) fields: String,
-    #[command(flatten)]
-    pub(crate) client: ClientArgs,
-}
-
-/// `actors`.
-#[derive(Debug, Args)]
-pub(crate) struct ActorsArgs {
-    /// List every registered actor of every node, the protocol's own roles too
-    #[arg(long)]
-    pub(crate) roles: bool,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }

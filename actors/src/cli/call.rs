@@ -2,14 +2,39 @@
 
 use std::io::Write as _;
 
+use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
-    args::{ActorsArgs, CallArgs},
+    args::ClientArgs,
     client::Cluster,
     failure::{Exit, Failure},
     table::Table,
 };
+
+/// `call`.
+#[derive(Debug, Args)]
+pub(crate) struct CallArgs {
+    /// The actor, as `actors` lists it
+    pub(crate) actor: String,
+    /// The message's wire name
+    pub(crate) message: String,
+    /// The message's fields as a JSON object
+    #[arg(value_name = "JSON", default_value = "{}")]
+    pub(crate) fields: String,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// `actors`.
+#[derive(Debug, Args)]
+pub(crate) struct ActorsArgs {
+    /// List every registered actor of every node, the protocol's own roles too
+    #[arg(long)]
+    pub(crate) roles: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
 
 /// Sends one message and prints the reply.
 pub(crate) async fn call(args: &CallArgs) -> Result<(), Failure> {

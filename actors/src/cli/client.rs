@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    path::Path,
     time::Duration,
 };
 
@@ -12,35 +11,18 @@ use bytes::Bytes;
 use futures_util::future::{FutureExt as _, join_all, select_ok};
 use serde_json::Value;
 use synod_runtime::{
-    identity::{ClusterName, NodeName},
+    identity::NodeName,
     world::{Clock as _, RealClock},
 };
 
 use super::{
     args::ClientArgs,
     failure::{Exit, Failure},
-    http::{Credentials, Http},
 };
-use crate::server::config::{HostPort, Keys, NodeRole, Overrides, Source};
-
-/// What `client.toml` says: whom to ask.
-#[derive(Debug, Clone)]
-pub(crate) struct ClientFile {
-    pub(crate) cluster: ClusterName,
-    pub(crate) nodes: Vec<ClientNode>,
-    /// What it takes to be let in.
-    pub(crate) credentials: Credentials,
-}
-
-/// A node as clients reach it.
-#[derive(Debug, Clone)]
-pub(crate) struct ClientNode {
-    pub(crate) name: NodeName,
-    pub(crate) role: NodeRole,
-    pub(crate) http: HostPort,
-    /// For Redis clients, where the node serves them.
-    pub(crate) resp: Option<HostPort>,
-}
+use crate::{
+    client::{Answer, ClientFile, ClientNode, Http, NoAnswer},
+    server::config::NodeRole,
+};
 
 /// The nodes of one cluster, and how long to wait for them.
 pub(crate) struct Cluster {
@@ -48,63 +30,6 @@ pub(crate) struct Cluster {
     shown: String,
     patience: Duration,
     http: Http,
-}
-
-/// One answer, whatever it says.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) body: Bytes,
-}
-
-/// Why there is no answer.
-#[derive(Debug)]
-pub(crate) enum NoAnswer {
-    /// The request never left: surely not applied.
-    NotSent(String),
-    /// It was sent, and then nothing came.
-    Lost(String),
-}
-
-impl ClientFile {
-    pub(crate) fn load(file: &Path) -> Result<Self, Failure> {
-        let (source, table) = Source::open(file, KEYS, Overrides::default())?;
-        let top = source.top(table)?;
-        let cluster = top.need("cluster", "the cluster's name")?;
-        let credentials = Credentials::read(&top)?;
-        let mut nodes = Vec::new();
-        for node in top.list("nodes")? {
-            nodes.push(ClientNode {
-                name: node.need("name", "the node's name")?,
-                role: node.need("role", "\"main\", \"auxiliary\" or \"member\"")?,
-                http: node.need("http", "the node's HTTP address, host:port")?,
-                resp: node.parse("resp", "the node's RESP address, host:port", str::parse)?,
-            });
-        }
-        if nodes.is_empty() {
-            return Err(top.refuse("nodes", "names nobody", "add a [[nodes]] table").into());
-        }
-        Ok(Self { cluster, nodes, credentials })
-    }
-
-    /// A client for this file's nodes; relative paths start from where `file` is.
-    pub(crate) fn http(&self, file: &Path) -> Result<Http, Failure> {
-        Http::with(file.parent().unwrap_or_else(|| Path::new("")), &self.credentials)
-    }
-
-    /// The file's text.
-    pub(crate) fn render(&self) -> String {
-        let mut text = format!("# Whom `--cluster` asks.\ncluster = \"{}\"\n", self.cluster);
-        text += &self.credentials.render();
-        for ClientNode { name, role, http, resp } in &self.nodes {
-            text +=
-                &format!("\n[[nodes]]\nname = \"{name}\"\nrole = \"{role}\"\nhttp = \"{http}\"\n");
-            if let Some(resp) = resp {
-                text += &format!("resp = \"{resp}\"\n");
-            }
-        }
-        text
-    }
 }
 
 impl Cluster {
@@ -176,6 +101,58 @@ impl Cluster {
         Err(self.nobody(&last))
     }
 
+    /// A whole file of any main.
+    pub(crate) async fn download(&self, path: &str) -> Result<Bytes, Failure> {
+        let mut last = String::from("no main is up");
+        let until = RealClock.now() + self.patience;
+        loop {
+            for node in self.file.nodes.iter().filter(|node| node.role == NodeRole::Main) {
+                match self.http.download(&node.http, path, DOWNLOAD_TIMEOUT).await {
+                    Ok(answer) if answer.status.is_success() => return Ok(answer.body),
+                    Ok(answer) => last = format!("{} says: {}", node.name, answer.error_text()),
+                    Err(NoAnswer::NotSent(why) | NoAnswer::Lost(why)) => {
+                        last = format!("{} at {}: {why}", node.name, node.http);
+                    }
+                }
+            }
+            if RealClock.now() >= until {
+                return Err(self.nobody(&last));
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Sends `body` to one node after the other until one gave a final answer: only for what is
+    /// taken once, however often it is sent.
+    pub(crate) async fn post_again(&self, path: &str, body: Bytes) -> Result<Bytes, Failure> {
+        let (mut last, mut sent) = (String::from("no node is up"), false);
+        let until = RealClock.now() + self.patience;
+        let asked: Vec<_> =
+            self.file.nodes.iter().filter(|node| node.role != NodeRole::Auxiliary).collect();
+        for node in asked.iter().cycle() {
+            let body = body.clone();
+            match self.http.post_packed(&node.http, path, body, DOWNLOAD_TIMEOUT).await {
+                Ok(answer) if answer.status.is_success() => return Ok(answer.body),
+                Ok(answer) => last = format!("{} says: {}", node.name, answer.error_text()),
+                Err(NoAnswer::NotSent(why)) => {
+                    last = format!("{} at {}: {why}", node.name, node.http);
+                }
+                Err(NoAnswer::Lost(why)) => {
+                    (last, sent) = (format!("{} at {}: {why}", node.name, node.http), true);
+                }
+            }
+            if RealClock.now() >= until {
+                break;
+            }
+            sleep(PAUSE).await;
+        }
+        if !sent {
+            return Err(self.nobody(&last));
+        }
+        let why = format!("outcome unknown, {last}");
+        Err(Failure::new(Exit::Unknown, &self.shown, why, "ask what the state is"))
+    }
+
     /// What every node says of itself at this moment; those that say nothing within a second are
     /// there without a document.
     pub(crate) async fn views(&self) -> BTreeMap<NodeName, Option<Value>> {
@@ -211,17 +188,6 @@ impl Cluster {
 }
 
 impl Answer {
-    /// The `error` of a JSON body, or the body, or the status.
-    pub(crate) fn error_text(&self) -> String {
-        let text = String::from_utf8_lossy(&self.body);
-        let json: Option<Value> = serde_json::from_slice(&self.body).ok();
-        match json.as_ref().and_then(|json| json.get("error")?.as_str()) {
-            Some(error) => error.to_owned(),
-            None if text.trim().is_empty() => self.status.to_string(),
-            None => text.trim().to_owned(),
-        }
-    }
-
     /// The outcome this answer stands for; success is applied.
     pub(crate) fn outcome(&self) -> Result<(), Exit> {
         let json: Option<Value> = serde_json::from_slice(&self.body).ok();
@@ -235,13 +201,11 @@ impl Answer {
     }
 }
 
-const KEYS: Keys = &[
-    ("", &["cluster", "ca", "token", "cert", "key", "nodes"]),
-    ("nodes", &["name", "role", "http", "resp"]),
-];
-
 /// An auxiliary knows least, so the others get this head start.
 const AUXILIARY_PAUSE: Duration = Duration::from_millis(150);
+
+/// Making or taking a large state takes its time.
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Between two rounds over all nodes: a fail-over takes a few of these.
 const PAUSE: Duration = Duration::from_millis(100);

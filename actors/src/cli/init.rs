@@ -6,14 +6,17 @@ use std::{
 };
 
 use rand::Rng as _;
-use synod_runtime::world::{Entropy as _, RealEntropy};
+use synod_runtime::{
+    identity::ClusterName,
+    world::{Entropy as _, RealEntropy},
+};
 
 use super::{
     args::{InitArgs, NamedAddress},
-    client::ClientFile,
     failure::Failure,
     layout::{AUTHORITY, ClusterDir, NodePlan},
 };
+use crate::client::ClientFile;
 use crate::server::config::{ConsensusConfig, HostPort, Listen, NodeRole, check_roles};
 
 /// Writes what `args` asks for; `with_resp` when this program serves Redis clients.
@@ -41,10 +44,7 @@ pub(crate) fn run(program: &str, args: &InitArgs, with_resp: bool) -> Result<(),
         return Ok(());
     }
     let cluster = args.cluster.as_ref().expect("clap requires it without --add");
-    let plans = plan(args, with_resp)?;
-    let token = args.open.then(new_token);
-    dir.create(cluster, &plans, &ConsensusConfig::of(args.profile), token.as_deref())?;
-    for plan in &plans {
+    for plan in &create(args, cluster, with_resp)? {
         let folder = dir.path().join(plan.name.as_str());
         println!("{}: {} {} at {}", folder.display(), plan.role, plan.name, plan.quic);
     }
@@ -56,6 +56,19 @@ pub(crate) fn run(program: &str, args: &InitArgs, with_resp: bool) -> Result<(),
         dir.path().join(AUTHORITY).display()
     );
     Ok(())
+}
+
+/// Writes the directory of a new cluster; the nodes it has.
+pub(crate) fn create(
+    args: &InitArgs,
+    cluster: &ClusterName,
+    with_resp: bool,
+) -> Result<Vec<NodePlan>, Failure> {
+    let plans = plan(args, with_resp)?;
+    let token = args.open.then(new_token);
+    let consensus = ConsensusConfig::of(args.profile);
+    ClusterDir::new(&args.out).create(cluster, &plans, &consensus, token.as_deref())?;
+    Ok(plans)
 }
 
 fn plan(args: &InitArgs, with_resp: bool) -> Result<Vec<NodePlan>, Failure> {

@@ -20,11 +20,8 @@ use synod_runtime::{
     quic::Authority,
 };
 
-use super::{
-    client::{ClientFile, ClientNode},
-    failure::Failure,
-    http::Credentials,
-};
+use super::failure::Failure;
+use crate::client::{ClientFile, ClientNode, Credentials};
 use crate::server::config::{ConsensusConfig, HostPort, Listen, NodeConfig, NodeRole, Overrides};
 
 /// A cluster's directory.

@@ -22,21 +22,24 @@
 //! - `args`: what may be written
 //! - `simulate`: clusters in a simulated world
 //! - `dev`, `node`, `init`, `status`, `members`, `top`, `call`, `bench`: the verbs
+//! - `backup`, `inspect`, `recover`: state as files, and the last resort
 //! - `layout`: the directory of a cluster
 //! - `client`: asking a running cluster
 //! - `failure`: one line and one exit code
 
 mod args;
+mod backup;
 mod bench;
 mod call;
 mod client;
 mod dev;
 mod failure;
-mod http;
 mod init;
+mod inspect;
 mod layout;
 mod members;
 mod node;
+mod recover;
 mod simulate;
 mod status;
 mod table;
@@ -122,6 +125,10 @@ impl Cli {
             Verb::Members(args) => System::new().block_on(members::run(&args)),
             Verb::Call(args) => System::new().block_on(call::call(&args)),
             Verb::Actors(args) => System::new().block_on(call::actors(&args)),
+            Verb::Backup(args) => System::new().block_on(backup::backup(&args)),
+            Verb::Restore(args) => System::new().block_on(backup::restore(&args)),
+            Verb::Inspect(args) => inspect::run(&args),
+            Verb::Recover(args) => recover::run(self.name, &args, self.services, with_resp),
             Verb::Simulate(args) => simulate::run(self.name, &args),
             Verb::Top(args) => System::new().block_on(top::run(&args)),
             Verb::Bench(args) => bench::run(self.name, &args, with_resp),
@@ -139,7 +146,10 @@ fn wants_json(verb: &Verb) -> bool {
         Verb::Call(call) => call.client.json,
         Verb::Actors(actors) => actors.client.json,
         Verb::Top(top) => top.client.json,
+        Verb::Backup(file) | Verb::Restore(file) => file.client.json,
+        Verb::Recover(recover) => recover.json,
         Verb::Dev(_)
+        | Verb::Inspect(_)
         | Verb::Node(_)
         | Verb::Init(_)
         | Verb::Simulate(_)

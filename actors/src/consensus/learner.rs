@@ -37,6 +37,22 @@ use crate::{
     machine::{Machine, Now, Survived},
 };
 
+/// What the journal says of the steps behind the newest snapshot.
+pub(crate) struct Remembered {
+    /// The values of the next steps, known to be chosen.
+    pub(crate) chosen: Vec<Value>,
+    /// Votes behind them, by step: their values may have been chosen too.
+    pub(crate) votes: Vec<(Step, Value)>,
+}
+
+/// What survived of the log, for a forced recovery.
+pub(crate) fn known(survived: &Survived<Record, Image>) -> Remembered {
+    let known = Known::of(survived);
+    let chosen = known.chosen.into_iter().map(|(_, chosen)| chosen.value).collect();
+    let votes = known.votes.into_iter().map(|vote| (vote.step, vote.value)).collect();
+    Remembered { chosen, votes }
+}
+
 /// How much of the log is kept in memory for others, beyond what a snapshot covers: a main that
 /// was away for seconds catches up from here without a snapshot.
 const LOG_BYTES_KEPT: usize = 32 * 1024 * 1024;

@@ -40,6 +40,7 @@ pub mod message;
 pub mod proposer;
 pub mod record;
 pub mod replica;
+pub(crate) mod salvage;
 pub mod timing;
 pub mod value;
 

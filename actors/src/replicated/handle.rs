@@ -267,6 +267,10 @@ pub enum CallError {
     /// build and the replica's disagree about the message.
     #[error("failed: {0}")]
     Failed(String),
+    /// The session of a [`Client`](crate::Client) ended while this call was in doubt: it may or may
+    /// not have been executed, and will not be any more. Look at the state before repeating it.
+    #[error("outcome unknown: {0}")]
+    SessionExpired(String),
     /// Applied, but the reply is not what this build expects.
     #[error("applied, but the reply to {message} cannot be read: {reason}")]
     Unreadable {
@@ -282,7 +286,7 @@ impl CallError {
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::NotApplied(_) => "not_applied",
-            Self::Unknown(_) | Self::Failed(_) => "unknown",
+            Self::Unknown(_) | Self::Failed(_) | Self::SessionExpired(_) => "unknown",
             Self::Unreadable { .. } => "applied",
         }
     }
@@ -294,6 +298,7 @@ impl CallError {
             Outcome::NotApplied(refusal) => Err(Self::NotApplied(refusal)),
             Outcome::Unknown(text) => Err(Self::Unknown(text)),
             Outcome::Failed(text) => Err(Self::Failed(text)),
+            Outcome::SessionExpired(text) => Err(Self::SessionExpired(text)),
         }
     }
 }

@@ -134,7 +134,7 @@ impl Inner {
         let Some(key) = idempotency else { return self.execute(&request) };
         if let Some((before, outcome)) = self.answered.get(&key) {
             if *before != request {
-                let text = format!("idempotency key {:?} was used for another call", key.as_str());
+                let text = format!("idempotency key {:?} was used for another call", key.text());
                 return Outcome::NotApplied(Refusal::new(Reason::KeyReused, text));
             }
             return outcome.clone();

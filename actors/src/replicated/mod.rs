@@ -39,7 +39,6 @@ pub use synod_runtime::wire::name_hash;
 
 pub use crate::message::RemoteMessage;
 
-pub(crate) use self::nearest::distance;
 pub use self::{
     entry::Entry,
     handle::{Call, CallError, Handle},
@@ -52,6 +51,10 @@ pub use self::{
         IDEMPOTENCY_KEY_BYTES_MAX, IdempotencyKey, Inquiry, Submission, Submit,
     },
     turn::{Moment, Position, SessionId, Turn},
+};
+pub(crate) use self::{
+    nearest::distance,
+    submit::{GuestCall, Named},
 };
 
 /// An actor that lives in the log. Derive it:

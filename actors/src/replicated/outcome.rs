@@ -22,6 +22,9 @@ pub enum Outcome {
     Unknown(String),
     /// Decided, but it had no effect: the handler panicked, or the arguments could not be read.
     Failed(String),
+    /// The session of a client outside the cluster has ended: what it left open may or may not have
+    /// been executed, and nobody knows any more.
+    SessionExpired(String),
 }
 
 impl Outcome {
@@ -31,7 +34,7 @@ impl Outcome {
         match self {
             Self::Applied { .. } => "applied",
             Self::NotApplied(_) => "not_applied",
-            Self::Unknown(_) | Self::Failed(_) => "unknown",
+            Self::Unknown(_) | Self::Failed(_) | Self::SessionExpired(_) => "unknown",
         }
     }
 }

@@ -86,7 +86,29 @@ pub enum Consistency {
 /// # });
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct IdempotencyKey(Arc<str>);
+pub struct IdempotencyKey(pub(crate) Named);
+
+/// What names an intention.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Named {
+    /// A text of the client's choice.
+    Text(Arc<str>),
+    /// The opening of a session of a client outside the cluster, by its nonce.
+    Opening(u64),
+    /// A call of such a session.
+    Guest(GuestCall),
+}
+
+/// One call of a session of a client outside the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct GuestCall {
+    /// The session.
+    pub(crate) session: u64,
+    /// The call's number in it, from 1 on.
+    pub(crate) seq: u64,
+    /// The lowest number the client still waits for.
+    pub(crate) open: u64,
+}
 
 impl IdempotencyKey {
     /// Checks the length of `key`.
@@ -94,12 +116,25 @@ impl IdempotencyKey {
         if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
             return Err(BadIdempotencyKey { len: key.len() });
         }
-        Ok(Self(key.into()))
+        Ok(Self(Named::Text(key.into())))
     }
 
-    /// The key as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
+    /// The key, if it is a text.
+    pub(crate) fn text(&self) -> Option<&str> {
+        match &self.0 {
+            Named::Text(text) => Some(text),
+            Named::Opening(_) | Named::Guest(_) => None,
+        }
+    }
+
+    /// Names the opening of a session.
+    pub(crate) const fn opening(nonce: u64) -> Self {
+        Self(Named::Opening(nonce))
+    }
+
+    /// Names a call of a session.
+    pub(crate) const fn of_guest(call: GuestCall) -> Self {
+        Self(Named::Guest(call))
     }
 }
 

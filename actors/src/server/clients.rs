@@ -25,7 +25,7 @@ use crate::{
             ClientAnswer, End, HomeMessage, NewCommand, NewRead, NewWish, Read,
             Submit as NewCommands, Wish,
         },
-        replica::{KEY_REUSED, keyed_args},
+        replica::{KEY_REUSED, SESSION_EXPIRED, keyed_args},
     },
     replicated::{
         Consistency, Done, Inquiry, Outcome, Position, Reason, Refusal, Submission, Submit,
@@ -170,7 +170,7 @@ impl Submit for Clients {
             .into_iter()
             .filter_map(|submission| {
                 let (keyed, args) = match &submission.idempotency {
-                    Some(key) => (true, keyed_args(key.as_str(), &submission.args)),
+                    Some(key) => (true, keyed_args(key, &submission.args)),
                     None => (false, submission.args),
                 };
                 Some(NewCommand {
@@ -224,6 +224,7 @@ fn outcome(end: End) -> Outcome {
         End::Failed(_, why) if why.starts_with(KEY_REUSED) => {
             Outcome::NotApplied(Refusal::new(Reason::KeyReused, why))
         }
+        End::Failed(_, why) if why.starts_with(SESSION_EXPIRED) => Outcome::SessionExpired(why),
         End::Failed(_, why) => Outcome::Failed(why),
         End::NotApplied(why) if why.starts_with("overloaded") => {
             Outcome::NotApplied(Refusal::new(Reason::Unavailable, why))

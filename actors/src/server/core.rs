@@ -4,7 +4,12 @@
 //! on how the log begins (on the very first start), and then runs the roles of its place in the
 //! cluster. Listeners are not its business, so the same core runs in a simulated cluster.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -15,7 +20,7 @@ use synod_runtime::{
     slots::{Slots, SlotsError},
     supervision::Fault,
     world::{
-        World,
+        Disk, World,
         disk::{Lock, LockError},
         network::TlsFiles,
     },
@@ -118,9 +123,9 @@ pub enum CoreError {
 
 /// What a data directory says of its node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Identity {
-    cluster: ClusterName,
-    name: NodeName,
+pub(crate) struct Identity {
+    pub(crate) cluster: ClusterName,
+    pub(crate) name: NodeName,
     incarnation: Incarnation,
     starts: u64,
 }
@@ -276,6 +281,16 @@ impl Core {
         self.seat.site.node.abort_all();
         self.seat.site.clients.close();
     }
+}
+
+/// Whose data directory this is.
+///
+/// # Errors
+/// A text for people.
+pub(crate) fn owner(disk: &dyn Disk, dir: &Path) -> Result<Identity, String> {
+    let slots = Slots::open(disk, &dir.join("identity")).map_err(|error| error.to_string())?;
+    let words = slots.read().ok_or("it does not say whose it is")?;
+    rmp_serde::from_slice(&words).map_err(|error| format!("its identity: {error}"))
 }
 
 /// The node's identity: read, or made with the data directory.

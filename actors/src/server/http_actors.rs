@@ -199,7 +199,7 @@ impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         let status = match &error {
             CallError::NotApplied(refusal) => status_of(refusal.reason),
-            CallError::Unknown(_) => StatusCode::GATEWAY_TIMEOUT,
+            CallError::Unknown(_) | CallError::SessionExpired(_) => StatusCode::GATEWAY_TIMEOUT,
             CallError::Failed(_) | CallError::Unreadable { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }

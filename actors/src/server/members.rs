@@ -49,7 +49,9 @@ async fn post(clients: web::Data<Clients>, body: web::Bytes) -> HttpResponse {
         Ok(Outcome::NotApplied(why)) => {
             answer(StatusCode::SERVICE_UNAVAILABLE, "not_applied", &why.text)
         }
-        Ok(Outcome::Unknown(why)) => answer(StatusCode::GATEWAY_TIMEOUT, "unknown", &why),
+        Ok(Outcome::SessionExpired(why) | Outcome::Unknown(why)) => {
+            answer(StatusCode::GATEWAY_TIMEOUT, "unknown", &why)
+        }
         Err(_) => answer(StatusCode::GATEWAY_TIMEOUT, "unknown", "this node stopped meanwhile"),
     }
 }

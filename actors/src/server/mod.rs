@@ -6,9 +6,11 @@
 //! - [`seat`]: the roles one by one, for programs that place and supervise them themselves
 //! - [`correspondent`]: a word with any role, from outside
 //! - [`Service`]: what a program adds to a node: a state machine and its ways in
-//! - [`http_actors`]: replicated actors over HTTP and JSON
+//! - [`http_actors`]: replicated actors over HTTP and JSON; `http_guests`: the same for
+//!   [`Client`](crate::Client), in MessagePack
 
 mod access;
+pub(crate) mod backup;
 mod board;
 mod clients;
 pub mod config;
@@ -16,6 +18,8 @@ pub mod core;
 pub mod correspondent;
 mod http;
 pub mod http_actors;
+pub(crate) mod http_guests;
+mod http_state;
 mod members;
 mod metrics;
 mod reload;
@@ -34,6 +38,7 @@ use synod_runtime::{
     world::{RealClock, RealEntropy, World, disk::RealDisk, network::BindError},
 };
 
+pub(crate) use self::site::survived;
 pub use self::{
     access::Access,
     service::{NodeAddresses, Replica, Service, ServiceContext},
@@ -45,6 +50,8 @@ use self::{
     core::{Core, CoreConfig, CoreError, Machines},
     http::Looks,
     http_actors::ActorsHttp,
+    http_guests::GuestsHttp,
+    http_state::StateHttp,
 };
 use crate::{
     consensus::{message, replica::SNAPSHOT_LOG_BYTES, timing},
@@ -176,6 +183,12 @@ fn listen(
     let votes_only = config.role == NodeRole::Auxiliary;
     let members = core.clients();
     let watchers = view::Watchers::new(context.stop.clone());
+    let guests = GuestsHttp::new(Arc::clone(&context.submit), &services);
+    let state = StateHttp {
+        submit: Arc::clone(&context.submit),
+        cluster: config.cluster.to_string(),
+        role: config.role,
+    };
     let app = move || {
         let body_max = usize::try_from(context.limits.request_bytes_max).unwrap_or(usize::MAX);
         let actors =
@@ -187,6 +200,8 @@ fn listen(
         if !votes_only {
             app = app.configure(|routes| http_actors::configure(routes, actors));
             app = app.configure(|routes| members::configure(routes, Arc::clone(&members)));
+            app = app.configure(|routes| http_guests::configure(routes, guests.clone()));
+            app = app.configure(|routes| http_state::configure(routes, state.clone()));
             for service in services.iter() {
                 app = app.configure(|routes| service.http(routes, &context));
             }

@@ -381,7 +381,7 @@ impl<M: Resident> Surroundings<M> for Around {
 ///
 /// # Errors
 /// A text naming the damaged record or file.
-pub(super) fn survived(
+pub(crate) fn survived(
     records: &[journal::Record],
     disk: &dyn Disk,
     dir: &std::path::Path,

@@ -167,7 +167,7 @@ impl Record {
                 }
             }
             Outcome::NotApplied(_) => call.attempts.2 += 1,
-            Outcome::Unknown(_) => {}
+            Outcome::Unknown(_) | Outcome::SessionExpired(_) => {}
             Outcome::Failed(why) => call.failed = Some(why),
         }
     }

@@ -252,7 +252,7 @@ const HOUSES: &[(&str, &[&[&str]])] = &[
     (
         "runtime/src/",
         &[
-            &["identity", "telemetry"],
+            &["identity", "telemetry", "digest"],
             &["world", "wire"],
             &["trace"],
             &["journal", "snapshot", "slots", "quic"],
@@ -270,6 +270,7 @@ const HOUSES: &[(&str, &[&[&str]])] = &[
             &["consensus"],
             &["role"],
             &["server"],
+            &["client"],
             &["sim"],
             &["cli"],
             &["manual"],
@@ -317,6 +318,7 @@ const ROOMS_OUTSIDE: &[(&str, &[&str], &str)] = &[
     ("runtime/src/sim/", ANY, "the ports' simulated forms, on tokio's paused clock"),
     ("runtime/src/quic/", &["rand::random"], "the network port's real form"),
     ("runtime/src/link/mod.rs", &["Instant::now"], "waits on tokio's timers, so counts by them"),
+    ("actors/src/client/", ANY, "runs in programs that are no node"),
     ("actors/src/cli/", ANY, "what a person started, before and beside any node"),
     ("actors/src/server/config", &["std::fs"], "reads the node file before there is a world"),
     ("apps/kv/examples/", ANY, "measures a store from outside"),

@@ -6,7 +6,7 @@ use awc::http::Method;
 use futures_util::future::join_all;
 use synod_runtime::identity::NodeName;
 
-use crate::cli::{client::ClientNode, http::Http};
+use crate::client::{ClientNode, Http};
 
 /// Reads the counters of some nodes.
 pub(super) struct Counters {

@@ -16,13 +16,8 @@ use tokio::{
 };
 
 use crate::{
-    cli::{
-        args::ClientArgs,
-        client::{ClientFile, ClientNode, Cluster},
-        dev::process,
-        failure::Failure,
-        layout::ClusterDir,
-    },
+    cli::{args::ClientArgs, client::Cluster, dev::process, failure::Failure, layout::ClusterDir},
+    client::{ClientFile, ClientNode},
     server::config::{Durability, HostPort, NodeRole},
 };
 

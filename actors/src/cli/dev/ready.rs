@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use synod_runtime::world::{Clock as _, RealClock};
 
 use crate::{
-    cli::{client::NoAnswer, http::Http},
+    client::{Http, NoAnswer},
     server::config::{NodeConfig, NodeRole},
 };
 

@@ -10,8 +10,10 @@ use synod_runtime::identity::NodeId;
 
 use super::{
     REGISTER, Replica, State,
-    keys::{KEY_REUSED, Used, split_key},
+    guests::Admission as Admitted,
+    keys::{KEY_REUSED, Mark, Used, split_mark},
     sessions::Admission,
+    takeover::TAKE_PIECE,
 };
 use crate::{
     consensus::{
@@ -116,6 +118,7 @@ impl Replica {
 
     /// Lets agreed time reach the actors that wait for it.
     fn pass_time(&mut self, seed: u64, index: u32) {
+        self.forget_pieces();
         let at = self.moment();
         for machine in self.machines.values_mut() {
             if machine.next_expiry_ms().is_some_and(|due| due <= at.time_ms) {
@@ -177,7 +180,7 @@ impl Replica {
         }
     }
 
-    /// Runs one command, or answers what its idempotency key answered before.
+    /// Runs one command, or answers what it answered before under its key or number.
     fn run(
         &mut self,
         command: &Command,
@@ -188,21 +191,40 @@ impl Replica {
         if !command.keyed {
             return Ok((position, self.apply(command, &command.args, seed, index)?));
         }
-        let Some((key, args)) = split_key(command.args.clone()) else {
+        let Some((mark, args)) = split_mark(command.args.clone()) else {
             return Ok((position, Err("bad arguments: no idempotency key".to_owned())));
         };
         let request = mix(mix(command.actor, command.function), digest(&args));
-        if let Some(used) = self.state.keys.get(&key) {
-            if used.request != request {
-                let why = format!("{KEY_REUSED}it was used for another request");
-                return Ok((position, Err(why)));
-            }
-            return Ok((used.position, used.result.clone()));
-        }
-        let result = self.apply(command, &args, seed, index)?;
         let time_ms = self.state.time_ms;
-        self.state.keys.insert(key, Used { request, position, time_ms, result: result.clone() });
-        Ok((position, result))
+        match mark {
+            Mark::Opening(nonce) => {
+                let session = self.state.guests.open(position, nonce, time_ms);
+                let reply = rmp_serde::to_vec(&session).expect("a number encodes");
+                Ok((position, Ok(reply.into())))
+            }
+            Mark::Guest(call) => match self.state.guests.admit(call, request, time_ms) {
+                Admitted::Known(position, result) => Ok((position, result)),
+                Admitted::Refused(why) => Ok((position, Err(why))),
+                Admitted::New => {
+                    let result = self.apply(command, &args, seed, index)?;
+                    self.state.guests.answered(call, request, position, result.clone());
+                    Ok((position, result))
+                }
+            },
+            Mark::Key(key) => {
+                if let Some(used) = self.state.keys.get(&key) {
+                    if used.request != request {
+                        let why = format!("{KEY_REUSED}it was used for another request");
+                        return Ok((position, Err(why)));
+                    }
+                    return Ok((used.position, used.result.clone()));
+                }
+                let result = self.apply(command, &args, seed, index)?;
+                let used = Used { request, position, time_ms, result: result.clone() };
+                self.state.keys.insert(key, used);
+                Ok((position, result))
+            }
+        }
     }
 
     fn apply(
@@ -215,6 +237,9 @@ impl Replica {
         let State { position, time_ms, .. } = self.state;
         if self.poison.contains(&position) {
             return Ok(Err(format!("panicked at position {position}; it changed nothing")));
+        }
+        if command.actor == 0 && command.function == TAKE_PIECE {
+            return Ok(self.take_piece(args));
         }
         let Some(machine) = self.machines.get_mut(&command.actor) else {
             let why = format!("position {position} is for an actor this build does not have");

@@ -6,9 +6,11 @@
 //! log no longer holds comes as a peer's snapshot (`transfer`).
 
 mod execute;
+mod guests;
 mod keys;
 mod sessions;
 mod snapshot;
+mod takeover;
 mod transfer;
 
 use std::{
@@ -20,10 +22,15 @@ use std::{
 use bytes::Bytes;
 use synod_runtime::{identity::NodeId, world::Instant};
 
-use self::{keys::Keys, sessions::Sessions, transfer::Transfer};
+use self::{guests::Guests, keys::Keys, sessions::Sessions, takeover::Taking, transfer::Transfer};
 pub use self::{
-    keys::{KEY_REUSED, keyed_args},
+    guests::{GUEST_WINDOW, SESSION_EXPIRED},
+    keys::KEY_REUSED,
     snapshot::StateImage,
+};
+pub(crate) use self::{
+    keys::keyed_args,
+    takeover::{Piece, STATE_BYTES_MAX, TAKE_PIECE, Taken, WHOLE_STATE},
 };
 use super::{
     ballot::Step,
@@ -102,6 +109,9 @@ struct State {
     digest: u64,
     sessions: Sessions,
     keys: Keys,
+    guests: Guests,
+    /// A state that is being restored, as far as it came.
+    taking: Option<Taking>,
 }
 
 impl Replica {
@@ -184,6 +194,7 @@ impl Replica {
             .into_iter()
             .map(|read| {
                 let result = match self.machines.get(&read.actor) {
+                    None if read.actor == 0 && read.function == WHOLE_STATE => Ok(self.image()),
                     Some(machine) => machine
                         .query(read.function, &read.args, &at)
                         .map(Bytes::from)

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Replica, State, keys::Keys, sessions::Sessions};
+use super::{Replica, State, guests::Guests, keys::Keys, sessions::Sessions, takeover::Taking};
 use crate::{consensus::configuration::History, replicated::name_hash};
 
 /// The form of a snapshot; a higher one is of a newer build.
@@ -22,9 +22,13 @@ pub struct StateImage {
     /// Chain over commands and replies.
     pub digest: u64,
     sessions: Sessions,
-    keys: Keys,
+    pub(super) keys: Keys,
+    #[serde(default)]
+    guests: Guests,
+    #[serde(default)]
+    taking: Option<Taking>,
     /// Name and state of every replicated actor.
-    actors: Vec<(String, Bytes)>,
+    pub(super) actors: Vec<(String, Bytes)>,
 }
 
 impl StateImage {
@@ -42,12 +46,28 @@ impl StateImage {
         }
         Ok(image)
     }
+
+    /// Its bytes.
+    pub(crate) fn encode(&self) -> Bytes {
+        rmp_serde::to_vec_named(self).expect("plain data encodes").into()
+    }
+
+    /// The same state, after which positions go on from `position`.
+    pub(crate) fn continued_at(self, position: u64) -> Self {
+        Self { position, ..self }
+    }
+
+    /// Every replicated actor, with the bytes of its state.
+    pub(crate) fn actors(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.actors.iter().map(|(name, bytes)| (name.as_str(), bytes.len()))
+    }
 }
 
 impl Replica {
     /// The present state.
-    pub(super) fn image(&self) -> Bytes {
-        let State { history, position, time_ms, digest, sessions, keys } = self.state.clone();
+    pub(crate) fn image(&self) -> Bytes {
+        let State { history, position, time_ms, digest, sessions, keys, guests, taking } =
+            self.state.clone();
         let actors = self
             .machines
             .values()
@@ -61,9 +81,11 @@ impl Replica {
             digest,
             sessions,
             keys,
+            guests,
+            taking,
             actors,
         };
-        rmp_serde::to_vec_named(&image).expect("plain data encodes").into()
+        image.encode()
     }
 
     /// Replaces the state. On an error nothing changed, but for actors already restored.
@@ -76,8 +98,10 @@ impl Replica {
             };
             machine.restore(bytes).map_err(|error| error.to_string())?;
         }
-        let StateImage { history, position, time_ms, digest, sessions, keys, .. } = image;
-        self.state = State { history, position, time_ms, digest, sessions, keys };
+        let StateImage {
+            history, position, time_ms, digest, sessions, keys, guests, taking, ..
+        } = image;
+        self.state = State { history, position, time_ms, digest, sessions, keys, guests, taking };
         #[cfg(any(test, feature = "mutations"))]
         if crate::mutation::on(crate::mutation::Mutation::SnapshotForgetsSessions) {
             self.state.sessions = Sessions::default();

@@ -81,7 +81,7 @@ impl From<CallError> for Failure {
                 Reason::NoSuchActor => StatusCode::NOT_FOUND,
                 Reason::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             },
-            CallError::Unknown(_) => StatusCode::GATEWAY_TIMEOUT,
+            CallError::Unknown(_) | CallError::SessionExpired(_) => StatusCode::GATEWAY_TIMEOUT,
             CallError::Failed(_) | CallError::Unreadable { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }

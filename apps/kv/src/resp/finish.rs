@@ -84,7 +84,9 @@ fn applied(outcome: Outcome) -> Result<Bytes, Bytes> {
     match outcome {
         Outcome::Applied { reply, .. } => Ok(reply),
         Outcome::NotApplied(refusal) => Err(error(&refused(&refusal))),
-        Outcome::Unknown(text) => Err(error(&format!("UNCERTAIN outcome unknown: {text}"))),
+        Outcome::Unknown(text) | Outcome::SessionExpired(text) => {
+            Err(error(&format!("UNCERTAIN outcome unknown: {text}")))
+        }
         Outcome::Failed(text) => Err(error(&format!("ERR {text}"))),
     }
 }

@@ -17,7 +17,9 @@ use crate::{
 impl Store {
     /// The whole state; equal states give equal bytes.
     pub fn snapshot(&self) -> Vec<u8> {
-        let mut out = vec![FORMAT];
+        // About what small keys and values take; the rest grows.
+        let mut out = Vec::with_capacity(ENTRY_BYTES_GUESS * self.index.len());
+        out.push(FORMAT);
         out.extend_from_slice(&(self.index.len() as u64).to_le_bytes());
         for slot in self.index.from(Place::default()) {
             let record = self.slots.get(slot);
@@ -125,3 +127,6 @@ const FORMAT: u8 = 2;
 
 /// More keys than a machine holds: a damaged number must not allocate pages without end.
 const SLOTS_MAX: u32 = 1 << 30;
+
+/// A short key, a short value and the numbers between.
+const ENTRY_BYTES_GUESS: usize = 64;

@@ -1,4 +1,4 @@
-//! The HTTP client of the verbs, and what it shows to the nodes.
+//! One request to one node, and what is shown to be let in.
 
 use std::{
     fs,
@@ -8,17 +8,50 @@ use std::{
 };
 
 use awc::{
-    Client, Connector,
+    Client, ClientRequest, Connector,
     error::{ConnectError, SendRequestError},
-    http::Method,
+    http::{Method, StatusCode},
 };
+use bytes::Bytes;
+use serde_json::Value;
 use synod_runtime::quic::client_tls;
 
-use super::{
-    client::{Answer, NoAnswer},
-    failure::Failure,
+use crate::{
+    consensus::replica::STATE_BYTES_MAX,
+    server::{
+        config::{ConfigError, HostPort, Section},
+        http_guests::MESSAGE_PACK,
+    },
 };
-use crate::server::config::{ConfigError, HostPort, Section};
+
+/// One answer, whatever it says.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum NoAnswer {
+    /// The request never left: surely not applied.
+    NotSent(String),
+    /// It was sent, and then nothing came.
+    Lost(String),
+}
+
+impl Answer {
+    /// The `error` of a JSON body, or the body, or the status.
+    pub(crate) fn error_text(&self) -> String {
+        let text = String::from_utf8_lossy(&self.body);
+        let json: Option<Value> = serde_json::from_slice(&self.body).ok();
+        match json.as_ref().and_then(|json| json.get("error")?.as_str()) {
+            Some(error) => error.to_owned(),
+            None if text.trim().is_empty() => self.status.to_string(),
+            None => text.trim().to_owned(),
+        }
+    }
+}
 
 /// What `client.toml` says of TLS: paths as the file has them. Without an authority, plain HTTP.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,13 +111,13 @@ impl Http {
     }
 
     /// With what a client file in `folder` names.
-    pub(crate) fn with(folder: &Path, credentials: &Credentials) -> Result<Self, Failure> {
+    pub(crate) fn with(folder: &Path, credentials: &Credentials) -> Result<Self, ConfigError> {
         let Some(ca) = &credentials.ca else { return Ok(Self::plain()) };
         let read = |path: &String| {
             let path: PathBuf = folder.join(path);
             fs::read(&path).map_err(|e| {
                 let hint = "name the files that `init` wrote";
-                Failure::usage(path.display(), format!("cannot be read: {e}"), hint)
+                ConfigError::new(path.display(), format!("cannot be read: {e}"), hint)
             })
         };
         let own = match (&credentials.cert, &credentials.key) {
@@ -93,7 +126,7 @@ impl Http {
         };
         let own = own.as_ref().map(|(cert, key)| (&cert[..], &key[..]));
         let tls = client_tls(&read(ca)?, own)
-            .map_err(|e| Failure::usage(ca, e, "name the files that `init` wrote"))?;
+            .map_err(|e| ConfigError::new(ca, e.to_string(), "name the files that `init` wrote"))?;
         let token = credentials.token.as_ref().map(read).transpose()?;
         let bearer = token.map(|token| String::from_utf8_lossy(&token).trim().to_owned());
         let connector = Connector::new().timeout(CONNECT_TIMEOUT).rustls_0_23(Arc::new(tls));
@@ -101,8 +134,8 @@ impl Http {
         Ok(Self { client, scheme: "https", bearer })
     }
 
-    /// One request, waiting `patience` for its answer and a little longer, so that the node's own
-    /// verdict at its deadline still arrives.
+    /// One request with a body of JSON, waiting `patience` for its answer and a little longer, so
+    /// that the node's own verdict at its deadline still arrives.
     pub(crate) async fn request(
         &self,
         method: Method,
@@ -111,11 +144,55 @@ impl Http {
         body: String,
         patience: Duration,
     ) -> Result<Answer, NoAnswer> {
-        let mut request = self
-            .client
-            .request(method, format!("{}://{to}{path}", self.scheme))
+        let request = self.client.request(method, format!("{}://{to}{path}", self.scheme));
+        self.send(request, "application/json", body.into(), patience).await
+    }
+
+    /// The same with a body of MessagePack.
+    pub(crate) async fn post_packed(
+        &self,
+        to: &HostPort,
+        path: &str,
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<Answer, NoAnswer> {
+        let request = self.client.post(format!("{}://{to}{path}", self.scheme));
+        self.send(request, MESSAGE_PACK, body, patience).await
+    }
+
+    /// `GET path`, for an answer of any size a state may have.
+    pub(crate) async fn download(
+        &self,
+        to: &HostPort,
+        path: &str,
+        patience: Duration,
+    ) -> Result<Answer, NoAnswer> {
+        let request = self.client.get(format!("{}://{to}{path}", self.scheme));
+        let most = usize::try_from(STATE_BYTES_MAX).unwrap_or(usize::MAX);
+        self.exchange(request, "application/json", Bytes::new(), patience, most).await
+    }
+
+    async fn send(
+        &self,
+        request: ClientRequest,
+        content_type: &str,
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<Answer, NoAnswer> {
+        self.exchange(request, content_type, body, patience, ANSWER_BYTES_MAX).await
+    }
+
+    async fn exchange(
+        &self,
+        request: ClientRequest,
+        content_type: &str,
+        body: Bytes,
+        patience: Duration,
+        answer_max: usize,
+    ) -> Result<Answer, NoAnswer> {
+        let mut request = request
             .timeout(patience + VERDICT_GRACE)
-            .insert_header(("Content-Type", "application/json"))
+            .insert_header(("Content-Type", content_type))
             .insert_header(("Synod-Timeout", format!("{}ms", patience.as_millis())));
         if let Some(bearer) = &self.bearer {
             request = request.bearer_auth(bearer);
@@ -131,7 +208,7 @@ impl Http {
             _ => NoAnswer::Lost(e.to_string()),
         })?;
         let status = response.status();
-        let body = response.body().limit(ANSWER_BYTES_MAX).await;
+        let body = response.body().limit(answer_max).await;
         body.map(|body| Answer { status, body }).map_err(|e| NoAnswer::Lost(e.to_string()))
     }
 }

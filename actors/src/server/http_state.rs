@@ -1,0 +1,106 @@
+//! `GET /backup` and `POST /restore`: the whole state, out and in, for the verbs of those names.
+
+use std::{sync::Arc, time::Duration};
+
+use actix_web::{HttpResponse, http::StatusCode, web};
+use bytes::Bytes;
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::{
+    backup::Head,
+    config::NodeRole,
+    http_guests::{MESSAGE_PACK, WireEnd, stopped},
+};
+use crate::{
+    consensus::replica::{TAKE_PIECE, WHOLE_STATE},
+    replicated::{Consistency, Done, IdempotencyKey, Inquiry, Outcome, Submission, Submit},
+};
+
+/// What the handlers need. Cloning is cheap.
+#[derive(Clone)]
+pub(super) struct StateHttp {
+    pub(super) submit: Arc<dyn Submit>,
+    pub(super) cluster: String,
+    pub(super) role: NodeRole,
+}
+
+/// Adds the routes to an application.
+pub(super) fn configure(cfg: &mut web::ServiceConfig, state: StateHttp) {
+    let state = web::Data::new(state);
+    let route = |path: &str| web::resource(path.to_owned()).app_data(state.clone());
+    cfg.service(route("/backup").route(web::get().to(backup)));
+    cfg.service(route("/restore/{key}").route(web::post().to(restore)));
+}
+
+/// The backup as a file. It holds every command that was answered before it was asked for.
+async fn backup(state: web::Data<StateHttp>) -> HttpResponse {
+    if state.role != NodeRole::Main {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "this node holds no state; ask a main");
+    }
+    let (answer, outcome) = oneshot::channel();
+    let done: Done = Box::new(move |outcome| drop(answer.send(outcome)));
+    state.submit.query(vec![Inquiry {
+        actor: 0,
+        function: WHOLE_STATE,
+        args: Bytes::new(),
+        consistency: Consistency::Linearizable,
+        deadline: PATIENCE,
+        done,
+    }]);
+    let whole = match outcome.await.unwrap_or_else(stopped) {
+        Outcome::Applied { reply, .. } => reply,
+        Outcome::NotApplied(refusal) => {
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, &refusal.text);
+        }
+        Outcome::Unknown(why) | Outcome::Failed(why) | Outcome::SessionExpired(why) => {
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, &why);
+        }
+    };
+    match Head::of(&state.cluster, &whole) {
+        Ok(head) => {
+            let head = futures_util::stream::iter([Ok::<_, actix_web::Error>(head.line().into())]);
+            let file =
+                futures_util::StreamExt::chain(head, futures_util::stream::iter([Ok(whole)]));
+            HttpResponse::Ok().content_type("application/octet-stream").streaming(file)
+        }
+        Err(why) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &why),
+    }
+}
+
+/// One piece of a state; `key` makes it be taken once.
+async fn restore(
+    state: web::Data<StateHttp>,
+    key: web::Path<String>,
+    payload: web::Payload,
+) -> HttpResponse {
+    let Ok(key) = IdempotencyKey::new(&key) else {
+        return refuse(StatusCode::BAD_REQUEST, "the key of the piece is too long");
+    };
+    let Ok(Ok(args)) = payload.to_bytes_limited(PIECE_BYTES_MAX).await else {
+        return refuse(StatusCode::PAYLOAD_TOO_LARGE, "the piece is too large, or broke off");
+    };
+    let (answer, outcome) = oneshot::channel();
+    let done: Done = Box::new(move |outcome| drop(answer.send(outcome)));
+    state.submit.submit(vec![Submission {
+        actor: 0,
+        function: TAKE_PIECE,
+        args,
+        deadline: PATIENCE,
+        idempotency: Some(key),
+        done,
+    }]);
+    let end = WireEnd::from(outcome.await.unwrap_or_else(stopped));
+    let body = rmp_serde::to_vec(&end).expect("plain data encodes");
+    HttpResponse::Ok().content_type(MESSAGE_PACK).body(body)
+}
+
+fn refuse(status: StatusCode, why: &str) -> HttpResponse {
+    HttpResponse::build(status).json(json!({ "error": why, "outcome": "not_applied" }))
+}
+
+/// Making or taking a large state takes its time.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A piece and what wraps it.
+const PIECE_BYTES_MAX: usize = 2 * 1024 * 1024;
