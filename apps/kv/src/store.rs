@@ -57,7 +57,7 @@ impl Store {
             Err(place) => {
                 self.made.note(key, at.position);
                 let slot = self.slots.insert(record);
-                self.index.insert(place, slot);
+                self.index.insert(place, slot, &self.slots);
                 return self.move_expiry(slot, None, expires_at_ms);
             }
         };

@@ -67,7 +67,7 @@ impl Store {
             if slot >= SLOTS_MAX || store.slots.put(slot, record).is_some() {
                 return Err(BadSnapshot::Slot(slot));
             }
-            store.index.push(slot);
+            store.index.push(slot, &store.slots);
             store.move_expiry(slot, None, end_ms);
         }
         let (sets, mut rest) = split_u32(rest)?;
