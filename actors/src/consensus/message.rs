@@ -21,8 +21,8 @@ pub use self::{
         Registered, Replies, Request, Submit,
     },
     log::{
-        Ahead, CatchUp, Entries, Execute, Fetch, Installed, Resend, SnapshotChunk, SnapshotWanted,
-        SnapshotWritten, TrimLog,
+        Ahead, CatchUp, Compare, Entries, Execute, Fetch, Installed, Resend, SnapshotChunk,
+        SnapshotWanted, SnapshotWritten, TrimLog,
     },
     members::{
         Ask, Empty, Expiry, Forget, Genesis, Heartbeat, Leader, NodeRole, Peer, Probe, ProbeAnswer,
@@ -92,7 +92,7 @@ addressed! {
         TakeOver;
     Learner(LearnerMessage): Voted, Accepted, Mark, CatchUp, Entries, Ahead, Resend, Installed,
         Trimmed, Settled, TrimLog, TellAgain;
-    Replica(ReplicaMessage): Execute, Query, SnapshotWanted, SnapshotChunk, SnapshotWritten, Fetch,
+    Replica(ReplicaMessage): Compare, Execute, Query, SnapshotWanted, SnapshotChunk, SnapshotWritten, Fetch,
         TellAgain;
     Founder(FounderMessage): Ask, Empty, Genesis;
     Home(HomeMessage): Leader, Registered, Replies, Gap, ReadAt, Confirmed, Answers, Submit, Read,
@@ -238,6 +238,8 @@ pub enum ReplicaMessage {
     /// *Local*, from the learner: the log alone cannot bring this node up.
     #[serde(skip)]
     SnapshotWanted(SnapshotWanted),
+    /// Another main says what it came to.
+    Compare(Compare),
     /// A peer asks for a piece of a snapshot.
     Fetch(Fetch),
     /// A piece of a peer's snapshot.

@@ -30,6 +30,8 @@ struct Last {
     position: u64,
     time_ms: u64,
     digest: u64,
+    /// Why the replica executes nothing any more.
+    replica_halted: Option<String>,
     auxiliary: Option<Standing>,
     auxiliary_leader: Option<(NodeId, Ballot)>,
     auxiliary_configuration: Option<Configuration>,
@@ -94,9 +96,11 @@ impl Board {
                 last.history = Some(history);
                 last.durable = durable_upto;
             }
-            Report::Replica { position, time_ms, digest, .. } => {
+            Report::Replica { position, time_ms, digest, halted, differences, .. } => {
                 metrics.counter(&metrics::COMMANDS, &[]).follow(position);
+                metrics.counter(&metrics::DIFFERENCES, &[]).follow(differences);
                 (last.position, last.time_ms, last.digest) = (position, time_ms, digest);
+                last.replica_halted = halted;
             }
             Report::Auxiliary { standing, leader, configuration } => {
                 let epoch = configuration.as_ref().map_or(0, |c| c.epoch);
@@ -107,6 +111,11 @@ impl Board {
             }
             Report::Home(leader) => last.home = Some(leader),
         }
+    }
+
+    /// Whether its state is sound; else what is wrong with it.
+    pub(super) fn sound(&self) -> Result<(), String> {
+        self.last().replica_halted.clone().map_or(Ok(()), Err)
     }
 
     /// Whether reads and writes are served here; else why not.
@@ -122,6 +131,9 @@ impl Board {
         }
         if last.auxiliary.is_some() {
             return Ok(());
+        }
+        if let Some(halted) = &last.replica_halted {
+            return Err(halted.clone());
         }
         let Some(leader) = &last.home else {
             return Err("the cluster is being founded".to_owned());
@@ -179,6 +191,7 @@ impl Board {
             .find(|main| main.incarnation == ballot.node)
             .map_or_else(|| ballot.node.to_string(), |main| main.name.to_string());
         let halted = proposer.halted.clone().or_else(|| last.home.as_ref()?.halted.clone());
+        let halted = last.replica_halted.clone().or(halted);
         let epoch = configuration.as_ref().map_or(0, |c| c.epoch);
         json!({
             "cluster": self.node.cluster(),

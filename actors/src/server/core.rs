@@ -205,6 +205,14 @@ impl Core {
         self.seat.site.board.reached()
     }
 
+    /// Whether its state is sound, as far as it was compared with that of the other mains.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people. Nothing is executed here until it is mended.
+    pub fn sound(&self) -> Result<(), String> {
+        self.seat.site.board.sound()
+    }
+
     /// Whether reads and writes are served here; else why not.
     ///
     /// # Errors

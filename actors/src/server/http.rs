@@ -33,8 +33,11 @@ pub(super) fn configure(routes: &mut web::ServiceConfig, looks: Looks, watchers:
         .route("/", web::get().to(dashboard));
 }
 
-async fn healthz() -> impl Responder {
-    HttpResponse::Ok().content_type(TEXT).body("alive\n")
+async fn healthz(looks: web::Data<Looks>) -> impl Responder {
+    match looks.board.sound() {
+        Ok(()) => HttpResponse::Ok().content_type(TEXT).body("alive\n"),
+        Err(why) => HttpResponse::ServiceUnavailable().content_type(TEXT).body(why + "\n"),
+    }
 }
 
 async fn readyz(looks: web::Data<Looks>) -> impl Responder {

@@ -20,6 +20,8 @@ families! {
     SYNC_SECONDS Histogram "synod_journal_sync_seconds" "How long a sync of the journal takes."
     STEPS Counter "synod_steps_chosen_total" "Steps of the log known to be chosen."
     COMMANDS Counter "synod_commands_applied_total" "Commands executed; the position in the log."
+    DIFFERENCES Counter "synod_state_differences_total"
+        "How often another main was seen to have come to another state."
     LEADS Gauge "synod_is_leader" "1 while this node leads the log."
     VIEW Gauge "synod_view" "The number of the newest configuration."
     COMMAND_SECONDS Histogram "synod_command_seconds"

@@ -36,13 +36,14 @@ fn corpus() -> Vec<Vec<u8>> {
     let entries = Entries { first: step, values, chosen_upto: step, snapshot: false };
     let accept = Accept { ballot, first: step, values: vec![value()], voted: None, chosen: None };
     let promise = Promise { ballot, from: step, votes: vec![vote], chosen_upto: step };
-    let messages: [Message; 7] = [
+    let messages: [Message; 8] = [
         AcceptorMessage::from(Prepare { ballot, from: step }).into(),
         AuxiliaryMessage::from(accept).into(),
         ProposerMessage::from(promise).into(),
         ProposerMessage::from(heartbeat).into(),
         LearnerMessage::from(CatchUp { from: step, fresh: true }).into(),
         LearnerMessage::from(entries).into(),
+        ReplicaMessage::from(Compare { step, chain: 1, state: Some(2), sure: true }).into(),
         HomeMessage::from(Forward { reads: vec![read] }).into(),
     ];
     let encode = |message: &Message| rmp_serde::to_vec(message).unwrap();

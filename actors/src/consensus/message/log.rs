@@ -82,6 +82,19 @@ pub struct SnapshotWanted {
     pub known: Step,
 }
 
+/// What a main came to at a step, for the other mains to compare.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compare {
+    /// The executed step.
+    pub step: Step,
+    /// Chain over all commands and replies up to it.
+    pub chain: u64,
+    /// Of the actors' states there, where they are small.
+    pub state: Option<u64>,
+    /// The sender came to it twice, another main having come to another.
+    pub sure: bool,
+}
+
 /// Asks for a piece of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fetch {

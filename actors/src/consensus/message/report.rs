@@ -28,6 +28,10 @@ pub enum Report {
         time_ms: u64,
         /// Chain over commands and replies.
         digest: u64,
+        /// Why it executes nothing any more, if that is so.
+        halted: Option<String>,
+        /// How often another main was seen to have come to another state.
+        differences: u64,
     },
     /// From an auxiliary.
     Auxiliary {

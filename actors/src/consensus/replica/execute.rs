@@ -74,6 +74,7 @@ impl Replica {
             }
         }
         self.post(outbox, answer_others, out);
+        self.compare_early(out);
     }
 
     fn step(
@@ -97,6 +98,7 @@ impl Replica {
             Err(damaged) => return Err(Stop::Halt(format!("step {step}: {damaged}"))),
         }
         self.state.history.forget_before(step);
+        self.mark(step, out);
         Ok(())
     }
 
@@ -259,11 +261,16 @@ impl Replica {
         }
     }
 
-    /// A handler panicked half way: the state is rebuilt without that command, from the newest
-    /// snapshot and the log. Every replica does the same, so all stay equal.
+    /// A handler panicked half way: the state is rebuilt without that command. Every replica does the
+    /// same, so all stay equal.
     fn rebuild_without(&mut self, position: u64, out: &mut Effects<Self>) {
         tracing::error!(position, "a handler panicked; rebuilding the state without that command");
         self.poison.insert(position);
+        self.rebuild(out);
+    }
+
+    /// Comes to the present state once more, from the newest snapshot and the log.
+    pub(super) fn rebuild(&mut self, out: &mut Effects<Self>) {
         self.reset_machines();
         self.state = State { history: self.genesis.clone(), ..State::default() };
         // A snapshot that is still being written counts: once it is, the log below it is gone.
@@ -312,11 +319,11 @@ impl Replica {
     }
 }
 
-fn digest(bytes: &[u8]) -> u64 {
+pub(super) fn digest(bytes: &[u8]) -> u64 {
     u64::from(crc32fast::hash(bytes)) << 32 | u64::from(bytes.len() as u32)
 }
 
 /// Order matters, and every bit of both counts.
-fn mix(one: u64, two: u64) -> u64 {
+pub(super) fn mix(one: u64, two: u64) -> u64 {
     (one.rotate_left(23) ^ two).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31)
 }

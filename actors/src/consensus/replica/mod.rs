@@ -3,8 +3,10 @@
 //! It holds the replicated actors, the sessions that make commands execute exactly once, the
 //! idempotency keys, agreed time and the position; all of it goes into every snapshot. It never
 //! executes out of order and never guesses: what it lacks it asks the learner for, and what the
-//! log no longer holds comes as a peer's snapshot (`transfer`).
+//! log no longer holds comes as a peer's snapshot (`transfer`). What it came to it compares with the
+//! other mains (`compare`).
 
+mod compare;
 mod execute;
 mod guests;
 mod keys;
@@ -22,11 +24,15 @@ use std::{
 use bytes::Bytes;
 use synod_runtime::{identity::NodeId, world::Instant};
 
-use self::{guests::Guests, keys::Keys, sessions::Sessions, takeover::Taking, transfer::Transfer};
 pub use self::{
+    compare::COMPARE_EVERY,
     guests::{GUEST_WINDOW, SESSION_EXPIRED},
     keys::KEY_REUSED,
     snapshot::StateImage,
+};
+use self::{
+    compare::Comparison, guests::Guests, keys::Keys, sessions::Sessions, takeover::Taking,
+    transfer::Transfer,
 };
 pub(crate) use self::{
     keys::keyed_args,
@@ -77,6 +83,7 @@ pub struct Replica {
     poison: BTreeSet<u64>,
     waiting: Vec<WaitingReads>,
     transfer: Option<Transfer>,
+    comparison: Comparison,
     reported_expiry: Option<u64>,
     /// A function or actor this build does not know: it must not go on, others may have executed
     /// it.
@@ -133,6 +140,7 @@ impl Replica {
             poison: BTreeSet::new(),
             waiting: Vec::new(),
             transfer: None,
+            comparison: Comparison::default(),
             reported_expiry: None,
             halted: None,
             turn: Now::default(),
@@ -174,6 +182,12 @@ impl Replica {
     }
 
     fn query(&mut self, query: Query, out: &mut Effects<Self>) {
+        if self.gives_way() {
+            let none = "not applied: this main has no state of its own at present";
+            let answers =
+                query.reads.into_iter().map(|read| (read.ticket, 0, Err(none.to_owned())));
+            return out.here(HomeMessage::Answers(Answers { answers: answers.collect() }));
+        }
         let executed = query.after <= self.executed();
         #[cfg(any(test, feature = "mutations"))]
         let executed = executed || crate::mutation::on(crate::mutation::Mutation::ReadNotAwaited);
@@ -240,6 +254,7 @@ impl Replica {
             tracing::error!(%step, "a snapshot could not be written");
             // Without one the journal only grows: tried again before the log is that long again.
             self.retry_at = (!install).then(|| self.turn.at + SNAPSHOT_AGAIN);
+            self.give_way_again();
             return self.resume(install, out);
         }
         if install {
@@ -248,6 +263,7 @@ impl Replica {
                 tracing::error!(%step, %why, "a peer's snapshot cannot be used");
                 return self.resume(install, out);
             }
+            self.gave_way();
             let history = self.state.history.clone();
             out.here(LearnerMessage::Installed(Installed { history }));
             self.resume(install, out);
@@ -267,7 +283,7 @@ impl Replica {
         let last = self.newest.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
         let again = self.retry_at.is_some_and(|at| self.turn.at >= at);
         let due = again || self.log_bytes >= self.snapshot_log_bytes.max(last);
-        if self.writing.is_some() || !due {
+        if self.writing.is_some() || self.halted.is_some() || !due {
             return;
         }
         self.retry_at = None;
@@ -289,6 +305,8 @@ impl Replica {
             step: self.executed(),
             time_ms: self.state.time_ms,
             digest: self.state.digest,
+            halted: self.halted.clone(),
+            differences: self.comparison.differences,
         }));
     }
 }
@@ -333,6 +351,10 @@ impl Machine for Replica {
                 self.tell(out);
             }
             ReplicaMessage::Query(query) => self.query(query, out),
+            ReplicaMessage::Compare(word) => {
+                self.compare(from, word, out);
+                self.tell(out);
+            }
             ReplicaMessage::SnapshotWanted(wanted) => self.want(&wanted, out),
             ReplicaMessage::Fetch(fetch) => self.serve(from, &fetch, out),
             ReplicaMessage::SnapshotChunk(chunk) => self.chunk(from, &chunk, out),

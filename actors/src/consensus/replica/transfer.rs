@@ -33,6 +33,13 @@ pub(super) struct Transfer {
     tries: u32,
 }
 
+impl Transfer {
+    /// Of a snapshot that reaches `step` at least; nothing was asked for yet.
+    pub(super) fn new(peer: NodeId, step: Step, asked: Instant) -> Self {
+        Self { peer, step, total: 0, digest: 0, got: BytesMut::new(), asked, tries: 0 }
+    }
+}
+
 /// Unanswered requests after which another peer may be tried.
 const TRIES_MAX: u32 = 5;
 
@@ -58,19 +65,11 @@ impl Replica {
         let executed = self.executed();
         let step = if executed > Step(0) { executed.next() } else { executed };
         tracing::info!(peer = %wanted.peer, "fetching a snapshot");
-        self.transfer = Some(Transfer {
-            peer: wanted.peer.clone(),
-            step,
-            total: 0,
-            digest: 0,
-            got: BytesMut::new(),
-            asked: self.turn.at,
-            tries: 0,
-        });
+        self.transfer = Some(Transfer::new(wanted.peer.clone(), step, self.turn.at));
         self.ask(out);
     }
 
-    fn ask(&mut self, out: &mut Effects<Self>) {
+    pub(super) fn ask(&mut self, out: &mut Effects<Self>) {
         let Some(transfer) = &mut self.transfer else { return };
         transfer.asked = self.turn.at;
         let fetch = Fetch { step: transfer.step, offset: transfer.got.len() as u64 };
@@ -86,6 +85,7 @@ impl Replica {
         transfer.tries += 1;
         if transfer.tries > TRIES_MAX {
             self.transfer = None; // the learner asks again, maybe of another
+            self.give_way_again();
             return self.resume(true, out);
         }
         self.ask(out);
@@ -147,7 +147,7 @@ impl Replica {
         let bytes: Bytes = got.freeze();
         if crc32fast::hash(&bytes) != digest {
             tracing::warn!(%from, %step, "a snapshot came damaged; fetching it again");
-            return;
+            return self.give_way_again();
         }
         if step > self.executed() || self.state.history.newest().is_none() {
             self.writing = Some(Writing { step, bytes: bytes.clone(), install: true });
