@@ -72,11 +72,15 @@ pub enum Mutation {
     WriteWhileTrimming,
     /// An installed snapshot brings no configuration.
     SnapshotKeepsConfiguration,
+    /// A leader answers reads where it was not promised the next step.
+    ReadBeyondPromises,
+    /// A learner hands on what it has although the step that was next is not in its log.
+    HandsOnOverGap,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::AuxiliaryForgetsAll,
         Self::ClaimBeforeDurable,
         Self::NoPhaseOneForNewConfiguration,
@@ -107,6 +111,8 @@ impl Mutation {
         Self::ForgetDropsPromise,
         Self::WriteWhileTrimming,
         Self::SnapshotKeepsConfiguration,
+        Self::ReadBeyondPromises,
+        Self::HandsOnOverGap,
     ];
 }
 

@@ -53,6 +53,7 @@ pub fn genesis() -> Configuration {
         mains: vec![node(A), node(B)],
         auxiliaries: vec![node(X)],
         absent: vec![],
+        ..Configuration::default()
     }
 }
 

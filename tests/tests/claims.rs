@@ -38,6 +38,7 @@ fn genesis() -> Record {
         mains: vec![node(A), node(B)],
         auxiliaries: vec![node(X)],
         absent: vec![],
+        ..Configuration::default()
     })
 }
 

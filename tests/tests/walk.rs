@@ -22,6 +22,7 @@ fn plan(kind: &str, shape: Shape, seed: u64) -> Plan {
         "calm" => Plan::calm(shape),
         "chaos" => Plan::chaos(shape, rng),
         "restless" => Plan::restless(shape, rng),
+        "operated" => Plan::operated(shape, rng),
         "readmitted" => Plan::readmitted(shape, rng),
         "toppled" => Plan::toppled(shape, rng),
         "deposed" => Plan::deposed(shape, rng),
@@ -110,6 +111,15 @@ fn whatever_goes_wrong_nothing_is_broken_and_all_ends_well() {
 #[test]
 fn mains_come_and_go_and_nothing_is_broken() {
     walk("restless", SMALL, 0..400);
+}
+
+/// R1.24, R1.37, R1.39: nodes are removed and added again by operators, with what they remember,
+/// while others fail.
+#[test]
+fn operators_come_between_failures_and_nothing_is_broken() {
+    for (mains, auxiliaries) in [(2, 1), (3, 2), (3, 0)] {
+        walk("operated", Shape { mains, auxiliaries, members: 1 }, 0..120);
+    }
 }
 
 /// R1.12, R1.19, R1.20, R1.40, R1.42: in the scenes where single rules matter most.

@@ -8,6 +8,9 @@ use synod_runtime::{
     sim::FaultPlan,
 };
 
+mod members;
+
+pub(crate) use self::members::{AddMember, MembersArgs, MembersVerb};
 use super::{
     backup::FileArgs,
     call::{ActorsArgs, CallArgs},
@@ -180,42 +183,6 @@ pub(crate) struct ClientArgs {
     /// One JSON document
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// `members`: a list, or one of its verbs.
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub(crate) struct MembersArgs {
-    #[command(subcommand)]
-    pub(crate) verb: Option<MembersVerb>,
-    #[command(flatten)]
-    list: ClientArgs,
-}
-
-/// What to do with the members.
-#[derive(Debug, Subcommand)]
-pub(crate) enum MembersVerb {
-    /// Hand leadership to this main
-    Lead(MemberName),
-}
-
-/// A member, and whom to ask.
-#[derive(Debug, Args)]
-pub(crate) struct MemberName {
-    /// Its name
-    pub(crate) name: NodeName,
-    #[command(flatten)]
-    pub(crate) client: ClientArgs,
-}
-
-impl MembersArgs {
-    /// Whom to ask.
-    pub(crate) const fn client(&self) -> &ClientArgs {
-        match &self.verb {
-            None => &self.list,
-            Some(MembersVerb::Lead(name)) => &name.client,
-        }
-    }
 }
 
 /// `top`.
@@ -414,7 +381,9 @@ const EXAMPLES: [(&str, &str); 9] = [
     (
         "members",
         "  synod members                      who is what, and how far behind
-  synod members lead b               before working on the machine of a",
+  synod members lead b               before working on the machine of a
+  synod members add c --role main --quic db3:7001
+  synod members remove b",
     ),
     (
         "call",

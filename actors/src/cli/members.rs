@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    args::{MembersArgs, MembersVerb},
+    args::{AddMember, MembersArgs, MembersVerb},
     call::text,
     client::Cluster,
     failure::{Exit, Failure},
@@ -23,8 +23,16 @@ pub(crate) async fn run(args: &MembersArgs) -> Result<(), Failure> {
         return Ok(());
     };
     let (what, asked) = match verb {
-        MembersVerb::Lead(lead) => {
-            (format!("members lead {}", lead.name), json!({"verb": "lead", "name": lead.name}))
+        MembersVerb::Lead(one) => {
+            (format!("members lead {}", one.name), json!({"verb": "lead", "name": one.name}))
+        }
+        MembersVerb::Remove(one) => {
+            (format!("members remove {}", one.name), json!({"verb": "remove", "name": one.name}))
+        }
+        MembersVerb::Add(AddMember { name, role, quic, .. }) => {
+            let quic = quic.to_string();
+            let asked = json!({"verb": "add", "name": name, "role": role, "quic": quic});
+            (format!("members add {name}"), asked)
         }
     };
     let answer = cluster.post("/members", asked.to_string()).await?;

@@ -10,14 +10,14 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use synod_runtime::identity::{Incarnation, NodeId, NodeName};
 
-use super::ballot::Step;
+use super::{ballot::Step, message::NodeRole};
 
 /// How many steps may be open at once, and therefore how far ahead a configuration decides. Ample:
 /// the pipeline holds at most a few steps, and a change costs one message of `ALPHA` small steps.
 pub const ALPHA: u64 = 64;
 
 /// The members of the cluster as one epoch knows them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
     /// Rises by one with every change.
     pub epoch: u64,
@@ -27,9 +27,30 @@ pub struct Configuration {
     pub auxiliaries: Vec<NodeId>,
     /// Mains voted out, welcome back once they caught up, under any incarnation.
     pub absent: Vec<NodeName>,
+    /// Nodes that operators added, each with the role it gets once it has caught up.
+    #[serde(default)]
+    pub expected: Vec<(NodeName, NodeRole)>,
+    /// Members that operators added: they never vote.
+    #[serde(default)]
+    pub members: Vec<NodeName>,
+    /// Where nodes that were added later are reached.
+    #[serde(default)]
+    pub addresses: Vec<(NodeName, String)>,
+    /// Nodes that operators removed, the last ones: each stops when it learns of it.
+    #[serde(default)]
+    pub removed: Vec<NodeId>,
 }
 
+/// Nodes that came and went are remembered so far back: one that was away for longer stays outside
+/// all the same, it only is not told why.
+const REMOVED_KEPT: usize = 64;
+
 impl Configuration {
+    /// The first configuration of a log.
+    pub fn founding(mains: Vec<NodeId>, auxiliaries: Vec<NodeId>) -> Self {
+        Self { mains, auxiliaries, ..Self::default() }
+    }
+
     /// Whether the nodes of `voters` are enough to choose: all mains, or a majority of all members
     /// with a main among them. Any two such sets share a node: two majorities do, and all mains
     /// meet any set that holds a main.
@@ -77,6 +98,7 @@ impl Configuration {
         let mut next = self.clone();
         next.epoch += 1;
         next.absent.retain(|name| *name != node.name);
+        next.expected.retain(|(name, _)| *name != node.name);
         next.mains.push(node);
         next
     }
@@ -86,8 +108,69 @@ impl Configuration {
         let mut next = self.clone();
         next.epoch += 1;
         next.auxiliaries.retain(|old| old.name != node.name);
+        next.expected.retain(|(name, _)| *name != node.name);
         next.auxiliaries.push(node);
         next
+    }
+
+    /// The next configuration, which waits for `name` to come as `role` and knows its address.
+    pub fn expecting(&self, name: &NodeName, role: NodeRole, address: &str) -> Self {
+        let mut next = self.clone();
+        next.epoch += 1;
+        next.removed.retain(|node| node.name != *name);
+        next.addresses.retain(|(known, _)| known != name);
+        next.addresses.push((name.clone(), address.to_owned()));
+        match role {
+            NodeRole::Main | NodeRole::Auxiliary => next.expected.push((name.clone(), role)),
+            NodeRole::Member => next.members.push(name.clone()),
+        }
+        next
+    }
+
+    /// The next configuration, without anything of that name; `id` is who bears it, as far as is
+    /// known.
+    pub fn without(&self, name: &NodeName, id: Option<NodeId>) -> Self {
+        let mut next = self.clone();
+        next.epoch += 1;
+        let bearers = self.mains.iter().chain(&self.auxiliaries).filter(|node| node.name == *name);
+        for gone in bearers.cloned().chain(id) {
+            if !next.removed.contains(&gone) {
+                next.removed.push(gone);
+            }
+        }
+        let surplus = next.removed.len().saturating_sub(REMOVED_KEPT);
+        next.removed.drain(..surplus);
+        next.mains.retain(|node| node.name != *name);
+        next.auxiliaries.retain(|node| node.name != *name);
+        next.absent.retain(|absent| absent != name);
+        next.expected.retain(|(expected, _)| expected != name);
+        next.members.retain(|member| member != name);
+        next.addresses.retain(|(known, _)| known != name);
+        next
+    }
+
+    /// What the node of that name is here, or is to become.
+    pub fn role_of(&self, name: &NodeName) -> Option<NodeRole> {
+        let named = |nodes: &[NodeId]| nodes.iter().any(|node| node.name == *name);
+        let expected = self.expected.iter().find(|(expected, _)| expected == name);
+        match () {
+            () if named(&self.mains) || self.absent.contains(name) => Some(NodeRole::Main),
+            () if named(&self.auxiliaries) => Some(NodeRole::Auxiliary),
+            () if self.members.contains(name) => Some(NodeRole::Member),
+            () => expected.map(|(_, role)| *role),
+        }
+    }
+
+    /// Votes that choose, at least: what must be left for anything to be decided.
+    fn least_quorum(&self) -> usize {
+        let majority = (self.mains.len() + self.auxiliaries.len()) / 2 + 1;
+        majority.min(self.mains.len())
+    }
+
+    /// Whether fewer nodes can choose once the main `node` is voted out. If not, waiting for it
+    /// costs nothing, and its return may be what is needed next.
+    pub fn gains_without(&self, node: Incarnation) -> bool {
+        self.without_main(node).least_quorum() < self.least_quorum()
     }
 }
 
@@ -181,12 +264,7 @@ mod tests {
     }
 
     fn shape(mains: std::ops::Range<u64>, auxiliaries: std::ops::Range<u64>) -> Configuration {
-        Configuration {
-            epoch: 0,
-            mains: mains.map(node).collect(),
-            auxiliaries: auxiliaries.map(node).collect(),
-            absent: vec![],
-        }
+        Configuration::founding(mains.map(node).collect(), auxiliaries.map(node).collect())
     }
 
     fn subsets(of: u64) -> impl Iterator<Item = BTreeSet<Incarnation>> {
@@ -205,6 +283,28 @@ mod tests {
                 assert!(quorums.iter().all(|two| !one.is_disjoint(two)), "{mains}+{auxiliaries}");
             }
         }
+    }
+
+    #[test]
+    fn a_silent_main_is_voted_out_only_where_that_helps() {
+        for (mains, auxiliaries, helps) in [(2, 1, true), (3, 2, true), (3, 1, true), (3, 0, false)]
+        {
+            let configuration = shape(0..mains, mains..mains + auxiliaries);
+            assert_eq!(configuration.gains_without(Incarnation(0)), helps, "{mains}+{auxiliaries}");
+        }
+    }
+
+    #[test]
+    fn whoever_is_added_is_waited_for_and_whoever_is_removed_is_remembered() {
+        let name = |n: u64| node(n).name;
+        let added = shape(0..2, 2..3).expecting(&name(7), NodeRole::Main, "h:1");
+        assert_eq!((added.role_of(&name(7)), added.mains.len()), (Some(NodeRole::Main), 2));
+        let three = added.with_main(node(7));
+        assert!(three.has_main(Incarnation(7)) && three.expected.is_empty());
+        assert_eq!(three.addresses, vec![(name(7), "h:1".to_owned())], "it may be away later");
+        let less = three.without(&name(2), None).without(&name(7), None);
+        assert_eq!((less.removed, less.epoch), (vec![node(2), node(7)], 4));
+        assert!(less.auxiliaries.is_empty() && less.addresses.is_empty());
     }
 
     #[test]

@@ -76,12 +76,8 @@ impl Founder {
             let id = |name| self.empty.get(name).cloned().unwrap_or_else(|| self.me.clone());
             names.map(|(name, _)| id(name)).collect()
         };
-        let configuration = Configuration {
-            epoch: 0,
-            mains: with(NodeRole::Main),
-            auxiliaries: with(NodeRole::Auxiliary),
-            absent: Vec::new(),
-        };
+        let configuration =
+            Configuration::founding(with(NodeRole::Main), with(NodeRole::Auxiliary));
         tracing::info!(mains = ?configuration.mains, auxiliaries = ?configuration.auxiliaries,
             "founding the cluster");
         self.settle(configuration.clone(), out);
@@ -155,12 +151,7 @@ impl Machine for Founder {
                 }
                 // It has a log whose beginning it no longer knows: enough to say that there is one.
                 None if self.settled && !self.joins => {
-                    let configuration = Configuration {
-                        epoch: 0,
-                        mains: Vec::new(),
-                        auxiliaries: Vec::new(),
-                        absent: Vec::new(),
-                    };
+                    let configuration = Configuration::default();
                     out.send(to, FounderMessage::Genesis(Genesis { configuration }));
                 }
                 None if self.settled => {}

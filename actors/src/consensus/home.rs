@@ -425,6 +425,7 @@ impl Machine for Home {
             HomeMessage::Forwarded(answers) => self.forwarded_back(answers, out),
             HomeMessage::Submit(submit) => self.submit(now, submit.commands, out),
             HomeMessage::Read(read) => self.read(now, read.reads, out),
+            HomeMessage::Dismissed(_) => out.here(Message::Report(Report::Dismissed)),
             HomeMessage::NewWish(wish) => self.wish(now, wish, out),
             HomeMessage::Granted(granted) => self.granted(granted, out),
         }

@@ -95,6 +95,9 @@ pub struct Learner {
     /// What is learned now comes from the journal, and is not noted there again.
     recovering: bool,
     ahead: BTreeMap<NodeId, Step>,
+    /// Nodes outside that catch up: they get what is learned as it is learned, from this step on,
+    /// until then.
+    readers: BTreeMap<NodeId, (Step, Instant)>,
     asked: Option<Instant>,
     /// The history changed since the other roles were told.
     news: bool,
@@ -149,6 +152,7 @@ impl Learner {
             durable: Durable::default(),
             recovering: false,
             ahead: BTreeMap::new(),
+            readers: BTreeMap::new(),
             asked: None,
             news: true,
         }
@@ -373,7 +377,7 @@ impl Machine for Learner {
             LearnerMessage::Voted(voted) => self.voted(voted, out),
             LearnerMessage::Accepted(accepted) => self.accepted(from, &accepted, out),
             LearnerMessage::Mark(mark) => self.mark(&mark),
-            LearnerMessage::CatchUp(asked) => self.catch_up(from, &asked, out),
+            LearnerMessage::CatchUp(asked) => self.catch_up(now, from, &asked, out),
             LearnerMessage::Entries(entries) => self.entries(now, from, entries, out),
             LearnerMessage::Ahead(Ahead { peer, chosen_upto }) => {
                 if chosen_upto > self.history.executed() || self.is_fresh() {
@@ -397,6 +401,7 @@ impl Machine for Learner {
     fn flush(&mut self, now: Now, out: &mut Effects<Self>) {
         self.advance(now, out);
         self.hand_over(out);
+        self.read_out(now, out);
         self.tell(out);
         self.note(now, out);
         self.ask_acceptor_again(now, out);

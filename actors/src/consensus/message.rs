@@ -33,7 +33,7 @@ pub use self::{
         Accept, Accepted, Acked, Learned, Mark, Nack, PreVote, PreVoteAnswer, Prepare, Progress,
         Promise, Settled, TellAgain, Trim, Trimmed, Trimming, Vote, Voted,
     },
-    wishes::{Granted, NewWish, TakeOver, Wanted, Wish},
+    wishes::{Dismissed, Granted, NewWish, TakeOver, Wanted, Wish},
 };
 use super::configuration::Configuration;
 
@@ -96,7 +96,7 @@ addressed! {
         TellAgain;
     Founder(FounderMessage): Ask, Empty, Genesis;
     Home(HomeMessage): Leader, Registered, Replies, Gap, ReadAt, Confirmed, Answers, Submit, Read,
-        Forward, Forwarded, NewWish, Granted;
+        Forward, Forwarded, NewWish, Granted, Dismissed;
 }
 
 /// To the acceptor of a main.
@@ -269,6 +269,8 @@ pub enum HomeMessage {
     Forward(Forward),
     /// What they answered.
     Forwarded(Forwarded),
+    /// The cluster has removed this node.
+    Dismissed(Dismissed),
     /// What became of an operator's wish.
     Granted(Granted),
     /// *Local*, from operators.

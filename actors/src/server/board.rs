@@ -110,6 +110,7 @@ impl Board {
                 last.auxiliary_configuration = configuration;
             }
             Report::Home(leader) => last.home = Some(leader),
+            Report::Dismissed => {} // its site stops the node
         }
     }
 
@@ -261,6 +262,20 @@ fn place(rows: &mut BTreeMap<NodeName, Row>, configuration: &Configuration) {
             (Sign::Heard, false) => "rejoining",
             (sign, _) => state(sign),
         };
+    }
+    for (name, role) in &configuration.expected {
+        let row = rows.entry(name.clone()).or_default();
+        role.as_str().clone_into(&mut row.role);
+        row.state = "joining";
+    }
+    for name in &configuration.members {
+        let row = rows.entry(name.clone()).or_default();
+        "member".clone_into(&mut row.role);
+    }
+    for node in &configuration.removed {
+        let row = rows.get_mut(&node.name);
+        let same = row.filter(|row| row.incarnation == node.incarnation.to_string());
+        same.into_iter().for_each(|row| row.state = "removed");
     }
     for name in &configuration.absent {
         let row = rows.entry(name.clone()).or_default();

@@ -226,6 +226,11 @@ impl Core {
         self.seat.site.failed.subscribe()
     }
 
+    /// Turns true once this node learns that the cluster has removed it: it may stop.
+    pub fn removed(&self) -> watch::Receiver<bool> {
+        self.seat.site.removed.subscribe()
+    }
+
     /// Lets one role fail, for fault injection: `acceptor`, `proposer`, `learner`, `replica`,
     /// `home`, `auxiliary`. Answers whether it runs here.
     pub fn inject(&self, role: &str, fault: Fault) -> bool {

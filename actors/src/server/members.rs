@@ -8,8 +8,11 @@ use serde_json::json;
 use synod_runtime::identity::NodeName;
 use tokio::sync::oneshot;
 
-use super::clients::Clients;
-use crate::{consensus::message::Wish, replicated::Outcome};
+use super::{clients::Clients, config::HostPort};
+use crate::{
+    consensus::message::{NodeRole, Wish},
+    replicated::Outcome,
+};
 
 /// The body of a request.
 #[derive(Debug, Deserialize)]
@@ -20,13 +23,36 @@ enum Asked {
         /// Which.
         name: NodeName,
     },
+    /// A node shall belong to the cluster.
+    Add {
+        /// Its name.
+        name: NodeName,
+        /// What it is to be.
+        role: NodeRole,
+        /// Where its peers reach it.
+        quic: String,
+    },
+    /// A node shall not.
+    Remove {
+        /// Which.
+        name: NodeName,
+    },
 }
 
-impl From<Asked> for Wish {
-    fn from(asked: Asked) -> Self {
-        match asked {
-            Asked::Lead { name } => Self::Lead(name),
-        }
+impl Asked {
+    /// As the leader is told.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn wish(self) -> Result<Wish, String> {
+        Ok(match self {
+            Self::Lead { name } => Wish::Lead(name),
+            Self::Remove { name } => Wish::Remove(name),
+            Self::Add { name, role, quic } => {
+                let address = quic.parse::<HostPort>()?.to_string();
+                Wish::Add { name, role, address }
+            }
+        })
     }
 }
 
@@ -36,13 +62,14 @@ pub(super) fn configure(routes: &mut web::ServiceConfig, clients: Arc<Clients>) 
 }
 
 async fn post(clients: web::Data<Clients>, body: web::Bytes) -> HttpResponse {
-    let asked: Asked = match serde_json::from_slice(&body) {
-        Ok(asked) => asked,
-        Err(why) => return answer(StatusCode::BAD_REQUEST, "not_applied", &why.to_string()),
+    let asked = serde_json::from_slice(&body).map_err(|error| error.to_string());
+    let wish = match asked.and_then(Asked::wish) {
+        Ok(wish) => wish,
+        Err(why) => return answer(StatusCode::BAD_REQUEST, "not_applied", &why),
     };
     let (tell, told) = oneshot::channel();
     // Nobody listens any more when the client has hung up.
-    clients.wish(asked.into(), PATIENCE, Box::new(move |outcome| drop(tell.send(outcome))));
+    clients.wish(wish, PATIENCE, Box::new(move |outcome| drop(tell.send(outcome))));
     match told.await {
         Ok(Outcome::Applied { .. }) => HttpResponse::Ok().json(json!({ "outcome": "applied" })),
         Ok(Outcome::Failed(why)) => answer(StatusCode::CONFLICT, "not_applied", &why),

@@ -115,7 +115,7 @@ pub async fn run(
     let links = core.node().links();
     links.revoke(config.tls.revoked.clone());
     core.node().task(reload::watch(config.clone(), links.clone(), access.clone()));
-    let mut failed = core.failed();
+    let (mut failed, mut removed) = (core.failed(), core.removed());
     let context = ServiceContext {
         submit: core.submit(),
         clock: Arc::clone(core.node().clock()),
@@ -138,11 +138,14 @@ pub async fn run(
         }
     };
     tracing::info!(node = %config.name, http = %config.listen.http, "running");
-    let why = tokio::select! {
+    let (why, ended) = tokio::select! {
         biased;
-        () = stop.stopped() => None,
+        () = stop.stopped() => (None, Ended::Stopped),
+        // An error says that the core is gone, which the others tell.
+        Ok(_) = removed.wait_for(|removed| *removed) => (None, Ended::Removed),
         failed = failed.wait_for(Option::is_some) => {
-            Some(failed.ok().and_then(|why| why.clone()).unwrap_or_default())
+            let why = failed.ok().and_then(|why| why.clone()).unwrap_or_default();
+            (Some(why), Ended::Stopped)
         }
     };
     core.hand_over().await;
@@ -155,7 +158,7 @@ pub async fn run(
         // What failed once need not be waited for.
         Some(_) => core.stop(),
     }
-    why.map_or(Ok(Ended::Stopped), |why| Err(ServerError::Failed(why)))
+    why.map_or(Ok(ended), |why| Err(ServerError::Failed(why)))
 }
 
 /// Opens the ways in.

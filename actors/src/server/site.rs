@@ -37,7 +37,9 @@ use crate::{
         founder::Founder,
         home::Home,
         learner::Learner,
-        message::{Message, NodeRole, Peer, ProposerMessage, ReplicaMessage, SnapshotWritten},
+        message::{
+            Message, NodeRole, Peer, ProposerMessage, ReplicaMessage, Report, SnapshotWritten,
+        },
         proposer::Proposer,
         record::{Image, Record},
         replica::{Replica, StateImage},
@@ -69,6 +71,10 @@ pub(super) struct Site {
     /// What is to be done then, in order.
     waiting: RefCell<Vec<Waiting>>,
     pub(super) failed: watch::Sender<Option<String>>,
+    /// Whether the cluster has removed this node.
+    pub(super) removed: watch::Sender<bool>,
+    /// The newest configuration whose addresses are known to the links.
+    connected: Cell<u64>,
     snapshots: Arc<Snapshots>,
     snapshot_waker: Arc<dyn Waker>,
     targets: RefCell<Targets>,
@@ -115,6 +121,8 @@ impl Site {
             founded: Cell::new(role == NodeRole::Member),
             waiting: RefCell::default(),
             failed: watch::Sender::new(None),
+            removed: watch::Sender::new(false),
+            connected: Cell::new(0),
             snapshots,
             snapshot_waker,
             targets: RefCell::default(),
@@ -225,7 +233,38 @@ impl Site {
             Message::Founder(message) => self.hand::<Founder>(from, message),
             Message::Founded(genesis) => self.found(genesis),
             Message::Client(answer) => self.clients.finish(answer),
-            Message::Report(report) => self.board.note(report),
+            Message::Report(report) => {
+                self.heed(&report);
+                self.board.note(report);
+            }
+        }
+    }
+
+    /// What the cluster decided of its nodes: where to reach new ones, and whether this one still
+    /// belongs to it.
+    fn heed(&self, report: &Report) {
+        let (newest, in_force) = match report {
+            Report::Learner { history, .. } => (history.newest(), history.current()),
+            Report::Auxiliary { configuration, .. } => {
+                (configuration.as_ref(), configuration.as_ref())
+            }
+            Report::Dismissed => return self.dismiss(),
+            Report::Proposer(_) | Report::Replica { .. } | Report::Home(_) => return,
+        };
+        if let Some(newest) = newest.filter(|newest| newest.epoch > self.connected.get()) {
+            self.connected.set(newest.epoch);
+            for (name, address) in &newest.addresses {
+                self.node.links().connect(name, address);
+            }
+        }
+        if in_force.is_some_and(|configuration| configuration.removed.contains(&self.me)) {
+            self.dismiss();
+        }
+    }
+
+    fn dismiss(&self) {
+        if !self.removed.send_replace(true) {
+            tracing::warn!("the cluster has removed this node");
         }
     }
 

@@ -86,6 +86,8 @@ pub struct Blueprint {
 /// Where a node of the cluster runs, or ran.
 struct Place {
     role: NodeRole,
+    /// Whether it is of the first configuration.
+    founds: bool,
     core: Option<Core>,
     /// How often it was started.
     lives: u64,
@@ -126,7 +128,7 @@ impl Cluster {
         .flat_map(|(role, names)| names.into_iter().map(move |name| (role, name)))
         .map(|(role, name)| {
             let name: NodeName = name.parse().expect("a letter, or a letter and a number");
-            (name, Place { role, core: None, lives: 0 })
+            (name, Place { role, founds: true, core: None, lives: 0 })
         })
         .collect();
         Self { sim: sim.clone(), blueprint, places, doors: Doors::default() }
@@ -179,6 +181,22 @@ impl Cluster {
         if let Some(core) = self.place(name).core.take() {
             core.crash();
         }
+    }
+
+    /// Starts one more node, which waits until the cluster is told to take it; see [`Core::wish`].
+    ///
+    /// # Errors
+    /// Why it could not start.
+    pub fn add(&mut self, name: &NodeName, role: NodeRole) -> Result<(), CoreError> {
+        let place = Place { role, founds: false, core: None, lives: 0 };
+        self.places.entry(name.clone()).or_insert(place);
+        self.start(name)
+    }
+
+    /// Stops a node for good: nobody expects it any more.
+    pub fn forget(&mut self, name: &NodeName) {
+        self.crash(name);
+        self.places.remove(name);
     }
 
     /// Takes a running node out, to be stopped in good order by [`Core::hand_over`] and
@@ -295,7 +313,7 @@ impl Cluster {
         let Blueprint { timing, style, durability, segment_bytes, snapshot_log_bytes, machines } =
             self.blueprint.clone();
         let others = self.places.keys().filter(|other| *other != name);
-        let listed = self.places.iter().filter(|(_, place)| place.role != NodeRole::Member);
+        let listed = self.places.iter().filter(|(_, p)| p.founds && p.role != NodeRole::Member);
         CoreConfig {
             cluster: "simulated".parse().expect("a name"),
             name: name.clone(),

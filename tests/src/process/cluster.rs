@@ -160,6 +160,23 @@ impl Cluster {
         }
     }
 
+    /// `PROGRAM init --add`: one more node's directory, of a node that is not started.
+    ///
+    /// # Panics
+    /// When `init` fails.
+    pub fn init_add(&mut self, name: &str, role: &str) {
+        let quic = free_quic_ports(1)[0];
+        let (out, add) = (self.dir.display().to_string(), format!("{name}={quic}"));
+        let args = ["init", "--out", &out, "--add", &add, "--role", role];
+        let (code, _, error) = run(&self.program, &args);
+        assert_eq!(code, 0, "{error}");
+        let text = fs::read_to_string(self.config(name)).expect("init wrote it");
+        let http = listen_address(&text, "http").expect("every node has http");
+        let resp = listen_address(&text, "resp");
+        let member = Member { role: role.to_owned(), pid: 0, quic, http, resp };
+        self.nodes.insert(name.to_owned(), member);
+    }
+
     /// Waits until `dev` has started `name` again.
     pub fn wait_restarted(&mut self, name: &str) {
         self.event("restarted", |event| event["name"] == name);

@@ -26,6 +26,7 @@ enum Operation {
 
 /// What waits for a sync.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "few at once, and nearly all are letters")]
 pub(crate) enum Held {
     /// A message of a role.
     Letter(Role, Letter<Message>),

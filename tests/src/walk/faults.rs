@@ -4,7 +4,7 @@ use rand::RngExt;
 use synod::consensus::{
     ballot::Step,
     configuration::Configuration,
-    message::{AcceptorMessage, AuxiliaryMessage, Message, NodeRole},
+    message::{AcceptorMessage, AuxiliaryMessage, HomeMessage, Message, NewWish, NodeRole, Wish},
     record::Record,
     value::Value,
 };
@@ -17,6 +17,9 @@ use super::{
     schedule::Event,
 };
 use crate::invariants::Violation;
+
+/// The ticket of operators' wishes: nobody waits for what comes of one.
+pub(super) const WISH: u64 = u64::MAX >> 1;
 
 impl Walk {
     /// Lets one thing go wrong, and schedules the next.
@@ -66,10 +69,38 @@ impl Walk {
                 self.crash_leader();
                 self.split();
             }
+            Some(15) => self.operate(any),
             Some(_) => self.nodes[any].stall = if self.nodes[any].stall > 1 { 1 } else { 40 },
             None => {}
         }
         Ok(())
+    }
+
+    /// An operator wants something of a node.
+    fn operate(&mut self, about: usize) {
+        let Some(at) = self.some(NodeRole::Main) else { return };
+        if self.nodes[about].kind == NodeRole::Member {
+            return;
+        }
+        let name = self.nodes[about].id.name.clone();
+        match self.rng.random_range(0..8) {
+            0..4 => self.wish(at, Wish::Remove(name)),
+            4..7 => self.wish_back(at, about),
+            _ => self.wish(at, Wish::Lead(name)),
+        }
+    }
+
+    /// An operator has a node added again.
+    pub(super) fn wish_back(&mut self, at: usize, about: usize) {
+        let (name, role) = (self.nodes[about].id.name.clone(), self.nodes[about].kind);
+        self.wish(at, Wish::Add { name, role, address: "h:1".to_owned() });
+    }
+
+    fn wish(&mut self, at: usize, wish: Wish) {
+        let patience = std::time::Duration::from_secs(1);
+        let wish = HomeMessage::NewWish(NewWish { ticket: WISH, wish, patience });
+        let me = self.nodes[at].id.clone();
+        self.deliver(at, me, Message::Home(wish));
     }
 
     /// A configuration was chosen, or came into force.

@@ -126,6 +126,18 @@ impl Walk {
         if !there(&configuration.mains, NodeRole::Main)
             || !there(&configuration.auxiliaries, NodeRole::Auxiliary)
         {
+            if self.plan.faults.wish > 0 {
+                let out = |node: &super::node::Node| {
+                    let voter = node.kind != NodeRole::Member;
+                    voter && configuration.role_of(&node.id.name).is_none()
+                };
+                let out: Vec<usize> =
+                    (0..self.nodes.len()).filter(|n| out(&self.nodes[*n])).collect();
+                for about in out {
+                    self.wish_back(0, about);
+                    self.wish_back(1 % self.nodes.len(), about); // the first may be outside itself
+                }
+            }
             return Some(format!("not everybody is back: {configuration:?}; {}", self.who_leads()));
         }
         let last = Step(self.book.chosen.len() as u64);

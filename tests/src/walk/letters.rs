@@ -28,6 +28,7 @@ impl Walk {
             To::Node(id) => *id == node.id,
         };
         match message {
+            Message::Client(answer) if answer.ticket == super::faults::WISH => {}
             Message::Client(answer) => return self.clients.answered(answer),
             Message::Report(Report::Auxiliary { standing, .. }) => node.standing = Some(standing),
             Message::Report(Report::Proposer(_)) => {
@@ -35,7 +36,12 @@ impl Walk {
             }
             // The walk begins after the founding.
             Message::Founder(_) | Message::Founded(_) => {}
-            Message::Report(Report::Learner { .. } | Report::Replica { .. } | Report::Home(_)) => {}
+            Message::Report(
+                Report::Learner { .. }
+                | Report::Replica { .. }
+                | Report::Home(_)
+                | Report::Dismissed,
+            ) => {}
             Message::Acceptor(_)
             | Message::Learner(_)
             | Message::Replica(_)

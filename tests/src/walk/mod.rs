@@ -127,6 +127,7 @@ impl Walk {
             mains: of(NodeRole::Main),
             auxiliaries: of(NodeRole::Auxiliary),
             absent: vec![],
+            ..Configuration::default()
         };
         let nodes: Vec<Node> = ids
             .into_iter()

@@ -50,11 +50,13 @@ pub struct Faults {
     pub depose: u32,
     /// Whoever leads crashes, and no main hears another one when it is back.
     pub topple: u32,
+    /// An operator has a node removed, or added, or named as leader, by way of any main.
+    pub wish: u32,
 }
 
 impl Faults {
     /// In the order of the fields.
-    pub(super) fn weights(&self) -> [u32; 15] {
+    pub(super) fn weights(&self) -> [u32; 16] {
         let Self {
             crash,
             crash_leader,
@@ -71,6 +73,7 @@ impl Faults {
             stall,
             depose,
             topple,
+            wish,
         } = *self;
         [
             crash,
@@ -88,6 +91,7 @@ impl Faults {
             stall,
             depose,
             topple,
+            wish,
         ]
     }
 }
@@ -222,6 +226,12 @@ impl Plan {
             snapshot_log_bytes: rng.random_range(300..20_000),
             ..Self::calm(shape)
         }
+    }
+
+    /// Operators remove nodes and add them again, with the disks they had, while others fail.
+    pub fn operated(shape: Shape, rng: &mut Rng) -> Self {
+        let plan = Self::restless(shape, rng);
+        Self { faults: Faults { wish: rng.random_range(4..30), ..plan.faults }, ..plan }
     }
 
     /// Mains come and go all the time, and leaders do not outlive a change.

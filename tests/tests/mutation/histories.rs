@@ -11,14 +11,15 @@ use synod::{
         configuration::{ALPHA, History},
         learner::Learner,
         message::{
-            Accept, AcceptorMessage, Acked, AuxiliaryMessage, Confirmed, Entries, Forget,
+            Accept, AcceptorMessage, Acked, AuxiliaryMessage, CatchUp, Confirmed, Entries, Forget,
             HomeMessage, Installed, LearnerMessage, Message, Prepare, ProposerMessage, ReadAt,
             ReadIndex, Request, Trim, TrimLog,
         },
         record::Record,
         value::Value,
     },
-    effects::Letter,
+    effects::{Effects, Letter},
+    machine::Machine,
 };
 use synod_tests::hand::{
     A, B, Standing, X, ballot, command, dawn, genesis, node, start, tell, value,
@@ -184,3 +185,60 @@ pub(crate) fn a_snapshot_brings_its_configuration() -> Played {
     tell(&mut learner, dawn(), B, Installed { history: history.clone() });
     unless(learner.history() != &history, "it goes on with the configuration from before")
 }
+
+/// A leads alone; B is let in again, and its configuration comes into force: B may by now lead by the
+/// auxiliary's word, in a lower ballot that A never hears of.
+pub(crate) fn a_read_is_answered_where_promises_hold() -> Played {
+    let mut standing = Standing::new();
+    let ballot = standing.asks(0);
+    standing.promises(A, ballot, &[]);
+    standing.promises(B, ballot, &[]);
+    // Of those who decide next, only A has promised.
+    let alone = genesis().without_main(node(B).incarnation);
+    let mut history = History::new(alone.clone());
+    history.execute(Step(1), Some(alone.with_main(node(OUTSIDE))));
+    for step in 2..=ALPHA {
+        history.execute(Step(step), None);
+    }
+    standing.progress(&history);
+    standing.said.clear();
+    let word = |round| Confirmed { round, leader: Some(ballot), promised: ballot };
+    standing.tell(A, ReadIndex { round: 1, witness: None });
+    standing.tell(A, word(1));
+    standing.tell(OUTSIDE, word(1));
+    let answered = standing.said.iter().any(
+        |message| matches!(message, Message::Home(HomeMessage::ReadAt(read)) if read.at.is_some()),
+    );
+    unless(answered, "a read was answered without the promises of the configuration in force")
+}
+
+/// A node that others follow installs a snapshot: what came between is not in its log.
+pub(crate) fn a_step_is_handed_on_under_its_own_number() -> Played {
+    let entries = |step: u64| {
+        let values = vec![(ballot(1, A), value(1))];
+        Entries { first: Step(step), values, chosen_upto: Step(step), snapshot: false }
+    };
+    let mut learner = Learner::new(node(B));
+    start(&mut learner, vec![Record::Genesis(genesis())]);
+    tell(&mut learner, dawn(), A, entries(1));
+    tell(&mut learner, dawn(), OUTSIDE, CatchUp { from: Step(2), fresh: false });
+    let mut history = History::new(genesis());
+    for step in 1..=ALPHA {
+        history.execute(Step(step), None);
+    }
+    // Both in one turn.
+    let mut out = Effects::default();
+    learner.message(dawn(), &node(B), Installed { history }.into(), &mut out);
+    learner.message(dawn(), &node(A), entries(ALPHA + 1).into(), &mut out);
+    learner.flush(dawn(), &mut out);
+    let wrong = |letter: &Letter<Message>| match &letter.message {
+        Message::Learner(LearnerMessage::Entries(said)) => {
+            !said.values.is_empty() && said.first != Step(ALPHA + 1)
+        }
+        _ => false,
+    };
+    unless(out.now.iter().any(wrong), "it handed a step on under the number of another")
+}
+
+/// A node that catches up.
+const OUTSIDE: u64 = 9;

@@ -71,6 +71,8 @@ fn hunt_for(mutation: Mutation) -> Hunt {
         M::WriteWhileTrimming => {
             Hunt::Hand(histories::nothing_is_written_while_the_journal_is_replaced)
         }
+        M::ReadBeyondPromises => Hunt::Hand(histories::a_read_is_answered_where_promises_hold),
+        M::HandsOnOverGap => Hunt::Hand(histories::a_step_is_handed_on_under_its_own_number),
         M::SnapshotKeepsConfiguration => Hunt::Hand(histories::a_snapshot_brings_its_configuration),
     }
 }

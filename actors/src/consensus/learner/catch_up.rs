@@ -1,17 +1,26 @@
 //! Catching up: handing out what was chosen, and asking for it.
 
+use std::time::Duration;
+
 use synod_runtime::identity::NodeId;
 
 use super::{Chosen, Durable, ENTRIES_BYTES_MAX, Learner};
 use crate::{
     consensus::{
-        ballot::Step,
+        ballot::{Ballot, Step},
         configuration::History,
         message::{CatchUp, Entries, LearnerMessage, ReplicaMessage, SnapshotWanted},
+        value::Value,
     },
     effects::{Effects, To},
     machine::Now,
 };
+
+/// Nodes outside that are kept up to date at once; more catch up by asking.
+const READERS_MAX: usize = 8;
+
+/// How long after it asked: as long as it lives it asks again soon after.
+const READS_FOR: Duration = Duration::from_secs(2);
 
 impl Learner {
     /// Whether this node knows how the log began or was handed a snapshot.
@@ -19,7 +28,13 @@ impl Learner {
         self.history.newest().is_none()
     }
 
-    pub(super) fn catch_up(&self, from: &NodeId, asked: &CatchUp, out: &mut Effects<Self>) {
+    pub(super) fn catch_up(
+        &mut self,
+        now: Now,
+        from: &NodeId,
+        asked: &CatchUp,
+        out: &mut Effects<Self>,
+    ) {
         let executed = self.history.executed();
         let kept = self.log.first_key_value().map_or_else(|| executed.next(), |(step, _)| *step);
         let mut entries = Entries {
@@ -29,17 +44,61 @@ impl Learner {
             snapshot: !self.is_fresh() && (asked.fresh || asked.from < kept),
         };
         if !entries.snapshot {
-            let mut bytes = 0;
-            for (_, chosen) in self.log.range(asked.from..) {
-                bytes += chosen.value.bytes().len();
-                entries.values.push((chosen.ballot, chosen.value.clone()));
-                if bytes >= ENTRIES_BYTES_MAX {
-                    break;
-                }
+            entries.values = self.log_from(asked.from);
+            let next = asked.from.plus(entries.values.len() as u64);
+            let outside = !self.history.current().is_some_and(|c| c.has_main(from.incarnation));
+            let known = self.readers.contains_key(from);
+            // Only one that has nearly all: the rest it asks for at its own pace.
+            if outside && next > executed && (known || self.readers.len() < READERS_MAX) {
+                self.readers.insert(from.clone(), (next, now.at + READS_FOR));
             }
         }
         if entries.snapshot || !entries.values.is_empty() {
             out.send(To::Node(from.clone()), LearnerMessage::Entries(entries));
+        }
+    }
+
+    /// Chosen steps from `first` on, as many as one message holds.
+    fn log_from(&self, first: Step) -> Vec<(Ballot, Value)> {
+        let (mut bytes, mut values) = (0, Vec::new());
+        for (number, (step, chosen)) in (first.0..).map(Step).zip(self.log.range(first..)) {
+            // A hole: what was installed or is covered is not in the log. Never under another step.
+            let hole = *step != number;
+            #[cfg(any(test, feature = "mutations"))]
+            let hole = hole && !crate::mutation::on(crate::mutation::Mutation::HandsOnOverGap);
+            if hole {
+                break;
+            }
+            bytes += chosen.value.bytes().len();
+            values.push((chosen.ballot, chosen.value.clone()));
+            if bytes >= ENTRIES_BYTES_MAX {
+                break;
+            }
+        }
+        values
+    }
+
+    /// Hands what was learned to those outside that catch up: a busy log would otherwise always be
+    /// ahead of them, and nobody who is behind is let in.
+    pub(super) fn read_out(&mut self, now: Now, out: &mut Effects<Self>) {
+        let executed = self.history.executed();
+        self.readers.retain(|_, (_, until)| now.at < *until);
+        let due: Vec<(NodeId, Step)> = self
+            .readers
+            .iter()
+            .filter(|(_, (next, _))| *next <= executed)
+            .map(|(reader, (next, _))| (reader.clone(), *next))
+            .collect();
+        for (reader, first) in due {
+            let values = self.log_from(first);
+            if values.is_empty() {
+                self.readers.remove(&reader); // it asks, and gets a snapshot
+                continue;
+            }
+            let Some((next, _)) = self.readers.get_mut(&reader) else { continue };
+            *next = first.plus(values.len() as u64);
+            let entries = Entries { first, values, chosen_upto: executed, snapshot: false };
+            out.send(To::Node(reader), LearnerMessage::Entries(entries));
         }
     }
 

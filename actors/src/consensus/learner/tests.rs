@@ -19,6 +19,7 @@ fn genesis() -> Record {
         mains: vec![node("a", 1), node("b", 2)],
         auxiliaries: vec![node("x", 3)],
         absent: Vec::new(),
+        ..Configuration::default()
     })
 }
 

@@ -44,6 +44,8 @@ pub enum Report {
     },
     /// From a home.
     Home(Leader),
+    /// From a home: the cluster has removed this node.
+    Dismissed,
 }
 
 /// What a proposer says of itself.

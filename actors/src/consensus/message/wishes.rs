@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use synod_runtime::identity::NodeName;
 
+use super::NodeRole;
 use crate::consensus::ballot::Ballot;
 
 /// What an operator wants.
@@ -10,6 +11,17 @@ use crate::consensus::ballot::Ballot;
 pub enum Wish {
     /// This main shall lead.
     Lead(NodeName),
+    /// This node shall belong to the cluster.
+    Add {
+        /// Its name.
+        name: NodeName,
+        /// What it is to be.
+        role: NodeRole,
+        /// Where its peers reach it.
+        address: String,
+    },
+    /// This node shall not.
+    Remove(NodeName),
 }
 
 /// A home passes a wish on to the leader. Asked again until it is answered: to want what is already
@@ -41,6 +53,10 @@ pub struct NewWish {
     /// How long the operator waits.
     pub patience: std::time::Duration,
 }
+
+/// A leader tells a node without a log that the cluster has removed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dismissed {}
 
 /// A leader that stopped proposing to one that has every step: stand at once, nobody objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

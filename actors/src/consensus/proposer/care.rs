@@ -206,14 +206,7 @@ impl Proposer {
 
     /// Votes out, lets in, replaces: one change at a time.
     fn reshape(&mut self, configuration: &Configuration, out: &mut Effects<Self>) {
-        let newest = self.history.newest();
-        let Phase::Leading(reign) = &self.phase else { return };
-        let changing = reign.change.is_some()
-            || reign.handover.is_some()
-            || newest.is_none_or(|newest| newest.epoch != configuration.epoch)
-            || reign.open.values().any(|open| open.value.is_configuration())
-            || !reign.opened;
-        if changing {
+        if self.is_changing() {
             return;
         }
         let change = self
@@ -221,11 +214,35 @@ impl Proposer {
             .map(|main| configuration.without_main(main.incarnation))
             .or_else(|| self.whom_to_admit(configuration));
         if let Some(change) = change {
-            tracing::info!(epoch = change.epoch, mains = ?change.mains, auxiliaries = ?change.auxiliaries,
-                "changing the configuration");
-            let Phase::Leading(reign) = &mut self.phase else { return };
-            reign.change = Some(change);
+            self.change_to(change);
         }
+    }
+
+    /// Whether a change is on its way, or must not begin now: one at a time.
+    pub(super) fn is_changing(&self) -> bool {
+        let Phase::Leading(reign) = &self.phase else { return true };
+        let epoch = |configuration: Option<&Configuration>| configuration.map(|c| c.epoch);
+        reign.change.is_some()
+            || reign.handover.is_some()
+            || epoch(self.history.newest()) != epoch(self.configuration())
+            || reign.open.values().any(|open| open.value.is_configuration())
+            || !reign.opened
+    }
+
+    /// Proposes it as soon as nothing else is under way.
+    pub(super) fn change_to(&mut self, change: Configuration) {
+        tracing::info!(epoch = change.epoch, mains = ?change.mains,
+            auxiliaries = ?change.auxiliaries, expected = ?change.expected,
+            "changing the configuration");
+        let Phase::Leading(reign) = &mut self.phase else { return };
+        reign.change = Some(change);
+    }
+
+    /// Whether that voter was heard of lately.
+    pub(super) fn is_there(&self, node: &NodeId) -> bool {
+        let auxiliary = self.peers.get(&node.name).is_some_and(|p| p.role == NodeRole::Auxiliary);
+        let patience = if auxiliary { 3 * self.timing.auxiliary } else { self.timing.stickiness };
+        self.heard_within(node, patience)
     }
 
     fn whom_to_vote_out(
@@ -244,11 +261,10 @@ impl Proposer {
             let unreachable =
                 reign.unreachable.get(&main.incarnation).is_some_and(|at| *at >= since);
             let spent = reign.bridge.as_ref().is_some_and(|b| b.bytes > BRIDGE_BYTES_MAX);
-            if replaced
-                || spent
-                || now >= since + self.timing.remove
-                || (now >= since + self.timing.remove_unreachable && unreachable)
-            {
+            let overdue = now >= since + self.timing.remove
+                || (now >= since + self.timing.remove_unreachable && unreachable);
+            let gains = configuration.gains_without(main.incarnation);
+            if replaced || gains && (spent || overdue) {
                 return Some(main);
             }
             if now >= since + self.timing.remove_unreachable {
@@ -275,7 +291,10 @@ impl Proposer {
     fn whom_to_admit(&self, configuration: &Configuration) -> Option<Configuration> {
         let now = self.turn.at;
         for peer in self.peers.values().filter(|peer| peer.up) {
-            let listed = configuration.absent.contains(&peer.id.name);
+            let name = &peer.id.name;
+            let expected = configuration.expected.iter().find(|(expected, _)| expected == name);
+            let expected = expected.map(|(_, role)| *role);
+            let listed = configuration.absent.contains(name) || expected == Some(NodeRole::Main);
             let standing_in = configuration.auxiliaries.iter().find(|a| a.name == peer.id.name);
             match peer.role {
                 NodeRole::Main if listed && !configuration.has_main(peer.id.incarnation) => {
@@ -285,7 +304,10 @@ impl Proposer {
                         return Some(configuration.with_main(peer.id.clone()));
                     }
                 }
-                NodeRole::Auxiliary if standing_in.is_some_and(|a| *a != peer.id) => {
+                NodeRole::Auxiliary
+                    if standing_in.is_some_and(|a| *a != peer.id)
+                        || expected == Some(NodeRole::Auxiliary) && self.is_there(&peer.id) =>
+                {
                     return Some(configuration.with_auxiliary(peer.id.clone()));
                 }
                 NodeRole::Main | NodeRole::Auxiliary | NodeRole::Member => {}
@@ -299,7 +321,10 @@ impl Proposer {
         let now = self.turn.at;
         let Phase::Leading(reign) = &self.phase else { return };
         let busy = reign.bridge.is_some() || now < reign.forget_asked + self.timing.hedge;
-        if busy || configuration.auxiliaries.is_empty() {
+        // One that was removed may forget too, and stops when it is told.
+        let removed = configuration.removed.iter();
+        let told: Vec<&NodeId> = configuration.auxiliaries.iter().chain(removed).collect();
+        if busy || told.is_empty() {
             return;
         }
         let durable: Option<Step> = configuration
@@ -315,9 +340,8 @@ impl Proposer {
             .min()
             .flatten();
         let Some(durable) = durable else { return };
-        let asked: Vec<NodeId> = configuration
-            .auxiliaries
-            .iter()
+        let asked: Vec<NodeId> = told
+            .into_iter()
             .filter(|auxiliary| {
                 let peer = self.peers.get(&auxiliary.name).filter(|peer| peer.id == **auxiliary);
                 peer.and_then(|peer| peer.standing.as_ref()).is_some_and(|standing| {

@@ -9,8 +9,8 @@ use crate::{
     consensus::{
         ballot::Step,
         message::{
-            AuxiliaryMessage, Heartbeat, HomeMessage, Leader, Message, NodeRole, PeerReport,
-            ProposerMessage, ProposerReport, Report, Sign,
+            AuxiliaryMessage, Dismissed, Heartbeat, HomeMessage, Leader, Message, NodeRole,
+            PeerReport, ProposerMessage, ProposerReport, Report, Sign,
         },
     },
     effects::{Effects, To},
@@ -52,7 +52,13 @@ impl Proposer {
             out.here(HomeMessage::Leader(news.clone()));
             if self.leads().is_some() {
                 for peer in self.peers.values().filter(|p| p.up && p.role == NodeRole::Member) {
-                    out.send(To::Node(peer.id.clone()), HomeMessage::Leader(news.clone()));
+                    let removed =
+                        self.configuration().is_some_and(|c| c.removed.contains(&peer.id));
+                    let word = match removed {
+                        true => HomeMessage::Dismissed(Dismissed {}),
+                        false => HomeMessage::Leader(news.clone()),
+                    };
+                    out.send(To::Node(peer.id.clone()), word);
                 }
             }
             self.told = Some(news);

@@ -3,7 +3,7 @@
 //! The index is the last step this leader *proposed*, not the last it knows to be chosen: another
 //! main may already have answered a client for it. Before it is given out, a quorum of the
 //! configuration of the step after it must say that no newer leader was promised anything, each
-//! word being younger than the read. A home with an acceptor of its own brings that acceptor's
+//! word being younger than the read, and the leader must hold that configuration's promises. A home with an acceptor of its own brings that acceptor's
 //! word along, so that with two mains one round trip is enough.
 
 use std::collections::BTreeSet;
@@ -56,8 +56,8 @@ impl Proposer {
             && reign.opened
             && reign.reads.len() < READS_MAX
         {
-            // What was reported is proposed by now, so nothing chosen lies beyond.
-            let at = Step(reign.next.0 - 1);
+            // Beyond what is proposed and what was reported to be voted for nothing is chosen.
+            let at = Step(reign.next.0 - 1).max(reign.last_reported());
             let mut words = BTreeSet::new();
             if asked.witness.is_some_and(|promised| promised <= reign.ballot) {
                 words.insert(from.incarnation);
@@ -96,6 +96,14 @@ impl Proposer {
                 }
             }
         }
+    }
+
+    /// A promise reported votes: what is reported may have been answered to a client before a read
+    /// that already waits began.
+    pub(super) fn raise_reads(&mut self) {
+        let Phase::Leading(reign) = &mut self.phase else { return };
+        let last = reign.last_reported();
+        reign.reads.iter_mut().for_each(|read| read.at = read.at.max(last));
     }
 
     /// Asks for the words that new reads need, and answers those that have them.
@@ -149,10 +157,21 @@ impl Proposer {
 
     fn answer_reads(&mut self, out: &mut Effects<Self>) {
         let (now, give_up) = (self.turn.at, 4 * self.timing.election);
+        let Phase::Leading(reign) = &self.phase else { return };
+        // Words that nobody was promised more are not enough: in a configuration that has just come
+        // into force a newcomer may lead in a *lower* ballot, by a quorum that this ballot never
+        // asked. Where the promises of the next step are there, it cannot.
+        let led: Vec<bool> =
+            reign.reads.iter().map(|read| self.may_propose(reign, read.at.next())).collect();
+        let mut led = led.into_iter();
         let history = &self.history;
         let Phase::Leading(reign) = &mut self.phase else { return };
         reign.reads.retain(|read| {
-            let quorum = history.at(read.at.next()).is_some_and(|c| c.is_quorum(&read.words));
+            let leads = led.next().unwrap_or(false);
+            #[cfg(any(test, feature = "mutations"))]
+            let leads = leads || crate::mutation::on(crate::mutation::Mutation::ReadBeyondPromises);
+            let quorum =
+                leads && history.at(read.at.next()).is_some_and(|c| c.is_quorum(&read.words));
             #[cfg(any(test, feature = "mutations"))]
             let quorum = quorum || crate::mutation::on(crate::mutation::Mutation::ReadUnconfirmed);
             let hopeless = now >= read.since + give_up;

@@ -155,6 +155,11 @@ impl Reign {
         Run::new(self.voted_from, self.voted)
     }
 
+    /// The last step that a promise reported a vote for, if it is open yet.
+    pub(super) fn last_reported(&self) -> Step {
+        self.reported.last_key_value().map_or(Step(0), |(step, _)| *step)
+    }
+
     /// Whether somebody waits for a change.
     fn is_asked_for(&self) -> bool {
         self.change.is_some() || self.handover.is_some() || !self.wishes.is_empty()
@@ -316,6 +321,7 @@ impl Proposer {
                 reign.reported.insert(vote.step, vote);
             }
         }
+        self.raise_reads();
     }
 
     /// Somebody was promised a higher ballot (rule L6).

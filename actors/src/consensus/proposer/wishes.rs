@@ -5,12 +5,18 @@ use synod_runtime::identity::{NodeId, NodeName};
 
 use super::{Phase, Proposer};
 use crate::{
-    consensus::message::{Granted, HomeMessage, Wanted, Wish},
+    consensus::{
+        configuration::Configuration,
+        message::{Granted, HomeMessage, NodeRole, Wanted, Wish},
+    },
     effects::{Effects, To},
 };
 
 /// Wishes at once, of all homes; what is more is asked for again.
 const WISHES_MAX: usize = 64;
+
+/// Nodes of one cluster that operators may name: every configuration travels with every change.
+const NODES_MAX: usize = 64;
 
 /// A wish, and the home to answer.
 #[derive(Debug, Clone)]
@@ -28,6 +34,8 @@ enum Answer {
     Refused(String),
     /// It is on its way.
     Wait,
+    /// It takes this change.
+    Change(Configuration),
 }
 
 impl Proposer {
@@ -60,6 +68,13 @@ impl Proposer {
                     left.push(open);
                     continue;
                 }
+                Answer::Change(change) => {
+                    left.push(open); // granted once it is decided
+                    if !self.is_changing() {
+                        self.change_to(change);
+                    }
+                    continue;
+                }
             };
             let granted = Granted { nonce: open.nonce, end };
             out.send(self.home_of(&open.home), HomeMessage::Granted(granted));
@@ -75,6 +90,71 @@ impl Proposer {
     fn look_at(&mut self, wish: &Wish) -> Answer {
         match wish {
             Wish::Lead(name) => self.wish_to_lead(name),
+            Wish::Add { name, role, address } => self.wish_to_add(name, *role, address),
+            Wish::Remove(name) => self.wish_to_remove(name),
+        }
+    }
+
+    /// Decided at once: from then on the node is waited for, and counts when it has caught up.
+    fn wish_to_add(&self, name: &NodeName, role: NodeRole, address: &str) -> Answer {
+        let Some(newest) = self.history.newest() else { return Answer::Wait };
+        match newest.role_of(name) {
+            Some(is) if is == role => return Answer::Granted,
+            Some(is) => {
+                let is = is.as_str();
+                return Answer::Refused(format!(
+                    "{name} is there already, as {is}; remove it first"
+                ));
+            }
+            None => {}
+        }
+        let known = newest.mains.len() + newest.auxiliaries.len() + newest.absent.len();
+        if known + newest.expected.len() + newest.members.len() >= NODES_MAX {
+            return Answer::Refused(format!("{NODES_MAX} nodes are enough; remove one first"));
+        }
+        Answer::Change(newest.expecting(name, role, address))
+    }
+
+    /// Never so that too few are left to decide anything.
+    fn wish_to_remove(&mut self, name: &NodeName) -> Answer {
+        let Some(newest) = self.history.newest().cloned() else { return Answer::Wait };
+        if newest.role_of(name).is_none() {
+            // Until then its vote may be needed: whoever asks may switch it off when we answer.
+            if self.configuration().is_some_and(|c| c.role_of(name).is_some()) {
+                return Answer::Wait;
+            }
+            let bearer = self.peers.get(name);
+            // A member of the first hour is in no configuration.
+            let member = bearer.filter(|peer| peer.role == NodeRole::Member && peer.up);
+            return match member.filter(|peer| !newest.removed.contains(&peer.id)) {
+                Some(member) => Answer::Change(newest.without(name, Some(member.id.clone()))),
+                None if newest.removed.iter().any(|node| node.name == *name) => Answer::Granted,
+                None => Answer::Refused(format!("no node is called {name}")),
+            };
+        }
+        let bearer = self.peers.get(name).map(|peer| peer.id.clone());
+        let next = newest.without(name, bearer.filter(|_| *name != self.me.name));
+        if next.mains.is_empty() {
+            return Answer::Refused(format!("{name} is the last main"));
+        }
+        let voters = next.mains.iter().chain(&next.auxiliaries);
+        let there =
+            voters.filter(|node| self.is_there(node)).map(|node| node.incarnation).collect();
+        if !next.is_quorum(&there) {
+            return Answer::Refused(format!(
+                "without {name} too few that are up would be left to decide anything"
+            ));
+        }
+        if *name != self.me.name {
+            return Answer::Change(next);
+        }
+        // The next leader does it: whoever is removed need not be waited for.
+        match self.successor() {
+            Some(to) => {
+                self.hand_over(to);
+                Answer::Wait
+            }
+            None => Answer::Refused(format!("{name} leads, and nobody could lead in its place")),
         }
     }
 
