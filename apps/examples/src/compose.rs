@@ -1,13 +1,17 @@
 //! The roles of consensus, placed and supervised by the program itself: no server, three bare
-//! nodes. First all voters share one node, then each has its own; the roles cannot tell. Under load
-//! every role is stopped once, and no command is lost or done twice.
+//! nodes. First all voters share one node, then each has its own; the roles cannot tell. Another
+//! process speaks with an acceptor. Under load every role is stopped once, and no command is lost or
+//! done twice.
 
 mod local;
 
-use std::{cell::Cell, collections::BTreeMap, path::Path, rc::Rc, time::Duration};
+use std::{
+    cell::Cell, collections::BTreeMap, io::Write as _, path::Path, process::Stdio, rc::Rc,
+    time::Duration,
+};
 
 use actix::{Actor, Handler, Message};
-use local::{Failure, nodes_as, until};
+use local::{Failure, cluster, nodes_of, start, until};
 use serde::{Deserialize, Serialize};
 use synod::{
     consensus::{
@@ -18,8 +22,10 @@ use synod::{
     replicated::{Handle, IdempotencyKey, Query, Replicated, Turn},
     runtime::{
         identity::{Incarnation, NodeId, NodeName},
-        node::Node,
+        node::{Node, NodeConfig},
+        quic::Authority,
         supervision::{Fault, Supervisor, Tree},
+        world::network::TlsFiles,
     },
     server::{
         correspondent::Correspondent,
@@ -68,26 +74,34 @@ fn listed() -> Result<BTreeMap<NodeName, NodeRole>, Failure> {
 
 #[actix::main]
 async fn main() -> Result<(), Failure> {
+    if std::env::args().nth(1).as_deref() == Some("ask") {
+        return ask_acceptor(&asker()?).await;
+    }
     let dir = tempfile::tempdir()?;
+    let authority = Authority::new(&cluster()?)?;
     println!("== all voters on one node");
-    let [one, asker] = nodes_as([("one", "main"), ("o", "observer")])?;
+    let [one] = nodes_of(&authority, [("one", "main")])?;
     let house = House::on(&one);
     let homes = listed()?.into_keys().zip(1..).map(|(name, number)| {
         // Several voters on one node: each has an identity of its own.
         (one.clone(), house.clone(), NodeId::new(name, Incarnation(number)))
     });
-    run(homes.collect(), &asker, &dir.path().join("one")).await?;
+    run(homes.collect(), &authority, &dir.path().join("one")).await?;
 
     println!("== each voter on its own node");
-    let [a, b, x, asker] =
-        nodes_as([("a", "main"), ("b", "main"), ("x", "auxiliary"), ("o", "observer")])?;
+    let names = [("a", "main"), ("b", "main"), ("x", "auxiliary")];
     // A voter with a node of its own has the node's identity: that is how the others reach it.
-    let homes = [a, b, x].map(|node| (node.clone(), House::on(&node), node.id().clone()));
-    run(homes.into(), &asker, &dir.path().join("spread")).await
+    let homes = nodes_of(&authority, names)?
+        .map(|node| (node.clone(), House::on(&node), node.id().clone()));
+    run(homes.into(), &authority, &dir.path().join("spread")).await
 }
 
 /// One log: its voters at the given places.
-async fn run(homes: Vec<(Node, House, NodeId)>, asker: &Node, dir: &Path) -> Result<(), Failure> {
+async fn run(
+    homes: Vec<(Node, House, NodeId)>,
+    authority: &Authority,
+    dir: &Path,
+) -> Result<(), Failure> {
     let mut voters = Vec::new();
     for (node, house, id) in homes {
         let data_dir = dir.join(id.name.as_str());
@@ -97,15 +111,45 @@ async fn run(homes: Vec<(Node, House, NodeId)>, asker: &Node, dir: &Path) -> Res
     }
     until("a leader", || voters.iter().all(|(_, seat, _)| seat.ready().is_ok()).then_some(()))
         .await?;
-    ask_acceptor(asker).await?;
+    ask_from_outside(&voters, authority).await?;
     stop_each(&voters).await?;
     for (node, seat, tree) in voters {
         tree.stop(Duration::from_secs(1)).await;
         seat.close();
         node.shutdown();
     }
-    asker.shutdown();
     Ok(())
+}
+
+/// Lets another process look an acceptor up and speak with it.
+async fn ask_from_outside(
+    voters: &[(Node, Seat, Tree)],
+    authority: &Authority,
+) -> Result<(), Failure> {
+    let TlsFiles { ca, cert, key } = authority.issue(&"o".parse()?, &[], &[])?;
+    let at = |(node, ..): &(Node, Seat, Tree)| {
+        (node.name().to_string(), node.links().local_addr().to_string())
+    };
+    let peers: BTreeMap<String, String> = voters.iter().map(at).collect();
+    let mut asker = tokio::process::Command::new(std::env::current_exe()?);
+    let mut asker = asker.arg("ask").stdin(Stdio::piped()).kill_on_drop(true).spawn()?;
+    let mut input = asker.stdin.take().ok_or("asked for above")?;
+    let begin = serde_json::to_vec(&(peers, [ca, cert, key]))?;
+    tokio::io::AsyncWriteExt::write_all(&mut input, &begin).await?;
+    drop(input);
+    let ended = asker.wait().await?;
+    if ended.success() { Ok(()) } else { Err("the other process failed".into()) }
+}
+
+/// The node of that process: it has no role, and knows addresses and its certificate.
+fn asker() -> Result<Node, Failure> {
+    type Begin = (BTreeMap<NodeName, String>, [Vec<u8>; 3]);
+    let (peers, [ca, cert, key]): Begin = serde_json::from_reader(std::io::stdin())?;
+    let mut config = NodeConfig::new(cluster()?, "o".parse()?, Incarnation(1));
+    config.role = "observer".to_owned();
+    config.peers = peers.into_iter().collect();
+    config.tls = Some(TlsFiles { ca, cert, key });
+    start(config)
 }
 
 /// The roles of a seat under a supervisor of ours. Each is an actor, begun anew when it ends, with
@@ -136,8 +180,9 @@ async fn ask_acceptor(node: &Node) -> Result<(), Failure> {
     match answer {
         message::Message::Proposer(ProposerMessage::Promise(promise)) => {
             let Ballot { round, node } = promise.ballot;
-            println!("{name} on {} answers o: a promise for {round}.{node}", from.name);
-            Ok(())
+            let (at, process) = (&from.name, std::process::id());
+            println!("{name} on {at} answers process {process}: a promise for {round}.{node}");
+            Ok(std::io::stdout().flush()?)
         }
         other => Err(format!("{name} answered {other:?}").into()),
     }

@@ -19,27 +19,48 @@ pub(crate) fn nodes<const N: usize>(names: [&str; N]) -> Result<[Node; N], Failu
 }
 
 /// As [`nodes`], each with what it says it is in the cluster.
+#[allow(dead_code, reason = "each example is a program of its own")]
 pub(crate) fn nodes_as<const N: usize>(names: [(&str, &str); N]) -> Result<[Node; N], Failure> {
-    let cluster: ClusterName = "example".parse()?;
-    let authority = Authority::new(&cluster)?;
+    nodes_of(&Authority::new(&cluster()?)?, names)
+}
+
+/// As [`nodes_as`], with certificates of this authority.
+#[allow(dead_code, reason = "each example is a program of its own")]
+pub(crate) fn nodes_of<const N: usize>(
+    authority: &Authority,
+    names: [(&str, &str); N],
+) -> Result<[Node; N], Failure> {
     let mut nodes = Vec::<Node>::new();
     for (incarnation, (name, role)) in (1..).map(Incarnation).zip(names) {
-        let mut config = NodeConfig::new(cluster.clone(), name.parse()?, incarnation);
-        config.role = role.to_owned();
         let hosts = ["localhost".to_owned()];
-        config.tls = Some(authority.issue(&config.name, &hosts, &[[127, 0, 0, 1].into()])?);
+        let tls = authority.issue(&name.parse()?, &hosts, &[[127, 0, 0, 1].into()])?;
+        let mut config = NodeConfig::new(cluster()?, name.parse()?, incarnation);
         let known = nodes.iter();
         config.peers =
             known.map(|n| (n.name().clone(), n.links().local_addr().to_string())).collect();
-        let world = World {
-            clock: Arc::new(RealClock),
-            entropy: Arc::new(RealEntropy),
-            network: Arc::new(QuicNetwork),
-            disk: Arc::new(RealDisk),
-        };
-        nodes.push(Node::start(world, config)?);
+        config.role = role.to_owned();
+        config.tls = Some(tls);
+        nodes.push(start(config)?);
     }
     nodes.try_into().map_err(|_| "as many nodes as names".into())
+}
+
+/// Starts a node of the real world.
+#[allow(dead_code, reason = "each example is a program of its own")]
+pub(crate) fn start(config: NodeConfig) -> Result<Node, Failure> {
+    let world = World {
+        clock: Arc::new(RealClock),
+        entropy: Arc::new(RealEntropy),
+        network: Arc::new(QuicNetwork),
+        disk: Arc::new(RealDisk),
+    };
+    Ok(Node::start(world, config)?)
+}
+
+/// What the nodes of examples call their cluster.
+#[allow(dead_code, reason = "each example is a program of its own")]
+pub(crate) fn cluster() -> Result<ClusterName, Failure> {
+    Ok("example".parse()?)
 }
 
 /// Names take a moment to spread: asks until there is something, for ten seconds at most.
