@@ -1,11 +1,11 @@
 //! Safety rules that a test may switch off, one at a time, to see that the judges notice.
 //! Compiled only for tests; a normal build has no such switch.
 //!
-//! Three rules of consensus have no switch. *A main is in every quorum* is never the last defence: a
+//! Two rules of consensus have no switch. *A main is in every quorum* is never the last defence: a
 //! leader has its own acceptor's promise, and a learner knows a value only by its own node's vote
 //! or a main's word, so a main is there in any case; unit tests hold the rule itself. *An auxiliary
 //! forgets only what every main has durably* keeps the cluster going after a loss, and breaks no
-//! promise when it is off. *Leases* do not exist: reads ask.
+//! promise when it is off.
 
 use std::cell::Cell;
 
@@ -76,11 +76,19 @@ pub enum Mutation {
     ReadBeyondPromises,
     /// A learner hands on what it has although the step that was next is not in its log.
     HandsOnOverGap,
+    /// 10: a leader asks auxiliaries for votes while another main holds a lease.
+    LeaseNotKept,
+    /// 11: a node that starts forgets that it granted a lease.
+    LeaseNotRemembered,
+    /// 12: a read by lease waits for nothing.
+    LeaseReadsAtOnce,
+    /// A lease is used after its end.
+    LeaseNeverEnds,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 36] = [
         Self::AuxiliaryForgetsAll,
         Self::ClaimBeforeDurable,
         Self::NoPhaseOneForNewConfiguration,
@@ -113,6 +121,10 @@ impl Mutation {
         Self::SnapshotKeepsConfiguration,
         Self::ReadBeyondPromises,
         Self::HandsOnOverGap,
+        Self::LeaseNotKept,
+        Self::LeaseNotRemembered,
+        Self::LeaseReadsAtOnce,
+        Self::LeaseNeverEnds,
     ];
 }
 

@@ -26,6 +26,7 @@ fn plan(kind: &str, shape: Shape, seed: u64) -> Plan {
         "readmitted" => Plan::readmitted(shape, rng),
         "toppled" => Plan::toppled(shape, rng),
         "deposed" => Plan::deposed(shape, rng),
+        "leased" => Plan::leased(shape, rng),
         "reckless" => Plan { reckless: true, finish: false, ..Plan::chaos(shape, rng) },
         other => panic!("no walk is called {other}"),
     }
@@ -125,7 +126,7 @@ fn operators_come_between_failures_and_nothing_is_broken() {
 /// R1.12, R1.19, R1.20, R1.40, R1.42: in the scenes where single rules matter most.
 #[test]
 fn deposed_toppled_and_readmitted_leaders_break_nothing() {
-    for scene in ["deposed", "toppled", "readmitted"] {
+    for scene in ["deposed", "toppled", "readmitted", "leased"] {
         walk(scene, SMALL, 0..60);
     }
 }

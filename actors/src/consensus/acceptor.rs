@@ -11,8 +11,8 @@ use super::{
     ballot::{Ballot, Run, Step},
     message::{
         Accept, Accepted, AcceptorMessage, Confirm, Confirmed, HomeMessage, Learned,
-        LearnerMessage, Mark, Message, Nack, Prepare, Promise, ProposerMessage, TellAgain, Trim,
-        Trimmed, Trimming, Vote, Voted,
+        LearnerMessage, LeaseAsk, LeaseAsked, Mark, Message, Nack, Prepare, Promise,
+        ProposerMessage, TellAgain, Trim, Trimmed, Trimming, Vote, Voted,
     },
     record::{Image, Record},
     value::Value,
@@ -147,13 +147,29 @@ impl Acceptor {
 
     fn confirm(&self, from: &NodeId, asked: &Confirm, out: &mut Effects<Self>) {
         let Confirm { round, leader } = *asked;
-        let confirmed = Confirmed { round, leader, promised: self.promised };
+        let confirmed = Confirmed { round, leader, promised: self.promised, voted: self.voted() };
         let to = To::Node(from.clone());
         if leader.is_some() {
             out.send(to, ProposerMessage::Confirmed(confirmed));
         } else {
             out.send(to, HomeMessage::Confirmed(confirmed));
         }
+    }
+
+    /// The last step this node voted for, or knows from a snapshot.
+    fn voted(&self) -> Step {
+        self.votes.last_key_value().map_or(self.trimmed, |(step, _)| *step)
+    }
+
+    /// What the proposer grants is about this node's votes, so it hears of both together.
+    fn lease_asked(&self, by: &NodeId, asked: &LeaseAsk, out: &mut Effects<Self>) {
+        // A promise that a crash could undo ends no former ballot.
+        out.after_all_before().then_here(ProposerMessage::LeaseAsked(LeaseAsked {
+            by: by.clone(),
+            ask: asked.clone(),
+            promised: self.promised,
+            voted: self.voted(),
+        }));
     }
 
     /// Replaces the journal by what a snapshot does not cover.
@@ -213,6 +229,7 @@ impl Machine for Acceptor {
             AcceptorMessage::Prepare(asked) => self.prepare(from, &asked, out),
             AcceptorMessage::Accept(asked) => self.accept(from, asked, out),
             AcceptorMessage::Confirm(asked) => self.confirm(from, &asked, out),
+            AcceptorMessage::LeaseAsk(asked) => self.lease_asked(from, &asked, out),
             AcceptorMessage::Learned(Learned { chosen_upto, others }) => {
                 // Not the greatest ever told: a learner that was made anew knows less, and what it
                 // cannot hand over has to be reported as votes.

@@ -165,7 +165,7 @@ impl Auxiliary {
 
     fn confirm(&self, from: &NodeId, asked: &Confirm, out: &mut Effects<Self>) {
         let Confirm { round, leader } = *asked;
-        let confirmed = Confirmed { round, leader, promised: self.promised };
+        let confirmed = Confirmed { round, leader, promised: self.promised, voted: Step(0) };
         if leader.is_some() {
             out.send(To::Node(from.clone()), ProposerMessage::Confirmed(confirmed));
         } else {

@@ -23,8 +23,8 @@ use super::{
     ballot::{Ballot, Step},
     message::{
         AcceptorMessage, Answers, ClientAnswer, CommandReply, Confirm, Confirmed, End, Gap,
-        HomeMessage, Leader, Message, NewCommand, NewRead, NodeRole, ProposerMessage, Query,
-        ReadAt, ReadIndex, Registered, ReplicaMessage, Replies, Report, Request, TellAgain,
+        HomeMessage, Leader, LeasedRead, Message, NewCommand, NewRead, NodeRole, ProposerMessage,
+        Query, ReadAt, Registered, ReplicaMessage, Replies, Report, Request, TellAgain,
     },
     record::{Image, Record},
     replica::REGISTER,
@@ -347,21 +347,17 @@ impl Home {
         let number = round.number;
         if self.role == NodeRole::Member {
             self.forward_round(&leader, out);
-        } else if leader != self.me {
-            // Its own acceptor's word first, so that the leader need ask nobody (R2).
-            let confirm = Confirm { round: number, leader: None };
-            out.here(AcceptorMessage::Confirm(confirm));
         } else {
-            let asked = ReadIndex { round: number, witness: None };
-            out.send(self.to_leader(&leader), ProposerMessage::ReadIndex(asked));
+            // How far its own acceptor voted: under a lease nobody else need be asked (R3). And its
+            // word, with which a leader need ask nobody (R2).
+            out.here(AcceptorMessage::Confirm(Confirm { round: number, leader: None }));
         }
     }
 
     fn confirmed(&self, confirmed: &Confirmed, out: &mut Effects<Self>) {
-        let current = self.round.as_ref().is_some_and(|round| round.number == confirmed.round);
-        if let Some(leader) = self.leader.node.as_ref().filter(|_| current) {
-            let asked = ReadIndex { round: confirmed.round, witness: Some(confirmed.promised) };
-            out.send(self.to_leader(leader), ProposerMessage::ReadIndex(asked));
+        if self.round.as_ref().is_some_and(|round| round.number == confirmed.round) {
+            let Confirmed { round, promised, voted, .. } = *confirmed;
+            out.here(ProposerMessage::LeasedRead(LeasedRead { round, promised, voted }));
         }
     }
 

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     clients::{
         Answers, ClientAnswer, CommandReply, Confirm, Confirmed, End, Forward, Forwarded,
-        ForwardedAnswer, ForwardedRead, Gap, NewCommand, NewRead, Query, Read, ReadAt, ReadIndex,
-        Registered, Replies, Request, Submit,
+        ForwardedAnswer, ForwardedRead, Gap, LeaseAsk, LeaseAsked, LeaseGrant, LeasedRead,
+        NewCommand, NewRead, Query, Read, ReadAt, ReadIndex, Registered, Replies, Request, Submit,
     },
     log::{
         Ahead, CatchUp, Compare, Entries, Execute, Fetch, Installed, Resend, SnapshotChunk,
@@ -84,12 +84,12 @@ macro_rules! addressed {
 }
 
 addressed! {
-    Acceptor(AcceptorMessage): Prepare, Accept, Confirm, Learned, Trim, Trimming;
+    Acceptor(AcceptorMessage): Prepare, Accept, Confirm, LeaseAsk, Learned, Trim, Trimming;
     Auxiliary(AuxiliaryMessage): Prepare, Accept, Confirm, Forget, PreVote, Reach, Heartbeat,
         ProbeAnswer;
     Proposer(ProposerMessage): Promise, Nack, PreVote, PreVoteAnswer, Heartbeat, Standing, Reached,
         Acked, Progress, Confirmed, ReadIndex, Request, Probe, Expiry, Peer, Resign, TellAgain, Wanted,
-        TakeOver;
+        TakeOver, LeaseAsked, LeaseGrant, LeasedRead;
     Learner(LearnerMessage): Voted, Accepted, Mark, CatchUp, Entries, Ahead, Resend, Installed,
         Trimmed, Settled, TrimLog, TellAgain;
     Replica(ReplicaMessage): Compare, Execute, Query, SnapshotWanted, SnapshotChunk, SnapshotWritten, Fetch,
@@ -108,6 +108,8 @@ pub enum AcceptorMessage {
     Accept(Accept),
     /// A read asks whether a newer leader was promised anything.
     Confirm(Confirm),
+    /// Another main asks for a lease on reads.
+    LeaseAsk(LeaseAsk),
     /// *Local*, from the learner.
     #[serde(skip)]
     Learned(Learned),
@@ -175,6 +177,14 @@ pub enum ProposerMessage {
     Wanted(Wanted),
     /// A leader hands over.
     TakeOver(TakeOver),
+    /// *Local*, from the acceptor: another main asks for a lease on reads.
+    #[serde(skip)]
+    LeaseAsked(LeaseAsked),
+    /// Another main granted a lease on reads.
+    LeaseGrant(LeaseGrant),
+    /// *Local*, from the home: where must a read here wait for?
+    #[serde(skip)]
+    LeasedRead(LeasedRead),
     /// *Local*, from the replica.
     #[serde(skip)]
     Expiry(Expiry),

@@ -48,6 +48,11 @@ pub struct Timing {
     pub catch_up: Duration,
     /// A piece of a snapshot that has not come by then is asked for again.
     pub fetch: Duration,
+    /// How long another main's word lasts that nothing is chosen behind this one's back, so that
+    /// reads need not ask; zero: clocks are not trusted, and every read asks.
+    pub lease: Duration,
+    /// It is asked for again after this long, as long as there are reads.
+    pub lease_renewal: Duration,
     /// How long a call between actors may take that sets no deadline of its own.
     pub call: Duration,
     /// A main this long silent is shown as suspect; three times this long, as down.
@@ -89,6 +94,8 @@ impl Profile {
                 give_up: ms(600),
                 catch_up: ms(40),
                 fetch: ms(300),
+                lease: ms(100),
+                lease_renewal: ms(30),
                 call: ms(5_000),
                 quiet: ms(1_000),
                 accept_sole: false,
@@ -110,6 +117,8 @@ impl Profile {
                 give_up: ms(3_000),
                 catch_up: ms(400),
                 fetch: ms(1_500),
+                lease: ms(1_000),
+                lease_renewal: ms(250),
                 call: ms(10_000),
                 quiet: ms(3_000),
                 accept_sole: false,

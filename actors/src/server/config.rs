@@ -377,6 +377,7 @@ const KEYS: Keys = &[
         &[
             "profile",
             "vote",
+            "clock_trust",
             "durability",
             "heartbeat",
             "election_timeout",

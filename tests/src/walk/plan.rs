@@ -156,6 +156,8 @@ pub(super) fn quick() -> Timing {
         resend: ms(20),
         probe: ms(8),
         auxiliary: ms(100),
+        lease: ms(20),
+        lease_renewal: ms(6),
         ..Timing::default()
     }
 }

@@ -41,6 +41,25 @@ impl Plan {
         }
     }
 
+    /// Leases that outlast elections or are soon over, mains and leaders that are cut off, or crash and are soon back while
+    /// the other main cannot be asked.
+    pub fn leased(shape: Shape, rng: &mut Rng) -> Self {
+        let ms = Duration::from_millis;
+        let lease = if rng.random_bool(0.5) { ms(400) } else { ms(20) };
+        let timing = Timing { lease, hedge: ms(10), promises: ms(10), ..quick() };
+        Self {
+            timing,
+            chaos_us: 2_000_000,
+            fault_us: rng.random_range(150_000..400_000),
+            faults: Faults { depose: 2, topple: 3, isolate: 3, mend: 2, ..Faults::default() },
+            delay_us: rng.random_range(100..1_000),
+            call_us: rng.random_range(1_000..4_000),
+            down_us: rng.random_range(1_000..30_000),
+            cut_us: rng.random_range(150_000..500_000),
+            ..Self::calm(shape)
+        }
+    }
+
     /// Leaders crash with much on its way to their disks, and are soon back while the other main
     /// cannot be asked.
     pub fn toppled(shape: Shape, rng: &mut Rng) -> Self {

@@ -147,7 +147,7 @@ pub(crate) fn a_word_counts_only_for_reads_before_it() -> Played {
     let ballot = standing.asks(0);
     standing.promises(A, ballot, &[]);
     standing.promises(B, ballot, &[]);
-    let word = |round| Confirmed { round, leader: Some(ballot), promised: ballot };
+    let word = |round| Confirmed { round, leader: Some(ballot), promised: ballot, voted: Step(0) };
     standing.tell(A, ReadIndex { round: 1, witness: None });
     standing.tell(A, word(1));
     standing.tell(B, word(1));
@@ -202,7 +202,7 @@ pub(crate) fn a_read_is_answered_where_promises_hold() -> Played {
     }
     standing.progress(&history);
     standing.said.clear();
-    let word = |round| Confirmed { round, leader: Some(ballot), promised: ballot };
+    let word = |round| Confirmed { round, leader: Some(ballot), promised: ballot, voted: Step(0) };
     standing.tell(A, ReadIndex { round: 1, witness: None });
     standing.tell(A, word(1));
     standing.tell(OUTSIDE, word(1));

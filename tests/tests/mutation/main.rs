@@ -47,7 +47,7 @@ fn hunt_for(mutation: Mutation) -> Hunt {
             walk(Plan::readmitted, 100)
         }
         M::AssumeInitial => walk(Plan::readmitted, 92),
-        M::ReadUnconfirmed => walk(Plan::readmitted, 58),
+        M::ReadUnconfirmed => walk(Plan::readmitted, 38),
         M::LowestVoteWins => walk(Plan::readmitted, 37),
         M::NoPhaseOneForNewConfiguration => walk(Plan::readmitted, 12),
         M::VoteBelowPromise => walk(Plan::deposed, 42),
@@ -73,6 +73,10 @@ fn hunt_for(mutation: Mutation) -> Hunt {
         }
         M::ReadBeyondPromises => Hunt::Hand(histories::a_read_is_answered_where_promises_hold),
         M::HandsOnOverGap => Hunt::Hand(histories::a_step_is_handed_on_under_its_own_number),
+        M::LeaseNotKept => walk(Plan::leased, 22),
+        M::LeaseNotRemembered => walk(Plan::leased, 20),
+        M::LeaseReadsAtOnce => walk(Plan::toppled, 100),
+        M::LeaseNeverEnds => walk(Plan::leased, 24),
         M::SnapshotKeepsConfiguration => Hunt::Hand(histories::a_snapshot_brings_its_configuration),
     }
 }

@@ -1,7 +1,10 @@
 //! Commands, reads and their answers.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use synod_runtime::identity::NodeId;
 
 use crate::consensus::ballot::{Ballot, Step};
 use crate::consensus::value::EncodedCommand;
@@ -24,6 +27,52 @@ pub struct Confirmed {
     pub leader: Option<Ballot>,
     /// The highest ballot promised.
     pub promised: Ballot,
+    /// The last step voted for; that of an auxiliary says nothing to a read.
+    pub voted: Step,
+}
+
+/// A main asks another's acceptor for a lease on reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseAsk {
+    /// When it was sent by the asker's clock, which counts the lease from here.
+    pub asked_nanos: u64,
+    /// How long it shall last.
+    pub lasts: Duration,
+}
+
+/// *Local*: the acceptor passes on who asks, and how far it has voted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseAsked {
+    /// Who asks.
+    pub by: NodeId,
+    /// What was asked.
+    pub ask: LeaseAsk,
+    /// The highest ballot promised.
+    pub promised: Ballot,
+    /// The last step voted for.
+    pub voted: Step,
+}
+
+/// For a while the sender asks no auxiliary for votes: nothing is chosen behind the other's back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseGrant {
+    /// What was asked.
+    pub ask: LeaseAsk,
+    /// What was chosen before the lease is not beyond this step.
+    pub upto: Step,
+    /// The highest ballot promised.
+    pub promised: Ballot,
+}
+
+/// *Local*: a home wants to read here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeasedRead {
+    /// Which round of reads.
+    pub round: u64,
+    /// What the own acceptor had promised after the reads arrived.
+    pub promised: Ballot,
+    /// The last step it had voted for by then.
+    pub voted: Step,
 }
 
 /// Asks a leader for the step that a read must wait for.

@@ -108,7 +108,7 @@ impl Proposer {
         // Acknowledged and still not learned: a learner that was made anew forgot who voted.
         let forgotten = now >= open.since + 4 * patience;
         let mut late: Vec<NodeId> = configuration.mains.clone();
-        if reign.bridge.is_some() {
+        if reign.bridge.is_some() && !self.owes_lease() {
             late.extend(configuration.auxiliaries.iter().cloned());
         }
         let Phase::Leading(reign) = &mut self.phase else { return };
@@ -190,12 +190,18 @@ impl Proposer {
             self.send_bridged(out);
             return;
         }
+        // What a lease held back.
+        self.send_bridged(out);
+        let Phase::Leading(reign) = &self.phase else { return };
         // It ends when every main votes in time again: each has all that was chosen.
         let executed = self.history.executed();
         let current = self.silent(configuration).is_empty()
             && configuration.other_mains(self.me.incarnation).all(|main| {
                 let acked = reign.acks.get(&main.incarnation).map_or(Step(0), |(step, _)| *step);
-                acked >= executed
+                // Its last words may have been lost, and when all is quiet none follow.
+                let says = self.peers.get(&main.name).filter(|peer| peer.id == *main);
+                let executes = says.and_then(|peer| peer.beat.as_ref()).map(|b| b.chosen_upto);
+                acked.max(executes.unwrap_or_default()) >= executed
             });
         if current {
             tracing::info!("every main votes again");

@@ -3,11 +3,13 @@
 //! A follower listens for its leader; when that falls silent it asks whether it should stand
 //! (`following`), then asks for promises and leads (`reign`). A leader finishes what earlier
 //! leaders left open, orders what clients ask for (`propose`), and takes care of members that
-//! come and go (`care`), listens to operators (`wishes`) and hands leadership on (`succession`). Reads learn here what they must wait for (`reads`). What it tells others and people is
+//! come and go (`care`), listens to operators (`wishes`) and hands leadership on (`succession`). Reads learn here what they must wait for (`reads`, and without a question
+//! `lease`). What it tells others and people is
 //! in `news`.
 
 mod care;
 mod following;
+mod lease;
 mod news;
 mod propose;
 mod reads;
@@ -26,7 +28,7 @@ use synod_runtime::{
     world::{Instant, Rng},
 };
 
-use self::{care::Pace, following::Following, reign::Reign};
+use self::{care::Pace, following::Following, lease::Leases, reign::Reign};
 use super::{
     ballot::{Ballot, Step},
     configuration::{Configuration, History},
@@ -94,6 +96,7 @@ pub struct Proposer {
     behind: Option<Vec<NodeId>>,
     /// The node stops: it leads no more.
     resigned: bool,
+    leases: Leases,
     turn: Now,
 }
 
@@ -129,6 +132,7 @@ impl Proposer {
             confirmed_sole: timing.accept_sole,
             behind: None,
             resigned: false,
+            leases: Leases::default(),
             turn: Now::default(),
         }
     }
@@ -313,6 +317,7 @@ impl Machine for Proposer {
                 self.seen = self.seen.max(vote.ballot);
             }
         }
+        self.start_leases();
         // Everyone gives the others a moment to be heard first.
         let wait = self.timing.heartbeat * 2 + self.jitter(self.timing.election / 2);
         self.phase =
@@ -350,6 +355,9 @@ impl Machine for Proposer {
             ProposerMessage::Resign(_) => self.resign(out),
             ProposerMessage::Wanted(wanted) => self.wanted(from, wanted, out),
             ProposerMessage::TakeOver(asked) => self.take_over(from, &asked, out),
+            ProposerMessage::LeaseAsked(asked) => self.lease_asked(asked, out),
+            ProposerMessage::LeaseGrant(grant) => self.lease_granted(from, &grant),
+            ProposerMessage::LeasedRead(asked) => self.leased_read(asked, out),
             ProposerMessage::TellAgain(_) => self.told = None,
         }
     }
@@ -367,6 +375,7 @@ impl Machine for Proposer {
                 self.carry_handover(out);
             }
         }
+        self.tend_leases(out);
         self.judge();
         self.beat(out);
         self.tell(out);
@@ -383,7 +392,7 @@ impl Machine for Proposer {
             }
             Phase::Leading(reign) => reign.deadline(self.turn.at),
         };
-        let soonest = self.beat_due.min(self.auxiliary_due);
-        Some(phase.map_or(soonest, |at| at.min(soonest)))
+        let all = [Some(self.beat_due), Some(self.auxiliary_due), phase, self.leases_due()];
+        all.into_iter().flatten().min()
     }
 }

@@ -178,6 +178,9 @@ impl Proposer {
 
     /// Sends the open steps that the auxiliaries have not got yet.
     pub(super) fn send_bridged(&mut self, out: &mut Effects<Self>) {
+        if self.owes_lease() {
+            return; // nothing is chosen behind the back of a main that reads by lease
+        }
         let executed = self.history.executed();
         let Phase::Leading(reign) = &mut self.phase else { return };
         let Some(bridge) = &mut reign.bridge else { return };

@@ -24,6 +24,8 @@ pub struct ConsensusConfig {
     pub removal: Duration,
     /// How a leader's own vote travels.
     pub vote: VoteStyle,
+    /// Whether clocks run at most 1 % too fast or slow, so that reads may go by lease.
+    pub clock_trust: bool,
     /// See [`Timing::accept_sole`]. Not a key of the file: it is said for one start only.
     pub accept_sole: bool,
 }
@@ -47,20 +49,23 @@ impl ConsensusConfig {
             removal_unreachable: timing.remove_unreachable,
             removal: timing.remove,
             vote: VoteStyle::Split,
+            clock_trust: true,
             accept_sole: false,
         }
     }
 
     /// How patient the roles are.
     pub const fn timing(&self) -> Timing {
+        let timing = self.profile.timing();
         Timing {
             heartbeat: self.heartbeat,
             election: self.election_timeout,
             hedge: self.hedge,
             remove_unreachable: self.removal_unreachable,
             remove: self.removal,
+            lease: if self.clock_trust { timing.lease } else { Duration::ZERO },
             accept_sole: self.accept_sole,
-            ..self.profile.timing()
+            ..timing
         }
     }
 }
@@ -75,6 +80,12 @@ pub(super) fn read(section: &Section<'_>) -> Result<ConsensusConfig, ConfigError
         other => Err(format!("{other:?} is no way to vote; use \"split\" or \"piggyback\"")),
     };
     let vote = section.parse("vote", "\"split\" or \"piggyback\"", vote)?;
+    let trust = |text: &str| match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        other => Err(format!("{other:?} is neither; use \"on\" or \"off\"")),
+    };
+    let clock_trust = section.parse("clock_trust", "\"on\" or \"off\"", trust)?;
     let durability = section.parse("durability", Durability::WANT, Durability::from_str)?;
     let config = ConsensusConfig {
         profile: default.profile,
@@ -86,6 +97,7 @@ pub(super) fn read(section: &Section<'_>) -> Result<ConsensusConfig, ConfigError
             .duration("t_remove_unreachable", default.removal_unreachable)?,
         removal: section.duration("t_remove", default.removal)?,
         vote: vote.unwrap_or(default.vote),
+        clock_trust: clock_trust.unwrap_or(default.clock_trust),
         accept_sole: default.accept_sole,
     };
     if config.election_timeout < 2 * config.heartbeat {

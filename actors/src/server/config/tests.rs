@@ -199,6 +199,18 @@ fn a_profile_decides_what_the_file_does_not_name() {
 }
 
 #[test]
+fn who_does_not_trust_clocks_gets_no_leases() {
+    let with = |word: &str| {
+        GOOD.replacen("[consensus]", &format!("[consensus]\nclock_trust = \"{word}\""), 1)
+    };
+    let lease = |text: &str| load(text, Overrides::default()).map(|c| c.consensus.timing().lease);
+    assert_eq!(lease(GOOD), Ok(Profile::Lan.timing().lease));
+    assert_eq!(lease(&with("on")), lease(GOOD));
+    assert_eq!(lease(&with("off")), Ok(Duration::ZERO));
+    assert!(lease(&with("maybe")).unwrap_err().contains("\"on\" or \"off\""));
+}
+
+#[test]
 fn a_wrong_variable_is_named() {
     let one = |name: &str, value: &str| {
         Overrides::from_env([(name.to_owned(), value.to_owned())].into_iter())

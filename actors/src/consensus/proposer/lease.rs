@@ -1,0 +1,267 @@
+//! Reads without a question: leases between two mains (R3 of the manual).
+//!
+//! With two mains, whatever is chosen was voted for by both, unless one of them leads and asks an
+//! auxiliary in the other's place. A main that grants a lease does not, for as long as it lasts. So
+//! the other knows by itself what a read must wait for: the last step that it voted for, that it
+//! proposed, or that the grant names. Reads ask the leader ([`super::reads`]) whenever there is no
+//! lease.
+//!
+//! ```text
+//!   reader, by its clock:   ask ──────────────────── L·(1−ρ) ──────► lease ends
+//!                              ╲ grant
+//!   granter, by its own:        ask heard ─────────────── L·(1+ρ) ────────► may ask auxiliaries
+//! ```
+//! 1. A node that starts may have granted a lease in its life before: it asks no auxiliary for votes,
+//!    and grants nothing, until that is over. No lease is longer than the granter's own, so who makes
+//!    it shorter starts the node a moment later.
+//! 2. What a node proposed in a life before it has forgotten. So nobody reads by lease, and nobody
+//!    grants, before the granter's acceptor has promised a ballot that ends those.
+//! 3. Who is a main is looked at after the step that the read waits for was executed: then every
+//!    change that could let others choose is known.
+
+use std::{collections::VecDeque, time::Duration};
+
+use synod_runtime::{identity::NodeId, world::Instant};
+
+use super::{Phase, Proposer};
+use crate::{
+    consensus::{
+        ballot::{Ballot, Step},
+        message::{
+            AcceptorMessage, HomeMessage, LeaseAsk, LeaseAsked, LeaseGrant, LeasedRead,
+            ProposerMessage, ReadAt, ReadIndex,
+        },
+    },
+    effects::{Effects, To},
+};
+
+/// A clock runs at most this part too fast or too slow against true time: 1 %, a hundred times what
+/// quartz does.
+const DRIFT_PART: u32 = 100;
+
+/// After the last read leases are asked for this long: idle mains owe each other nothing.
+const WANTED: Duration = Duration::from_secs(1);
+
+/// Rounds of reads that wait for their step: a home has one at a time, and a little for repetitions.
+const WAITING_MAX: usize = 16;
+
+/// Both sides of this node's leases.
+#[derive(Debug, Default)]
+pub(super) struct Leases {
+    /// The highest ballot promised when this life began.
+    former: Ballot,
+    /// The highest step proposed in this life.
+    proposed: Step,
+    /// Until when this node asks no auxiliary for votes.
+    owes_until: Instant,
+    /// Until when it may owe something from its life before.
+    quiet_until: Instant,
+    /// What the other main granted.
+    held: Option<Held>,
+    wanted_until: Instant,
+    ask_due: Instant,
+    waiting: VecDeque<Waiting>,
+}
+
+#[derive(Debug)]
+struct Held {
+    from: NodeId,
+    until: Instant,
+    upto: Step,
+}
+
+/// A round of reads under a lease, whose step is not executed yet.
+#[derive(Debug)]
+struct Waiting {
+    asked: LeasedRead,
+    /// Who granted the lease.
+    from: NodeId,
+    upto: Step,
+    since: Instant,
+}
+
+impl Proposer {
+    pub(super) fn start_leases(&mut self) {
+        let quiet = self.turn.at + longer(self.timing.lease);
+        let former = self.seen;
+        self.leases = Leases { former, owes_until: quiet, quiet_until: quiet, ..Leases::default() };
+        #[cfg(any(test, feature = "mutations"))]
+        if crate::mutation::on(crate::mutation::Mutation::LeaseNotRemembered) {
+            (self.leases.owes_until, self.leases.quiet_until) = (self.turn.at, self.turn.at);
+        }
+    }
+
+    /// Whether another main relies on this one not to ask auxiliaries for votes.
+    pub(super) fn owes_lease(&self) -> bool {
+        let owes = self.turn.at < self.leases.owes_until;
+        #[cfg(any(test, feature = "mutations"))]
+        let owes = owes && !crate::mutation::on(crate::mutation::Mutation::LeaseNotKept);
+        owes
+    }
+
+    /// Another main asks, through this node's acceptor.
+    pub(super) fn lease_asked(&mut self, asked: LeaseAsked, out: &mut Effects<Self>) {
+        let now = self.turn.at;
+        // Whoever is waited for in vain, or bridged over, gets none: steps could not go on.
+        let is_slow = match &self.phase {
+            Phase::Leading(reign) => {
+                reign.bridge.is_some()
+                    || self.configuration().is_none_or(|c| self.silent(c).contains(&&asked.by))
+            }
+            Phase::Following(_) => false,
+        };
+        let is_only_other = self.other_main().is_some_and(|other| *other == asked.by);
+        let refused = self.timing.lease.is_zero()
+            || asked.ask.lasts > self.timing.lease
+            || now < self.leases.quiet_until
+            || is_slow
+            || !is_only_other
+            || !self.former_ballots_ended(asked.promised);
+        if refused {
+            return;
+        }
+        self.leases.owes_until = self.leases.owes_until.max(now + longer(asked.ask.lasts));
+        let upto = asked.voted.max(self.proposed()).max(self.history.executed());
+        let LeaseAsked { by, ask, promised, .. } = asked;
+        let grant = LeaseGrant { ask, upto, promised };
+        out.send(To::Node(by), ProposerMessage::LeaseGrant(grant));
+    }
+
+    /// Another main granted a lease.
+    pub(super) fn lease_granted(&mut self, from: &NodeId, grant: &LeaseGrant) {
+        let asked = Instant::from_nanos(grant.ask.asked_nanos);
+        // No clock of ours showed a later time.
+        if asked > self.turn.at || !self.former_ballots_ended(grant.promised) {
+            return;
+        }
+        let until = asked + shorter(grant.ask.lasts);
+        let newer = self.leases.held.as_ref().is_none_or(|h| h.from != *from || h.until < until);
+        if newer {
+            self.leases.held = Some(Held { from: from.clone(), until, upto: grant.upto });
+        }
+    }
+
+    /// A home wants to read; its own acceptor has said how far it voted.
+    pub(super) fn leased_read(&mut self, asked: LeasedRead, out: &mut Effects<Self>) {
+        let now = self.turn.at;
+        self.leases.wanted_until = now + WANTED;
+        let held = self.leases.held.as_ref().filter(|held| {
+            let lasts = now < held.until;
+            #[cfg(any(test, feature = "mutations"))]
+            let lasts = lasts || crate::mutation::on(crate::mutation::Mutation::LeaseNeverEnds);
+            lasts && !self.timing.lease.is_zero()
+        });
+        let (Some(held), true) = (held, self.leases.waiting.len() < WAITING_MAX) else {
+            return self.ask_where(&asked, out);
+        };
+        let upto = asked.voted.max(self.proposed()).max(held.upto);
+        #[cfg(any(test, feature = "mutations"))]
+        let upto = match crate::mutation::on(crate::mutation::Mutation::LeaseReadsAtOnce) {
+            true => self.history.executed(),
+            false => upto,
+        };
+        let from = held.from.clone();
+        self.leases.waiting.push_back(Waiting { asked, from, upto, since: now });
+    }
+
+    /// Answers reads whose step is executed, and asks for what is due.
+    pub(super) fn tend_leases(&mut self, out: &mut Effects<Self>) {
+        self.leases.proposed = self.proposed();
+        self.serve_leased(out);
+        let now = self.turn.at;
+        let due = now < self.leases.wanted_until && now >= self.leases.ask_due;
+        if due && !self.timing.lease.is_zero() {
+            self.leases.ask_due = now + self.timing.lease_renewal;
+            if let Some(other) = self.other_main() {
+                let ask = LeaseAsk { asked_nanos: now.as_nanos(), lasts: self.timing.lease };
+                out.send(To::Node(other.clone()), AcceptorMessage::LeaseAsk(ask));
+            }
+        }
+    }
+
+    fn serve_leased(&mut self, out: &mut Effects<Self>) {
+        let (now, patience) = (self.turn.at, self.timing.hedge);
+        for waiting in std::mem::take(&mut self.leases.waiting) {
+            if self.history.executed() < waiting.upto {
+                if now < waiting.since + patience {
+                    self.leases.waiting.push_back(waiting);
+                } else {
+                    self.ask_where(&waiting.asked, out);
+                }
+            } else if self.are_alone_after(waiting.upto, &waiting.from) {
+                let at = Some(waiting.upto);
+                let answer = ReadAt { round: waiting.asked.round, at };
+                out.here(HomeMessage::ReadAt(answer));
+            } else {
+                self.ask_where(&waiting.asked, out);
+            }
+        }
+    }
+
+    /// When something is to be done for leases.
+    pub(super) fn leases_due(&self) -> Option<Instant> {
+        let asks = !self.timing.lease.is_zero() && self.turn.at < self.leases.wanted_until;
+        let waits = self.leases.waiting.front().map(|first| first.since + self.timing.hedge);
+        asks.then_some(self.leases.ask_due).into_iter().chain(waits).min()
+    }
+
+    /// The leader knows where the read must wait for (R1, R2).
+    fn ask_where(&mut self, asked: &LeasedRead, out: &mut Effects<Self>) {
+        let index = ReadIndex { round: asked.round, witness: Some(asked.promised) };
+        match self.leader_news().node {
+            Some(leader) if leader != self.me => {
+                out.send(To::Node(leader), ProposerMessage::ReadIndex(index));
+            }
+            Some(_) => self.read_index(&self.me.clone(), &index, out),
+            None => {
+                out.here(HomeMessage::ReadAt(ReadAt { round: asked.round, at: None }));
+            }
+        }
+    }
+
+    /// The other one of exactly two mains.
+    fn other_main(&self) -> Option<&NodeId> {
+        self.other_of(self.configuration()?)
+    }
+
+    fn other_of<'a>(&self, configuration: &'a super::Configuration) -> Option<&'a NodeId> {
+        let [a, b] = &configuration.mains[..] else { return None };
+        match (*a == self.me, *b == self.me) {
+            (true, false) => Some(b),
+            (false, true) => Some(a),
+            (true, true) | (false, false) => None,
+        }
+    }
+
+    /// Whether, as decided up to `step`, only this node and `other` are mains from then on (3.).
+    fn are_alone_after(&self, step: Step, other: &NodeId) -> bool {
+        let in_force = self.history.newest_from().is_some_and(|from| from <= step.next());
+        let newest = self.history.newest();
+        in_force && newest.and_then(|newest| self.other_of(newest)) == Some(other)
+    }
+
+    /// Whether no acceptor that promised `promised` votes for anything that this node proposed in a
+    /// life before (2.).
+    fn former_ballots_ended(&self, promised: Ballot) -> bool {
+        let former = self.leases.former;
+        promised > former || (promised == former && former.node != self.me.incarnation)
+    }
+
+    fn proposed(&self) -> Step {
+        let now = match &self.phase {
+            Phase::Leading(reign) => Step(reign.next.0.saturating_sub(1)),
+            Phase::Following(_) => Step(0),
+        };
+        now.max(self.leases.proposed)
+    }
+}
+
+/// What the granter counts.
+fn longer(lease: Duration) -> Duration {
+    lease + lease / DRIFT_PART
+}
+
+/// What the holder counts.
+fn shorter(lease: Duration) -> Duration {
+    lease - lease / DRIFT_PART
+}
