@@ -346,7 +346,6 @@ impl Machine for Replica {
         match message {
             ReplicaMessage::Execute(Execute { first, values, answer_others }) => {
                 self.execute(first, &values, answer_others, out);
-                self.answer_waiting(out);
                 self.snapshot_if_due(out);
                 self.tell(out);
             }
@@ -366,11 +365,14 @@ impl Machine for Replica {
         }
     }
 
-    fn flush(&mut self, _now: Now, _out: &mut Effects<Self>) {}
+    fn flush(&mut self, now: Now, out: &mut Effects<Self>) {
+        self.turn = now;
+        // What they wait for was executed, or came with a snapshot, after which nothing may follow.
+        self.answer_waiting(out);
+    }
 
     fn timeout(&mut self, now: Now, out: &mut Effects<Self>) {
         self.turn = now;
-        self.answer_waiting(out);
         self.fetch_again(out);
         if self.retry_at.is_some() {
             self.snapshot_if_due(out);
