@@ -88,8 +88,8 @@ addressed! {
     Auxiliary(AuxiliaryMessage): Prepare, Accept, Confirm, Forget, PreVote, Reach, Heartbeat,
         ProbeAnswer;
     Proposer(ProposerMessage): Promise, Nack, PreVote, PreVoteAnswer, Heartbeat, Standing, Reached,
-        Acked, Progress, Confirmed, ReadIndex, Request, Probe, Expiry, Peer, Resign, TellAgain, Wanted,
-        TakeOver, LeaseAsked, LeaseGrant, LeasedRead;
+        Acked, Progress, Confirmed, ReadIndex, Request, Probe, Expiry, Peer, Resign, TellAgain,
+        Wanted, TakeOver, LeaseAsked, LeaseGrant, LeasedRead;
     Learner(LearnerMessage): Voted, Accepted, Mark, CatchUp, Entries, Ahead, Resend, Installed,
         Trimmed, Settled, TrimLog, TellAgain;
     Replica(ReplicaMessage): Compare, Execute, Query, SnapshotWanted, SnapshotChunk, SnapshotWritten, Fetch,

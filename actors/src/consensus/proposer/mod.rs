@@ -2,10 +2,10 @@
 //!
 //! A follower listens for its leader; when that falls silent it asks whether it should stand
 //! (`following`), then asks for promises and leads (`reign`). A leader finishes what earlier
-//! leaders left open, orders what clients ask for (`propose`), and takes care of members that
-//! come and go (`care`), listens to operators (`wishes`) and hands leadership on (`succession`). Reads learn here what they must wait for (`reads`, and without a question
-//! `lease`). What it tells others and people is
-//! in `news`.
+//! leaders left open, orders what clients ask for (`propose`), takes care of members that come and
+//! go (`care`), listens to operators (`wishes`) and hands leadership on (`succession`). Reads learn
+//! here what they must wait for: by asking a leader (`reads`), or under a lease without a question
+//! (`lease`). What it tells others and people is in `news`.
 
 mod care;
 mod following;
