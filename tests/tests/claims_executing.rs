@@ -9,8 +9,8 @@ use synod::{
         ballot::Step,
         home::Home,
         message::{
-            CommandReply, End, Execute, HomeMessage, Leader, Message, NewCommand, NodeRole,
-            ProposerMessage, ReplicaMessage, Replies, Submit,
+            CommandReply, End, Execute, HomeMessage, Leader, Message, NewCommand, ProposerMessage,
+            ReplicaMessage, Replies, Submit,
         },
         record::Record,
         replica::Replica,
@@ -71,14 +71,14 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(at: u64, role: NodeRole) -> Self {
+    fn new(at: u64) -> Self {
         let replica = |number| {
             let make = || vec![Box::new(Sum::default()) as Box<dyn StateMachine>];
             let mut replica = Replica::new(node(number), Box::new(make), u64::MAX);
             start(&mut replica, vec![Record::Genesis(genesis())]);
             (number, replica)
         };
-        let mut home = Home::new(node(at), role, Timing::default(), Rng::seed_from_u64(1));
+        let mut home = Home::new(node(at), Timing::default(), Rng::seed_from_u64(1));
         start(&mut home, vec![]);
         let mut scene = Self { at, home, replicas: [replica(A), replica(B)], steps: 0, calls: 0 };
         let leader =
@@ -148,7 +148,7 @@ fn sum(reply: &CommandReply) -> u64 {
 
 #[test]
 fn r1_8_the_value_is_a_function_which_every_main_executes() {
-    let mut scene = Scene::new(B, NodeRole::Main);
+    let mut scene = Scene::new(B);
     let (five, seven) = (scene.add(5), scene.add(7));
     scene.chosen(&five);
     let said = scene.chosen(&seven);
@@ -161,7 +161,7 @@ fn r1_8_the_value_is_a_function_which_every_main_executes() {
 
 #[test]
 fn r1_10_with_the_result_comes_word_that_the_function_was_selected_and_where() {
-    let mut scene = Scene::new(B, NodeRole::Main);
+    let mut scene = Scene::new(B);
     let asked = scene.add(5);
     let said = scene.chosen(&asked);
     let [(from, to, reply)] = &replies(&said)[..] else { panic!("one reply: {said:?}") };
@@ -183,7 +183,7 @@ fn r1_10_with_the_result_comes_word_that_the_function_was_selected_and_where() {
 
 #[test]
 fn r1_11_the_proposer_s_node_gets_the_receiver_s_result_and_can_compare_it() {
-    let mut scene = Scene::new(A, NodeRole::Main);
+    let mut scene = Scene::new(A);
     let asked = scene.add(5);
     let said = replies(&scene.chosen(&asked));
     let [(_, own_to, own), (_, to, received)] = &said[..] else { panic!("two replies: {said:?}") };
@@ -194,7 +194,7 @@ fn r1_11_the_proposer_s_node_gets_the_receiver_s_result_and_can_compare_it() {
 #[test]
 fn r1_46_the_receiver_answers_straight_to_the_address_in_the_request() {
     let member = 7;
-    let mut scene = Scene::new(member, NodeRole::Member);
+    let mut scene = Scene::new(member);
     let asked = scene.add(5);
     let said = replies(&scene.chosen(&asked));
     let [(from, to, reply)] = &said[..] else { panic!("one reply, of one replica: {said:?}") };

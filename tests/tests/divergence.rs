@@ -109,6 +109,10 @@ struct Scene {
 
 impl Scene {
     fn new(mains: &[u64]) -> Self {
+        Self::with_members(mains, &[])
+    }
+
+    fn with_members(mains: &[u64], members: &[u64]) -> Self {
         let configuration =
             Configuration { mains: mains.iter().map(|main| node(*main)).collect(), ..genesis() };
         let mut scene = Self {
@@ -119,7 +123,7 @@ impl Scene {
             halts: BTreeMap::new(),
             differences: BTreeMap::new(),
         };
-        for main in mains {
+        for main in mains.iter().chain(members) {
             let flaw = Arc::<Flaw>::default();
             scene.flaws.insert(*main, Arc::clone(&flaw));
             let make = move || {
@@ -284,6 +288,27 @@ fn r1_46_a_main_that_is_rebuilt_to_something_else_halts_and_takes_the_other_s_st
     assert!(why.starts_with("diverged from n1/") && why.ends_with("taking its state"), "{why}");
     assert!(scene.halts(A).is_empty(), "of as many the lesser name stays");
     scene.judge();
+}
+
+#[test]
+fn r1_46_a_member_that_came_to_something_else_gives_way_and_no_main_doubts_itself() {
+    const MEMBER: u64 = 0; // its name is less than the mains'
+    for mains in [&[A][..], &[A, B]] {
+        let mut scene = Scene::with_members(mains, &[MEMBER]);
+        scene.flaw(MEMBER).born.store(5, Relaxed);
+        let configuration =
+            Configuration { mains: mains.iter().map(|main| node(*main)).collect(), ..genesis() };
+        let mut replica = scene.mains.remove(&MEMBER).unwrap();
+        let out = start(&mut replica, vec![Record::Genesis(configuration)]);
+        scene.mains.insert(MEMBER, replica);
+        scene.absorb(MEMBER, out);
+        scene.add(3 * COMPARE_EVERY);
+        assert_eq!(scene.halts(MEMBER).len(), 1, "{:?}", scene.halts(MEMBER));
+        assert!(
+            mains.iter().all(|main| scene.differences[main] == 0 && scene.halts(*main).is_empty())
+        );
+        scene.judge();
+    }
 }
 
 #[test]

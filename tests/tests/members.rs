@@ -1,10 +1,13 @@
 //! Nodes added and removed on real processes, from the command line, while clients write.
 
+use std::time::Duration;
+
 use synod_tests::process::{
     child::run,
     cluster::{Cluster, mains_of},
     load::{KvWriter, Load, Verdict},
     machine::turn,
+    wait::now,
 };
 
 /// `synod members ARGS`: exit code and standard error.
@@ -69,3 +72,90 @@ fn mains_and_auxiliaries_come_and_go_under_load() {
     let unknown = book.entries.iter().filter(|e| matches!(e.verdict, Verdict::Unknown(_))).count();
     assert_eq!(unknown, 0, "{book}");
 }
+
+/// What `members` changes, and who is what afterwards.
+struct Road {
+    synod: Cluster,
+}
+
+impl Road {
+    fn joined(&mut self, name: &str, role: &str) {
+        add(&mut self.synod, name, role);
+    }
+
+    fn told(&self, words: &[&str]) {
+        let (code, error) = members(&self.synod, words);
+        assert_eq!(code, 0, "{words:?}: {error}");
+    }
+
+    /// Waits until the cluster is exactly that, with every node up.
+    fn is(&self, mains: &[&str], auxiliaries: &[&str]) {
+        let at = mains[0];
+        self.synod.wait_status(at, &format!("{mains:?} and {auxiliaries:?}"), |status| {
+            let nodes = status["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+            let counts = |name: &str| nodes.iter().any(|n| n["name"] == name && n["state"] == "up");
+            mains_of(status) == mains
+                && status["auxiliaries"] == serde_json::json!(auxiliaries)
+                && mains.iter().chain(auxiliaries).all(|name| counts(name))
+        });
+        mains.iter().for_each(|main| self.synod.wait_ready(main));
+    }
+}
+
+/// Goal: the whole road under load, from one main to 3+2 and 3+0 and back to one main, which is
+/// another; an auxiliary that is gone for ever is replaced, a member becomes a main, a main a member.
+/// Every number is written once, no outcome is unknown, and nobody waits long.
+#[test]
+fn the_whole_road_from_one_main_to_five_nodes_and_back() {
+    let _turn = turn();
+    let begun = now();
+    let synod = Cluster::dev("synod", &["--mains", "1", "--members", "1", "--no-restart"]);
+    let resp = |synod: &Cluster, name: &str| synod.node(name).resp.expect("it serves clients");
+    // By way of the node that stays to the end, and of the one that is removed last.
+    let load = Load::start(&[resp(&synod, "m1"), resp(&synod, "a")], KvWriter::connect, 4);
+    let mut road = Road { synod };
+    load.wait_for_more(100);
+    let (code, error) = members(&road.synod, &["set", "a", "--role", "member"]);
+    assert!(code == 1 && error.contains("a is the last main"), "{code} {error}");
+
+    road.joined("x", "auxiliary");
+    road.is(&["a"], &["x"]);
+    road.told(&["set", "m1", "--role", "main"]);
+    road.is(&["a", "m1"], &["x"]);
+    load.wait_for_more(100);
+    // Gone for ever: the mains agree without it.
+    road.synod.kill(&["x"]);
+    road.told(&["remove", "x"]);
+    road.joined("z", "auxiliary");
+    road.is(&["a", "m1"], &["z"]);
+    road.joined("y", "auxiliary");
+    road.joined("c", "main");
+    road.is(&["a", "c", "m1"], &["z", "y"]);
+    load.wait_for_more(100);
+    let (code, error) = members(&road.synod, &["set", "y", "--role", "main"]);
+    assert!(code == 1 && error.contains("y is an auxiliary"), "{code} {error}");
+
+    road.told(&["remove", "z"]);
+    road.told(&["remove", "y"]);
+    road.is(&["a", "c", "m1"], &[]);
+    load.wait_for_more(100);
+    road.told(&["set", "c", "--role", "member"]);
+    road.is(&["a", "m1"], &[]);
+    let status = road.synod.status("a").expect("it answers");
+    let c = status["nodes"].as_array().and_then(|all| all.iter().find(|n| n["name"] == "c"));
+    assert_eq!(c.map(|c| (&c["role"], &c["state"])), Some((&"member".into(), &"up".into())));
+    road.told(&["remove", "a"]);
+    road.is(&["m1"], &[]);
+    load.wait_for_more(100);
+
+    let book = load.finish();
+    println!("the whole road in {:?}: {book}", now().since(begun));
+    book.check_kv(resp(&road.synod, "m1"));
+    book.check_kv(resp(&road.synod, "c")); // a member answers too
+    let unknown = book.entries.iter().filter(|e| matches!(e.verdict, Verdict::Unknown(_))).count();
+    assert_eq!(unknown, 0, "{book}");
+    assert!(book.longest_gap() < PAUSE_MAX, "{book}");
+}
+
+/// The promise is 300 ms; the rest is for machines that do much else meanwhile.
+const PAUSE_MAX: Duration = Duration::from_millis(1_000);

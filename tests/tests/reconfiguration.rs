@@ -82,6 +82,81 @@ fn a_cluster_grows_and_shrinks_under_load() {
     }
 }
 
+/// Makes a running node something else.
+async fn set(load: &Load, node: &str, role: NodeRole) {
+    insist(load, &Wish::Set { name: name(node), role }).await;
+    load.with(|cluster| cluster.assign(&name(node), role));
+}
+
+/// Goal: members follow the log; one becomes a main under load, another steps back, and both return
+/// to what they were: no error, never a stall.
+#[test]
+fn a_member_becomes_a_main_and_a_main_a_member_under_load() {
+    use NodeRole::{Main, Member};
+    for (seed, style) in [(402, VoteStyle::Split), (403, VoteStyle::Piggyback)] {
+        Simulation::new(seed).run(|sim| async move {
+            let shape = Shape { mains: 2, auxiliaries: 1, members: 2 };
+            let load = Load::start(founded(&sim, shape, style).await, 4);
+            let follows = |cluster: &mut synod::sim::Cluster| {
+                let at = |node| cluster.core(&name(node)).map_or(0, |core| core.reached().position);
+                at("a") > 500 && at("m1") > 500 && at("m2") > 500
+            };
+            load.until(Duration::from_secs(10), "members follow", follows).await;
+            let steps: [(&str, NodeRole); 7] = [
+                ("m1", Main),
+                ("a", Member), // whoever leads hands over first
+                ("b", Member),
+                ("m2", Main),
+                ("a", Main),
+                ("m1", Member),
+                ("m2", Member),
+            ];
+            for (node, role) in steps {
+                set(&load, node, role).await;
+                load.until_whole().await;
+            }
+            let refused = load.wish("a", Wish::Set { name: name("a"), role: Member }).await;
+            assert!(
+                matches!(&refused, Outcome::Failed(w) if w.contains("last main")),
+                "{refused:?}"
+            );
+            let refused = load.wish("a", Wish::Set { name: name("x"), role: Main }).await;
+            assert!(matches!(&refused, Outcome::Failed(w) if w.contains("no log")), "{refused:?}");
+            load.finish(PAUSE_MAX).await;
+        });
+    }
+}
+
+/// Goal: a member that was made a main is a full one: it goes on when all other mains are lost, and
+/// a member that is away for long catches up from a snapshot.
+#[test]
+fn a_member_made_a_main_carries_on_alone() {
+    Simulation::new(404).run(|sim| async move {
+        let shape = Shape { mains: 2, auxiliaries: 1, members: 2 };
+        let cluster = founded(&sim, shape, VoteStyle::Split).await;
+        let load = Load::start(cluster, 4);
+        load.with(|cluster| cluster.lose(&name("m2")));
+        set(&load, "m1", NodeRole::Main).await;
+        load.until(Duration::from_secs(5), "m1 counts", |cluster| {
+            let known = cluster.core(&name("a")).and_then(|core| core.reached().configuration);
+            known.is_some_and(|known| known.mains.iter().any(|main| main.name == name("m1")))
+        })
+        .await;
+        set(&load, "b", NodeRole::Member).await;
+        load.with(|cluster| cluster.start(&name("m2"))).expect("it starts");
+        load.until_whole().await;
+        load.with(|cluster| cluster.crash(&name("a")));
+        load.until(Duration::from_secs(5), "m1 leads", |cluster| {
+            synod_tests::simulated::leader_at(cluster, "m1").as_deref() == Some("m1")
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        load.with(|cluster| cluster.start(&name("a"))).expect("it starts");
+        load.until_whole().await;
+        load.finish_unsure().await;
+    });
+}
+
 /// Goal: whoever is removed learns of it and may stop, whether it ran then or comes later.
 #[test]
 fn whoever_is_removed_learns_of_it() {

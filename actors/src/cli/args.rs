@@ -10,7 +10,7 @@ use synod_runtime::{
 
 mod members;
 
-pub(crate) use self::members::{AddMember, MembersArgs, MembersVerb};
+pub(crate) use self::members::{AddMember, MembersArgs, MembersVerb, SetMember};
 use super::{
     backup::FileArgs,
     call::{ActorsArgs, CallArgs},

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    args::{AddMember, MembersArgs, MembersVerb},
+    args::{AddMember, MembersArgs, MembersVerb, SetMember},
     call::text,
     client::Cluster,
     failure::{Exit, Failure},
@@ -33,6 +33,10 @@ pub(crate) async fn run(args: &MembersArgs) -> Result<(), Failure> {
             let quic = quic.to_string();
             let asked = json!({"verb": "add", "name": name, "role": role, "quic": quic});
             (format!("members add {name}"), asked)
+        }
+        MembersVerb::Set(SetMember { name, role, .. }) => {
+            let asked = json!({"verb": "set", "name": name, "role": role});
+            (format!("members set {name}"), asked)
         }
     };
     let answer = cluster.post("/members", asked.to_string()).await?;

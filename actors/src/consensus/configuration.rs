@@ -30,7 +30,7 @@ pub struct Configuration {
     /// Nodes that operators added, each with the role it gets once it has caught up.
     #[serde(default)]
     pub expected: Vec<(NodeName, NodeRole)>,
-    /// Members that operators added: they never vote.
+    /// Nodes that follow the log and never vote.
     #[serde(default)]
     pub members: Vec<NodeName>,
     /// Where nodes that were added later are reached.
@@ -110,6 +110,33 @@ impl Configuration {
         next.auxiliaries.retain(|old| old.name != node.name);
         next.expected.retain(|(name, _)| *name != node.name);
         next.auxiliaries.push(node);
+        next
+    }
+
+    /// The same configuration, which knows these members too.
+    #[must_use]
+    pub fn with_members(self, members: Vec<NodeName>) -> Self {
+        Self { members, ..self }
+    }
+
+    /// The next configuration, in which `name`, which holds no vote, is to become a main as soon as
+    /// it has caught up.
+    pub fn promoting(&self, name: &NodeName) -> Self {
+        let mut next = self.clone();
+        next.epoch += 1;
+        next.members.retain(|member| member != name);
+        next.expected.push((name.clone(), NodeRole::Main));
+        next
+    }
+
+    /// The next configuration, in which `name` follows the log and has no vote.
+    pub fn demoting(&self, name: &NodeName) -> Self {
+        let mut next = self.clone();
+        next.epoch += 1;
+        next.mains.retain(|node| node.name != *name);
+        next.absent.retain(|absent| absent != name);
+        next.expected.retain(|(expected, _)| expected != name);
+        next.members.push(name.clone());
         next
     }
 
@@ -305,6 +332,25 @@ mod tests {
         let less = three.without(&name(2), None).without(&name(7), None);
         assert_eq!((less.removed, less.epoch), (vec![node(2), node(7)], 4));
         assert!(less.auxiliaries.is_empty() && less.addresses.is_empty());
+    }
+
+    #[test]
+    fn a_member_counts_only_once_it_has_caught_up_and_a_main_may_step_back() {
+        let name = |n: u64| node(n).name;
+        let founded = shape(0..2, 2..3).with_members(vec![name(7)]);
+        let waits = founded.promoting(&name(7));
+        assert_eq!((waits.role_of(&name(7)), waits.mains.len()), (Some(NodeRole::Main), 2));
+        assert!(waits.members.is_empty() && waits.expected == vec![(name(7), NodeRole::Main)]);
+        let three = waits.with_main(node(7));
+        assert!(three.has_main(Incarnation(7)) && three.expected.is_empty());
+        let back = three.demoting(&name(0));
+        assert_eq!(back.mains, vec![node(1), node(7)]);
+        assert_eq!((back.role_of(&name(0)), back.epoch), (Some(NodeRole::Member), 3));
+        assert!(back.removed.is_empty(), "it goes on");
+        // One that never came, or was voted out, steps back too.
+        let away = three.without_main(Incarnation(0)).demoting(&name(0));
+        assert!(away.absent.is_empty() && away.members == vec![name(0)]);
+        assert!(waits.demoting(&name(7)).expected.is_empty());
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub struct Founder {
 }
 
 impl Founder {
-    /// The founder on `me`; `listed` are the mains and auxiliaries of the first configuration.
+    /// The founder on `me`; `listed` is the first configuration.
     pub fn new(me: NodeId, listed: BTreeMap<NodeName, NodeRole>) -> Self {
         Self {
             me,
@@ -60,15 +60,20 @@ impl Founder {
 
     fn others(&self) -> impl Iterator<Item = NodeId> {
         // Identities are what is asked for; messages go by name.
-        let names = self.listed.keys().filter(|name| **name != self.me.name);
+        let names = self.voters().filter(|name| **name != self.me.name);
         names.map(|name| NodeId::new(name.clone(), Incarnation(0)))
+    }
+
+    /// Those that have to agree.
+    fn voters(&self) -> impl Iterator<Item = &NodeName> {
+        self.listed.iter().filter(|(_, role)| **role != NodeRole::Member).map(|(name, _)| name)
     }
 
     fn found(&mut self, out: &mut Effects<Self>) {
         let first = self.listed.iter().find(|(_, role)| **role == NodeRole::Main);
         let mine = first.is_some_and(|(name, _)| *name == self.me.name);
         let known: BTreeSet<&NodeName> = self.empty.keys().chain([&self.me.name]).collect();
-        if self.settled || !mine || !self.listed.keys().all(|name| known.contains(name)) {
+        if self.settled || !mine || !self.voters().all(|name| known.contains(name)) {
             return;
         }
         let with = |role| {
@@ -76,8 +81,10 @@ impl Founder {
             let id = |name| self.empty.get(name).cloned().unwrap_or_else(|| self.me.clone());
             names.map(|(name, _)| id(name)).collect()
         };
+        let members = self.listed.iter().filter(|(_, role)| **role == NodeRole::Member);
         let configuration =
-            Configuration::founding(with(NodeRole::Main), with(NodeRole::Auxiliary));
+            Configuration::founding(with(NodeRole::Main), with(NodeRole::Auxiliary))
+                .with_members(members.map(|(name, _)| name.clone()).collect());
         tracing::info!(mains = ?configuration.mains, auxiliaries = ?configuration.auxiliaries,
             "founding the cluster");
         self.settle(configuration.clone(), out);

@@ -23,8 +23,8 @@ use super::{
     ballot::{Ballot, Step},
     message::{
         AcceptorMessage, Answers, ClientAnswer, CommandReply, Confirm, Confirmed, End, Gap,
-        HomeMessage, Leader, LeasedRead, Message, NewCommand, NewRead, NodeRole, ProposerMessage,
-        Query, ReadAt, Registered, ReplicaMessage, Replies, Report, Request, TellAgain,
+        HomeMessage, Leader, LeasedRead, Message, NewCommand, NewRead, ProposerMessage, Query,
+        ReadAt, Registered, ReplicaMessage, Replies, Report, Request, TellAgain,
     },
     record::{Image, Record},
     replica::REGISTER,
@@ -77,7 +77,8 @@ struct Round {
 #[derive(Debug)]
 pub struct Home {
     me: NodeId,
-    role: NodeRole,
+    /// What was executed here is near enough to the end of the log to answer reads; else others do.
+    near: bool,
     timing: Timing,
     leader: Leader,
     session: Option<u64>,
@@ -104,14 +105,14 @@ pub struct Home {
 
 impl Home {
     /// The home on node `me`.
-    pub fn new(me: NodeId, role: NodeRole, timing: Timing, mut rng: Rng) -> Self {
+    pub fn new(me: NodeId, timing: Timing, mut rng: Rng) -> Self {
         let nonce = rng.random();
         #[cfg(any(test, feature = "mutations"))]
         let nonce =
             if crate::mutation::on(crate::mutation::Mutation::NonceRepeated) { 1 } else { nonce };
         Self {
             me,
-            role,
+            near: false,
             timing,
             leader: Leader { node: None, ballot: Ballot::default(), serving: false, halted: None },
             session: None,
@@ -307,10 +308,8 @@ impl Home {
     }
 
     fn read(&mut self, now: Now, reads: Vec<NewRead>, out: &mut Effects<Self>) {
-        // A member has no state of its own to read.
-        let here = self.role == NodeRole::Main;
         let (local, fresh): (Vec<_>, Vec<_>) =
-            reads.into_iter().partition(|read| read.local && here);
+            reads.into_iter().partition(|read| read.local && self.near);
         if !local.is_empty() {
             let local = local.into_iter().map(|read| {
                 let until = now.at + read.patience;
@@ -319,6 +318,11 @@ impl Home {
             self.hand_over(Step(0), local.collect(), out);
         }
         for read in fresh {
+            if read.actor == 0 && !self.near {
+                let why = "this node has no whole state yet; ask a main".to_owned();
+                answer(read.ticket, End::NotApplied(why), out);
+                continue;
+            }
             if self.reads.len() >= READS_MAX {
                 let why = "overloaded: too many reads wait".to_owned();
                 answer(read.ticket, End::NotApplied(why), out);
@@ -345,7 +349,7 @@ impl Home {
         }
         round.asked = Some(now.at);
         let number = round.number;
-        if self.role == NodeRole::Member {
+        if !self.near && leader != self.me {
             self.forward_round(&leader, out);
         } else {
             // How far its own acceptor voted: under a lease nobody else need be asked (R3). And its
@@ -424,6 +428,7 @@ impl Machine for Home {
             HomeMessage::Dismissed(_) => out.here(Message::Report(Report::Dismissed)),
             HomeMessage::NewWish(wish) => self.wish(now, wish, out),
             HomeMessage::Granted(granted) => self.granted(granted, out),
+            HomeMessage::Nearness(news) => self.near = news.near,
         }
     }
 

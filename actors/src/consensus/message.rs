@@ -25,8 +25,8 @@ pub use self::{
         SnapshotWanted, SnapshotWritten, TrimLog,
     },
     members::{
-        Ask, Empty, Expiry, Forget, Genesis, Heartbeat, Leader, NodeRole, Peer, Probe, ProbeAnswer,
-        Reach, Reached, Resign, Standing,
+        Ask, Empty, Expiry, Forget, Genesis, Heartbeat, Leader, Nearness, NodeRole, Peer, Probe,
+        ProbeAnswer, Reach, Reached, Resign, Standing,
     },
     report::{PeerReport, ProposerReport, Report, Sign},
     votes::{
@@ -96,7 +96,7 @@ addressed! {
         TellAgain;
     Founder(FounderMessage): Ask, Empty, Genesis;
     Home(HomeMessage): Leader, Registered, Replies, Gap, ReadAt, Confirmed, Answers, Submit, Read,
-        Forward, Forwarded, NewWish, Granted, Dismissed;
+        Forward, Forwarded, NewWish, Granted, Dismissed, Nearness;
 }
 
 /// To the acceptor of a main.
@@ -275,7 +275,7 @@ pub enum HomeMessage {
     Gap(Gap),
     /// Where a read must wait for, from a leader.
     ReadAt(ReadAt),
-    /// Reads of a home without a replica.
+    /// Reads of a home that is far behind.
     Forward(Forward),
     /// What they answered.
     Forwarded(Forwarded),
@@ -286,6 +286,9 @@ pub enum HomeMessage {
     /// *Local*, from operators.
     #[serde(skip)]
     NewWish(NewWish),
+    /// *Local*, from the proposer: whether reads can be answered here.
+    #[serde(skip)]
+    Nearness(Nearness),
     /// *Local*, from the acceptor.
     #[serde(skip)]
     Confirmed(Confirmed),

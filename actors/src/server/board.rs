@@ -271,6 +271,10 @@ fn place(rows: &mut BTreeMap<NodeName, Row>, configuration: &Configuration) {
     for name in &configuration.members {
         let row = rows.entry(name.clone()).or_default();
         "member".clone_into(&mut row.role);
+        // It has none of the log yet, or was never seen.
+        if row.executed.is_none() && row.sign == Sign::Heard || row.incarnation.is_empty() {
+            row.state = "joining";
+        }
     }
     for node in &configuration.removed {
         let row = rows.get_mut(&node.name);

@@ -62,7 +62,7 @@ pub struct CoreConfig {
     pub tls: Option<TlsFiles>,
     /// Whom to link to, with address.
     pub peers: Vec<(NodeName, String)>,
-    /// Mains and auxiliaries of the first configuration, this node included unless it joins later.
+    /// The nodes of the first configuration, this one included unless it joins later.
     pub listed: BTreeMap<NodeName, NodeRole>,
     /// What must survive a power loss.
     pub durability: Durability,

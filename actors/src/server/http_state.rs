@@ -9,7 +9,6 @@ use tokio::sync::oneshot;
 
 use super::{
     backup::Head,
-    config::NodeRole,
     http_guests::{MESSAGE_PACK, WireEnd, stopped},
 };
 use crate::{
@@ -22,7 +21,6 @@ use crate::{
 pub(super) struct StateHttp {
     pub(super) submit: Arc<dyn Submit>,
     pub(super) cluster: String,
-    pub(super) role: NodeRole,
 }
 
 /// Adds the routes to an application.
@@ -35,9 +33,6 @@ pub(super) fn configure(cfg: &mut web::ServiceConfig, state: StateHttp) {
 
 /// The backup as a file. It holds every command that was answered before it was asked for.
 async fn backup(state: web::Data<StateHttp>) -> HttpResponse {
-    if state.role != NodeRole::Main {
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, "this node holds no state; ask a main");
-    }
     let (answer, outcome) = oneshot::channel();
     let done: Done = Box::new(move |outcome| drop(answer.send(outcome)));
     state.submit.query(vec![Inquiry {

@@ -37,6 +37,13 @@ enum Asked {
         /// Which.
         name: NodeName,
     },
+    /// A main shall be a member, or a member a main.
+    Set {
+        /// Which.
+        name: NodeName,
+        /// What it is to be.
+        role: NodeRole,
+    },
 }
 
 impl Asked {
@@ -48,6 +55,7 @@ impl Asked {
         Ok(match self {
             Self::Lead { name } => Wish::Lead(name),
             Self::Remove { name } => Wish::Remove(name),
+            Self::Set { name, role } => Wish::Set { name, role },
             Self::Add { name, role, quic } => {
                 let address = quic.parse::<HostPort>()?.to_string();
                 Wish::Add { name, role, address }

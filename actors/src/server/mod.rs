@@ -187,11 +187,8 @@ fn listen(
     let members = core.clients();
     let watchers = view::Watchers::new(context.stop.clone());
     let guests = GuestsHttp::new(Arc::clone(&context.submit), &services);
-    let state = StateHttp {
-        submit: Arc::clone(&context.submit),
-        cluster: config.cluster.to_string(),
-        role: config.role,
-    };
+    let state =
+        StateHttp { submit: Arc::clone(&context.submit), cluster: config.cluster.to_string() };
     let app = move || {
         let body_max = usize::try_from(context.limits.request_bytes_max).unwrap_or(usize::MAX);
         let actors =
@@ -245,12 +242,7 @@ fn core_config(config: &NodeConfig, services: Arc<[Box<dyn Service>]>) -> CoreCo
         listen: config.listen.quic,
         tls: Some(config.tls.files.clone()),
         peers: others.map(|peer| (peer.name.clone(), peer.quic.to_string())).collect(),
-        listed: config
-            .peers
-            .iter()
-            .filter(|peer| peer.role != NodeRole::Member)
-            .map(|peer| (peer.name.clone(), role(peer.role)))
-            .collect(),
+        listed: config.peers.iter().map(|p| (p.name.clone(), role(p.role))).collect(),
         durability: if memory { journal::Durability::Memory } else { journal::Durability::Fsync },
         timing: config.consensus.timing(),
         // Without a sync there is nothing to overlap with the wire.

@@ -7,8 +7,8 @@
 //!
 //! ```text
 //!   main       acceptor, proposer, learner, replica; home, where clients come in
+//!   member     the same, without a vote; or only a home, which has reads answered elsewhere
 //!   auxiliary  auxiliary
-//!   member     home
 //! ```
 //! Each role is reached as `consensus/ROLE@SEAT`. Seats of several nodes are reached over the links
 //! between these, and each is called like its node. Several seats may also share one [`House`]; then
@@ -110,7 +110,7 @@ pub struct SeatConfig {
     /// Which roles it has. A seat that other nodes reach has the same role as its node says
     /// ([`NodeRole::as_str`]).
     pub role: NodeRole,
-    /// Mains and auxiliaries of the first configuration, this seat included unless it joins later.
+    /// The seats of the first configuration, this one included unless it joins later.
     pub listed: BTreeMap<NodeName, NodeRole>,
     /// Journal and snapshots of this seat alone.
     pub data_dir: PathBuf,
@@ -220,7 +220,7 @@ impl Store {
             empty(disk, &journal_dir).map_err(data)?;
             empty(disk, &snapshot_dir).map_err(data)?;
         }
-        let small = config.role != NodeRole::Main;
+        let small = config.role == NodeRole::Auxiliary;
         let segment_bytes = if small { config.segment_bytes / 32 } else { config.segment_bytes };
         let journal_config =
             JournalConfig { dir: journal_dir, durability: config.durability, segment_bytes };
@@ -253,7 +253,7 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// Promises and votes, of a main.
+    /// Promises and votes, of a main or a member.
     pub fn acceptor(&self) -> impl FnMut() -> Role<Acceptor> + use<> + 'static {
         let me = self.site.me.clone();
         self.site.role(move || Acceptor::new(me.clone()))
@@ -265,19 +265,19 @@ impl Seat {
         self.site.role(move || Auxiliary::new(me.clone(), probe))
     }
 
-    /// Leads, or follows who leads; of a main.
+    /// Leads, or follows who leads; of a main or a member.
     pub fn proposer(&self) -> impl FnMut() -> Role<Proposer> + use<> + 'static {
         let (site, timing, style) = (Rc::clone(&self.site), self.config.timing, self.config.style);
         self.site.role(move || Proposer::new(site.me.clone(), timing, style, site.rng("proposer")))
     }
 
-    /// Learns what is chosen, in order; of a main.
+    /// Learns what is chosen, in order; of a main or a member.
     pub fn learner(&self) -> impl FnMut() -> Role<Learner> + use<> + 'static {
         let (me, timing) = (self.site.me.clone(), self.config.timing);
         self.site.role(move || Learner::new(me.clone()).patient(timing))
     }
 
-    /// Executes what is learned on the replicated actors; of a main.
+    /// Executes what is learned on the replicated actors; of a main or a member.
     pub fn replica(&self) -> impl FnMut() -> Role<Replica> + use<> + 'static {
         let (me, config) = (self.site.me.clone(), Rc::clone(&self.config));
         self.site.role(move || {
@@ -289,10 +289,10 @@ impl Seat {
 
     /// Stands for the clients of this seat; of a main or a member.
     pub fn home(&self) -> impl FnMut() -> Role<Home> + use<> + 'static {
-        let (site, role, timing) = (Rc::clone(&self.site), self.config.role, self.config.timing);
+        let (site, timing) = (Rc::clone(&self.site), self.config.timing);
         self.site.role(move || {
             site.clients.abandon();
-            Home::new(site.me.clone(), role, timing, site.rng("home"))
+            Home::new(site.me.clone(), timing, site.rng("home"))
         })
     }
 
@@ -325,12 +325,10 @@ impl Seat {
         self.site.journal.close();
     }
 
-    /// Agrees on how the log begins. A member has no log.
+    /// Agrees on how the log begins, or finds out that it has.
     fn start_founder(&self) {
-        if self.config.role != NodeRole::Member {
-            let (me, listed) = (self.site.me.clone(), self.config.listed.clone());
-            self.site.spawn(self.site.role(move || Founder::new(me.clone(), listed.clone())));
-        }
+        let (me, listed) = (self.site.me.clone(), self.config.listed.clone());
+        self.site.spawn(self.site.role(move || Founder::new(me.clone(), listed.clone())));
     }
 
     /// Starts all its roles, each under its own name.
@@ -339,12 +337,10 @@ impl Seat {
         if self.config.role == NodeRole::Auxiliary {
             return self.site.spawn(self.auxiliary());
         }
-        if self.config.role == NodeRole::Main {
-            self.site.spawn(self.acceptor());
-            self.site.spawn(self.learner());
-            self.site.spawn(self.replica());
-            self.site.spawn(self.proposer());
-        }
+        self.site.spawn(self.acceptor());
+        self.site.spawn(self.learner());
+        self.site.spawn(self.replica());
+        self.site.spawn(self.proposer());
         self.site.spawn(self.home());
     }
 }

@@ -4,7 +4,7 @@ mod roles;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     rc::{Rc, Weak},
     sync::{Arc, Mutex, PoisonError},
@@ -75,6 +75,8 @@ pub(super) struct Site {
     pub(super) removed: watch::Sender<bool>,
     /// The newest configuration whose addresses are known to the links.
     connected: Cell<u64>,
+    /// Nodes that were removed, as long as they are linked: what they lack they still learn.
+    leaving: RefCell<BTreeSet<NodeName>>,
     snapshots: Arc<Snapshots>,
     snapshot_waker: Arc<dyn Waker>,
     targets: RefCell<Targets>,
@@ -117,12 +119,12 @@ impl Site {
             proposer: Arc::default(),
             seats: Rc::clone(seats),
             found: RefCell::new(Some(Arc::new(found))),
-            // A member has no log.
-            founded: Cell::new(role == NodeRole::Member),
+            founded: Cell::new(false),
             waiting: RefCell::default(),
             failed: watch::Sender::new(None),
             removed: watch::Sender::new(false),
             connected: Cell::new(0),
+            leaving: RefCell::default(),
             snapshots,
             snapshot_waker,
             targets: RefCell::default(),
@@ -249,17 +251,37 @@ impl Site {
                 (configuration.as_ref(), configuration.as_ref())
             }
             Report::Dismissed => return self.dismiss(),
-            Report::Proposer(_) | Report::Replica { .. } | Report::Home(_) => return,
+            Report::Proposer(_) => return self.let_go(),
+            Report::Replica { .. } | Report::Home(_) => return,
         };
         if let Some(newest) = newest.filter(|newest| newest.epoch > self.connected.get()) {
             self.connected.set(newest.epoch);
             for (name, address) in &newest.addresses {
                 self.node.links().connect(name, address);
             }
+            let gone = newest.removed.iter().map(|node| &node.name);
+            let gone = gone.filter(|name| newest.role_of(name).is_none()).cloned();
+            *self.leaving.borrow_mut() = gone.collect();
         }
+        self.let_go();
         if in_force.is_some_and(|configuration| configuration.removed.contains(&self.me)) {
             self.dismiss();
         }
+    }
+
+    /// Nodes that were removed and have hung up are not dialled again.
+    fn let_go(&self) {
+        if self.leaving.borrow().is_empty() {
+            return;
+        }
+        let links = self.node.links();
+        self.leaving.borrow_mut().retain(|name| {
+            let linked = links.is_up(name).is_some();
+            if !linked {
+                links.forget(name);
+            }
+            linked
+        });
     }
 
     fn dismiss(&self) {
@@ -300,7 +322,7 @@ impl Site {
 
     /// Passes what happens to links on to the proposer.
     fn watch_peers(&self) {
-        if self.role != NodeRole::Main {
+        if self.role == NodeRole::Auxiliary {
             return;
         }
         let (me, proposer) = (self.me.clone(), Arc::clone(&self.proposer));

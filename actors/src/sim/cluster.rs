@@ -26,7 +26,7 @@ pub struct Shape {
     pub mains: u8,
     /// Nodes that vote only while a main is missing: `x`, `y`, `z`.
     pub auxiliaries: u8,
-    /// Nodes that forward: `m1`, `m2`, …
+    /// Nodes that follow the log and never vote: `m1`, `m2`, …
     pub members: u8,
 }
 
@@ -193,6 +193,17 @@ impl Cluster {
         self.start(name)
     }
 
+    /// What a node is to be from now on, once the cluster was told: a member becomes a main, or a
+    /// main a member; see [`Core::wish`].
+    pub fn assign(&mut self, name: &NodeName, role: NodeRole) {
+        let place = self.place(name);
+        place.role = role;
+        match place.core.as_ref().map(Core::submit).filter(|_| role == NodeRole::Main) {
+            Some(way) => self.doors.open(name, way),
+            None => self.doors.close(name),
+        }
+    }
+
     /// Stops a node for good: nobody expects it any more.
     pub fn forget(&mut self, name: &NodeName) {
         self.crash(name);
@@ -214,9 +225,10 @@ impl Cluster {
     /// Lets one of a node's roles panic; answers which, if it runs there.
     pub fn stumble(&self, name: &NodeName, number: u64) -> Option<&'static str> {
         let roles: &[&str] = match self.places.get(name)?.role {
-            NodeRole::Main => &["acceptor", "proposer", "learner", "replica", "home"],
+            NodeRole::Main | NodeRole::Member => {
+                &["acceptor", "proposer", "learner", "replica", "home"]
+            }
             NodeRole::Auxiliary => &["auxiliary"],
-            NodeRole::Member => &["home"],
         };
         let place = usize::try_from(number % roles.len() as u64).unwrap_or(0);
         let role = roles[place];
@@ -313,7 +325,7 @@ impl Cluster {
         let Blueprint { timing, style, durability, segment_bytes, snapshot_log_bytes, machines } =
             self.blueprint.clone();
         let others = self.places.keys().filter(|other| *other != name);
-        let listed = self.places.iter().filter(|(_, p)| p.founds && p.role != NodeRole::Member);
+        let listed = self.places.iter().filter(|(_, place)| place.founds);
         CoreConfig {
             cluster: "simulated".parse().expect("a name"),
             name: name.clone(),

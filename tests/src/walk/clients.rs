@@ -64,8 +64,8 @@ pub(crate) enum Want {
 
 impl Clients {
     /// Some call of a home's clients.
-    pub(crate) fn any(&mut self, node: usize, reads: bool, rng: &mut Rng) -> Message {
-        let want = if !reads || rng.random_bool(0.6) { Want::Append } else { Want::Length };
+    pub(crate) fn any(&mut self, node: usize, rng: &mut Rng) -> Message {
+        let want = if rng.random_bool(0.6) { Want::Append } else { Want::Length };
         let patience = Duration::from_micros(rng.random_range(2_000..600_000));
         self.call(node, want, rng.random_range(1..4), patience)
     }

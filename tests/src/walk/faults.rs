@@ -79,21 +79,26 @@ impl Walk {
     /// An operator wants something of a node.
     fn operate(&mut self, about: usize) {
         let Some(at) = self.some(NodeRole::Main) else { return };
-        if self.nodes[about].kind == NodeRole::Member {
-            return;
-        }
         let name = self.nodes[about].id.name.clone();
-        match self.rng.random_range(0..8) {
-            0..4 => self.wish(at, Wish::Remove(name)),
-            4..7 => self.wish_back(at, about),
-            _ => self.wish(at, Wish::Lead(name)),
-        }
+        let set = |role| Wish::Set { name: name.clone(), role };
+        let wish = match self.rng.random_range(0..12) {
+            0..4 => Wish::Remove(name),
+            4..7 => return self.wish_back(at, about),
+            7 => Wish::Lead(name),
+            8..10 => set(NodeRole::Main),
+            _ => set(NodeRole::Member),
+        };
+        self.wish(at, wish);
     }
 
-    /// An operator has a node added again.
+    /// An operator has a node added again, or made again what it was.
     pub(super) fn wish_back(&mut self, at: usize, about: usize) {
         let (name, role) = (self.nodes[about].id.name.clone(), self.nodes[about].kind);
-        self.wish(at, Wish::Add { name, role, address: "h:1".to_owned() });
+        let wish = match self.book.newest().role_of(&name) {
+            Some(_) => Wish::Set { name, role },
+            None => Wish::Add { name, role, address: "h:1".to_owned() },
+        };
+        self.wish(at, wish);
     }
 
     fn wish(&mut self, at: usize, wish: Wish) {
@@ -177,9 +182,8 @@ impl Walk {
             return Ok(());
         }
         let roles: &[Role] = match self.nodes[place].kind {
-            NodeRole::Main => &Role::ALL[..5],
+            NodeRole::Main | NodeRole::Member => &Role::ALL[..5],
             NodeRole::Auxiliary => &[Role::Auxiliary],
-            NodeRole::Member => &[Role::Home],
         };
         let role = roles[self.rng.random_range(0..roles.len())];
         if !self.nodes[place].kill(role) {

@@ -55,9 +55,7 @@ impl Walk {
             if self.nodes[place].kind != NodeRole::Auxiliary {
                 let count = self.rng.random_range(1..5);
                 self.ask(place, Want::Append, count);
-                if self.nodes[place].kind == NodeRole::Main {
-                    self.ask(place, Want::Length, 1);
-                }
+                self.ask(place, Want::Length, 1);
             }
         }
         self.schedule.after(LOOK_NANOS, Event::Look);
@@ -123,13 +121,14 @@ impl Walk {
             let mut of_kind = self.nodes.iter().filter(|node| node.kind == kind);
             of_kind.all(|node| nodes.contains(&node.id))
         };
+        let mut members = self.nodes.iter().filter(|node| node.kind == NodeRole::Member);
         if !there(&configuration.mains, NodeRole::Main)
             || !there(&configuration.auxiliaries, NodeRole::Auxiliary)
+            || !members.all(|node| configuration.members.contains(&node.id.name))
         {
             if self.plan.faults.wish > 0 {
                 let out = |node: &super::node::Node| {
-                    let voter = node.kind != NodeRole::Member;
-                    voter && configuration.role_of(&node.id.name).is_none()
+                    configuration.role_of(&node.id.name) != Some(node.kind)
                 };
                 let out: Vec<usize> =
                     (0..self.nodes.len()).filter(|n| out(&self.nodes[*n])).collect();
@@ -141,7 +140,7 @@ impl Walk {
             return Some(format!("not everybody is back: {configuration:?}; {}", self.who_leads()));
         }
         let last = Step(self.book.chosen.len() as u64);
-        for node in self.nodes.iter().filter(|node| node.kind == NodeRole::Main) {
+        for node in self.nodes.iter().filter(|node| node.kind != NodeRole::Auxiliary) {
             let learned = node.learner().map(|learner| learner.history().executed());
             let executed = node.replica().map(|replica| replica.summary().0);
             if learned != Some(last) || executed != Some(last) {

@@ -126,7 +126,7 @@ impl Walk {
             epoch: 0,
             mains: of(NodeRole::Main),
             auxiliaries: of(NodeRole::Auxiliary),
-            absent: vec![],
+            members: of(NodeRole::Member).into_iter().map(|id| id.name).collect(),
             ..Configuration::default()
         };
         let nodes: Vec<Node> = ids
@@ -277,9 +277,7 @@ impl Walk {
         if !up || lives != life || kind == NodeRole::Auxiliary || self.healed.is_some() {
             return;
         }
-        // A member has no replica to read from.
-        let reads = kind == NodeRole::Main;
-        let call = self.clients.any(node, reads, &mut self.rng);
+        let call = self.clients.any(node, &mut self.rng);
         let me = self.nodes[node].id.clone();
         self.deliver(node, me, call);
         let after = self.rng.random_range(0..2_000 * self.plan.call_us);

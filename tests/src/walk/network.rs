@@ -46,7 +46,7 @@ impl Walk {
     /// Tells every proposer what changed about its peers.
     pub(super) fn notice_links(&mut self) {
         for place in 0..self.nodes.len() {
-            if !self.nodes[place].up || self.nodes[place].kind != NodeRole::Main {
+            if !self.nodes[place].up || self.nodes[place].kind == NodeRole::Auxiliary {
                 continue;
             }
             for other in (0..self.nodes.len()).filter(|other| *other != place) {

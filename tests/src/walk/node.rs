@@ -235,9 +235,8 @@ impl Node {
         self.leads = false;
         self.roles = Roles::default();
         let has: &[Role] = match self.kind {
-            NodeRole::Main => &Role::ALL[..5],
+            NodeRole::Main | NodeRole::Member => &Role::ALL[..5],
             NodeRole::Auxiliary => &[Role::Auxiliary],
-            NodeRole::Member => &[Role::Home],
         };
         for role in has {
             self.make(*role, make, rng);
@@ -263,7 +262,7 @@ impl Node {
                 roles.proposer = Some(Slot::new(proposer));
             }
             Role::Home => {
-                let home = Home::new(me, self.kind, make.timing, fresh());
+                let home = Home::new(me, make.timing, fresh());
                 roles.home = Some(Slot::new(home));
             }
             Role::Auxiliary => {

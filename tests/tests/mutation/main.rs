@@ -12,7 +12,8 @@ use synod_tests::walk::{self, Plan, Shape};
 
 mod histories;
 
-const SMALL: Shape = Shape { mains: 2, auxiliaries: 1, members: 1 };
+/// Without a member: it would hand on to others what they must not know in these scenes.
+const SMALL: Shape = Shape { mains: 2, auxiliaries: 1, members: 0 };
 
 /// How a rule is hunted for.
 #[derive(Debug, Clone, Copy)]
@@ -39,31 +40,31 @@ fn hunt_for(mutation: Mutation) -> Hunt {
         | M::NonceRepeated
         | M::NoDuplicateCheck
         | M::ReadAtExecuted => walk(Plan::toppled, 100),
-        M::SaidBeforeDurable => walk(Plan::toppled, 80),
-        M::ClaimBeforeDurable => walk(Plan::toppled, 64),
-        M::WordForAnyBallot => walk(Plan::toppled, 56),
-        M::BallotReused => walk(Plan::toppled, 48),
+        M::SaidBeforeDurable => walk(Plan::toppled, 63),
+        M::ClaimBeforeDurable => walk(Plan::toppled, 52),
+        M::WordForAnyBallot => walk(Plan::toppled, 47),
+        M::BallotReused => walk(Plan::toppled, 44),
         M::SnapshotForgetsSessions | M::IgnoreReportedVotes | M::ForgetsFloor => {
             walk(Plan::readmitted, 100)
         }
         M::AssumeInitial => walk(Plan::readmitted, 92),
         M::ReadUnconfirmed => walk(Plan::readmitted, 38),
-        M::LowestVoteWins => walk(Plan::readmitted, 37),
-        M::NoPhaseOneForNewConfiguration => walk(Plan::readmitted, 12),
+        M::LowestVoteWins => walk(Plan::readmitted, 35),
+        M::NoPhaseOneForNewConfiguration => walk(Plan::readmitted, 10),
         M::VoteBelowPromise => walk(Plan::deposed, 42),
-        M::AuxiliaryForgetsAll => walk(Plan::restless, 13),
+        M::AuxiliaryForgetsAll => walk(Plan::restless, 9),
         M::EffectiveAtOnce => walk(Plan::restless, 5),
         // Halves miss each other only where the members are even in number.
         M::HalfInsteadOfMajority => {
             let shape = Shape { auxiliaries: 2, ..SMALL };
-            Hunt::Walk { shape, scene: Plan::restless, caught: 10 }
+            Hunt::Walk { shape, scene: Plan::restless, caught: 4 }
         }
         M::PromiseBelowTrimmed => Hunt::Hand(histories::a_promise_speaks_of_what_is_kept),
         M::TruncateForgetsPromise => Hunt::Hand(histories::a_replaced_journal_holds_the_promise),
         M::AuxiliarySaidBeforeDurable => {
             Hunt::Hand(histories::an_auxiliary_s_vote_is_durable_before_it_is_said)
         }
-        M::AuxiliaryVotesBelowPromise => walk(Plan::toppled, 31),
+        M::AuxiliaryVotesBelowPromise => walk(Plan::toppled, 16),
         M::ForgetDropsPromise => Hunt::Hand(histories::an_auxiliary_forgets_no_promise),
         M::OwnPromiseNotAwaited => Hunt::Hand(histories::a_leader_has_its_own_promise),
         M::ClaimOverGap => Hunt::Hand(histories::a_leader_claims_only_votes_it_has),

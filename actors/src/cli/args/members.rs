@@ -23,6 +23,8 @@ pub(crate) enum MembersVerb {
     Lead(MemberName),
     /// Wait for this node, which counts once it has caught up
     Add(AddMember),
+    /// Make a running member a main, or a main a member
+    Set(SetMember),
     /// Let a node go; it learns of it and ends
     Remove(MemberName),
 }
@@ -38,6 +40,18 @@ pub(crate) struct AddMember {
     /// Where its peers reach it
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) quic: HostPort,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// `members set`.
+#[derive(Debug, Args)]
+pub(crate) struct SetMember {
+    /// Its name
+    pub(crate) name: NodeName,
+    /// What it is to be
+    #[arg(long, value_name = "main|member")]
+    pub(crate) role: NodeRole,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }
@@ -58,6 +72,7 @@ impl MembersArgs {
             None => &self.list,
             Some(MembersVerb::Lead(name) | MembersVerb::Remove(name)) => &name.client,
             Some(MembersVerb::Add(add)) => &add.client,
+            Some(MembersVerb::Set(set)) => &set.client,
         }
     }
 }

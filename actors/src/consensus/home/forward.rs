@@ -1,4 +1,4 @@
-//! Reads of a node without a replica: its home has them answered by the leader's home.
+//! Reads at a node that is far behind, or holds no log: its home has them answered by the leader's.
 
 use synod_runtime::identity::NodeId;
 
@@ -31,7 +31,7 @@ impl Home {
         out.send(To::Node(leader.clone()), HomeMessage::Forward(Forward { reads }));
     }
 
-    /// Another home has reads and no replica.
+    /// Another home has reads it cannot answer.
     pub(super) fn forwarded_here(&mut self, now: Now, from: &NodeId, asked: Forward) {
         // Asked again every now and then, so each attempt need not live long.
         let patience = 4 * self.timing.resend;

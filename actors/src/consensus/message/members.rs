@@ -103,6 +103,13 @@ pub struct Leader {
     pub halted: Option<String>,
 }
 
+/// *Local*, proposer to home.
+#[derive(Debug, Clone)]
+pub struct Nearness {
+    /// What was executed here is near enough to the end of the log to answer reads.
+    pub near: bool,
+}
+
 /// *Local*, replica to proposer: when something of the state expires.
 #[derive(Debug, Clone)]
 pub struct Expiry {
@@ -122,7 +129,7 @@ pub enum NodeRole {
     Main,
     /// Votes when a main is missing.
     Auxiliary,
-    /// Hosts clients and services; never votes.
+    /// Holds state and serves clients; never votes.
     Member,
 }
 

@@ -22,6 +22,13 @@ pub enum Wish {
     },
     /// This node shall not.
     Remove(NodeName),
+    /// This node, which holds the log, shall be that: a main, or a member.
+    Set {
+        /// Its name.
+        name: NodeName,
+        /// What it is to be.
+        role: NodeRole,
+    },
 }
 
 /// A home passes a wish on to the leader. Asked again until it is answered: to want what is already

@@ -303,7 +303,9 @@ impl Proposer {
             let listed = configuration.absent.contains(name) || expected == Some(NodeRole::Main);
             let standing_in = configuration.auxiliaries.iter().find(|a| a.name == peer.id.name);
             match peer.role {
-                NodeRole::Main if listed && !configuration.has_main(peer.id.incarnation) => {
+                NodeRole::Main | NodeRole::Member
+                    if listed && !configuration.has_main(peer.id.incarnation) =>
+                {
                     let keeps_pace = peer.pace.keeps_up(now, self.timing.remove_unreachable)
                         && self.heard_within(&peer.id, self.timing.hedge);
                     if keeps_pace {

@@ -85,6 +85,8 @@ pub struct Proposer {
     auxiliary_due: Instant,
     news_due: Instant,
     told: Option<Leader>,
+    /// As the home was told last: what was executed here is new enough to read from.
+    near: bool,
     reported: ProposerReport,
     /// Why nothing can be decided, for people.
     halted: Option<String>,
@@ -126,6 +128,7 @@ impl Proposer {
             auxiliary_due: Instant::default(),
             news_due: Instant::default(),
             told: None,
+            near: false,
             reported: ProposerReport::default(),
             halted: None,
             alive: Instant::default(),

@@ -8,9 +8,10 @@ use super::{Known, LEADER_NEWS, Phase, Proposer, following::Following};
 use crate::{
     consensus::{
         ballot::Step,
+        configuration::ALPHA,
         message::{
-            AuxiliaryMessage, Dismissed, Heartbeat, HomeMessage, Leader, Message, NodeRole,
-            PeerReport, ProposerMessage, ProposerReport, Report, Sign,
+            AuxiliaryMessage, Dismissed, Heartbeat, HomeMessage, Leader, Message, Nearness,
+            NodeRole, PeerReport, ProposerMessage, ProposerReport, Report, Sign,
         },
     },
     effects::{Effects, To},
@@ -47,7 +48,13 @@ impl Proposer {
     /// has not heard it, and a link may have dropped it.
     pub(super) fn tell(&mut self, out: &mut Effects<Self>) {
         let news = self.leader_news();
-        if self.told.as_ref() != Some(&news) || self.turn.at >= self.news_due {
+        let near = self.is_near();
+        let again = self.told.as_ref() != Some(&news) || self.turn.at >= self.news_due;
+        if again || self.near != near {
+            self.near = near;
+            out.here(HomeMessage::Nearness(Nearness { near }));
+        }
+        if again {
             self.news_due = self.turn.at + LEADER_NEWS;
             out.here(HomeMessage::Leader(news.clone()));
             if self.leads().is_some() {
@@ -130,7 +137,9 @@ impl Proposer {
         for peer in self.peers.values().filter(|peer| peer.up) {
             let to = To::Node(peer.id.clone());
             match peer.role {
-                NodeRole::Main if mains => out.send(to, ProposerMessage::Heartbeat(beat.clone())),
+                NodeRole::Main | NodeRole::Member if mains && self.concern_each_other(peer) => {
+                    out.send(to, ProposerMessage::Heartbeat(beat.clone()));
+                }
                 NodeRole::Auxiliary if auxiliaries => {
                     out.send(to, AuxiliaryMessage::Heartbeat(beat.clone()));
                 }
@@ -143,6 +152,24 @@ impl Proposer {
         if auxiliaries {
             self.auxiliary_due = now + self.timing.auxiliary;
         }
+    }
+
+    /// Whether this node or that peer is a main: those without a vote need not hear of one another.
+    fn concern_each_other(&self, peer: &Known) -> bool {
+        let Some(configuration) = self.configuration() else { return peer.role == NodeRole::Main };
+        configuration.has_main(self.me.incarnation)
+            || configuration.has_main(peer.id.incarnation)
+            || peer.role == NodeRole::Main
+    }
+
+    /// Whether what was executed here is new enough to read from: a main waits for what it lacks,
+    /// whoever is far behind had better ask another.
+    fn is_near(&self) -> bool {
+        let Some(configuration) = self.configuration() else { return false };
+        let executed = self.history.executed();
+        let beats = self.peers.values().filter_map(|peer| peer.beat.as_ref());
+        configuration.has_main(self.me.incarnation)
+            || beats.map(|beat| beat.chosen_upto.beyond(executed)).max().unwrap_or(0) < ALPHA
     }
 
     /// Names whoever is missing, when nothing was decided for too long.

@@ -92,6 +92,7 @@ impl Proposer {
             Wish::Lead(name) => self.wish_to_lead(name),
             Wish::Add { name, role, address } => self.wish_to_add(name, *role, address),
             Wish::Remove(name) => self.wish_to_remove(name),
+            Wish::Set { name, role } => self.wish_to_set(name, *role),
         }
     }
 
@@ -134,6 +135,42 @@ impl Proposer {
         }
         let bearer = self.peers.get(name).map(|peer| peer.id.clone());
         let next = newest.without(name, bearer.filter(|_| *name != self.me.name));
+        self.take_from(name, next)
+    }
+
+    /// A main shall be a member, or a member a main.
+    fn wish_to_set(&mut self, name: &NodeName, role: NodeRole) -> Answer {
+        let Some(newest) = self.history.newest() else { return Answer::Wait };
+        let is = newest.role_of(name).or_else(|| self.is_member_of_old(name));
+        match (is, role) {
+            (None, _) => Answer::Refused(format!("no node is called {name}")),
+            (Some(NodeRole::Auxiliary), _) => Answer::Refused(format!(
+                "{name} is an auxiliary, which holds no log; add another node in its place"
+            )),
+            (Some(_), NodeRole::Auxiliary) => Answer::Refused(format!(
+                "{name} holds the log, and an auxiliary does not; add another node for that"
+            )),
+            (Some(is), role) if is == role => {
+                // Until then its vote may be needed: whoever asks may switch it off when we answer.
+                let still = self.configuration().is_some_and(|c| c.role_of(name) != Some(role));
+                if still { Answer::Wait } else { Answer::Granted }
+            }
+            (Some(_), NodeRole::Main) => Answer::Change(newest.promoting(name)),
+            (Some(_), NodeRole::Member) => {
+                let next = newest.demoting(name);
+                self.take_from(name, next)
+            }
+        }
+    }
+
+    /// A member of the first hour, in clusters that were founded before configurations named them.
+    fn is_member_of_old(&self, name: &NodeName) -> Option<NodeRole> {
+        let bearer = self.peers.get(name).filter(|peer| peer.up && peer.role == NodeRole::Member);
+        bearer.map(|_| NodeRole::Member)
+    }
+
+    /// `next` is without the vote of `name`, if that has one.
+    fn take_from(&mut self, name: &NodeName, next: Configuration) -> Answer {
         if next.mains.is_empty() {
             return Answer::Refused(format!("{name} is the last main"));
         }

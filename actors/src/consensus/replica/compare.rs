@@ -9,6 +9,9 @@
 //! halts, which `status` and the health page show, and takes the other's state. Having to do that
 //! again before all agreed, it halts for good and says that an actor is not deterministic.
 //!
+//! A node without a vote tells its digests too, and only hears back where a main came to something
+//! else. No main doubts itself for its sake: it is the one that gives way.
+//!
 //! The digest is a chain over commands and replies, so a difference shows in every later one as
 //! well: a lost word costs time only. While the state is small it is compared too, now and then, for
 //! what no reply has shown yet; such a difference makes mains replay, and nobody give way.
@@ -151,8 +154,17 @@ impl Replica {
             }
             return;
         }
+        let counts = self.is_main(from);
         let Some(mark) = self.comparison.marks.get_mut(&word.step) else { return };
         let theirs = Digests { chain: word.chain, state: word.state };
+        if !counts {
+            if !mark.mine.agree(theirs) {
+                let Digests { chain, state } = mark.mine;
+                let mine = Compare { step: word.step, chain, state, sure: true };
+                out.send(To::Node(from.clone()), ReplicaMessage::Compare(mine));
+            }
+            return;
+        }
         if mark.mine.agree(theirs) || (self.comparison.sure && word.sure) {
             mark.others.insert(from.clone(), theirs);
             return self.judge(word.step, out);
@@ -189,7 +201,8 @@ impl Replica {
         }
         // Who came to the same, by name: all mains see the same groups, and so the same winner.
         let mut groups: BTreeMap<u64, BTreeMap<NodeName, NodeId>> = BTreeMap::new();
-        for (node, digests) in mark.others.iter().chain([(&self.me, &mine)]) {
+        let own = self.is_main(&self.me).then_some((&self.me, &mine));
+        for (node, digests) in mark.others.iter().chain(own) {
             groups.entry(digests.chain).or_default().insert(node.name.clone(), node.clone());
         }
         let weight = |group: &BTreeMap<NodeName, NodeId>| {
@@ -263,6 +276,10 @@ impl Replica {
         }
         self.comparison.state_bytes = bytes;
         Some(digest)
+    }
+
+    fn is_main(&self, node: &NodeId) -> bool {
+        self.state.history.current().is_some_and(|c| c.has_main(node.incarnation))
     }
 
     fn other_mains(&self) -> Vec<NodeId> {
