@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use quinn::{ConnectionError, RecvStream, VarInt};
+use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::task::JoinSet;
 
 use super::{lane::Outbox, transport::IDLE_TIME_MAX};
@@ -20,7 +20,7 @@ const TURN_BYTES_MAX: usize = 256 * 1024;
 pub(super) struct Connection {
     pub(super) quinn: quinn::Connection,
     /// By lane.
-    pub(super) lanes: [Outbox; 4],
+    pub(super) lanes: [Outbox<SendStream>; 4],
     /// Lanes that a stream of the peer has claimed.
     read_already: [AtomicBool; 4],
     /// Why this side ended it, if it did.
@@ -79,7 +79,8 @@ impl Connection {
 
     async fn write(self: Arc<Self>, lane: Lane) {
         let outbox = &self.lanes[lane as usize];
-        let mut bytes = outbox.next().await;
+        let mut pipe = None;
+        let mut bytes = outbox.next(&mut pipe).await;
         // Errors here mean that the connection is gone, which `run` learns by itself.
         let Ok(mut stream) = self.quinn.open_uni().await else {
             return;
@@ -96,7 +97,9 @@ impl Connection {
                 return;
             }
             outbox.written(len);
-            bytes = outbox.next().await;
+            pipe = Some(stream);
+            bytes = outbox.next(&mut pipe).await;
+            stream = pipe.take().expect("the outbox gives it back with the bytes");
         }
     }
 

@@ -6,6 +6,8 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use quinn::SendStream;
 use tokio::sync::Notify;
 
 use crate::world::network::WriteRefused;
@@ -20,18 +22,44 @@ const WRITE_BYTES_MAX: usize = 64 * 1024;
 /// than a segment of their own.
 const COPY_BYTES_MAX: usize = 8 * 1024;
 
+/// Where a lane's bytes go.
+pub(super) trait Pipe {
+    /// Takes as much of the front of `bytes` as it can without waiting. Takes nothing when it is
+    /// broken: the writer will find out.
+    fn write_now(&mut self, bytes: &mut Bytes);
+}
+
+impl Pipe for SendStream {
+    fn write_now(&mut self, bytes: &mut Bytes) {
+        let mut one = [std::mem::take(bytes)];
+        // What was not taken is still there, whatever it answered.
+        let _ = self.write_chunks(&mut one).now_or_never();
+        [*bytes] = one;
+    }
+}
+
 /// A bounded queue from any thread to the lane's writer.
-#[derive(Debug, Default)]
-pub(super) struct Outbox {
-    waiting: Mutex<Waiting>,
+///
+/// While the writer has nothing to do, its pipe rests here. A message that comes alone is put into
+/// it by whoever brings it and does not wait for the writer's turn; where messages came together
+/// last time they wait, and leave together.
+#[derive(Debug)]
+pub(super) struct Outbox<P> {
+    waiting: Mutex<Waiting<P>>,
     filled: Notify,
 }
 
-#[derive(Debug, Default)]
-struct Waiting {
+#[derive(Debug)]
+struct Waiting<P> {
     closed: bool,
     /// The writer found nothing and wants to be told.
     awaited: bool,
+    /// Left here by the writer before it waited.
+    pipe: Option<P>,
+    /// Frames pushed since the writer's last turn.
+    pushes: u32,
+    /// The last frame came alone: the next will, too, mostly.
+    lone: bool,
     /// Counts what the writer took and quinn has not taken yet, too.
     bytes: usize,
     parts: VecDeque<Bytes>,
@@ -39,7 +67,28 @@ struct Waiting {
     tail: BytesMut,
 }
 
-impl Outbox {
+impl<P> Default for Outbox<P> {
+    fn default() -> Self {
+        Self { waiting: Mutex::default(), filled: Notify::new() }
+    }
+}
+
+impl<P> Default for Waiting<P> {
+    fn default() -> Self {
+        Self {
+            closed: false,
+            awaited: false,
+            pipe: None,
+            pushes: 0,
+            lone: true,
+            bytes: 0,
+            parts: VecDeque::new(),
+            tail: BytesMut::new(),
+        }
+    }
+}
+
+impl<P: Pipe> Outbox<P> {
     /// Queues whole frames.
     ///
     /// # Errors
@@ -66,7 +115,7 @@ impl Outbox {
         self.fill(header.len() + body.len(), |waiting| waiting.copy(&[header, body]))
     }
 
-    fn fill(&self, len: usize, with: impl FnOnce(&mut Waiting)) -> Result<(), WriteRefused> {
+    fn fill(&self, len: usize, with: impl FnOnce(&mut Waiting<P>)) -> Result<(), WriteRefused> {
         let mut waiting = self.lock();
         if waiting.closed {
             return Err(WriteRefused::Gone);
@@ -75,10 +124,15 @@ impl Outbox {
             return Err(WriteRefused::Full);
         }
         waiting.bytes += len;
+        waiting.pushes += 1;
         with(&mut waiting);
         let awaited = std::mem::take(&mut waiting.awaited);
+        if awaited && waiting.lone {
+            waiting.write_now();
+        }
         drop(waiting);
         if awaited {
+            // Also when nothing is left: its turn shows whether this one came alone.
             self.filled.notify_one();
         }
         Ok(())
@@ -86,14 +140,25 @@ impl Outbox {
 
     /// The next bytes to write, at most [`WRITE_BYTES_MAX`]; waits until there are some. Everything
     /// queued by the time the writer comes to run is one write, up to that size.
-    pub(super) async fn next(&self) -> Bytes {
+    ///
+    /// `pipe` is in the outbox while this waits; it is gone for good when the outbox is closed, and
+    /// then this waits for ever.
+    pub(super) async fn next(&self, pipe: &mut Option<P>) -> Bytes {
         loop {
             {
                 let mut waiting = self.lock();
-                if let Some(bytes) = waiting.take() {
-                    return bytes;
+                if !waiting.closed {
+                    if waiting.pushes > 0 {
+                        waiting.lone = waiting.pushes == 1;
+                        waiting.pushes = 0;
+                    }
+                    *pipe = pipe.take().or_else(|| waiting.pipe.take());
+                    if let Some(bytes) = waiting.take() {
+                        return bytes;
+                    }
+                    waiting.pipe = pipe.take();
+                    waiting.awaited = true;
                 }
-                waiting.awaited = true;
             }
             self.filled.notified().await;
         }
@@ -111,12 +176,29 @@ impl Outbox {
         *self.lock() = Waiting { closed: true, ..Waiting::default() };
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, Waiting<P>> {
         self.waiting.lock().expect("nothing panics while it holds the queue")
     }
 }
 
-impl Waiting {
+impl<P: Pipe> Waiting<P> {
+    /// Puts what there is into the resting pipe, as far as that takes it at once.
+    fn write_now(&mut self) {
+        let Some(mut pipe) = self.pipe.take() else {
+            return;
+        };
+        while let Some(mut bytes) = self.take() {
+            let len = bytes.len();
+            pipe.write_now(&mut bytes);
+            self.bytes -= len - bytes.len();
+            if !bytes.is_empty() {
+                self.parts.push_front(bytes);
+                break;
+            }
+        }
+        self.pipe = Some(pipe);
+    }
+
     /// Puts a small frame behind the others.
     fn copy(&mut self, parts: &[&[u8]]) {
         let len: usize = parts.iter().map(|part| part.len()).sum();
@@ -150,20 +232,85 @@ impl Waiting {
 mod tests {
     use super::*;
 
+    /// Takes so many bytes at once, and keeps them.
+    #[derive(Debug)]
+    struct Taker {
+        room: usize,
+        taken: BytesMut,
+    }
+
+    impl Taker {
+        fn new(room: usize) -> Self {
+            Self { room, taken: BytesMut::new() }
+        }
+    }
+
+    impl Pipe for Taker {
+        fn write_now(&mut self, bytes: &mut Bytes) {
+            let taken = bytes.split_to(self.room.min(bytes.len()));
+            self.room -= taken.len();
+            self.taken.extend_from_slice(&taken);
+        }
+    }
+
+    /// Lets the writer find nothing, so that it leaves its pipe and waits.
+    fn rest(outbox: &Outbox<Taker>, pipe: &mut Option<Taker>) {
+        assert!(outbox.next(pipe).now_or_never().is_none(), "there was something to write");
+        assert!(pipe.is_none(), "the pipe rests in the outbox");
+    }
+
+    #[tokio::test]
+    async fn a_lone_frame_leaves_at_once_and_those_that_come_together_leave_together() {
+        let outbox = Outbox::default();
+        let mut pipe = Some(Taker::new(usize::MAX));
+        rest(&outbox, &mut pipe);
+        for part in ["one ", "two ", "three"] {
+            outbox.push(Bytes::from(part)).unwrap();
+        }
+        assert_eq!(outbox.next(&mut pipe).now_or_never().unwrap(), "two three");
+        assert_eq!(pipe.as_ref().unwrap().taken, "one ");
+        outbox.written(9);
+        assert_eq!(outbox.lock().bytes, 0);
+        rest(&outbox, &mut pipe);
+        // Frames came together: the next wait for the writer, and may come alone or not.
+        outbox.push(Bytes::from("four ")).unwrap();
+        assert_eq!(outbox.next(&mut pipe).now_or_never().unwrap(), "four ");
+        rest(&outbox, &mut pipe);
+        outbox.push(Bytes::from("five")).unwrap();
+        rest(&outbox, &mut pipe);
+        assert_eq!(outbox.lock().pipe.as_ref().unwrap().taken, "one five");
+    }
+
+    #[tokio::test]
+    async fn what_a_full_pipe_does_not_take_is_left_to_the_writer_in_order() {
+        let outbox = Outbox::default();
+        let mut pipe = Some(Taker::new(70_000));
+        rest(&outbox, &mut pipe);
+        let sent: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+        outbox.push(sent.clone().into()).unwrap();
+        outbox.push(Bytes::from("end")).unwrap();
+        let mut got = outbox.next(&mut pipe).await.to_vec();
+        got.splice(..0, pipe.take().unwrap().taken);
+        while got.len() < 200_003 {
+            got.extend_from_slice(&outbox.next(&mut pipe).await);
+        }
+        assert_eq!(got, [&sent[..], b"end"].concat());
+    }
+
     #[tokio::test]
     async fn writes_made_in_one_turn_leave_together_and_in_order() {
-        let outbox = Outbox::default();
+        let outbox = Outbox::<Taker>::default();
         for byte in 0..200_u8 {
             outbox.push(Bytes::from(vec![byte; 100])).unwrap();
         }
-        let first = outbox.next().await;
+        let first = outbox.next(&mut None).await;
         assert_eq!(first.len(), 20_000);
         assert!(first.chunks(100).zip(0..).all(|(chunk, byte)| chunk == [byte; 100]));
     }
 
     #[tokio::test]
     async fn large_and_small_writes_keep_their_order_and_no_write_is_larger_than_64_kib() {
-        let outbox = Outbox::default();
+        let outbox = Outbox::<Taker>::default();
         let mut wanted = Vec::new();
         for (byte, len) in [(1, 10), (2, 200_000), (3, 8_000), (4, 63_000), (5, 10), (6, 70_000)] {
             let part = vec![byte; len];
@@ -172,7 +319,7 @@ mod tests {
         }
         let mut got = Vec::new();
         while got.len() < wanted.len() {
-            let bytes = outbox.next().await;
+            let bytes = outbox.next(&mut None).await;
             assert!(bytes.len() <= WRITE_BYTES_MAX);
             got.extend_from_slice(&bytes);
         }
@@ -181,13 +328,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_refuses_until_bytes_are_written() {
-        let outbox = Outbox::default();
+        let outbox = Outbox::<Taker>::default();
         let chunk = Bytes::from(vec![0; 1024 * 1024]);
         for _ in 0..32 {
             outbox.push(chunk.clone()).unwrap();
         }
         assert_eq!(outbox.push(Bytes::from_static(b"x")), Err(WriteRefused::Full));
-        let taken = outbox.next().await;
+        let taken = outbox.next(&mut None).await;
         assert_eq!(outbox.push(Bytes::from_static(b"x")), Err(WriteRefused::Full));
         outbox.written(taken.len());
         outbox.push(Bytes::from_static(b"x")).unwrap();
