@@ -6,9 +6,11 @@
 //! - [`hand`]: single machines, one message at a time.
 //! - [`invariants`]: one promise a file, each a pure check of what was observed.
 //! - [`simulated`]: a small cluster of real actors in a simulated world, driven by hand.
+//! - [`history`]: what clients of real nodes were told, judged linearizable, and as EDN.
 //! - [`process`]: clusters of real processes, killed and cut; [`relay`]: a lossy cable between them.
 
 pub mod hand;
+pub mod history;
 pub mod invariants;
 pub mod process;
 pub mod relay;

@@ -18,6 +18,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use tokio::{net::UdpSocket, sync::oneshot};
 
+use crate::process::cluster::Cluster;
+
 /// Carries datagrams to one address and the answers back, until dropped.
 #[derive(Debug)]
 pub struct Relay {
@@ -61,6 +63,18 @@ impl Relay {
             });
         });
         Self { at, cable, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Lets the mains a and b of a cluster that was not started reach each other only through
+    /// relays: a's way to b, and b's to a.
+    pub fn between_mains(cluster: &Cluster) -> [Self; 2] {
+        let quic = |name| cluster.node(name).quic;
+        [("a", "b", 1), ("b", "a", 2)].map(|(from, to, seed)| {
+            let relay = Self::start(quic(to), seed);
+            let named = |at| format!("quic = \"{at}\"");
+            cluster.rewrite(from, &named(quic(to)), &named(relay.at()));
+            relay
+        })
     }
 
     /// Where it listens.

@@ -9,7 +9,6 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
@@ -19,6 +18,7 @@ use synod_runtime::{journal, world::disk::RealDisk};
 use synod_tests::process::{
     child::run,
     cluster::{Cluster, mains_of},
+    disk::SmallDisk,
     load::{Book, KvWriter, Load},
     machine::{is_alive, resident_bytes, turn},
     resp::{Reply, Resp},
@@ -342,43 +342,23 @@ fn tear(file: &Path, last_record: u64) {
     file.write_all_at(&half, at).unwrap();
 }
 
-/// A small disk of its own for one node's data; unmounted when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None` where one may not mount.
-    fn mount(at: &Path, size: &str) -> Option<Self> {
-        fs::create_dir_all(at).unwrap();
-        let options = format!("size={size}");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &options, "synod-test"]).arg(at);
-        let mounted = mount.output().is_ok_and(|done| done.status.success());
-        mounted.then(|| Self(at.to_owned()))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a test that failed may still have a node on it.
-        Command::new("umount").arg("-l").arg(&self.0).status().ok();
-    }
-}
-
 #[test]
 fn a_full_disk_refuses_writes_in_words_and_loses_nothing() {
     let _turn = turn();
     let mut synod = Cluster::by_hand("synod");
     let data = synod.dir().join("a").join("data");
-    let Some(_disk) = SmallDisk::mount(&data, DISK) else {
-        eprintln!("SKIPPED, run as root: a full disk cannot be made without mount(8)");
-        return;
+    let disk = match SmallDisk::memory(&data, DISK) {
+        Ok(disk) => disk,
+        Err(missing) => {
+            eprintln!("SKIPPED, no full disk can be made here: {missing}");
+            return;
+        }
     };
     ["a", "b", "x"].iter().for_each(|name| synod.start_node(name));
     ["a", "b"].iter().for_each(|name| synod.wait_ready(name));
     let book = some_writes(&synod);
     // What others put on the disk leaves no room for one more segment.
-    let ballast = data.join("ballast");
-    fill_up(&ballast);
+    disk.fill_up();
     let connect = |name: &str| Resp::connect(synod.node(name).resp.unwrap(), PATIENCE).unwrap();
     let (mut a, mut b) = (connect("a"), connect("b"));
     let mut kept = Vec::new();
@@ -402,7 +382,7 @@ fn a_full_disk_refuses_writes_in_words_and_loses_nothing() {
     let length = a.call(&[b"STRLEN", b"at-b"]).unwrap();
     assert_eq!(length, Reply::Integer(LARGE as i64), "a read where the disk is full");
 
-    fs::remove_file(&ballast).unwrap();
+    disk.make_room();
     until("writes where the disk has room again", || match set_large(&mut a, "after") {
         Reply::Simple(_) => Ok(()),
         other => Err(format!("{other:?}")),
@@ -428,12 +408,6 @@ fn set_large(resp: &mut Resp, key: &str) -> Reply {
 
 /// Bytes of a large value.
 const LARGE: usize = 1 << 20;
-
-/// Takes all the room there is.
-fn fill_up(path: &Path) {
-    let mut file = fs::File::create(path).unwrap();
-    while file.write_all(&[0; 4096]).is_ok() {}
-}
 
 /// Room for a main's journal, its reserve, and a snapshot of what the test writes.
 const DISK: &str = "256m";

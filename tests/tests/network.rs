@@ -16,10 +16,7 @@ use synod_tests::{
 /// A cluster whose mains reach each other only through relays.
 fn relayed() -> (Cluster, [Relay; 2]) {
     let mut synod = Cluster::by_hand("synod");
-    let (a, b) = (synod.node("a").quic, synod.node("b").quic);
-    let relays = [Relay::start(b, 1), Relay::start(a, 2)];
-    synod.rewrite("a", &format!("quic = \"{b}\""), &format!("quic = \"{}\"", relays[0].at()));
-    synod.rewrite("b", &format!("quic = \"{a}\""), &format!("quic = \"{}\"", relays[1].at()));
+    let relays = Relay::between_mains(&synod);
     ["a", "b", "x"].iter().for_each(|name| synod.start_node(name));
     ["a", "b"].iter().for_each(|name| synod.wait_ready(name));
     (synod, relays)

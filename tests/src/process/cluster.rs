@@ -18,6 +18,7 @@ use super::{
     child::{Process, run},
     http::Http,
     machine::{free_quic_ports, signal, wait_gone},
+    namespaces::Namespaces,
     programs::program,
     wait::{PATIENCE, until},
 };
@@ -32,6 +33,8 @@ pub struct Cluster {
     nodes: BTreeMap<String, Member>,
     dev: Option<Dev>,
     by_hand: BTreeMap<String, Process>,
+    /// Words before the command that starts a node.
+    inside: BTreeMap<String, Vec<String>>,
     _folder: TempDir,
 }
 
@@ -70,11 +73,29 @@ impl Cluster {
     /// # Panics
     /// When `init` fails.
     pub fn by_hand(program_name: &str) -> Self {
+        Self::laid_out(program_name, &free_quic_ports(3))
+    }
+
+    /// The same in networks of their own (of a, b and x), to be reached through doors.
+    ///
+    /// # Panics
+    /// When `init` fails.
+    pub fn in_namespaces(program_name: &str, spaces: &Namespaces) -> Self {
+        let at = |name| SocketAddr::from((spaces.address(name), QUIC_IN_NAMESPACE));
+        let mut cluster = Self::laid_out(program_name, &["a", "b", "x"].map(at));
+        for (name, node) in &mut cluster.nodes {
+            node.http = spaces.door(name, node.http);
+            node.resp = node.resp.map(|resp| spaces.door(name, resp));
+            cluster.inside.insert(name.clone(), spaces.inside(name));
+        }
+        cluster
+    }
+
+    fn laid_out(program_name: &str, ports: &[SocketAddr]) -> Self {
         let mut cluster = Self::empty(program_name);
-        let ports = free_quic_ports(3);
         let out = cluster.dir.display().to_string();
         let named: Vec<String> =
-            ["a", "b", "x"].iter().zip(&ports).map(|(name, at)| format!("{name}={at}")).collect();
+            ["a", "b", "x"].iter().zip(ports).map(|(name, at)| format!("{name}={at}")).collect();
         let [a, b, x] = [0, 1, 2].map(|index| named[index].as_str());
         let args = ["--out", &out, "--cluster", "hand", "--main", a, b, "--auxiliary", x];
         let (code, _, error) = run(&cluster.program, &[&["init"][..], &args].concat());
@@ -84,7 +105,7 @@ impl Cluster {
             let http = listen_address(&text, "http").expect("every node has http");
             let resp = listen_address(&text, "resp");
             let role = if *name == "x" { "auxiliary" } else { "main" }.to_owned();
-            let member = Member { role, pid: 0, quic, http, resp };
+            let member = Member { role, pid: 0, quic: *quic, http, resp };
             cluster.nodes.insert((*name).to_owned(), member);
         }
         cluster
@@ -99,6 +120,7 @@ impl Cluster {
             nodes: BTreeMap::new(),
             dev: None,
             by_hand: BTreeMap::new(),
+            inside: BTreeMap::new(),
             _folder: folder,
         }
     }
@@ -268,8 +290,11 @@ impl Cluster {
     /// The same, with more words on the command line.
     pub fn start_node_with(&mut self, name: &str, more: &[&str]) {
         let file = self.config(name).display().to_string();
-        let words = [&["node", "--config", &file], more].concat();
-        let process = Process::start(&self.program, &words, &self.log(name));
+        let program = self.program.display().to_string();
+        let inside = self.inside.get(name).into_iter().flatten().map(String::as_str);
+        let node = [program.as_str(), "node", "--config", &file];
+        let words: Vec<&str> = inside.chain(node).chain(more.iter().copied()).collect();
+        let process = Process::start(Path::new(words[0]), &words[1..], &self.log(name));
         self.nodes.get_mut(name).expect("a node").pid = process.pid();
         self.by_hand.insert(name.to_owned(), process);
     }
@@ -398,6 +423,9 @@ fn pid_of(node: &Value) -> u32 {
 
 /// The contract's time for an orderly stop, and some for a busy machine.
 const STOP_MAX: Duration = Duration::from_secs(7);
+
+/// Every namespace has all ports.
+const QUIC_IN_NAMESPACE: u16 = 7_101;
 
 /// Per node.
 const LOG_LINES_MAX: usize = 60;

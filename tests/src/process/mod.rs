@@ -6,6 +6,7 @@
 //! - [`machine`]: one cluster at a time, signals, `/proc`
 //! - [`wait`]: conditions with deadlines; the only place that pauses
 //! - [`cluster`]: a cluster under `dev` or started by hand, and its end; [`child`]: one process
+//! - [`disk`]: small disks to be filled up; [`namespaces`]: a network of its own for every node
 //! - [`http`], [`resp`]: small blocking clients that know what was not sent from what was lost
 //! - [`load`]: writers that keep a book of every answer, and the check of that book
 //!
@@ -14,9 +15,11 @@
 
 pub mod child;
 pub mod cluster;
+pub mod disk;
 pub mod http;
 pub mod load;
 pub mod machine;
+pub mod namespaces;
 pub mod programs;
 pub mod resp;
 pub mod wait;
