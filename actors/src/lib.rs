@@ -70,13 +70,14 @@
 //!
 //! # Layout
 //! - [`manual`]: getting started, messages, async handlers, guarantees, testing, operations,
-//!   the key/value service, security, compatibility, composing, design
+//!   roles, the key/value service, security, compatibility, composing, design
 //! - [`replicated`]: actors that live in the log
 //! - [`Client`]: the way in for programs outside the cluster
 //! - [`Cli`]: the verbs, for your own program; [`server`]: one node
 //! - [`server::seat`]: the protocol roles one by one, for programs that compose them
 //! - [`trace`]: what one request led to, on all nodes
 //! - [`sim`]: whole clusters in simulated time, for your tests
+//! - [`election`]: roles with exactly one holder; [`server::elections`]: standing for them
 //! - [`consensus`]: the protocol roles; [`machine`], [`effects`], [`role`]: how every role is built
 //! - [`message`]: messages that travel between nodes; [`runtime`]: everything below the roles
 
@@ -87,6 +88,7 @@ pub mod cli;
 pub mod client;
 pub mod consensus;
 pub mod effects;
+pub mod election;
 pub mod machine;
 pub mod manual;
 #[cfg(any(test, feature = "mutations"))]

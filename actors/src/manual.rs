@@ -18,6 +18,9 @@ pub mod testing {}
 #[doc = include_str!("../docs/operations.md")]
 pub mod operations {}
 
+#[doc = include_str!("../docs/roles.md")]
+pub mod roles {}
+
 #[doc = include_str!("../docs/kv.md")]
 pub mod kv {}
 

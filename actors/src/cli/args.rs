@@ -11,6 +11,7 @@ use synod_runtime::{
 mod members;
 
 pub(crate) use self::members::{AddMember, MembersArgs, MembersVerb, SetMember};
+pub(crate) use super::roles::RolesArgs;
 use super::{
     backup::FileArgs,
     call::{ActorsArgs, CallArgs},
@@ -42,6 +43,8 @@ pub(crate) enum Verb {
     Status(ClientArgs),
     /// List who belongs to the cluster, and change it while it runs
     Members(MembersArgs),
+    /// Show who leads in which role, or make and remove roles
+    Roles(RolesArgs),
     /// Watch nodes, links, actors and rates, live
     Top(TopArgs),
     /// Send a command or a query to a replicated actor

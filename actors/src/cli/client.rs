@@ -68,9 +68,19 @@ impl Cluster {
         }
     }
 
+    /// As [`Cluster::send`], with POST.
+    pub(crate) async fn post(&self, path: &str, body: String) -> Result<Answer, Failure> {
+        self.send(Method::POST, path, body).await
+    }
+
     /// Sends `body` to one node after the other until one took it. A request that may have
     /// arrived is never repeated.
-    pub(crate) async fn post(&self, path: &str, body: String) -> Result<Answer, Failure> {
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> Result<Answer, Failure> {
         let mut last = String::from("no node is up");
         let mut nodes: VecDeque<&ClientNode> =
             self.file.nodes.iter().filter(|node| node.role != NodeRole::Auxiliary).collect();
@@ -81,7 +91,7 @@ impl Cluster {
             if left.is_zero() {
                 break;
             }
-            let sent = self.http.request(Method::POST, &node.http, path, body.clone(), left);
+            let sent = self.http.request(method.clone(), &node.http, path, body.clone(), left);
             match sent.await {
                 Ok(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE => {
                     last = format!("{} says: {}", node.name, answer.error_text());

@@ -21,7 +21,7 @@
 //! # Layout
 //! - `args`: what may be written
 //! - `simulate`: clusters in a simulated world
-//! - `dev`, `node`, `init`, `status`, `members`, `top`, `call`, `bench`: the verbs
+//! - `dev`, `node`, `init`, `status`, `members`, `roles`, `top`, `call`, `bench`: the verbs
 //! - `backup`, `inspect`, `recover`: state as files, and the last resort
 //! - `layout`: the directory of a cluster
 //! - `client`: asking a running cluster
@@ -40,6 +40,7 @@ mod layout;
 mod members;
 mod node;
 mod recover;
+mod roles;
 mod simulate;
 mod status;
 mod table;
@@ -123,6 +124,7 @@ impl Cli {
             Verb::Init(args) => init::run(self.name, &args, with_resp),
             Verb::Status(args) => System::new().block_on(status::run(&args)),
             Verb::Members(args) => System::new().block_on(members::run(&args)),
+            Verb::Roles(args) => System::new().block_on(roles::run(&args)),
             Verb::Call(args) => System::new().block_on(call::call(&args)),
             Verb::Actors(args) => System::new().block_on(call::actors(&args)),
             Verb::Backup(args) => System::new().block_on(backup::backup(&args)),
@@ -143,6 +145,7 @@ fn wants_json(verb: &Verb) -> bool {
     match verb {
         Verb::Status(client) => client.json,
         Verb::Members(members) => members.client().json,
+        Verb::Roles(roles) => roles.client().json,
         Verb::Call(call) => call.client.json,
         Verb::Actors(actors) => actors.client.json,
         Verb::Top(top) => top.client.json,

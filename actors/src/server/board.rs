@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use serde_json::{Value, json};
@@ -68,7 +68,12 @@ pub(super) struct Board {
     /// How a leader's vote travels.
     vote: &'static str,
     last: Mutex<Last>,
+    /// What stands in the document of the roles that are led by lease.
+    roles: OnceLock<RolesShown>,
 }
+
+/// The roles, as this node has them; whether that may be old.
+type RolesShown = Box<dyn Fn(bool) -> Vec<Value> + Send + Sync>;
 
 impl Board {
     pub(super) fn new(node: Node, me: NodeId, journal: Journal, style: VoteStyle) -> Self {
@@ -76,7 +81,17 @@ impl Board {
             VoteStyle::Split => "split",
             VoteStyle::Piggyback => "piggyback",
         };
-        Self { node, me, journal, vote, last: Mutex::default() }
+        Self { node, me, journal, vote, last: Mutex::default(), roles: OnceLock::new() }
+    }
+
+    /// From now on the document shows these roles.
+    pub(super) fn show_roles(&self, roles: impl Fn(bool) -> Vec<Value> + Send + Sync + 'static) {
+        let _first = self.roles.set(Box::new(roles));
+    }
+
+    fn roles(&self) -> Vec<Value> {
+        let stale = self.ready().is_err();
+        self.roles.get().map(|roles| roles(stale)).unwrap_or_default()
     }
 
     /// Takes a role's word.
@@ -173,8 +188,15 @@ impl Board {
         }
     }
 
+    /// Whether this node leads the log, as far as it said.
+    pub(super) fn leads(&self) -> bool {
+        let proposer = &self.last().proposer;
+        proposer.as_ref().is_some_and(|proposer| proposer.leader.as_ref() == Some(&self.me))
+    }
+
     /// The document of `GET /status`.
     pub(super) fn status(&self) -> Value {
+        let roles = self.roles();
         let last = self.last();
         let proposer = last.proposer.clone().unwrap_or_default();
         let history = last.history.as_ref();
@@ -210,7 +232,7 @@ impl Board {
             "vote": self.vote,
             "nodes": self.nodes(&last, &proposer, configuration.as_ref()),
             "incompatible": self.node.incompatible(),
-            "roles": [], "services": [], "groups": [], "web": [],
+            "roles": roles, "services": [], "groups": [], "web": [],
         })
     }
 

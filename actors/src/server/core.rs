@@ -31,6 +31,7 @@ pub use super::board::Reached;
 use super::{
     board::Board,
     clients::Clients,
+    elections::Elections,
     seat::{House, Seat, SeatConfig, Store},
     site::role_name,
 };
@@ -189,6 +190,11 @@ impl Core {
 
     pub(super) fn clients(&self) -> Arc<Clients> {
         Arc::clone(&self.seat.site.clients)
+    }
+
+    /// Who leads in what, and standing for it.
+    pub fn elections(&self) -> Elections {
+        self.seat.elections()
     }
 
     pub(super) fn board(&self) -> Arc<Board> {

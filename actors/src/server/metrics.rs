@@ -24,6 +24,8 @@ families! {
         "How often another main was seen to have come to another state."
     LEADS Gauge "synod_is_leader" "1 while this node leads the log."
     VIEW Gauge "synod_view" "The number of the newest configuration."
+    ROLE_CHANGES Counter "synod_role_changes_total"
+        "New holders of a role, and releases without a next one, since this node started."
     COMMAND_SECONDS Histogram "synod_command_seconds"
         "From a client's command to its answer, at the client's node."
 }

@@ -5,6 +5,7 @@
 //! - [`core`]: the roles of a node, on any world
 //! - [`seat`]: the roles one by one, for programs that place and supervise them themselves
 //! - [`correspondent`]: a word with any role, from outside
+//! - [`elections`]: standing for roles; `http_roles`: the same for programs in any language
 //! - [`Service`]: what a program adds to a node: a state machine and its ways in
 //! - [`http_actors`]: replicated actors over HTTP and JSON; `http_guests`: the same for
 //!   [`Client`](crate::Client), in MessagePack
@@ -16,9 +17,11 @@ mod clients;
 pub mod config;
 pub mod core;
 pub mod correspondent;
+pub mod elections;
 mod http;
 pub mod http_actors;
 pub(crate) mod http_guests;
+mod http_roles;
 mod http_state;
 mod members;
 mod metrics;
@@ -118,6 +121,7 @@ pub async fn run(
     let (mut failed, mut removed) = (core.failed(), core.removed());
     let context = ServiceContext {
         submit: core.submit(),
+        elections: core.elections(),
         clock: Arc::clone(core.node().clock()),
         node: config.name.clone(),
         role: config.role,
@@ -184,7 +188,7 @@ fn listen(
     let (services, context) = (Arc::clone(services), context.clone());
     let tls = context.access.tls().map(|tls| (*tls.config()).clone());
     let votes_only = config.role == NodeRole::Auxiliary;
-    let members = core.clients();
+    let (members, elections) = (core.clients(), core.elections());
     let watchers = view::Watchers::new(context.stop.clone());
     let guests = GuestsHttp::new(Arc::clone(&context.submit), &services);
     let state =
@@ -199,6 +203,7 @@ fn listen(
         app = app.configure(|routes| http::configure(routes, looks.clone(), watchers.clone()));
         if !votes_only {
             app = app.configure(|routes| http_actors::configure(routes, actors));
+            app = app.configure(|routes| http_roles::configure(routes, elections.clone()));
             app = app.configure(|routes| members::configure(routes, Arc::clone(&members)));
             app = app.configure(|routes| http_guests::configure(routes, guests.clone()));
             app = app.configure(|routes| http_state::configure(routes, state.clone()));

@@ -80,6 +80,7 @@ use synod_runtime::{
 use super::{
     board::Reached,
     core::{CoreError, Machines, SEGMENT_BYTES},
+    elections::Elections,
     site::{Parts, Seats, Site, survived},
 };
 use crate::{
@@ -280,9 +281,12 @@ impl Seat {
     /// Executes what is learned on the replicated actors; of a main or a member.
     pub fn replica(&self) -> impl FnMut() -> Role<Replica> + use<> + 'static {
         let (me, config) = (self.site.me.clone(), Rc::clone(&self.config));
+        let elections = self.site.elections.clone();
         self.site.role(move || {
-            let machines = Arc::clone(&config.machines);
-            Replica::new(me.clone(), Box::new(move || machines()), config.snapshot_log_bytes)
+            let (machines, elections) = (Arc::clone(&config.machines), elections.clone());
+            // The store of roles is always there.
+            let all = move || machines().into_iter().chain([elections.store()]).collect();
+            Replica::new(me.clone(), Box::new(all), config.snapshot_log_bytes)
                 .patient(config.timing)
         })
     }
@@ -294,6 +298,11 @@ impl Seat {
             site.clients.abandon();
             Home::new(site.me.clone(), timing, site.rng("home"))
         })
+    }
+
+    /// Who leads in what, and standing for it; of a main or a member.
+    pub fn elections(&self) -> Elections {
+        self.site.elections.clone()
     }
 
     /// Who it is.
@@ -341,7 +350,9 @@ impl Seat {
         self.site.spawn(self.learner());
         self.site.spawn(self.replica());
         self.site.spawn(self.proposer());
+        self.site.node.task(self.site.elections.watch_over());
         self.site.spawn(self.home());
+        self.site.elections.start();
     }
 }
 

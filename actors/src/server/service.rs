@@ -13,6 +13,7 @@ use synod_runtime::{identity::NodeName, world::Clock};
 use super::{
     Access, StopSignal,
     config::{Limits, NodeRole},
+    elections::Elections,
 };
 use crate::replicated::{Host, Replicated, StateMachine, Submit};
 
@@ -56,6 +57,8 @@ pub trait Service: Send + Sync + 'static {
 pub struct ServiceContext {
     /// The way into the log.
     pub submit: Arc<dyn Submit>,
+    /// Who leads in what, and standing for it.
+    pub elections: Elections,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// This node.

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 
 pub(super) use self::roles::{ROLES, Resident, Targets, role_name};
 use self::roles::{Roles, Route};
-use super::{board::Board, clients::Clients, metrics};
+use super::{board::Board, clients::Clients, elections::Elections, metrics};
 use crate::{
     consensus::{
         acceptor::Acceptor,
@@ -47,6 +47,7 @@ use crate::{
     },
     effects::{Letter, To},
     machine::{Now, Survived},
+    replicated::Submit,
     role::{Done, Inputs, Recovered, Role, RoleAddr, Surroundings},
 };
 
@@ -59,6 +60,7 @@ pub(super) struct Site {
     pub(super) journal: Journal,
     pub(super) board: Arc<Board>,
     pub(super) clients: Arc<Clients>,
+    pub(super) elections: Elections,
     roles: RefCell<Roles>,
     /// The proposer again, for hooks on other threads.
     proposer: Arc<Mutex<Option<RoleAddr<Proposer>>>>,
@@ -109,10 +111,13 @@ impl Site {
         let worker = SnapshotWorker(Arc::clone(&snapshots));
         let snapshot_waker = disk.spawn_worker("snapshots", Box::new(worker));
         metrics::follow_journal(node.metrics(), &journal);
-        let board = Board::new(node.clone(), me.clone(), journal.clone(), style);
+        let board = Arc::new(Board::new(node.clone(), me.clone(), journal.clone(), style));
+        let clients = Arc::new(Clients::new(me.clone(), journal.clone(), node.metrics()));
+        let submit = Arc::clone(&clients) as Arc<dyn Submit>;
         let site = Rc::new(Self {
-            board: Arc::new(board),
-            clients: Arc::new(Clients::new(me.clone(), journal.clone(), node.metrics())),
+            elections: Elections::new(node, &me, Arc::clone(&board), submit),
+            board,
+            clients,
             node: node.clone(),
             journal,
             roles: RefCell::default(),
@@ -375,7 +380,7 @@ impl Site {
 
 /// A role is needed again soon, however often it fails: on a full disk a promise may still be asked
 /// of an acceptor whose votes the journal refuses.
-fn role_policy() -> Policy {
+pub(super) fn role_policy() -> Policy {
     Policy { backoff_max: Duration::from_millis(250), ..Policy::default() }
 }
 

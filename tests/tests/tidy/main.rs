@@ -267,7 +267,7 @@ const HOUSES: &[(&str, &[&[&str]])] = &[
             &["mutation", "trace"],
             &["replicated"],
             &["machine", "effects"],
-            &["consensus"],
+            &["consensus", "election"],
             &["role"],
             &["server"],
             &["client"],
@@ -279,8 +279,12 @@ const HOUSES: &[(&str, &[&[&str]])] = &[
 ];
 
 /// Where machines live.
-const MACHINES: &[&str] =
-    &["actors/src/consensus/", "actors/src/machine.rs", "actors/src/effects.rs"];
+const MACHINES: &[&str] = &[
+    "actors/src/consensus/",
+    "actors/src/election/",
+    "actors/src/machine.rs",
+    "actors/src/effects.rs",
+];
 
 /// What no machine may name, and what it does instead.
 const NOT_IN_MACHINES: &[(&str, &str)] = &[

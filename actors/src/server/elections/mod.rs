@@ -1,0 +1,326 @@
+//! Elections at a node: standing for roles, asking who leads, and the actors behind it.
+//!
+//! ```no_run
+//! # use synod::server::elections::{Elections, Leadership};
+//! # async fn run(elections: Elections) -> Result<(), Box<dyn std::error::Error>> {
+//! let mut volunteer = elections.volunteer("jobs").named("worker-1").stand()?;
+//! while let Some(news) = volunteer.next().await {
+//!     match news {
+//!         Leadership::Leading(lease) => {
+//!             // Act for as long as it holds, and say the epoch with every write elsewhere.
+//!             while lease.is_valid() { /* one job, with lease.epoch() */ }
+//!         }
+//!         Leadership::Following(holder) => println!("{} leads", holder.client.name),
+//!         Leadership::Lost(epoch) => println!("epoch {epoch} is over"),
+//!         Leadership::Ended(why) => println!("{why:?}"),
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Layout
+//! - [`Elections`]: the handle
+//! - [`Volunteer`], [`Leadership`], [`Lease`], [`Pulse`]: standing for a role
+//! - `service`: the shell of a node's election service
+//! - `warden`: proposes what has run out, where the log is led
+
+mod cell;
+mod service;
+mod volunteer;
+mod warden;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use rand::RngExt as _;
+use synod_runtime::{
+    identity::NodeId,
+    node::Node,
+    registry::Binding,
+    telemetry::Counter,
+    world::{Instant, network::Lane},
+};
+use tokio::sync::{Notify, oneshot};
+
+pub(super) use self::cell::{Cell, Found};
+pub use self::volunteer::{Candidacy, Leadership, Lease, Pulse, Volunteer};
+use super::{board::Board, http_roles::documents, metrics, site::lock};
+use crate::{
+    election::{
+        message::{Change, Op, Refusal, RoleView, Said},
+        service::{Service, ServiceMessage},
+        store::{CHANGE, Desk, LOOK, Question, decode, encode, store_id},
+    },
+    replicated::{
+        CallError, Consistency, DEADLINE_DEFAULT, Inquiry, StateMachine, Submission, Submit,
+    },
+    role::{Inputs, RoleAddr},
+};
+
+/// A node's elections. Cloning is cheap; it works from any thread.
+#[derive(Clone)]
+pub struct Elections(Arc<Inner>);
+
+pub(super) struct Inner {
+    node: Node,
+    /// The seat it speaks for.
+    me: NodeId,
+    board: Arc<Board>,
+    submit: Arc<dyn Submit>,
+    desk: OnceLock<Arc<Desk>>,
+    service: OnceLock<RoleAddr<Service>>,
+    binding: OnceLock<Binding>,
+    /// Numbers of handles and of pulses.
+    next: AtomicU64,
+    cells: Mutex<BTreeMap<u64, Arc<Cell>>>,
+    /// What was taken over HTTP, by role and holder.
+    leases: Mutex<BTreeMap<(String, String), Arc<Cell>>>,
+    changes: Mutex<BTreeMap<String, Counter>>,
+    /// Something may run out sooner than before.
+    news: Notify,
+    nonce: u64,
+}
+
+/// Why nobody can say who leads, or a role could not be made or removed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ElectionError {
+    /// The store refused. Nothing was changed.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// The log did not answer.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+impl Elections {
+    pub(super) fn new(
+        node: &Node,
+        me: &NodeId,
+        board: Arc<Board>,
+        submit: Arc<dyn Submit>,
+    ) -> Self {
+        let nonce = node.rng("election").random();
+        let inner = Arc::new(Inner {
+            node: node.clone(),
+            me: me.clone(),
+            board,
+            submit,
+            desk: OnceLock::new(),
+            service: OnceLock::new(),
+            binding: OnceLock::new(),
+            next: AtomicU64::new(1),
+            cells: Mutex::default(),
+            leases: Mutex::default(),
+            changes: Mutex::default(),
+            news: Notify::new(),
+            nonce,
+        });
+        let told = Arc::downgrade(&inner);
+        let desk = Desk::new(Arc::clone(node.clock()), move |changes| {
+            if let Some(inner) = told.upgrade() {
+                inner.changed(changes);
+            }
+        });
+        let _first = inner.desk.set(Arc::new(desk));
+        let shown = Arc::downgrade(&inner);
+        inner.board.show_roles(move |stale| {
+            let known = shown.upgrade().map(|inner| Self(inner).known()).unwrap_or_default();
+            documents(&known, stale)
+        });
+        Self(inner)
+    }
+
+    /// Stands for a role: [`Candidacy::stand`] begins.
+    pub fn volunteer(&self, role: &str) -> Candidacy {
+        Candidacy::new(self.clone(), role)
+    }
+
+    /// A sign of life for many volunteers of the calling arbiter; see [`Candidacy::pulse`].
+    pub fn pulse(&self) -> Pulse {
+        Pulse::new(self)
+    }
+
+    /// Who leads in a role, and who stands; `None`: there is no such role.
+    ///
+    /// # Errors
+    /// When the log does not answer; see [`Elections::known`].
+    pub async fn query(&self, role: &str) -> Result<Option<RoleView>, ElectionError> {
+        Ok(self.look(&Question::One(role.to_owned())).await?.pop())
+    }
+
+    /// All roles, by name.
+    ///
+    /// # Errors
+    /// When the log does not answer; see [`Elections::known`].
+    pub async fn roles(&self) -> Result<Vec<RoleView>, ElectionError> {
+        self.look(&Question::All).await
+    }
+
+    /// All roles as this node has them, by name: never waits, may be old. Nothing at a node that
+    /// does not execute the log.
+    pub fn known(&self) -> Vec<RoleView> {
+        self.desk().read(|book, now| book.views(now)).unwrap_or_default()
+    }
+
+    /// Makes a role; one that is there stays as it is. Taking a role makes it too.
+    ///
+    /// # Errors
+    /// When the store refuses, or the log does not answer.
+    pub async fn add(&self, role: &str) -> Result<(), ElectionError> {
+        self.change_one(Op::Add { role: role.to_owned() }).await
+    }
+
+    /// Removes a role. One that is held is renewed no more, and goes when its holder does.
+    ///
+    /// # Errors
+    /// When the store refuses, or the log does not answer.
+    pub async fn remove(&self, role: &str) -> Result<(), ElectionError> {
+        self.change_one(Op::Remove { role: role.to_owned() }).await
+    }
+
+    pub(super) async fn change_one(&self, op: Op) -> Result<(), ElectionError> {
+        match self.0.change(vec![op], DEADLINE_DEFAULT).await?.pop() {
+            Some(Said::Refused(refusal)) => Err(refusal.into()),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn look(&self, question: &Question) -> Result<Vec<RoleView>, ElectionError> {
+        let (answer, answered) = oneshot::channel();
+        self.0.submit.query(vec![Inquiry {
+            actor: store_id(),
+            function: LOOK.id,
+            args: encode(question).into(),
+            consistency: Consistency::Linearizable,
+            deadline: LOOK_DEADLINE,
+            done: Box::new(move |outcome| drop(answer.send(outcome))),
+        }]);
+        let stopped = |_| crate::replicated::Outcome::Unknown("the node stopped".into());
+        let (reply, _) = CallError::check(answered.await.unwrap_or_else(stopped))?;
+        decode(&reply).map_err(|error| ElectionError::Call(CallError::Failed(error.to_string())))
+    }
+
+    pub(super) fn store(&self) -> Box<dyn StateMachine> {
+        self.desk().store()
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.0.node.now()
+    }
+
+    /// What was taken over HTTP.
+    pub(super) fn leases(&self) -> &Mutex<BTreeMap<(String, String), Arc<Cell>>> {
+        &self.0.leases
+    }
+
+    fn desk(&self) -> &Arc<Desk> {
+        self.0.desk.get().expect("set when it was made")
+    }
+}
+
+impl Inner {
+    /// Tells the service something; lost while it is not there, like everything then.
+    fn tell(&self, message: ServiceMessage) {
+        if let Some(service) = self.service.get() {
+            service.do_send(Inputs(vec![(self.me.clone(), message)]));
+        }
+    }
+
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Relaxed)
+    }
+
+    /// One command of the store.
+    fn submit(
+        &self,
+        ops: &[Op],
+        deadline: Duration,
+        done: impl FnOnce(Result<Vec<Said>, CallError>) + Send + 'static,
+    ) {
+        let args = Bytes::from(encode(ops));
+        let read = |(reply, _): (Bytes, _)| {
+            decode(&reply).map_err(|error| CallError::Failed(error.to_string()))
+        };
+        self.submit.submit(vec![Submission {
+            actor: store_id(),
+            function: CHANGE.id,
+            args,
+            deadline,
+            idempotency: None,
+            done: Box::new(move |outcome| done(CallError::check(outcome).and_then(read))),
+        }]);
+    }
+
+    async fn change(&self, ops: Vec<Op>, deadline: Duration) -> Result<Vec<Said>, CallError> {
+        let (answer, answered) = oneshot::channel();
+        self.submit(&ops, deadline, move |said| drop(answer.send(said)));
+        answered.await.unwrap_or_else(|_| Err(CallError::Unknown("the node stopped".into())))
+    }
+
+    /// The store executed here has new holders: the service hears of it, and so does that of a
+    /// node that does not execute the log, from whoever leads.
+    fn changed(&self, changes: Vec<Change>) {
+        self.news.notify_one();
+        if changes.is_empty() {
+            return;
+        }
+        let leads = self.board.leads();
+        let mut elsewhere: BTreeMap<String, Vec<Change>> = BTreeMap::new();
+        for change in &changes {
+            self.count(&change.name);
+            let Some(holder) = change.holder.as_ref().filter(|_| leads) else { continue };
+            if holder.client.node != self.me.name.to_string() {
+                elsewhere.entry(holder.client.node.clone()).or_default().push(change.clone());
+            }
+        }
+        for (node, changes) in elsewhere {
+            let Ok(name) = node.parse() else { continue };
+            let target = service::name(&name);
+            // Lost, it is learnt with the next renewal.
+            let _told = self.node.tell(&name, &target, CHANGED, Lane::Control, &encode(&changes));
+        }
+        self.tell(ServiceMessage::Changed(changes));
+    }
+
+    fn count(&self, role: &str) {
+        let mut counters = lock(&self.changes);
+        if !counters.contains_key(role) {
+            let label = if counters.len() < ROLES_COUNTED_MAX { role } else { OTHERS };
+            let counter = self.node.metrics().counter(&metrics::ROLE_CHANGES, &[("role", label)]);
+            if label == OTHERS {
+                return counter.increment();
+            }
+            counters.insert(role.to_owned(), counter);
+        }
+        if let Some(counter) = counters.get(role) {
+            counter.increment();
+        }
+    }
+}
+
+/// Number of the message that tells of new holders.
+const CHANGED: u64 = 1;
+
+/// Who asks who leads is a person or a program that falls back on what is known here.
+const LOOK_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Roles with a counter of their own; a page of metrics must stay readable.
+const ROLES_COUNTED_MAX: usize = 1_000;
+
+/// The label of all further roles. No role is called so: it has a space.
+const OTHERS: &str = "all others";
+
+impl fmt::Debug for Elections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Elections").field("node", &self.0.node).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,133 @@
+//! Roles on real processes: leases over HTTP, the command line, and what happens when nodes die.
+
+use std::{thread, time::Duration};
+
+use serde_json::{Value, json};
+use synod_tests::process::{child::run, cluster::Cluster, machine::turn};
+
+/// One request at that node; status and document.
+fn ask(synod: &Cluster, node: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let mut http = synod.http(node).patience(Duration::from_secs(30));
+    let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+    let answer = http.request(method, path, &[], &body).unwrap();
+    (answer.status, answer.json())
+}
+
+fn take(synod: &Cluster, node: &str, body: &Value) -> (u16, Value) {
+    ask(synod, node, "PUT", "/roles/jobs/lease", body)
+}
+
+/// `synod roles ARGS`: exit code, standard output and error.
+fn roles(synod: &Cluster, args: &[&str]) -> (i32, String, String) {
+    let client = synod.dir().join("client.toml").display().to_string();
+    let words = [&["roles"], args, &["--cluster", &client]].concat();
+    run(synod.program(), &words)
+}
+
+/// Goal: a role is taken, renewed at any node, waited for, resigned, removed, as the contract says;
+/// whatever is wrong is answered with what is wrong.
+#[test]
+fn a_role_is_taken_renewed_and_passed_on_over_http() {
+    let _turn = turn();
+    let mut synod = Cluster::dev("synod", &["--members", "1"]);
+    let (status, first) = take(&synod, "a", &json!({"holder": "one", "lease": "2s"}));
+    assert_eq!((status, &first["leader"]), (200, &json!(true)), "{first}");
+    let epoch = first["epoch"].as_u64().unwrap();
+    assert!(first["expires_in_ms"].as_u64().unwrap() <= 1_980 + 100, "{first}");
+    for node in ["a", "b", "m1"] {
+        let (status, held) = take(&synod, node, &json!({"holder": "one", "lease": "2s"}));
+        assert_eq!((status, &held["leader"], &held["epoch"]), (409, &json!("one"), &json!(epoch)));
+        let (status, renewed) = take(&synod, node, &json!({"holder": "one", "epoch": epoch}));
+        assert_eq!((status, &renewed["epoch"]), (200, &json!(epoch)), "{renewed}");
+        assert!(renewed["expires_in_ms"].as_u64().unwrap() > 1_900, "{renewed}");
+        let (status, shown) = ask(&synod, node, "GET", "/roles/jobs", &Value::Null);
+        let expected = (200, &json!("one"), &json!(node), &json!(false));
+        assert_eq!(
+            (status, &shown["leader"], &shown["node"], &shown["stale"]),
+            expected,
+            "{shown}"
+        );
+    }
+    let stale = take(&synod, "b", &json!({"holder": "one", "epoch": epoch + 1}));
+    assert_eq!((stale.0, &stale.1["leader"]), (409, &json!("one")), "{}", stale.1);
+    let other = take(&synod, "b", &json!({"holder": "two", "epoch": epoch}));
+    assert_eq!(other.0, 409, "{}", other.1);
+    // Who waits has it as soon as it is resigned.
+    let waits = json!({"holder": "two", "lease": "2s", "wait": true});
+    let (status, next) = thread::scope(|scope| {
+        let waiting = scope.spawn(|| take(&synod, "b", &waits));
+        loop {
+            let (_, shown) = ask(&synod, "a", "GET", "/roles/jobs", &Value::Null);
+            if shown["volunteers"] == json!(["two"]) {
+                break;
+            }
+            take(&synod, "a", &json!({"holder": "one", "epoch": epoch}));
+        }
+        let resigned = ask(&synod, "m1", "DELETE", "/roles/jobs/lease?holder=one", &Value::Null);
+        assert_eq!(resigned.0, 200, "{}", resigned.1);
+        waiting.join().unwrap()
+    });
+    assert_eq!(status, 200, "{next}");
+    assert!(next["epoch"].as_u64().unwrap() > epoch, "{next}");
+    let late = take(&synod, "a", &json!({"holder": "one", "epoch": epoch}));
+    assert_eq!((late.0, &late.1["leader"]), (409, &json!("two")), "{}", late.1);
+    let status = synod.status("a").unwrap();
+    assert_eq!(status["roles"][0]["leader"], "two", "{}", status["roles"]);
+    // The command line.
+    let (code, out, _) = roles(&synod, &["jobs", "--json"]);
+    let document: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &document["leader"]), (0, &json!("two")), "{out}");
+    assert_eq!(roles(&synod, &["add", "billing/primary"]).0, 0);
+    let (code, out, _) = roles(&synod, &[]);
+    assert!(code == 0 && out.contains("billing/primary") && out.contains("two"), "{out}");
+    assert_eq!(roles(&synod, &["remove", "billing/primary"]).0, 0);
+    for args in [&["remove", "billing/primary"][..], &["billing/primary"]] {
+        let (code, _, error) = roles(&synod, args);
+        assert!(code == 1 && error.contains("no role billing/primary"), "{code} {error}");
+    }
+    for (body, part) in [
+        (json!({"holder": "x", "lease": "20ms"}), "300ms"),
+        (json!({"holder": "x y"}), "without spaces"),
+        (json!({"holder": "x", "lease": "soon"}), "2s"),
+        (json!({"holder": "x", "epoc": 1}), "epoc"),
+    ] {
+        let (status, refused) = take(&synod, "a", &body);
+        assert!(status == 400 && refused["error"].as_str().unwrap().contains(part), "{refused}");
+    }
+    let metrics = synod.http("a").get("/metrics").unwrap().text();
+    assert!(metrics.contains("synod_role_changes_total{role=\"jobs\"} "), "{metrics}");
+    synod.stop();
+}
+
+/// Goal: whoever held a role at a node that is killed, and falls silent, is replaced within the
+/// lease and 300 ms; who waits has it then.
+#[test]
+fn a_role_held_at_a_killed_node_passes_on_within_its_lease() {
+    let _turn = turn();
+    let mut synod = Cluster::dev("synod", &["--no-restart"]);
+    let (leader, follower) = synod.leader_and_follower();
+    let (status, held) = take(&synod, &leader, &json!({"holder": "one", "lease": "2s"}));
+    assert_eq!(status, 200, "{held}");
+    let waits = json!({"holder": "two", "lease": "2s", "wait": true});
+    let mut http = synod.http(&follower).patience(Duration::from_secs(20));
+    let waiting = thread::spawn(move || {
+        let body = waits.to_string().into_bytes();
+        let answer = http.request("PUT", "/roles/jobs/lease", &[], &body).unwrap();
+        (answer.status, answer.json(), std::time::Instant::now())
+    });
+    synod.wait_status(&follower, "it stands", |status| {
+        status["roles"][0]["volunteers"] == json!(["two"])
+    });
+    let epoch = held["epoch"].as_u64().unwrap();
+    let (status, renewed) = take(&synod, &leader, &json!({"holder": "one", "epoch": epoch}));
+    assert_eq!(status, 200, "{renewed}");
+    let renewed = std::time::Instant::now();
+    synod.kill(&[&leader]);
+    let (status, next, at) = waiting.join().unwrap();
+    assert_eq!(status, 200, "{next}");
+    let took = at - renewed;
+    println!("a role with a lease of 2 s passed on {took:?} after its last renewal");
+    assert!(took >= Duration::from_millis(1_900), "the lease was not waited out: {took:?}");
+    assert!(took <= Duration::from_millis(2_300), "{took:?}");
+    synod.stop();
+}
