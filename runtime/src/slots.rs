@@ -68,6 +68,24 @@ pub struct Slots {
 }
 
 impl Slots {
+    /// What one [`Slots::write`] writes.
+    pub const WRITE_BYTES: u64 = 2 * SLOT_BYTES as u64;
+
+    /// And how often it syncs.
+    pub const WRITE_SYNCS: u64 = 2;
+
+    /// The words in the file at `path`, which is not changed.
+    ///
+    /// # Errors
+    /// As [`Slots::open`].
+    pub fn look(disk: &dyn Disk, path: &Path) -> Result<Option<Vec<u8>>, SlotsError> {
+        let failed = |source| SlotsError::Io { file: path.to_path_buf(), source };
+        let file = disk.open(path, false).map_err(failed)?;
+        let mut bytes = vec![0; 2 * SLOT_BYTES];
+        file.read_at(0, &mut bytes).map_err(failed)?;
+        Ok(find(path, &bytes)?.map(|(_, words)| words))
+    }
+
     /// Opens the file at `path`, or makes it with nothing in it. Heals a damaged slot.
     ///
     /// # Errors
@@ -77,24 +95,15 @@ impl Slots {
         let file = disk.open(path, true).map_err(failed)?;
         let mut bytes = vec![0; 2 * SLOT_BYTES];
         file.read_at(0, &mut bytes).map_err(failed)?;
-        let (first, second) = bytes.split_at(SLOT_BYTES);
-        let found = match (decode(first), decode(second)) {
-            (Some(first), Some(second)) => Some(if first.0 >= second.0 { first } else { second }),
-            (found, None) | (None, found) => found,
-        };
+        let found = find(path, &bytes)?;
         let path = path.to_path_buf();
         let Some((generation, words)) = found else {
-            // The first slot is written first: damage in it alone is a first write that never
-            // finished, and of which nobody was told.
-            if second.iter().any(|byte| *byte != 0) {
-                return Err(SlotsError::LostMemory { file: path });
-            }
             let mut slots = Self { path, file, generation: 0, words: None, failed: false };
             slots.make(disk).map_err(failed_at(&slots.path))?;
             return Ok(slots);
         };
         let mut slots = Self { path, file, generation, words: Some(words), failed: false };
-        if first != second {
+        if bytes[..SLOT_BYTES] != bytes[SLOT_BYTES..] {
             slots.put().map_err(failed_at(&slots.path))?;
         }
         Ok(slots)
@@ -147,6 +156,23 @@ impl fmt::Debug for Slots {
         let Self { path, generation, .. } = self;
         write!(f, "Slots({}, generation {generation})", path.display())
     }
+}
+
+/// The newest words of both slots; none when nobody was ever told of any.
+fn find(path: &Path, bytes: &[u8]) -> Result<Option<(u64, Vec<u8>)>, SlotsError> {
+    let (first, second) = bytes.split_at(SLOT_BYTES);
+    Ok(match (decode(first), decode(second)) {
+        (Some(first), Some(second)) => Some(if first.0 >= second.0 { first } else { second }),
+        (None, None) => {
+            // The first slot is written first: damage in it alone is a first write that never
+            // finished, and of which nobody was told.
+            if second.iter().any(|byte| *byte != 0) {
+                return Err(SlotsError::LostMemory { file: path.to_path_buf() });
+            }
+            None
+        }
+        (found, None) | (None, found) => found,
+    })
 }
 
 fn failed_at(path: &Path) -> impl FnOnce(io::Error) -> SlotsError {

@@ -32,6 +32,9 @@ use crate::{
 /// votes the silent main out early instead (R1.33, R1.35).
 pub const VOTE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// What a vote takes on disk beside its value.
+const VOTE_BYTES: usize = 40;
+
 /// Probes waiting for an answer at once; more askers than mains there cannot be.
 const PROBES_MAX: usize = 16;
 
@@ -42,7 +45,10 @@ pub struct Auxiliary {
     probe_patience: Duration,
     promised: Ballot,
     votes: BTreeMap<Step, (Ballot, Value)>,
+    /// What they take.
     bytes: usize,
+    /// What they may take.
+    bytes_max: usize,
     /// Steps below are forgotten.
     floor: Step,
     /// The newest configuration it was told of.
@@ -82,6 +88,7 @@ impl Auxiliary {
             promised: Ballot::default(),
             votes: BTreeMap::new(),
             bytes: 0,
+            bytes_max: VOTE_BYTES_MAX,
             floor: Step(1),
             configuration: None,
             probes: BTreeMap::new(),
@@ -91,6 +98,11 @@ impl Auxiliary {
             told: false,
             forgets: false,
         }
+    }
+
+    /// With room for votes of so many bytes on its disk; [`VOTE_BYTES_MAX`] unless said.
+    pub fn within(self, bytes_max: usize) -> Self {
+        Self { bytes_max, ..self }
     }
 
     fn prepare(&mut self, from: &NodeId, asked: &Prepare, out: &mut Effects<Self>) {
@@ -135,13 +147,12 @@ impl Auxiliary {
                 last = Some(step);
                 continue;
             }
-            let size = value.bytes().len();
-            let needed = value.is_configuration() || size <= 1;
-            if self.bytes + size > VOTE_BYTES_MAX && !needed {
+            let needed = value.is_configuration() || value.bytes().len() <= 1;
+            let after = self.bytes - known.map_or(0, |(_, old)| cost(old)) + cost(&value);
+            if after > self.bytes_max && !needed {
                 break;
             }
-            self.bytes -= known.map_or(0, |(_, old)| old.bytes().len());
-            self.bytes += size;
+            self.bytes = after;
             self.promised = ballot;
             self.votes.insert(step, (ballot, value.clone()));
             out.persist(Record::Vote(Vote { step, ballot, value }));
@@ -183,7 +194,7 @@ impl Auxiliary {
         if asked.floor > self.floor {
             self.floor = asked.floor;
             self.votes = self.votes.split_off(&self.floor);
-            self.bytes = self.votes.values().map(|(_, value)| value.bytes().len()).sum();
+            self.bytes = self.votes.values().map(|(_, value)| cost(value)).sum();
         }
         #[cfg(any(test, feature = "mutations"))]
         if crate::mutation::on(crate::mutation::Mutation::ForgetsFloor) {
@@ -264,6 +275,11 @@ impl Auxiliary {
     }
 }
 
+/// Bytes that a vote for this takes.
+fn cost(value: &Value) -> usize {
+    VOTE_BYTES + value.bytes().len()
+}
+
 impl Machine for Auxiliary {
     type Message = AuxiliaryMessage;
     type Envelope = Message;
@@ -293,7 +309,7 @@ impl Machine for Auxiliary {
             }
         }
         self.votes = self.votes.split_off(&self.floor);
-        self.bytes = self.votes.values().map(|(_, value)| value.bytes().len()).sum();
+        self.bytes = self.votes.values().map(|(_, value)| cost(value)).sum();
     }
 
     fn message(

@@ -57,6 +57,9 @@ const FLOOR: u8 = 6;
 const RESERVE: u8 = journal::RESERVE;
 
 impl Record {
+    /// The kind, in the journal, of what an auxiliary keeps one of for each step: its votes.
+    pub const BY_STEP: u8 = VOTE;
+
     /// As the journal keeps it.
     pub fn to_journal(&self) -> journal::Record {
         let plain = |kind, ballot: Ballot, step: Step, payload| journal::Record {

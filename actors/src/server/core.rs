@@ -71,7 +71,8 @@ pub struct CoreConfig {
     pub timing: Timing,
     /// How a leader's vote travels.
     pub style: VoteStyle,
-    /// Bytes of a journal segment at a main; an auxiliary's are a small part of it.
+    /// Bytes of a journal segment at a main. An auxiliary has no segments; its ring is smaller
+    /// where these are below 4 MiB.
     pub segment_bytes: u64,
     /// Bytes of log between snapshots.
     pub snapshot_log_bytes: u64,

@@ -72,7 +72,7 @@ use std::{
 
 use synod_runtime::{
     identity::{NodeId, NodeName},
-    journal::{Durability, Journal, JournalConfig},
+    journal::{Durability, Journal, JournalConfig, bounded::BoundedConfig},
     node::Node,
     world::{Disk, World, disk::Lock},
 };
@@ -86,7 +86,7 @@ use super::{
 use crate::{
     consensus::{
         acceptor::Acceptor,
-        auxiliary::Auxiliary,
+        auxiliary::{Auxiliary, VOTE_BYTES_MAX},
         founder::Founder,
         home::Home,
         learner::Learner,
@@ -121,7 +121,8 @@ pub struct SeatConfig {
     pub timing: Timing,
     /// How a leader's vote travels.
     pub style: VoteStyle,
-    /// Bytes of a journal segment at a main; an auxiliary's are a small part of it.
+    /// Bytes of a journal segment at a main. An auxiliary has no segments; its ring is smaller
+    /// where these are below 4 MiB.
     pub segment_bytes: u64,
     /// Bytes of log between snapshots.
     pub snapshot_log_bytes: u64,
@@ -150,6 +151,12 @@ impl SeatConfig {
             snapshot_log_bytes: SNAPSHOT_LOG_BYTES,
             machines: Arc::new(move || vec![Box::new(Host::<A>::new(name))]),
         }
+    }
+
+    /// Bytes of votes that an auxiliary keeps: all it ever may, unless segments are small.
+    fn auxiliary_bytes(&self) -> usize {
+        let small = usize::try_from(self.segment_bytes).unwrap_or(usize::MAX);
+        small.saturating_mul(2).min(VOTE_BYTES_MAX)
     }
 }
 
@@ -221,11 +228,16 @@ impl Store {
             empty(disk, &journal_dir).map_err(data)?;
             empty(disk, &snapshot_dir).map_err(data)?;
         }
-        let small = config.role == NodeRole::Auxiliary;
-        let segment_bytes = if small { config.segment_bytes / 32 } else { config.segment_bytes };
-        let journal_config =
-            JournalConfig { dir: journal_dir, durability: config.durability, segment_bytes };
-        let (journal, recovered) = Journal::open(world, &journal_config)?;
+        let durability = config.durability;
+        let (journal, recovered) = if config.role == NodeRole::Auxiliary {
+            let ring_bytes = BoundedConfig::ring_for(config.auxiliary_bytes() as u64);
+            let by_step = Record::BY_STEP;
+            let bounded = BoundedConfig { dir: journal_dir, durability, ring_bytes, by_step };
+            Journal::open_bounded(world, &bounded)?
+        } else {
+            let segment_bytes = config.segment_bytes;
+            Journal::open(world, &JournalConfig { dir: journal_dir, durability, segment_bytes })?
+        };
         if recovered.torn_tail {
             tracing::warn!("the end of the journal was cut off in a crash; nothing said was in it");
         }
@@ -263,7 +275,8 @@ impl Seat {
     /// Promises and votes while a main is missing.
     pub fn auxiliary(&self) -> impl FnMut() -> Role<Auxiliary> + use<> + 'static {
         let (me, probe) = (self.site.me.clone(), self.config.timing.probe);
-        self.site.role(move || Auxiliary::new(me.clone(), probe))
+        let bytes = self.config.auxiliary_bytes();
+        self.site.role(move || Auxiliary::new(me.clone(), probe).within(bytes))
     }
 
     /// Leads, or follows who leads; of a main or a member.

@@ -20,9 +20,11 @@
 //! - `segment.rs`: files, batches and their headers
 //! - `recovery.rs`: reading back, and judging what is missing
 //! - `queue.rs`: between callers and the worker
+//! - [`bounded`]: the same promises in files that never grow, for an auxiliary
 //! - `spares.rs`: files made ahead of time, the reserve
 //! - `writer.rs`: the worker
 
+pub mod bounded;
 mod queue;
 mod record;
 mod recovery;

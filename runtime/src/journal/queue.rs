@@ -51,6 +51,16 @@ impl Entry {
         }
     }
 
+    /// Bytes it takes in the queue.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Append { bytes, .. }
+            | Self::Lazy { bytes, .. }
+            | Self::Truncate { bytes, .. } => *bytes,
+            Self::Replay { .. } | Self::Refused { .. } => 0,
+        }
+    }
+
     fn is_lazy(&self) -> bool {
         matches!(self, Self::Lazy { .. })
     }
@@ -110,12 +120,7 @@ impl Shared {
 
     /// Keeps the queue within its bound.
     fn admit(&self, queue: &mut Queue, entry: Entry) -> Option<Entry> {
-        let bytes = match &entry {
-            Entry::Append { bytes, .. }
-            | Entry::Lazy { bytes, .. }
-            | Entry::Truncate { bytes, .. } => *bytes,
-            Entry::Replay { .. } | Entry::Refused { .. } => 0,
-        };
+        let bytes = entry.bytes();
         let why = if bytes > QUEUED_BYTES_MAX {
             JournalFailed::TooLarge { bytes }
         } else if queue.bytes + bytes > QUEUED_BYTES_MAX {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    JournalError,
+    JournalError, bounded,
     record::{self, Record},
     segment::{
         BLOCK_BYTES, Found, HEADER_BYTES, Header, Place, Position, segment_path, segments_of,
@@ -40,6 +40,9 @@ pub struct Located {
 /// # Errors
 /// As [`super::Journal::open`].
 pub fn inspect(disk: &dyn Disk, dir: &Path) -> Result<Vec<Located>, JournalError> {
+    if let Some(records) = bounded::inspect(disk, dir)? {
+        return Ok(records);
+    }
     Ok(recover(disk, dir)?.map_or_else(Vec::new, |found| found.records))
 }
 

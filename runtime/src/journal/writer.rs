@@ -92,7 +92,7 @@ impl Writer {
     fn handle(&mut self, entry: Entry) {
         if let Some(failed) = self.shared.failed.get() {
             let failed = failed.clone();
-            self.shared.release(entry_bytes(&entry));
+            self.shared.release(entry.bytes());
             return entry.refuse(failed);
         }
         match entry {
@@ -446,15 +446,6 @@ fn begin_file(
     }
     drop(file);
     disk.rename(spare, segment)
-}
-
-fn entry_bytes(entry: &Entry) -> u64 {
-    match entry {
-        Entry::Append { bytes, .. } | Entry::Lazy { bytes, .. } | Entry::Truncate { bytes, .. } => {
-            *bytes
-        }
-        Entry::Replay { .. } | Entry::Refused { .. } => 0,
-    }
 }
 
 /// The first segment of a journal; zero stands for none.
