@@ -100,9 +100,10 @@ pub(crate) struct DevArgs {
 /// `node`. Its flags override the environment, and that the file.
 #[derive(Debug, Args)]
 pub(crate) struct NodeArgs {
-    /// The node file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: PathBuf,
+    /// The node file; several, or a directory with `*/synod.toml`, for auxiliaries of several
+    /// clusters in one process
+    #[arg(long, value_name = "FILE", required = true)]
+    pub(crate) config: Vec<PathBuf>,
     /// Only check the file and what it names
     #[arg(long)]
     pub(crate) check: bool,

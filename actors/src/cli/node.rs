@@ -1,6 +1,12 @@
-//! `node`: one node of a cluster, until it is told to stop or learns that it was removed.
+//! `node`: one node of a cluster, or auxiliaries of several, until it is told to stop or learns that
+//! it was removed.
 
-use std::fs;
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use actix_rt::System;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -9,41 +15,76 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberI
 use super::{args::NodeArgs, failure::Failure};
 use crate::{
     server::{
-        self, ServerError, Service, StopTrigger,
-        config::{LogConfig, LogFormat, NodeConfig, Overrides},
+        self, ServerError, Service, StopSignal, StopTrigger,
+        config::{LogConfig, LogFormat, NodeConfig, NodeRole, Overrides},
         stop_pair,
     },
     trace,
 };
 
-/// Runs the node that `args` names.
+/// Runs the node that `args` names, or all of them.
 pub(crate) fn run(
-    program: &str,
+    program: &'static str,
     args: &NodeArgs,
     services: Vec<Box<dyn Service>>,
 ) -> Result<(), Failure> {
-    let mut config = NodeConfig::load(&args.config, overrides(args)?)?;
-    config.consensus.accept_sole = args.accept_sole;
+    let overrides = overrides(args)?;
+    let files = files(&args.config)?;
+    let mut configs = Vec::with_capacity(files.len());
+    for file in &files {
+        let mut config = NodeConfig::load(file, overrides.clone())?;
+        config.consensus.accept_sole = args.accept_sole;
+        configs.push(config);
+    }
+    check_apart(&configs)?;
     if args.check {
-        println!("{}: good", args.config.display());
+        files.iter().for_each(|file| println!("{}: good", file.display()));
         return Ok(());
     }
-    let marker = config.data_dir.join(REMOVED_MARKER);
-    if marker.exists() {
-        eprintln!("{program}: node {} was removed from cluster {}", config.name, config.cluster);
-        return Ok(());
-    }
-    start_log(&config.log);
-    let (name, cluster) = (config.name.clone(), config.cluster.clone());
-    let what = format!("node {name}");
-    let ended = System::new().block_on(async {
-        let (trigger, stop) = stop_pair();
-        let signals = Signals::listen()?;
-        actix_rt::spawn(signals.serve(trigger));
-        Ok(server::run(config, services, stop).await)
+    configs.retain(|NodeConfig { data_dir, name, cluster, .. }| {
+        let removed = data_dir.join(REMOVED_MARKER).exists();
+        if removed {
+            eprintln!("{program}: node {name} was removed from cluster {cluster}");
+        }
+        !removed
     });
-    let ended = ended.map_err(|e: std::io::Error| Failure::failed(&what, e, "report this"))?;
-    match ended {
+    let Some(first) = configs.first() else { return Ok(()) };
+    start_log(&first.log);
+    let services: Arc<[Box<dyn Service>]> = services.into();
+    System::new().block_on(async {
+        let (trigger, stop) = stop_pair();
+        let signals = Signals::listen().map_err(|e| Failure::failed(program, e, "report this"))?;
+        actix_rt::spawn(signals.serve(trigger));
+        let mut running = Vec::with_capacity(configs.len());
+        for config in configs {
+            let (services, stop) = (Arc::clone(&services), stop.clone());
+            running.push(actix_rt::spawn(async move {
+                let ended = serve(program, config, services, stop).await;
+                // The others go on, so this one is told of at once.
+                ended.inspect_err(|failure| tracing::error!(%failure, "a node ended"))
+            }));
+        }
+        let mut ended = Ok(());
+        for node in running {
+            let node =
+                node.await.unwrap_or_else(|e| Err(Failure::failed(program, e, "report this")));
+            ended = ended.and(node);
+        }
+        ended
+    })
+}
+
+/// Runs one node to its end.
+async fn serve(
+    program: &str,
+    config: NodeConfig,
+    services: Arc<[Box<dyn Service>]>,
+    stop: StopSignal,
+) -> Result<(), Failure> {
+    let (name, cluster) = (config.name.clone(), config.cluster.clone());
+    let marker = config.data_dir.join(REMOVED_MARKER);
+    let what = format!("node {name} of {cluster}");
+    match server::run(config, services, stop).await {
         Ok(server::Ended::Stopped) => Ok(()),
         Ok(server::Ended::Removed) => {
             eprintln!("{program}: node {name} was removed from cluster {cluster}");
@@ -61,6 +102,61 @@ pub(crate) fn run(
         Err(e @ ServerError::Failed(_)) => Err(Failure::failed(what, e, "start it again")),
     }
 }
+
+/// The node files: those named, and in directories those of the nodes in it.
+fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = Vec::new();
+    for path in named {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let unreadable =
+            |e| Failure::usage(path.display(), format!("cannot be read: {e}"), "name a node file");
+        let inside = fs::read_dir(path).map_err(unreadable)?;
+        let mut found: Vec<PathBuf> = inside
+            .filter_map(|entry| Some(entry.ok()?.path().join(NODE_FILE)))
+            .filter(|file| file.is_file())
+            .collect();
+        if found.is_empty() {
+            let why = format!("no directory in it has a {NODE_FILE}");
+            return Err(Failure::usage(path.display(), why, "name a node file"));
+        }
+        found.sort();
+        files.append(&mut found);
+    }
+    Ok(files)
+}
+
+/// Several nodes of one process are auxiliaries, and share nothing.
+fn check_apart(configs: &[NodeConfig]) -> Result<(), Failure> {
+    let [_, _, ..] = configs else { return Ok(()) };
+    let mut taken: BTreeMap<String, &Path> = BTreeMap::new();
+    for config in configs {
+        let file = config.file.as_path();
+        if config.role != NodeRole::Auxiliary {
+            let why =
+                format!("{} is a {}, which has a process of its own", config.name, config.role);
+            return Err(Failure::usage(file.display(), why, "share one among auxiliaries only"));
+        }
+        let listen = config.listen;
+        for (what, value) in [
+            ("data_dir", config.data_dir.display().to_string()),
+            ("[listen] quic", listen.quic.to_string()),
+            ("[listen] http", listen.http.to_string()),
+        ] {
+            // What the environment or a flag gives to all of them shows here too.
+            if let Some(other) = taken.insert(format!("{what} {value}"), file) {
+                let why = format!("`{what}` is {value}, as in {}", other.display());
+                return Err(Failure::usage(file.display(), why, "give each node its own"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The file of a node in its directory, as `init` writes it.
+const NODE_FILE: &str = "synod.toml";
 
 /// In the data directory of a node that was removed: it is not to be started again.
 pub(crate) const REMOVED_MARKER: &str = "removed";

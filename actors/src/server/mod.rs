@@ -97,16 +97,16 @@ pub enum ServerError {
     Failed(String),
 }
 
-/// Runs the node of `config` with `services` until `stop`, on the calling arbiter.
+/// Runs the node of `config` with `services` until `stop`, on the calling arbiter; several may run
+/// on one.
 ///
 /// # Errors
 /// Why it could not start or go on; its listeners are closed then.
 pub async fn run(
     config: NodeConfig,
-    services: Vec<Box<dyn Service>>,
+    services: Arc<[Box<dyn Service>]>,
     mut stop: StopSignal,
 ) -> Result<Ended, ServerError> {
-    let services: Arc<[Box<dyn Service>]> = services.into();
     let world = World {
         clock: Arc::new(RealClock),
         entropy: Arc::new(RealEntropy),

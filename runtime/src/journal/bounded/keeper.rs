@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io, mem,
     sync::{Arc, atomic::Ordering},
+    thread,
 };
 
 use super::{
@@ -316,7 +317,7 @@ impl Worker for Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             let why = JournalFailed::Disk("the journal's worker panicked".into());
             self.shared.failed.get_or_init(|| why);
             self.shared.close();

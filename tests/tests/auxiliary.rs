@@ -1,0 +1,92 @@
+//! The inexpensive machine, as processes: one serves several clusters, and keeps little.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{collections::BTreeMap, fs};
+
+use synod_tests::process::{
+    child::run,
+    cluster::Cluster,
+    machine::{resident_bytes, turn},
+    wait::until,
+};
+
+/// Writes a key at one node, as a client that tries again does.
+fn write(cluster: &Cluster, at: &str, value: &str) {
+    let mut http = cluster.http(at);
+    until(&format!("a write at {at}"), || {
+        let answer = http.request("PUT", "/kv/key", &[], value.as_bytes())?;
+        if answer.status == 204 { Ok(()) } else { Err(answer.text()) }
+    });
+    let read = http.get("/kv/key").unwrap();
+    assert_eq!((read.status, read.text().as_str()), (200, value));
+}
+
+/// The names and lengths of what an auxiliary keeps.
+fn kept(cluster: &Cluster) -> BTreeMap<String, u64> {
+    let entries = fs::read_dir(cluster.dir().join("x/data/journal")).unwrap();
+    let file = |entry: fs::DirEntry| {
+        (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len())
+    };
+    entries.map(|entry| file(entry.unwrap())).collect()
+}
+
+/// Starts the auxiliaries of all clusters as one process, a child of the first.
+fn start_auxiliaries(clusters: &mut [Cluster]) {
+    let others: Vec<String> =
+        clusters[1..].iter().map(|one| one.config("x").display().to_string()).collect();
+    let words = others.iter().flat_map(|file| ["--config", file]).collect::<Vec<_>>();
+    clusters[0].start_node_with("x", &words);
+}
+
+#[test]
+fn one_process_serves_the_auxiliaries_of_several_clusters_in_files_that_never_grow() {
+    let _turn = turn();
+    let mut clusters = [(); 3].map(|()| Cluster::by_hand("synod"));
+    for cluster in &mut clusters {
+        cluster.start_node("a");
+        cluster.start_node("b");
+    }
+    start_auxiliaries(&mut clusters);
+    for cluster in &clusters {
+        ["a", "b", "x"].iter().for_each(|name| cluster.wait_ready(name));
+        write(cluster, "a", "first");
+    }
+    let before = kept(&clusters[0]);
+    assert_eq!(before.keys().collect::<Vec<_>>(), ["ring", "words"]);
+    let resident = resident_bytes(clusters[0].node("x").pid);
+    println!("three auxiliaries in one process: {} KiB resident", resident / 1024);
+
+    // Each cluster loses a main, and the process itself dies in between.
+    clusters[0].kill(&["a"]);
+    write(&clusters[0], "b", "with the auxiliary");
+    clusters[0].kill(&["x"]);
+    write(&clusters[1], "a", "without it");
+    start_auxiliaries(&mut clusters);
+    clusters[1].kill(&["b"]);
+    write(&clusters[1], "a", "with it again");
+    write(&clusters[2], "b", "untouched");
+    clusters[0].start_node("a");
+    clusters[0].wait_status("b", "a counts again", |status| {
+        status["mains"].as_array().is_some_and(|mains| mains.len() == 2)
+    });
+    assert_eq!(kept(&clusters[0]), before);
+    let data = clusters[1].dir().join("x/data").display().to_string();
+    let (code, text, _) = run(clusters[1].program(), &["inspect", &data]);
+    assert!(code == 0 && text.contains("record=vote"), "{text}");
+}
+
+#[test]
+fn only_auxiliaries_that_share_nothing_share_a_process() {
+    let cluster = Cluster::by_hand("synod");
+    let [a, x] = ["a", "x"].map(|name| cluster.config(name).display().to_string());
+    let refused = |args: &[&str], parts: &[&str]| {
+        let (code, _, error) = run(cluster.program(), &[&["node", "--check"], args].concat());
+        assert!(code == 2 && parts.iter().all(|part| error.contains(part)), "{error}");
+    };
+    refused(&["--config", &x, "--config", &a], &[&a, "a process of its own"]);
+    refused(&["--config", &x, "--config", &x], &[&x, "data_dir"]);
+    refused(&["--config", "/", "--config", &x], &["synod.toml"]);
+    let (code, _, error) = run(cluster.program(), &["node", "--check", "--config", &x]);
+    assert_eq!(code, 0, "{error}");
+}
