@@ -52,11 +52,12 @@ cat > "$root/DEBIAN/postinst" <<'END'
 #!/bin/sh
 set -e
 if [ "$1" = configure ]; then
-  if ! getent passwd synod >/dev/null; then
-    useradd --system --user-group --home-dir /var/lib/synod --shell /usr/sbin/nologin synod
+  if ! grep -q '^synod:' "${DPKG_ROOT:-}/etc/passwd"; then
+    useradd ${DPKG_ROOT:+--prefix "$DPKG_ROOT"} --system --user-group \
+      --home-dir /var/lib/synod --shell /usr/sbin/nologin synod
   fi
   # Running nodes go on with the old program until they are restarted, one after the other.
-  if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+  if [ -z "${DPKG_ROOT:-}" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 fi
 END
 chmod 755 "$root/DEBIAN/postinst"

@@ -15,7 +15,8 @@ use synod_tests::process::{
 fn write(cluster: &Cluster, at: &str, value: &str) {
     let mut http = cluster.http(at);
     until(&format!("a write at {at}"), || {
-        let answer = http.request("PUT", "/kv/key", &[], value.as_bytes())?;
+        let answer = http.request("PUT", "/kv/key", &[], value.as_bytes());
+        let answer = answer.map_err(|none| format!("{none:?}"))?;
         if answer.status == 204 { Ok(()) } else { Err(answer.text()) }
     });
     let read = http.get("/kv/key").unwrap();

@@ -267,10 +267,11 @@ impl Keeper {
     /// Gives up what no longer counts, once more than half of the ring is in use.
     fn make_room(&mut self) {
         let crowded = self.store.ring.span() > self.store.ring.capacity() / 2;
-        if crowded && self.shared.failed.get().is_none() {
-            if let Err(error) = self.pack().and_then(|()| self.word()) {
-                self.fail(&error);
-            }
+        if crowded
+            && self.shared.failed.get().is_none()
+            && let Err(error) = self.pack().and_then(|()| self.word())
+        {
+            self.fail(&error);
         }
     }
 
