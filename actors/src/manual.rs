@@ -38,3 +38,6 @@ pub mod design {}
 
 #[doc = include_str!("../docs/composing.md")]
 pub mod composing {}
+
+#[doc = include_str!("../docs/promises.md")]
+pub mod promises {}
