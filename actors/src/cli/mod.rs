@@ -24,6 +24,7 @@
 //! - `dev`, `node`, `init`, `status`, `members`, `roles`, `top`, `call`, `bench`: the verbs
 //! - `backup`, `inspect`, `recover`: state as files, and the last resort
 //! - `layout`: the directory of a cluster
+//! - `resident`: the memory of a process that does little
 //! - `client`: asking a running cluster
 //! - `failure`: one line and one exit code
 
@@ -40,6 +41,7 @@ mod layout;
 mod members;
 mod node;
 mod recover;
+mod resident;
 mod roles;
 mod simulate;
 mod status;

@@ -12,7 +12,7 @@ use actix_rt::System;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use super::{args::NodeArgs, failure::Failure};
+use super::{args::NodeArgs, failure::Failure, resident};
 use crate::{
     server::{
         self, ServerError, Service, StopSignal, StopTrigger,
@@ -55,6 +55,9 @@ pub(crate) fn run(
         let (trigger, stop) = stop_pair();
         let signals = Signals::listen().map_err(|e| Failure::failed(program, e, "report this"))?;
         actix_rt::spawn(signals.serve(trigger));
+        if configs.iter().all(|config| config.role == NodeRole::Auxiliary) {
+            actix_rt::spawn(resident::keep_small());
+        }
         let mut running = Vec::with_capacity(configs.len());
         for config in configs {
             let (services, stop) = (Arc::clone(&services), stop.clone());

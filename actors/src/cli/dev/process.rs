@@ -1,6 +1,5 @@
-//! Process control: the one room outside the clock where `unsafe` is allowed. The standard
-//! library neither sends signals, nor ties a child's life to its parent's, nor tells how much
-//! processor time a process has had.
+//! Process control. The standard library neither sends signals, nor ties a child's life to its
+//! parent's, nor tells how much processor time a process has had.
 #![expect(unsafe_code, reason = "these system calls have no safe form in the standard library")]
 
 use std::io;
