@@ -84,11 +84,15 @@ pub enum Mutation {
     LeaseReadsAtOnce,
     /// A lease is used after its end.
     LeaseNeverEnds,
+    /// A node whose journal ended torn promises and votes as if nothing were missing.
+    TornEndTrusted,
+    /// What others voted for is not taken over in place of what a torn end may have held.
+    MendTakesNothing,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 38] = [
         Self::AuxiliaryForgetsAll,
         Self::ClaimBeforeDurable,
         Self::NoPhaseOneForNewConfiguration,
@@ -125,6 +129,8 @@ impl Mutation {
         Self::LeaseNotRemembered,
         Self::LeaseReadsAtOnce,
         Self::LeaseNeverEnds,
+        Self::TornEndTrusted,
+        Self::MendTakesNothing,
     ];
 }
 

@@ -27,6 +27,8 @@ fn plan(kind: &str, shape: Shape, seed: u64) -> Plan {
         "toppled" => Plan::toppled(shape, rng),
         "deposed" => Plan::deposed(shape, rng),
         "leased" => Plan::leased(shape, rng),
+        "torn" => Plan::torn(shape, rng),
+        "forgetful" => Plan::forgetful(shape, rng),
         "reckless" => Plan { reckless: true, finish: false, ..Plan::chaos(shape, rng) },
         other => panic!("no walk is called {other}"),
     }
@@ -126,8 +128,22 @@ fn operators_come_between_failures_and_nothing_is_broken() {
 /// R1.12, R1.19, R1.20, R1.40, R1.42: in the scenes where single rules matter most.
 #[test]
 fn deposed_toppled_and_readmitted_leaders_break_nothing() {
-    for scene in ["deposed", "toppled", "readmitted", "leased"] {
+    for scene in ["deposed", "toppled", "forgetful", "readmitted", "leased"] {
         walk(scene, SMALL, 0..60);
+    }
+}
+
+/// Section 1.16 of the manual, 3: damage to the very last write looks like a torn end. A node
+/// neither promises nor votes before it has made up for what it may have forgotten.
+#[test]
+fn torn_journals_take_no_word_back() {
+    for (mains, auxiliaries, runs) in [(2, 1, 300), (3, 2, 60), (3, 0, 60), (1, 1, 40)] {
+        let shape = Shape { mains, auxiliaries, members: 1 };
+        let summaries = walk("torn", shape, 0..runs);
+        let total = |of: fn(&Summary) -> u64| summaries.iter().map(of).sum::<u64>();
+        println!("{} ends torn, {} with durable records", total(|s| s.torn), total(|s| s.lost));
+        assert!(total(|s| s.torn) > runs, "ends are torn");
+        assert!(mains == 1 || total(|s| s.lost) > runs / 2, "durable records are lost");
     }
 }
 

@@ -151,6 +151,8 @@ fn say(line: &mut Value, record: &Record) {
         Record::Chosen(vote) => ("chosen", Some(vote.step)),
         Record::Mark(step) => ("mark", Some(*step)),
         Record::Floor(step, _) => ("floor", Some(*step)),
+        Record::Torn => ("torn", None),
+        Record::Mended => ("mended", None),
     };
     line["record"] = name.into();
     if let Some(step) = step {
@@ -159,7 +161,11 @@ fn say(line: &mut Value, record: &Record) {
     let ballot = match record {
         Record::Promise(ballot) => Some(ballot),
         Record::Vote(vote) | Record::Chosen(vote) => Some(&vote.ballot),
-        Record::Genesis(_) | Record::Mark(_) | Record::Floor(..) => None,
+        Record::Genesis(_)
+        | Record::Mark(_)
+        | Record::Floor(..)
+        | Record::Torn
+        | Record::Mended => None,
     };
     if let Some(ballot) = ballot {
         line["ballot"] = ballot.to_string().into();

@@ -200,7 +200,7 @@ fn source(from: &Path, services: Vec<Box<dyn Service>>) -> Result<Source, Failur
     let records: Vec<_> = records.into_iter().map(|located| located.record).collect();
     let survived = server::survived(&records, &disk, &dir.join("snapshots"))
         .map_err(|why| damaged(&dir, why))?;
-    let owner = server::core::owner(&disk, &dir).map_err(|why| damaged(&dir, why))?;
+    let owner = server::owner(&disk, &dir).map_err(|why| damaged(&dir, why))?;
     let make: MakeMachines =
         Box::new(move || services.iter().map(|service| service.machine()).collect());
     let Salvage { state, step, certain, highest } =

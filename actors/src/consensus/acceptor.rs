@@ -1,7 +1,8 @@
 //! The acceptor of a main: promises and votes.
 //!
 //! Rules P and V of the manual; both are durable before they are said. Votes are kept until a
-//! snapshot covers their step.
+//! snapshot covers their step. An acceptor whose journal ended torn neither promises a leader nor
+//! votes until the proposer has made up for what may be missing ([`super::proposer`], `mend`).
 
 use std::collections::BTreeMap;
 
@@ -11,10 +12,10 @@ use super::{
     ballot::{Ballot, Run, Step},
     message::{
         Accept, Accepted, AcceptorMessage, Confirm, Confirmed, HomeMessage, Learned,
-        LearnerMessage, LeaseAsk, LeaseAsked, Mark, Message, Nack, Prepare, Promise,
+        LearnerMessage, LeaseAsk, LeaseAsked, Mark, Mend, Mended, Message, Nack, Prepare, Promise,
         ProposerMessage, TellAgain, Trim, Trimmed, Trimming, Vote, Voted,
     },
-    record::{Image, Record},
+    record::{Image, Record, is_torn},
     value::Value,
 };
 use crate::{
@@ -36,6 +37,8 @@ pub struct Acceptor {
     chosen_upto: Step,
     /// The other mains.
     others: Vec<NodeId>,
+    /// The journal ended torn: it may have promised and voted what it does not know.
+    torn: bool,
     /// Asked for in this turn; done at its end, when all its votes are known.
     trim: Option<Trim>,
 }
@@ -50,6 +53,7 @@ impl Acceptor {
             trimmed: Step(0),
             chosen_upto: Step(0),
             others: Vec::new(),
+            torn: false,
             trim: None,
         }
     }
@@ -172,11 +176,32 @@ impl Acceptor {
         }));
     }
 
+    /// The others have promised a ballot above all that may be missing here, and this is what they
+    /// voted for before. From now on this node's votes are those: as good as its own, since nothing
+    /// below that ballot can be chosen any more but what is among them.
+    fn mend(&mut self, mend: Mend, out: &mut Effects<Self>) {
+        if self.torn {
+            self.torn = false;
+            self.promised = self.promised.max(mend.ballot);
+            out.persist(Record::Promise(self.promised));
+            for vote in mend.votes {
+                let newer = self.votes.get(&vote.step).is_none_or(|(own, _)| *own < vote.ballot);
+                if newer && vote.step > self.trimmed {
+                    self.votes.insert(vote.step, (vote.ballot, vote.value.clone()));
+                    out.persist(Record::Vote(vote));
+                }
+            }
+            out.persist(Record::Mended);
+        }
+        out.after_all_before().then_here(ProposerMessage::Mended(Mended {}));
+    }
+
     /// Replaces the journal by what a snapshot does not cover.
     fn carry_over(&mut self, trim: Trim, out: &mut Effects<Self>) {
         self.trimmed = self.trimmed.max(trim.upto);
         self.votes = self.votes.split_off(&self.trimmed.next());
         let mut carry = vec![Record::Promise(self.promised)];
+        carry.extend(self.torn.then_some(Record::Torn));
         #[cfg(any(test, feature = "mutations"))]
         if crate::mutation::on(crate::mutation::Mutation::TruncateForgetsPromise) {
             carry.clear();
@@ -212,8 +237,17 @@ impl Machine for Acceptor {
                     }
                 }
                 Record::Mark(step) => self.chosen_upto = self.chosen_upto.max(*step),
-                Record::Genesis(_) | Record::Chosen(_) | Record::Floor(..) => {}
+                Record::Genesis(_)
+                | Record::Chosen(_)
+                | Record::Floor(..)
+                | Record::Torn
+                | Record::Mended => {}
             }
+        }
+        self.torn = is_torn(&survived.records);
+        #[cfg(any(test, feature = "mutations"))]
+        if crate::mutation::on(crate::mutation::Mutation::TornEndTrusted) {
+            self.torn = false;
         }
         self.chosen_upto = self.chosen_upto.max(self.trimmed);
     }
@@ -226,6 +260,14 @@ impl Machine for Acceptor {
         out: &mut Effects<Self>,
     ) {
         match message {
+            AcceptorMessage::Mend(mend) => self.mend(mend, out),
+            // Also while torn itself: two disks do not break their word at once.
+            AcceptorMessage::Vouch(asked) => self.prepare(from, &asked, out),
+            AcceptorMessage::Prepare(_)
+            | AcceptorMessage::Accept(_)
+            | AcceptorMessage::Confirm(_)
+            | AcceptorMessage::LeaseAsk(_)
+                if self.torn => {}
             AcceptorMessage::Prepare(asked) => self.prepare(from, &asked, out),
             AcceptorMessage::Accept(asked) => self.accept(from, asked, out),
             AcceptorMessage::Confirm(asked) => self.confirm(from, &asked, out),

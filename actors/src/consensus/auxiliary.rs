@@ -305,7 +305,7 @@ impl Machine for Auxiliary {
                     self.floor = self.floor.max(*floor);
                     self.configuration = Some(configuration.clone());
                 }
-                Record::Chosen(_) | Record::Mark(_) => {}
+                Record::Chosen(_) | Record::Mark(_) | Record::Torn | Record::Mended => {}
             }
         }
         self.votes = self.votes.split_off(&self.floor);

@@ -276,6 +276,11 @@ impl History {
         self.changes.last().map(|(from, _)| *from)
     }
 
+    /// All of them, each with the first step it decides, in rising order.
+    pub fn changes(&self) -> &[(Step, Configuration)] {
+        &self.changes
+    }
+
     /// Everything up to here was executed.
     pub fn executed(&self) -> Step {
         self.executed

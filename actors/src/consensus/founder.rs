@@ -5,7 +5,9 @@
 //! node answers that it is empty too; then the first-named main writes the genesis, a list of
 //! identities, and hands it to all. Or somebody has a log already: then a node that is in its
 //! genesis takes it over (it crashed in between and never voted), and any other waits to be
-//! admitted as a newcomer. So a wiped disk never votes under its old identity.
+//! admitted as a newcomer. So a wiped disk never votes under its old identity. A node that put aside
+//! what it remembered because it was damaged says that there is a log: all disks damaged at once make
+//! a cluster that waits for people, and no new one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,6 +44,8 @@ pub struct Founder {
     settled: bool,
     ask_at: Instant,
     joins: bool,
+    /// An earlier node of this name lost its memory: there is a log, and this one founds none.
+    rejoins: bool,
 }
 
 impl Founder {
@@ -55,7 +59,15 @@ impl Founder {
             settled: false,
             ask_at: Instant::default(),
             joins: false,
+            rejoins: false,
         }
+    }
+
+    /// Whether it only may be let into a cluster that exists, though it remembers none.
+    #[must_use]
+    pub const fn rejoining(mut self, rejoins: bool) -> Self {
+        self.rejoins = rejoins;
+        self
     }
 
     fn others(&self) -> impl Iterator<Item = NodeId> {
@@ -73,7 +85,8 @@ impl Founder {
         let first = self.listed.iter().find(|(_, role)| **role == NodeRole::Main);
         let mine = first.is_some_and(|(name, _)| *name == self.me.name);
         let known: BTreeSet<&NodeName> = self.empty.keys().chain([&self.me.name]).collect();
-        if self.settled || !mine || !self.voters().all(|name| known.contains(name)) {
+        if self.settled || self.rejoins || !mine || !self.voters().all(|name| known.contains(name))
+        {
             return;
         }
         let with = |role| {
@@ -131,10 +144,15 @@ impl Machine for Founder {
             | Record::Vote(_)
             | Record::Chosen(_)
             | Record::Mark(_)
-            | Record::Floor(..) => None,
+            | Record::Floor(..)
+            | Record::Torn
+            | Record::Mended => None,
         });
         self.genesis = genesis.clone();
-        if genesis.is_some() || survived.snapshot.is_some() || !survived.records.is_empty() {
+        // A torn end alone is no memory: nothing was promised before the beginning was durable.
+        let torn = |record: &Record| matches!(record, Record::Torn | Record::Mended);
+        let knows = survived.snapshot.is_some() || !survived.records.iter().all(torn);
+        if knows {
             self.settled = true;
             out.here(Message::Founded(genesis));
         }
@@ -157,7 +175,7 @@ impl Machine for Founder {
                     out.after_all_before().then_send(to, genesis);
                 }
                 // It has a log whose beginning it no longer knows: enough to say that there is one.
-                None if self.settled && !self.joins => {
+                None if self.rejoins || self.settled && !self.joins => {
                     let configuration = Configuration::default();
                     out.send(to, FounderMessage::Genesis(Genesis { configuration }));
                 }

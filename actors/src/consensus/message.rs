@@ -30,8 +30,8 @@ pub use self::{
     },
     report::{PeerReport, ProposerReport, Report, Sign},
     votes::{
-        Accept, Accepted, Acked, Learned, Mark, Nack, PreVote, PreVoteAnswer, Prepare, Progress,
-        Promise, Settled, TellAgain, Trim, Trimmed, Trimming, Vote, Voted,
+        Accept, Accepted, Acked, Learned, Mark, Mend, Mended, Nack, PreVote, PreVoteAnswer,
+        Prepare, Progress, Promise, Settled, TellAgain, Trim, Trimmed, Trimming, Vote, Voted,
     },
     wishes::{Dismissed, Granted, NewWish, TakeOver, Wanted, Wish},
 };
@@ -84,12 +84,13 @@ macro_rules! addressed {
 }
 
 addressed! {
-    Acceptor(AcceptorMessage): Prepare, Accept, Confirm, LeaseAsk, Learned, Trim, Trimming;
+    Acceptor(AcceptorMessage): Prepare, Accept, Confirm, LeaseAsk, Learned, Trim, Trimming,
+        Mend;
     Auxiliary(AuxiliaryMessage): Prepare, Accept, Confirm, Forget, PreVote, Reach, Heartbeat,
         ProbeAnswer;
     Proposer(ProposerMessage): Promise, Nack, PreVote, PreVoteAnswer, Heartbeat, Standing, Reached,
         Acked, Progress, Confirmed, ReadIndex, Request, Probe, Expiry, Peer, Resign, TellAgain,
-        Wanted, TakeOver, LeaseAsked, LeaseGrant, LeasedRead;
+        Wanted, TakeOver, LeaseAsked, LeaseGrant, LeasedRead, Mended;
     Learner(LearnerMessage): Voted, Accepted, Mark, CatchUp, Entries, Ahead, Resend, Installed,
         Trimmed, Settled, TrimLog, TellAgain;
     Replica(ReplicaMessage): Compare, Execute, Query, SnapshotWanted, SnapshotChunk, SnapshotWritten, Fetch,
@@ -110,6 +111,8 @@ pub enum AcceptorMessage {
     Confirm(Confirm),
     /// Another main asks for a lease on reads.
     LeaseAsk(LeaseAsk),
+    /// A main that may have forgotten something asks for a promise, not to lead by it.
+    Vouch(Prepare),
     /// *Local*, from the learner.
     #[serde(skip)]
     Learned(Learned),
@@ -119,6 +122,9 @@ pub enum AcceptorMessage {
     /// *Local*, from a learner that starts.
     #[serde(skip)]
     Trimming(Trimming),
+    /// *Local*, from the proposer.
+    #[serde(skip)]
+    Mend(Mend),
 }
 
 /// To an auxiliary.
@@ -197,6 +203,9 @@ pub enum ProposerMessage {
     /// *Local*, from a role that starts.
     #[serde(skip)]
     TellAgain(TellAgain),
+    /// *Local*, from the acceptor.
+    #[serde(skip)]
+    Mended(Mended),
 }
 
 /// To a learner.

@@ -26,6 +26,17 @@ pub enum Record {
     Mark(Step),
     /// An auxiliary's floor, and the configuration in force there.
     Floor(Step, Configuration),
+    /// The end of the journal was cut off here after a crash. Nobody was told what stood there,
+    /// unless the disk damaged its very last write.
+    Torn,
+    /// Whatever may have stood in a torn end before this was made up for.
+    Mended,
+}
+
+/// Whether the end of the journal was torn, and that was not made up for yet.
+pub fn is_torn(records: &[Record]) -> bool {
+    let last = records.iter().rev().find(|r| matches!(r, Record::Torn | Record::Mended));
+    matches!(last, Some(Record::Torn))
 }
 
 /// The newest snapshot, as the roles get it back.
@@ -51,6 +62,8 @@ const VOTE: u8 = 3;
 const CHOSEN: u8 = 4;
 const MARK: u8 = 5;
 const FLOOR: u8 = 6;
+const TORN: u8 = 7;
+const MENDED: u8 = 8;
 
 /// Set on kinds that may use the journal's reserve: a full disk refuses commands, yet can still
 /// promise, reconfigure and forget.
@@ -92,6 +105,8 @@ impl Record {
             Self::Floor(step, configuration) => {
                 plain(FLOOR | RESERVE, Ballot::default(), *step, encode(configuration))
             }
+            Self::Torn => plain(TORN | RESERVE, Ballot::default(), Step(0), Bytes::new()),
+            Self::Mended => plain(MENDED | RESERVE, Ballot::default(), Step(0), Bytes::new()),
         }
     }
 
@@ -112,6 +127,8 @@ impl Record {
             CHOSEN => Self::Chosen(vote()),
             MARK => Self::Mark(step),
             FLOOR => Self::Floor(step, configuration()?),
+            TORN => Self::Torn,
+            MENDED => Self::Mended,
             _ => return Err(bad()),
         })
     }

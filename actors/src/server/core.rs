@@ -4,23 +4,16 @@
 //! on how the log begins (on the very first start), and then runs the roles of its place in the
 //! cluster. Listeners are not its business, so the same core runs in a simulated cluster.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use rand::RngExt;
-use serde::{Deserialize, Serialize};
 use synod_runtime::{
     identity::{ClusterName, Incarnation, NodeId, NodeName},
     journal::{self, Durability, Journal, JournalError},
     node::{self, Node, NodeError},
-    slots::{Slots, SlotsError},
+    slots::SlotsError,
     supervision::Fault,
     world::{
-        Disk, World,
+        World,
         disk::{Lock, LockError},
         network::TlsFiles,
     },
@@ -32,7 +25,8 @@ use super::{
     board::Board,
     clients::Clients,
     elections::Elections,
-    seat::{House, Seat, SeatConfig, Store},
+    memory::Memory,
+    seat::{House, Seat, SeatConfig},
     site::role_name,
 };
 use crate::{
@@ -81,10 +75,10 @@ pub struct CoreConfig {
 }
 
 impl CoreConfig {
-    /// The seat of a node that has one.
-    fn seat(&self, id: NodeId) -> SeatConfig {
+    /// The seat of its node in an incarnation.
+    pub(super) fn seat(&self, incarnation: Incarnation) -> SeatConfig {
         SeatConfig {
-            id,
+            id: NodeId::new(self.name.clone(), incarnation),
             role: self.role,
             listed: self.listed.clone(),
             data_dir: self.data_dir.clone(),
@@ -123,18 +117,25 @@ pub enum CoreError {
     Node(#[from] NodeError),
 }
 
-/// What a data directory says of its node.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Identity {
-    pub(crate) cluster: ClusterName,
-    pub(crate) name: NodeName,
-    incarnation: Incarnation,
-    starts: u64,
+impl CoreError {
+    /// Whether something that was durable is missing: this node may have promised anything.
+    pub const fn is_lost_memory(&self) -> bool {
+        match self {
+            Self::Journal(JournalError::LostMemory { .. })
+            | Self::Identity(SlotsError::LostMemory { .. }) => true,
+            Self::Journal(_)
+            | Self::Identity(_)
+            | Self::Lock(_)
+            | Self::Data { .. }
+            | Self::Node(_) => false,
+        }
+    }
 }
 
 /// A running core. Dropping it stops nothing: see [`Core::stop`] and [`Core::crash`].
 pub struct Core {
     seat: Seat,
+    lost: Option<String>,
     _lock: Box<dyn Lock>,
 }
 
@@ -152,10 +153,9 @@ impl Core {
         };
         disk.create_dir_all(dir).map_err(data)?;
         let lock = disk.lock(dir)?;
-        let incarnation = identify(&world, &config)?;
-        let id = NodeId::new(config.name.clone(), incarnation);
-        let seat = config.seat(id);
-        let store = Store::open(&world, &seat)?;
+        let Memory { identity, store, lost } = Memory::open(&world, &config)?;
+        let incarnation = identity.incarnation;
+        let seat = config.seat(incarnation);
         let node = Node::start(
             world,
             node::NodeConfig {
@@ -167,10 +167,16 @@ impl Core {
                 ..node::NodeConfig::new(config.cluster, config.name, incarnation)
             },
         )?;
-        let seat = House::on(&node).seat(store, seat);
-        let core = Self { seat, _lock: lock };
+        let seat = House::on(&node).seat(store, seat).rejoining(identity.rejoins());
+        let core = Self { seat, lost, _lock: lock };
         core.seat.start_all();
         Ok(core)
+    }
+
+    /// Why what this node remembered had to be put aside at this start, if so: it is another node
+    /// now, of the same name.
+    pub fn lost_memory(&self) -> Option<&str> {
+        self.lost.as_deref()
     }
 
     /// The node below.
@@ -301,53 +307,6 @@ impl Core {
         self.seat.site.node.abort_all();
         self.seat.site.clients.close();
     }
-}
-
-/// Whose data directory this is.
-///
-/// # Errors
-/// A text for people.
-pub(crate) fn owner(disk: &dyn Disk, dir: &Path) -> Result<Identity, String> {
-    let slots = Slots::open(disk, &dir.join("identity")).map_err(|error| error.to_string())?;
-    let words = slots.read().ok_or("it does not say whose it is")?;
-    rmp_serde::from_slice(&words).map_err(|error| format!("its identity: {error}"))
-}
-
-/// The node's identity: read, or made with the data directory.
-fn identify(world: &World, config: &CoreConfig) -> Result<Incarnation, CoreError> {
-    let path = config.data_dir.join("identity");
-    let mut slots = Slots::open(world.disk.as_ref(), &path)?;
-    let known: Option<Identity> = match slots.read() {
-        Some(words) => Some(rmp_serde::from_slice(&words).map_err(|error| CoreError::Data {
-            path: path.clone(),
-            why: format!("is no identity of this program's: {error}"),
-        })?),
-        None => None,
-    };
-    let fresh = || Incarnation(world.entropy.rng("incarnation").random());
-    let identity = match known {
-        Some(known) if known.cluster != config.cluster || known.name != config.name => {
-            let why = format!(
-                "belongs to node {} of cluster {}, not to {} of {}",
-                known.name, known.cluster, config.name, config.cluster
-            );
-            return Err(CoreError::Data { path: config.data_dir.clone(), why });
-        }
-        Some(known) => {
-            let renewed = config.durability == Durability::Memory;
-            let incarnation = if renewed { fresh() } else { known.incarnation };
-            Identity { incarnation, starts: known.starts + 1, ..known }
-        }
-        None => Identity {
-            cluster: config.cluster.clone(),
-            name: config.name.clone(),
-            incarnation: fresh(),
-            starts: 1,
-        },
-    };
-    let words = rmp_serde::to_vec_named(&identity).expect("plain data encodes");
-    slots.write(&words)?;
-    Ok(identity.incarnation)
 }
 
 /// How long leadership may take to pass on.

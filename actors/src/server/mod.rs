@@ -24,6 +24,7 @@ pub(crate) mod http_guests;
 mod http_roles;
 mod http_state;
 mod members;
+mod memory;
 mod metrics;
 mod reload;
 pub mod seat;
@@ -41,7 +42,6 @@ use synod_runtime::{
     world::{RealClock, RealEntropy, World, disk::RealDisk, network::BindError},
 };
 
-pub(crate) use self::site::survived;
 pub use self::{
     access::Access,
     service::{NodeAddresses, Replica, Service, ServiceContext},
@@ -56,6 +56,7 @@ use self::{
     http_guests::GuestsHttp,
     http_state::StateHttp,
 };
+pub(crate) use self::{memory::owner, site::survived};
 use crate::{
     consensus::{message, replica::SNAPSHOT_LOG_BYTES, timing},
     replicated::ActorCatalogue,

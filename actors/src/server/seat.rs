@@ -204,7 +204,7 @@ impl House {
             style: config.style,
         };
         let site = Site::new(&self.node, &self.seats, parts);
-        Seat { site, config: Rc::new(config), _lock: None }
+        Seat { site, rejoins: false, config: Rc::new(config), _lock: None }
     }
 }
 
@@ -236,10 +236,12 @@ impl Store {
             Journal::open_bounded(world, &bounded)?
         } else {
             let segment_bytes = config.segment_bytes;
-            Journal::open(world, &JournalConfig { dir: journal_dir, durability, segment_bytes })?
+            let scar = Some(Record::Torn.to_journal());
+            let main = JournalConfig { dir: journal_dir, durability, segment_bytes, scar };
+            Journal::open(world, &main)?
         };
         if recovered.torn_tail {
-            tracing::warn!("the end of the journal was cut off in a crash; nothing said was in it");
+            tracing::warn!("the end of the journal was torn in a crash; asking what stood there");
         }
         let found = survived(&recovered.records, disk, &snapshot_dir)
             .map_err(|why| CoreError::Data { path: snapshot_dir.clone(), why })?;
@@ -261,11 +263,18 @@ fn empty(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
 #[derive(Clone)]
 pub struct Seat {
     pub(super) site: Rc<Site>,
+    /// It forgot what it knew: there is a log already, whatever others say.
+    rejoins: bool,
     config: Rc<SeatConfig>,
     _lock: Option<Rc<Box<dyn Lock>>>,
 }
 
 impl Seat {
+    /// Whether it only may be let into a cluster that exists, though it remembers none.
+    pub(super) fn rejoining(self, rejoins: bool) -> Self {
+        Self { rejoins, ..self }
+    }
+
     /// Promises and votes, of a main or a member.
     pub fn acceptor(&self) -> impl FnMut() -> Role<Acceptor> + use<> + 'static {
         let me = self.site.me.clone();
@@ -349,8 +358,10 @@ impl Seat {
 
     /// Agrees on how the log begins, or finds out that it has.
     fn start_founder(&self) {
-        let (me, listed) = (self.site.me.clone(), self.config.listed.clone());
-        self.site.spawn(self.site.role(move || Founder::new(me.clone(), listed.clone())));
+        let (me, listed, rejoins) =
+            (self.site.me.clone(), self.config.listed.clone(), self.rejoins);
+        let founder = move || Founder::new(me.clone(), listed.clone()).rejoining(rejoins);
+        self.site.spawn(self.site.role(founder));
     }
 
     /// Starts all its roles, each under its own name.

@@ -10,9 +10,7 @@ use std::{
 
 use synod_runtime::{
     identity::NodeName,
-    journal::JournalError,
     sim::{FaultAction, FaultPlan, Nemesis, NemesisConfig, Simulation},
-    slots::SlotsError,
     telemetry::ACTOR_PANICS,
 };
 
@@ -235,10 +233,11 @@ impl Director {
             Ok(()) => {
                 self.due.remove(name);
                 self.tell(&format!("{name} runs"));
+                self.note_rejoining(name);
             }
             Err(error) => {
                 self.tell(&format!("{name} does not start: {error}"));
-                if forgot(&error) {
+                if error.is_lost_memory() {
                     self.replace(name, &error);
                 }
             }
@@ -247,12 +246,28 @@ impl Director {
 
     /// A node that forgot what it said gets an empty disk, and so becomes another node.
     fn replace(&mut self, name: &NodeName, why: &CoreError) {
-        if !self.rotten.remove(name) {
-            let what = format!("{name}, whose disk nobody touched, does not start: {why}");
-            self.record.open().found.push(Violation::new(Property::Recovery, what));
-        }
+        self.expect_rot(name, &why.to_string());
         self.tell(&format!("{name} gets a new disk"));
         self.cluster.borrow_mut().lose(name);
+    }
+
+    /// Whether a node that runs put aside what it had forgotten.
+    fn note_rejoining(&mut self, name: &NodeName) {
+        let core = self.cluster.borrow();
+        let lost = core.core(name).and_then(|core| core.lost_memory()).map(str::to_owned);
+        drop(core);
+        if let Some(why) = lost {
+            self.tell(&format!("{name} comes back as another node: {why}"));
+            self.expect_rot(name, &why);
+        }
+    }
+
+    /// A disk that forgets must have been damaged.
+    fn expect_rot(&mut self, name: &NodeName, why: &str) {
+        if !self.rotten.remove(name) {
+            let what = format!("{name}, whose disk nobody touched, has lost its memory: {why}");
+            self.record.open().found.push(Violation::new(Property::Recovery, what));
+        }
     }
 
     /// Waits until all is well.
@@ -309,19 +324,6 @@ pub(super) fn tell(sim: &Simulation, story: &Story, what: &str) {
     let at = sim.now().as_secs_f64();
     tracing::info!(at, what, "simulated");
     story.borrow_mut().push(format!("{at:>10.6} s  {what}"));
-}
-
-/// Whether a node lost what it had on disk.
-fn forgot(error: &CoreError) -> bool {
-    match error {
-        CoreError::Journal(JournalError::LostMemory { .. })
-        | CoreError::Identity(SlotsError::LostMemory { .. }) => true,
-        CoreError::Journal(_)
-        | CoreError::Identity(_)
-        | CoreError::Lock(_)
-        | CoreError::Data { .. }
-        | CoreError::Node(_) => false,
-    }
 }
 
 /// How long the cluster has for its founding, and again after everything is healed: longer than

@@ -94,20 +94,28 @@ pub struct JournalConfig {
     pub durability: Durability,
     /// Bytes of a segment, rounded up to 512, at least 4096. A call with more gets a larger one.
     pub segment_bytes: u64,
+    /// Written in place of a torn end before anything else, so that another crash cannot make the
+    /// node forget that there was one. At most [`SCAR_BYTES_MAX`].
+    pub scar: Option<Record>,
 }
+
+/// Bytes of a [`JournalConfig::scar`]'s payload: with its header it is one block, which a disk
+/// writes whole or not at all.
+pub const SCAR_BYTES_MAX: usize = 256;
 
 impl JournalConfig {
     /// A durable journal in `dir` with segments of the usual size.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         let segment_bytes = SEGMENT_BYTES_DEFAULT;
-        Self { dir: dir.into(), durability: Durability::Fsync, segment_bytes }
+        Self { dir: dir.into(), durability: Durability::Fsync, segment_bytes, scar: None }
     }
 }
 
 /// What was found when a journal was opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// All live records, in the order they were appended.
+    /// All live records, in the order they were appended; [`JournalConfig::scar`] is the last one
+    /// if the end is torn.
     pub records: Vec<Record>,
     /// Something half written was cut from the end. Nobody was told that it was durable, unless
     /// the disk damaged its very last write: ask the peers before voting.
@@ -231,19 +239,15 @@ impl Journal {
         let spares = Spares::open(disk.clone(), clock.clone(), dir, durability, segment_bytes)
             .map_err(|source| io_error(dir, source))?;
         let shared = Arc::new(Shared::default());
-        let writer = Writer::open(
-            shared.clone(),
-            disk.clone(),
-            dir,
-            durability,
-            spares,
-            found.as_ref(),
-            number,
-        )?;
-        let recovered = found.map_or_else(Recovered::default, |found| Recovered {
+        let torn = found.as_ref().is_some_and(|found| found.torn);
+        let scar = config.scar.as_ref().filter(|_| torn);
+        let writer =
+            Writer::open(shared.clone(), disk.clone(), config, spares, found.as_ref(), number)?;
+        let mut recovered = found.map_or_else(Recovered::default, |found| Recovered {
             records: found.records.into_iter().map(|located| located.record).collect(),
             torn_tail: found.torn,
         });
+        recovered.records.extend(scar.cloned());
         let waker = disk.spawn_worker("journal", Box::new(writer));
         // Spares are made while nobody waits.
         waker.wake();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Done, Durability, JournalError, JournalFailed, Record,
+    Done, Durability, JournalConfig, JournalError, JournalFailed, Record,
     queue::{Entry, Shared},
     recovery::{self, Recovery, io_error},
     segment::{BLOCK_BYTES, Batch, Place, Position, blocks, segment_path},
@@ -58,18 +58,17 @@ impl Writer {
     pub(super) fn open(
         shared: Arc<Shared>,
         disk: Arc<dyn Disk>,
-        dir: &Path,
-        durability: Durability,
+        config: &JournalConfig,
         mut spares: Spares,
         recovered: Option<&Recovery>,
         number: u64,
     ) -> Result<Self, JournalError> {
+        let (dir, durability) = (config.dir.as_path(), config.durability);
         let opened = match recovered {
-            Some(found) => reopen(disk.as_ref(), dir, durability, found),
-            None => create(disk.as_ref(), dir, &mut spares, number),
+            Some(found) => reopen(disk.as_ref(), config, found),
+            None => create(disk.as_ref(), dir, &mut spares, number).map(|current| (current, 0)),
         };
-        let current = opened.map_err(|source| io_error(dir, source))?;
-        let chain = recovered.map_or(0, |found| found.chain);
+        let (current, chain) = opened.map_err(|source| io_error(dir, source))?;
         let mut writer = Self {
             shared,
             disk,
@@ -394,24 +393,32 @@ impl Drop for Writer {
     }
 }
 
-/// Opens the newest segment of a journal for going on.
-fn reopen(
-    disk: &dyn Disk,
-    dir: &Path,
-    durability: Durability,
-    found: &Recovery,
-) -> io::Result<Current> {
-    let mut file = disk.open(&segment_path(dir, found.end.sequence), false)?;
+/// Opens the newest segment of a journal for going on; answers the link of the last record too.
+fn reopen(disk: &dyn Disk, config: &JournalConfig, found: &Recovery) -> io::Result<(Current, u32)> {
+    let mut file = disk.open(&segment_path(&config.dir, found.end.sequence), false)?;
+    let (mut end, mut chain) = (found.end, found.chain);
     if found.torn {
+        if let Some(scar) = &config.scar {
+            // Before the damage is wiped: until one of the two is on disk, the other is.
+            let mut batch = Batch::new(chain);
+            batch.push(scar);
+            chain = batch.chain();
+            let (journal, base, room) = (found.journal, found.base, found.room);
+            let bytes = batch.seal(Place { journal, at: end, mark: end, base, room });
+            assert!(bytes.len() as u64 <= BLOCK_BYTES, "a scar is at most SCAR_BYTES_MAX");
+            file.write_at(end.offset, bytes)?;
+            file.sync_data()?;
+            end.offset += bytes.len() as u64;
+        }
         // Wiped, so that what comes next can never be followed by what was cut.
-        fill(file.as_mut(), found.end.offset, found.room, Durability::Fsync)?;
+        fill(file.as_mut(), end.offset, found.room, Durability::Fsync)?;
     }
-    if durability == Durability::Fsync {
+    if config.durability == Durability::Fsync {
         // What was read may stand in the system's cache only, when the process died before its
         // sync: it must be durable before anybody acts on it.
         file.sync_data()?;
     }
-    Ok(Current { file, end: found.end, room: found.room, reserve: false })
+    Ok((Current { file, end, room: found.room, reserve: false }, chain))
 }
 
 /// Makes the first segment of a new journal.

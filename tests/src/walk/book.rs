@@ -56,6 +56,11 @@ impl Book {
         &found.expect("there is a first").1
     }
 
+    /// A disk took away promises that were said: what comes of that is judged, not the promises.
+    pub(crate) fn forgets_promises(&mut self, node: &NodeId) {
+        self.promised.remove(&node.incarnation);
+    }
+
     /// Looks at what the learner of `node` learned since the last look.
     pub(crate) fn learned(&mut self, node: &mut Node) -> Result<(), Violation> {
         let Some(learner) = node.learner() else { return Ok(()) };

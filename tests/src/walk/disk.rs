@@ -58,6 +58,8 @@ pub(crate) struct Disk {
     pub(crate) floor: Step,
     /// Records ever appended.
     pub(crate) written: u64,
+    /// Where the last write begins, if damage to it could be taken for a torn end.
+    last_write: Option<usize>,
 }
 
 impl Disk {
@@ -104,10 +106,15 @@ impl Disk {
     /// The sync is done: what waited for it.
     pub(crate) fn synced(&mut self, upto: u64) -> Vec<Held> {
         self.syncing = false;
+        self.last_write = Some(self.records.len());
         while self.synced < upto {
             match self.queue.pop_front().expect("operations up to here are queued") {
                 Operation::Append(records) => self.keep(records),
-                Operation::Replace(records) => self.keep_only(records),
+                Operation::Replace(records) => {
+                    self.keep_only(records);
+                    // The first write of a file is durable before the file has its name.
+                    self.last_write = Some(self.records.len());
+                }
             }
             self.synced += 1;
         }
@@ -125,6 +132,9 @@ impl Disk {
 
     /// The node crashed; of what was queued the first `kept` records happen to survive.
     pub(crate) fn crash(&mut self, mut kept: usize) {
+        if kept > 0 {
+            self.last_write = Some(self.records.len());
+        }
         for operation in std::mem::take(&mut self.queue) {
             match operation {
                 Operation::Append(mut records) => {
@@ -135,6 +145,7 @@ impl Disk {
                 Operation::Replace(records) if kept > 0 => {
                     kept -= 1;
                     self.keep_only(records);
+                    self.last_write = Some(self.records.len());
                 }
                 Operation::Replace(_) => {}
             }
@@ -145,6 +156,23 @@ impl Disk {
         self.held.clear();
         self.syncing = false;
         self.synced = self.appended;
+    }
+
+    /// The end of the journal was torn in a crash; with `lost`, the last write that was durable is
+    /// gone with it. Answers whether anything durable is.
+    pub(crate) fn tear(&mut self, lost: bool) -> bool {
+        let mut records = std::mem::take(&mut self.records);
+        let kept = self.last_write.filter(|_| lost).unwrap_or(records.len());
+        let gone = kept < records.len();
+        records.truncate(kept);
+        self.last_write = Some(records.len());
+        records.push(Record::Torn);
+        let (marked, floor) = (self.marked, self.floor);
+        self.keep_only(records);
+        if !gone {
+            (self.marked, self.floor) = (marked, floor);
+        }
+        gone
     }
 
     /// Records queued and not synced.
@@ -180,7 +208,7 @@ impl Disk {
                     self.chosen.insert(vote.step, vote.value.clone());
                 }
                 Record::Mark(step) => self.marked = self.marked.max(*step),
-                Record::Genesis(_) => {}
+                Record::Genesis(_) | Record::Torn | Record::Mended => {}
             }
         }
         self.records.extend(records);
@@ -191,6 +219,7 @@ impl Disk {
         self.votes.clear();
         self.chosen.clear();
         self.promised = Ballot::default();
+        (self.marked, self.floor) = (Step(0), Step(0));
         self.keep(records);
     }
 }

@@ -5,7 +5,7 @@ use synod::consensus::{
     ballot::Step,
     configuration::Configuration,
     message::{AcceptorMessage, AuxiliaryMessage, HomeMessage, Message, NewWish, NodeRole, Wish},
-    record::Record,
+    record::{Record, is_torn},
     value::Value,
 };
 
@@ -157,10 +157,38 @@ impl Walk {
             _ => self.rng.random_range(0..=queued),
         };
         self.stop(place, kept);
+        self.tear(place, wiped);
         if !wiped {
             let down = self.rng.random_range(0..1_000 * self.plan.down_us.max(1));
             self.schedule.after(down, Event::Start { node: place });
         }
+    }
+
+    /// The end of the journal of a main that crashed may be torn.
+    fn tear(&mut self, place: usize, wiped: bool) {
+        let node = &self.nodes[place];
+        let torn = node.kind == NodeRole::Main
+            && !wiped
+            && !node.disk.records.is_empty()
+            && self.rng.random_ratio(self.plan.torn, 1_000);
+        if !torn {
+            return;
+        }
+        // What one main alone decided nobody else knows, and two torn ends may hold the same.
+        let decides = |c: &Configuration| c.mains.len() > 1 || !c.mains.contains(&node.id);
+        let known = [self.book.current(), self.book.newest()].into_iter().all(decides)
+            && self.nodes.iter().all(|node| !is_torn(&node.disk.records));
+        let lost = known && self.rng.random_ratio(self.plan.torn_lost, 1_000);
+        let node = &mut self.nodes[place];
+        let gone = node.disk.tear(lost);
+        if gone {
+            self.book.forgets_promises(&node.id);
+        }
+        if self.trace {
+            eprintln!("{:>12} {} journal torn, lost: {gone}", self.schedule.now, node.id);
+        }
+        self.summary.torn += 1;
+        self.summary.lost += u64::from(gone);
     }
 
     /// A node stops at once; of what it did not sync the first `kept` records survive.

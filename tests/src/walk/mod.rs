@@ -64,6 +64,10 @@ pub struct Summary {
     pub failed: u64,
     /// Nodes started, over again or as others.
     pub starts: u64,
+    /// Journals whose end was torn.
+    pub torn: u64,
+    /// …and took along what had been durable.
+    pub lost: u64,
     /// Whether it was excused from coming to its end: too many disks were lost.
     pub excused: bool,
     /// What the auxiliaries had to do, when everything had started up and in the end.

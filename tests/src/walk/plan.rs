@@ -132,6 +132,11 @@ pub struct Plan {
     /// A disk may be lost although what is left may not be enough to go on: the run then only has
     /// to be safe.
     pub reckless: bool,
+    /// Of a thousand crashes of a main: how often the end of its journal is torn.
+    pub torn: u32,
+    /// Of a thousand of those: how often that takes away what was durable, where somebody else knows
+    /// it.
+    pub torn_lost: u32,
     /// Whether to look into the machines, beyond what leaves them.
     pub inside: bool,
     /// Of a thousand configurations chosen, or coming into force: how often the leader crashes soon.
@@ -182,6 +187,8 @@ impl Plan {
             cut_us: 0,
             snapshot_log_bytes: 8 * 1024,
             reckless: false,
+            torn: 0,
+            torn_lost: 500,
             inside: true,
             crash_on_change: 0,
             scripted: false,

@@ -60,6 +60,47 @@ impl Plan {
         }
     }
 
+    /// Mains crash, one soon after the other, and the ends of their journals are torn.
+    pub fn torn(shape: Shape, rng: &mut Rng) -> Self {
+        Self {
+            timing: quick(),
+            chaos_us: 2_000_000,
+            fault_us: rng.random_range(60_000..200_000),
+            faults: Faults {
+                crash: 3,
+                crash_leader: 3,
+                crash_auxiliary: 1,
+                role: 1,
+                isolate: rng.random_range(0..3),
+                split: rng.random_range(0..3),
+                mend: 3,
+                ..Faults::default()
+            },
+            delay_us: rng.random_range(100..1_500),
+            late: rng.random_range(0..100),
+            sync_us: rng.random_range(100..4_000),
+            call_us: rng.random_range(1_000..20_000),
+            down_us: rng.random_range(1_000..200_000),
+            cut_us: rng.random_range(20_000..200_000),
+            snapshot_log_bytes: rng.random_range(300..8_000),
+            torn: 700,
+            ..Self::calm(shape)
+        }
+    }
+
+    /// Leaders crash, lose the last of what was durable, and are soon back while the other main
+    /// cannot be asked.
+    pub fn forgetful(shape: Shape, rng: &mut Rng) -> Self {
+        let toppled = Self::toppled(shape, rng);
+        let faults = Faults { topple: 4, mend: 1, ..Faults::default() };
+        let (delay_us, sync_us) = (rng.random_range(100..500), rng.random_range(100..1_000));
+        let cut_us = rng.random_range(200_000..400_000);
+        let call_us = rng.random_range(500..3_000);
+        let fault_us = rng.random_range(100_000..200_000);
+        let (torn, torn_lost) = (1_000, 1_000);
+        Self { faults, delay_us, sync_us, cut_us, call_us, fault_us, torn, torn_lost, ..toppled }
+    }
+
     /// Leaders crash with much on its way to their disks, and are soon back while the other main
     /// cannot be asked.
     pub fn toppled(shape: Shape, rng: &mut Rng) -> Self {

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use rand::SeedableRng as _;
 use synod::{
     consensus::{
+        Timing, VoteStyle,
         acceptor::Acceptor,
         auxiliary::Auxiliary,
         ballot::{Run, Step},
@@ -12,15 +14,17 @@ use synod::{
         learner::Learner,
         message::{
             Accept, AcceptorMessage, Acked, AuxiliaryMessage, CatchUp, Confirmed, Entries, Forget,
-            HomeMessage, Installed, LearnerMessage, Message, Prepare, ProposerMessage, ReadAt,
-            ReadIndex, Request, Trim, TrimLog,
+            HomeMessage, Installed, LearnerMessage, Message, Prepare, Progress, Promise,
+            ProposerMessage, ReadAt, ReadIndex, Request, Trim, TrimLog, Vote,
         },
+        proposer::Proposer,
         record::Record,
         value::Value,
     },
     effects::{Effects, Letter},
     machine::Machine,
 };
+use synod_runtime::world::Rng;
 use synod_tests::hand::{
     A, B, Standing, X, ballot, command, dawn, genesis, node, start, tell, value,
 };
@@ -242,3 +246,37 @@ pub(crate) fn a_step_is_handed_on_under_its_own_number() -> Played {
 
 /// A node that catches up.
 const OUTSIDE: u64 = 9;
+
+/// The end of the journal was torn: a promise of a higher ballot may have stood there.
+pub(crate) fn a_torn_end_may_hide_a_promise() -> Played {
+    let mut acceptor = Acceptor::new(node(B));
+    start(&mut acceptor, vec![Record::Genesis(genesis()), Record::Torn]);
+    let asked = Prepare { ballot: ballot(2, A), from: Step(1) };
+    let out = tell(&mut acceptor, dawn(), A, asked);
+    unless(!out.held.is_empty(), "it promised although it may have promised more before")
+}
+
+/// The end of the journal was torn; the other main holds a vote that was chosen if it stood there.
+pub(crate) fn a_torn_end_may_hide_a_vote() -> Played {
+    let rng = Rng::seed_from_u64(1);
+    let mut proposer = Proposer::new(node(A), Timing::default(), VoteStyle::Split, rng);
+    start(&mut proposer, vec![Record::Genesis(genesis()), Record::Torn]);
+    let progress =
+        Progress { history: History::new(genesis()), chosen: None, durable_upto: Step(0) };
+    let mut said = tell(&mut proposer, dawn(), A, progress).now;
+    let asked = said.iter().find_map(|letter| match &letter.message {
+        Message::Acceptor(AcceptorMessage::Vouch(asked)) => Some(asked.ballot),
+        _ => None,
+    });
+    let Some(asked) = asked else { return Err("it asks nobody") };
+    let vote = Vote { step: Step(1), ballot: ballot(1, B), value: value(1) };
+    for (from, votes) in [(B, vec![vote]), (X, vec![])] {
+        let promise = Promise { ballot: asked, from: Step(1), votes, chosen_upto: Step(0) };
+        said.extend(tell(&mut proposer, dawn(), from, promise).now);
+    }
+    let mended = said.iter().find_map(|letter| match &letter.message {
+        Message::Acceptor(AcceptorMessage::Mend(mend)) => Some(mend.votes.len()),
+        _ => None,
+    });
+    unless(mended != Some(1), "it forgot a vote by which a step may have been chosen")
+}

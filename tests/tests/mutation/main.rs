@@ -78,6 +78,8 @@ fn hunt_for(mutation: Mutation) -> Hunt {
         M::LeaseNotRemembered => walk(Plan::leased, 20),
         M::LeaseReadsAtOnce => walk(Plan::toppled, 100),
         M::LeaseNeverEnds => walk(Plan::leased, 24),
+        M::TornEndTrusted => Hunt::Hand(histories::a_torn_end_may_hide_a_promise),
+        M::MendTakesNothing => Hunt::Hand(histories::a_torn_end_may_hide_a_vote),
         M::SnapshotKeepsConfiguration => Hunt::Hand(histories::a_snapshot_brings_its_configuration),
     }
 }

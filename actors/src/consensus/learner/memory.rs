@@ -135,7 +135,7 @@ impl Known {
                     chosen.insert(vote.step, vote.clone());
                 }
                 Record::Mark(step) => marked = marked.max(*step),
-                Record::Promise(_) | Record::Floor(..) => {}
+                Record::Promise(_) | Record::Floor(..) | Record::Torn | Record::Mended => {}
             }
         }
         let history = history.unwrap_or_default();

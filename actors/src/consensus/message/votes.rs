@@ -133,6 +133,19 @@ pub struct Trimmed {
     pub asked: Instant,
 }
 
+/// *Local*, proposer to acceptor: what makes up for a torn end of the journal.
+#[derive(Debug, Clone)]
+pub struct Mend {
+    /// Promised by all who had to be asked; above everything this node may have promised.
+    pub ballot: Ballot,
+    /// The highest vote that any of them reported, for each step that is not known to be chosen.
+    pub votes: Vec<Vote>,
+}
+
+/// *Local*, acceptor to proposer: [`Mend`] is done and durable.
+#[derive(Debug, Clone)]
+pub struct Mended {}
+
 /// *Local*: an acceptor's or member's acknowledgement, passed on to the proposer.
 #[derive(Debug, Clone)]
 pub struct Acked {

@@ -100,8 +100,7 @@ impl Proposer {
     /// Stands when it is time to, and leads when the opinions allow it.
     pub(super) fn consider_standing(&mut self, out: &mut Effects<Self>) {
         let now = self.turn.at;
-        let is_main = self.is_main();
-        let (hedge, resigned) = (self.timing.hedge, self.resigned);
+        let (hedge, may_stand) = (self.timing.hedge, self.may_stand());
         let Phase::Following(following) = &mut self.phase else { return };
         // A leader that is heard is followed, whether by its heartbeats or its proposals.
         if let Some(leader) = following.leader.clone() {
@@ -110,7 +109,7 @@ impl Proposer {
                 following.stand_at = following.stand_at.max(at + self.timing.election);
             }
         }
-        if !is_main || resigned {
+        if !may_stand {
             following.standing = None;
             return;
         }

@@ -91,6 +91,12 @@ impl Proposer {
         }
     }
 
+    /// What this node proposed in ballots up to `former` it may have forgotten.
+    pub(super) fn end_leases_before(&mut self, former: Ballot) {
+        self.leases.former = self.leases.former.max(former);
+        self.leases.held = None;
+    }
+
     /// Whether another main relies on this one not to ask auxiliaries for votes.
     pub(super) fn owes_lease(&self) -> bool {
         let owes = self.turn.at < self.leases.owes_until;
@@ -149,7 +155,7 @@ impl Proposer {
             let lasts = now < held.until;
             #[cfg(any(test, feature = "mutations"))]
             let lasts = lasts || crate::mutation::on(crate::mutation::Mutation::LeaseNeverEnds);
-            lasts && !self.timing.lease.is_zero()
+            lasts && !self.timing.lease.is_zero() && self.mending.is_none()
         });
         let (Some(held), true) = (held, self.leases.waiting.len() < WAITING_MAX) else {
             return self.ask_where(&asked, out);

@@ -5,11 +5,13 @@
 //! leaders left open, orders what clients ask for (`propose`), takes care of members that come and
 //! go (`care`), listens to operators (`wishes`) and hands leadership on (`succession`). Reads learn
 //! here what they must wait for: by asking a leader (`reads`), or under a lease without a question
-//! (`lease`). What it tells others and people is in `news`.
+//! (`lease`). What it tells others and people is in `news`. A node whose journal ended torn does
+//! nothing of this before that is made up for (`mend`).
 
 mod care;
 mod following;
 mod lease;
+mod mend;
 mod news;
 mod propose;
 mod reads;
@@ -28,7 +30,7 @@ use synod_runtime::{
     world::{Instant, Rng},
 };
 
-use self::{care::Pace, following::Following, lease::Leases, reign::Reign};
+use self::{care::Pace, following::Following, lease::Leases, mend::Mending, reign::Reign};
 use super::{
     ballot::{Ballot, Step},
     configuration::{Configuration, History},
@@ -37,7 +39,7 @@ use super::{
         Peer, ProbeAnswer, ProposerMessage, ProposerReport, ReplicaMessage, Request, Standing,
         TellAgain,
     },
-    record::{Image, Record},
+    record::{Image, Record, is_torn},
     timing::{Timing, VoteStyle},
     value::EncodedCommand,
 };
@@ -99,6 +101,8 @@ pub struct Proposer {
     /// The node stops: it leads no more.
     resigned: bool,
     leases: Leases,
+    /// The journal ended torn: this node neither leads nor votes before that is made up for.
+    mending: Option<Mending>,
     turn: Now,
 }
 
@@ -136,6 +140,7 @@ impl Proposer {
             behind: None,
             resigned: false,
             leases: Leases::default(),
+            mending: None,
             turn: Now::default(),
         }
     }
@@ -154,6 +159,11 @@ impl Proposer {
 
     fn is_main(&self) -> bool {
         self.configuration().is_some_and(|c| c.has_main(self.me.incarnation))
+    }
+
+    /// Whether this node would lead if nobody else did.
+    fn may_stand(&self) -> bool {
+        self.is_main() && !self.resigned && self.mending.is_none()
     }
 
     fn heard_within(&self, node: &NodeId, patience: Duration) -> bool {
@@ -321,6 +331,7 @@ impl Machine for Proposer {
             }
         }
         self.start_leases();
+        self.mending = is_torn(&survived.records).then(|| Mending::begun(now.at));
         // Everyone gives the others a moment to be heard first.
         let wait = self.timing.heartbeat * 2 + self.jitter(self.timing.election / 2);
         self.phase =
@@ -361,6 +372,7 @@ impl Machine for Proposer {
             ProposerMessage::LeaseAsked(asked) => self.lease_asked(asked, out),
             ProposerMessage::LeaseGrant(grant) => self.lease_granted(from, &grant),
             ProposerMessage::LeasedRead(asked) => self.leased_read(asked, out),
+            ProposerMessage::Mended(_) => self.mended(),
             ProposerMessage::TellAgain(_) => self.told = None,
         }
     }
@@ -378,6 +390,7 @@ impl Machine for Proposer {
                 self.carry_handover(out);
             }
         }
+        self.mend(out);
         self.tend_leases(out);
         self.judge();
         self.beat(out);
@@ -391,11 +404,12 @@ impl Machine for Proposer {
     fn deadline(&self) -> Option<Instant> {
         let phase = match &self.phase {
             Phase::Following(following) => {
-                following.deadline(self.is_main() && !self.resigned, self.timing.opinions)
+                following.deadline(self.may_stand(), self.timing.opinions)
             }
             Phase::Leading(reign) => reign.deadline(self.turn.at),
         };
-        let all = [Some(self.beat_due), Some(self.auxiliary_due), phase, self.leases_due()];
-        all.into_iter().flatten().min()
+        let beats = [Some(self.beat_due), Some(self.auxiliary_due)];
+        let rest = [phase, self.leases_due(), self.mending_due()];
+        beats.into_iter().chain(rest).flatten().min()
     }
 }

@@ -131,7 +131,8 @@ impl Proposer {
             leading: leading.is_some(),
             serving: self.halted.is_none(),
             chosen_upto: self.history.executed(),
-            durable_upto: self.durable_upto,
+            // A torn end may hide anything, and nobody should wait for its vote.
+            durable_upto: if self.mending.is_some() { Step(0) } else { self.durable_upto },
             epoch: self.history.newest().map_or(0, |c| c.epoch),
         };
         for peer in self.peers.values().filter(|peer| peer.up) {
@@ -181,6 +182,10 @@ impl Proposer {
             }
         };
         let patience = 4 * self.timing.election;
+        if let Some(whom) = self.whom_mending_waits_for() {
+            self.halted = Some(whom);
+            return;
+        }
         if self.is_cut_off(patience) {
             self.halted = Some(self.whom_it_waits_for());
             return;

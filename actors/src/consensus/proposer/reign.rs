@@ -177,6 +177,9 @@ impl Reign {
 impl Proposer {
     /// Asks for promises in a new ballot.
     pub(super) fn campaign(&mut self, round: u64, out: &mut Effects<Self>) {
+        if self.mending.is_some() {
+            return; // its own acceptor would not promise
+        }
         let round = round.max(self.seen.round + 1);
         #[cfg(any(test, feature = "mutations"))]
         let round = if crate::mutation::on(crate::mutation::Mutation::BallotReused)
@@ -294,6 +297,9 @@ impl Proposer {
             let ahead = Ahead { peer: from.clone(), chosen_upto: promise.chosen_upto };
             out.here(LearnerMessage::Ahead(ahead));
         }
+        if self.mending_promise(from, &promise) {
+            return;
+        }
         let Phase::Leading(reign) = &self.phase else { return };
         if promise.ballot != reign.ballot {
             return;
@@ -327,6 +333,7 @@ impl Proposer {
     /// Somebody was promised a higher ballot (rule L6).
     pub(super) fn nack(&mut self, nack: &Nack, out: &mut Effects<Self>) {
         self.seen = self.seen.max(nack.promised);
+        self.mending_refused(nack);
         if let Phase::Leading(reign) = &self.phase
             && nack.ballot == reign.ballot
             && nack.promised > reign.ballot

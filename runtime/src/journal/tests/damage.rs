@@ -135,3 +135,47 @@ fn the_same_segment_of_an_older_copy_of_the_disk_is_refused() {
     let Err(JournalError::LostMemory { file, .. }) = open(&disk) else { panic!("it was taken") };
     assert_eq!(file, path);
 }
+
+/// Goal: that an end was torn is known in all later starts, wherever a crash comes between. Method:
+/// every operation of opening a torn journal is the last one before a crash, and then it is opened.
+#[test]
+fn a_torn_end_leaves_a_scar_that_no_crash_removes() {
+    let (torn, all) = small(false);
+    let newest = files(&torn, "segment-").pop().unwrap();
+    let flip = |disk: &FakeDisk, byte: usize| disk.edit(&newest, |bytes| bytes[byte] ^= 1);
+    let tears = |byte: &usize| {
+        let disk = torn.copy();
+        flip(&disk, *byte);
+        open(&disk).is_ok_and(|(_, recovered)| recovered.torn_tail)
+    };
+    flip(&torn, (0..SEGMENT_BYTES as usize).find(tears).unwrap());
+    let kept = &all[..all.len() - LAST_CALL];
+    let scar = reserved(7, 0);
+    let open = |disk: &FakeDisk| {
+        let config = JournalConfig { scar: Some(scar.clone()), ..config(Durability::Fsync) };
+        let world: (Arc<dyn Disk>, Arc<dyn Clock>) =
+            (Arc::new(disk.clone()), Arc::new(TestClock::default()));
+        Journal::open_on(&world.0, &world.1, 1, &config)
+    };
+    let mut crashed = 0;
+    for operations in 0..200 {
+        let disk = torn.copy();
+        disk.refuse_after(operations);
+        let opened = open(&disk).is_ok();
+        crashed += u32::from(!opened);
+        let mut sectors = 0;
+        disk.crash(|| {
+            sectors += 1;
+            sectors % 2 == operations % 2
+        });
+        let (_, found) = open(&disk).unwrap();
+        assert_eq!(found.records[..kept.len()], *kept, "after {operations}");
+        let scars = &found.records[kept.len()..];
+        let only = scars.iter().all(|record| *record == scar);
+        assert!(only && (1..=2).contains(&scars.len()), "after {operations}: {scars:?}");
+        if opened {
+            break;
+        }
+    }
+    assert!(crashed > 2, "{crashed} operations were the last ones");
+}

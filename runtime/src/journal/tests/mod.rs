@@ -46,7 +46,7 @@ impl Clock for TestClock {
 }
 
 fn config(durability: Durability) -> JournalConfig {
-    JournalConfig { dir: PathBuf::from(DIR), durability, segment_bytes: SEGMENT_BYTES }
+    JournalConfig { dir: PathBuf::from(DIR), durability, segment_bytes: SEGMENT_BYTES, scar: None }
 }
 
 fn open_with(
