@@ -86,13 +86,15 @@ pub enum Mutation {
     LeaseNeverEnds,
     /// A node whose journal ended torn promises and votes as if nothing were missing.
     TornEndTrusted,
+    /// An older copy of a data directory, or a second one in use, takes part.
+    OlderCopyTrusted,
     /// What others voted for is not taken over in place of what a torn end may have held.
     MendTakesNothing,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::AuxiliaryForgetsAll,
         Self::ClaimBeforeDurable,
         Self::NoPhaseOneForNewConfiguration,
@@ -131,6 +133,7 @@ impl Mutation {
         Self::LeaseNeverEnds,
         Self::TornEndTrusted,
         Self::MendTakesNothing,
+        Self::OlderCopyTrusted,
     ];
 }
 

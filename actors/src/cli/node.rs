@@ -102,7 +102,7 @@ async fn serve(
         }
         Err(e @ ServerError::Tls(_)) => Err(Failure::usage(what, e, "name what `init` wrote")),
         Err(e @ ServerError::Core(_)) => Err(Failure::failed(what, e, "see its log")),
-        Err(e @ ServerError::Failed(_)) => Err(Failure::failed(what, e, "start it again")),
+        Err(e @ ServerError::Failed(_)) => Err(Failure::failed(what, e, "see its log")),
     }
 }
 

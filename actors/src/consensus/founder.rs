@@ -1,4 +1,4 @@
-//! The first start: agreeing on how the log begins.
+//! Every start: agreeing on how the log begins, and on whether this process may take part.
 //!
 //! Nodes are listed by name, but vote by identity, and identities are made with the data
 //! directories. A node with an empty directory neither promises nor votes. Either every listed
@@ -8,9 +8,14 @@
 //! admitted as a newcomer. So a wiped disk never votes under its old identity. A node that put aside
 //! what it remembered because it was damaged says that there is a log: all disks damaged at once make
 //! a cluster that waits for people, and no new one.
+//!
+//! A process that finds a log asks first whether another one of its node was heard of that it must
+//! not contradict ([`super::lives`]); its other roles start after that.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
+    rc::Rc,
     time::Duration,
 };
 
@@ -21,7 +26,8 @@ use synod_runtime::{
 
 use super::{
     configuration::Configuration,
-    message::{Ask, Empty, FounderMessage, Genesis, Message, NodeRole},
+    lives::{Life, Lives, MOMENTS, Opinion},
+    message::{Ask, Disowned, Empty, Entered, FounderMessage, Genesis, Message, NodeRole},
     record::{Image, Record},
 };
 use crate::{
@@ -31,6 +37,15 @@ use crate::{
 
 /// How often a node without a log asks around.
 const ASK_EVERY: Duration = Duration::from_millis(50);
+
+/// Mains say so often that they live…
+const ALIVE_EVERY: Duration = Duration::from_millis(100);
+
+/// …and auxiliaries say and hear it so often.
+const AUXILIARY_ALIVE_EVERY: Duration = Duration::from_secs(1);
+
+/// Whoever has not answered by then is not waited for: a node must be able to start alone.
+const ENTRY_PATIENCE: Duration = Duration::from_millis(500);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -46,6 +61,35 @@ pub struct Founder {
     joins: bool,
     /// An earlier node of this name lost its memory: there is a log, and this one founds none.
     rejoins: bool,
+    /// This process, where it can be told from others of this node.
+    living: Option<Living>,
+    /// It asks whether it may take part.
+    entry: Option<Entry>,
+    /// The processes of others.
+    lives: Lives,
+    alive_at: Instant,
+    auxiliary_alive_at: Instant,
+}
+
+/// This process, as it tells others of itself.
+pub struct Living {
+    /// Starts with this data directory, this one included.
+    pub starts: u64,
+    /// Drawn by this process.
+    pub nonce: u64,
+    /// The journal ended torn at this start.
+    pub torn: bool,
+    /// How far the journal is durable.
+    pub position: Rc<dyn Fn() -> u64>,
+}
+
+/// What was answered so far.
+#[derive(Debug)]
+struct Entry {
+    since: Instant,
+    answered: BTreeSet<NodeName>,
+    /// An earlier process was heard moments ago.
+    moments: bool,
 }
 
 impl Founder {
@@ -60,7 +104,19 @@ impl Founder {
             ask_at: Instant::default(),
             joins: false,
             rejoins: false,
+            living: None,
+            entry: None,
+            lives: Lives::default(),
+            alive_at: Instant::default(),
+            auxiliary_alive_at: Instant::default(),
         }
+    }
+
+    /// In a process that others can tell from another one of this node.
+    #[must_use]
+    pub fn living(mut self, living: Living) -> Self {
+        self.living = Some(living);
+        self
     }
 
     /// Whether it only may be let into a cluster that exists, though it remembers none.
@@ -130,6 +186,74 @@ impl Founder {
     }
 }
 
+impl Founder {
+    fn life(&self) -> Option<Life> {
+        let Living { starts, nonce, torn, position } = self.living.as_ref()?;
+        Some(Life { starts: *starts, nonce: *nonce, torn: *torn, position: position() })
+    }
+
+    /// Asks whether this process may take part, and does once nobody is against it.
+    fn enter(&mut self, now: Instant, out: &mut Effects<Self>) {
+        let (Some(entry), Some(life)) = (&self.entry, self.life()) else { return };
+        let waiting = self.others().filter(|other| !entry.answered.contains(&other.name));
+        let silent: Vec<NodeId> = waiting.collect();
+        let waited = now.since(entry.since);
+        let surely_dead = !entry.moments || waited >= MOMENTS;
+        if surely_dead && (silent.is_empty() || waited >= ENTRY_PATIENCE) {
+            self.entry = None;
+            return out.here(Message::Founded(self.genesis.clone()));
+        }
+        if now >= self.ask_at {
+            self.ask_at = now + ASK_EVERY;
+            // Those who answered may have heard of something since.
+            let asked = if silent.is_empty() { self.others().collect() } else { silent };
+            for other in asked {
+                out.send(To::Node(other), FounderMessage::Enter(life));
+            }
+        }
+    }
+
+    fn entered(&mut self, from: &NodeId, answer: &Entered, out: &mut Effects<Self>) {
+        let mine = self.living.as_ref().is_some_and(|living| living.nonce == answer.nonce);
+        let Some(entry) = self.entry.as_mut().filter(|_| mine) else { return };
+        match answer.opinion {
+            Opinion::Bad(doubt) => out.here(Message::Unfit(doubt.told_by(from))),
+            Opinion::Good { moments } => {
+                entry.moments |= moments;
+                entry.answered.insert(from.name.clone());
+            }
+        }
+    }
+
+    /// Says that this process takes part.
+    fn live(&mut self, now: Instant, out: &mut Effects<Self>) {
+        let Some(life) = self.life().filter(|_| self.settled && self.entry.is_none()) else {
+            return;
+        };
+        let (mains, auxiliaries) = (now >= self.alive_at, now >= self.auxiliary_alive_at);
+        let role = |name: &NodeName| self.listed.get(name).copied().unwrap_or(NodeRole::Main);
+        let slow = role(&self.me.name) == NodeRole::Auxiliary;
+        for other in self.others() {
+            let slow = slow || role(&other.name) == NodeRole::Auxiliary;
+            if if slow { auxiliaries } else { mains } {
+                out.send(To::Node(other), FounderMessage::Alive(life));
+            }
+        }
+        if mains {
+            self.alive_at = now + if slow { AUXILIARY_ALIVE_EVERY } else { ALIVE_EVERY };
+        }
+        if auxiliaries {
+            self.auxiliary_alive_at = now + AUXILIARY_ALIVE_EVERY;
+        }
+    }
+}
+
+impl fmt::Debug for Living {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Living(start {}, {:016x})", self.starts, self.nonce)
+    }
+}
+
 impl Machine for Founder {
     type Message = FounderMessage;
     type Envelope = Message;
@@ -154,14 +278,18 @@ impl Machine for Founder {
         let knows = survived.snapshot.is_some() || !survived.records.iter().all(torn);
         if knows {
             self.settled = true;
-            out.here(Message::Founded(genesis));
+            if self.living.is_none() {
+                return out.here(Message::Founded(genesis));
+            }
+            let (answered, moments) = (BTreeSet::new(), false);
+            self.entry = Some(Entry { since: now.at, answered, moments });
         }
         self.found(out);
     }
 
     fn message(
         &mut self,
-        _now: Now,
+        now: Now,
         from: &NodeId,
         message: FounderMessage,
         out: &mut Effects<Self>,
@@ -187,6 +315,21 @@ impl Machine for Founder {
                 self.found(out);
             }
             FounderMessage::Genesis(genesis) => self.learn(genesis.configuration, out),
+            FounderMessage::Enter(life) => {
+                let opinion = self.lives.asked(now.at, from, life);
+                out.send(to, FounderMessage::from(Entered { nonce: life.nonce, opinion }));
+            }
+            FounderMessage::Alive(life) => {
+                if let Some(doubt) = self.lives.heard(now.at, from, life) {
+                    out.send(to, FounderMessage::from(Disowned { nonce: life.nonce, doubt }));
+                }
+            }
+            FounderMessage::Entered(answer) => self.entered(from, &answer, out),
+            FounderMessage::Disowned(Disowned { nonce, doubt }) => {
+                if self.living.as_ref().is_some_and(|living| living.nonce == nonce) {
+                    out.here(Message::Unfit(doubt.told_by(from)));
+                }
+            }
         }
     }
 
@@ -198,6 +341,8 @@ impl Machine for Founder {
                 out.send(To::Node(other), FounderMessage::Ask(Ask {}));
             }
         }
+        self.enter(now.at, out);
+        self.live(now.at, out);
     }
 
     fn timeout(&mut self, _now: Now, _out: &mut Effects<Self>) {
@@ -205,6 +350,9 @@ impl Machine for Founder {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        (!self.settled).then_some(self.ask_at)
+        let asks = !self.settled || self.entry.is_some();
+        let lives = self.living.is_some() && !asks;
+        let alive = self.alive_at.min(self.auxiliary_alive_at);
+        asks.then_some(self.ask_at).or(lives.then_some(alive))
     }
 }

@@ -25,8 +25,8 @@ pub use self::{
         SnapshotWanted, SnapshotWritten, TrimLog,
     },
     members::{
-        Ask, Empty, Expiry, Forget, Genesis, Heartbeat, Leader, Nearness, NodeRole, Peer, Probe,
-        ProbeAnswer, Reach, Reached, Resign, Standing,
+        Ask, Disowned, Empty, Entered, Expiry, Forget, Genesis, Heartbeat, Leader, Nearness,
+        NodeRole, Peer, Probe, ProbeAnswer, Reach, Reached, Resign, Standing,
     },
     report::{PeerReport, ProposerReport, Report, Sign},
     votes::{
@@ -35,7 +35,7 @@ pub use self::{
     },
     wishes::{Dismissed, Granted, NewWish, TakeOver, Wanted, Wish},
 };
-use super::configuration::Configuration;
+use super::{configuration::Configuration, lives::Life};
 
 /// Any message, addressed by its variant to one role of the receiving node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -64,6 +64,9 @@ pub enum Message {
     /// *Local*: the node knows how its log began, or that it joins one.
     #[serde(skip)]
     Founded(Option<Configuration>),
+    /// *Local*: this process must take part in nothing, and why, for people.
+    #[serde(skip)]
+    Unfit(String),
     /// *Local*: the end of a client's call.
     #[serde(skip)]
     Client(ClientAnswer),
@@ -95,7 +98,7 @@ addressed! {
         Trimmed, Settled, TrimLog, TellAgain;
     Replica(ReplicaMessage): Compare, Execute, Query, SnapshotWanted, SnapshotChunk, SnapshotWritten, Fetch,
         TellAgain;
-    Founder(FounderMessage): Ask, Empty, Genesis;
+    Founder(FounderMessage): Ask, Empty, Genesis, Entered, Disowned;
     Home(HomeMessage): Leader, Registered, Replies, Gap, ReadAt, Confirmed, Answers, Submit, Read,
         Forward, Forwarded, NewWish, Granted, Dismissed, Nearness;
 }
@@ -321,4 +324,12 @@ pub enum FounderMessage {
     Empty(Empty),
     /// The answer of a node that has one.
     Genesis(Genesis),
+    /// A process that starts with a log asks whether it may take part.
+    Enter(Life),
+    /// The answer.
+    Entered(Entered),
+    /// A sign of life of a process that takes part.
+    Alive(Life),
+    /// The answer if there is something against it.
+    Disowned(Disowned),
 }

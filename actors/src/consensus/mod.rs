@@ -36,6 +36,7 @@ pub mod configuration;
 pub mod founder;
 pub mod home;
 pub mod learner;
+pub mod lives;
 pub mod message;
 pub mod proposer;
 pub mod record;

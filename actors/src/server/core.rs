@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
+use rand::RngExt;
 use synod_runtime::{
     identity::{ClusterName, Incarnation, NodeId, NodeName},
     journal::{self, Durability, Journal, JournalError},
@@ -155,6 +156,7 @@ impl Core {
         let lock = disk.lock(dir)?;
         let Memory { identity, store, lost } = Memory::open(&world, &config)?;
         let incarnation = identity.incarnation;
+        let nonce = world.entropy.rng("life").random();
         let seat = config.seat(incarnation);
         let node = Node::start(
             world,
@@ -167,7 +169,8 @@ impl Core {
                 ..node::NodeConfig::new(config.cluster, config.name, incarnation)
             },
         )?;
-        let seat = House::on(&node).seat(store, seat).rejoining(identity.rejoins());
+        let seat = House::on(&node).seat(store, seat);
+        let seat = seat.rejoining(identity.rejoins()).living(identity.starts, nonce);
         let core = Self { seat, lost, _lock: lock };
         core.seat.start_all();
         Ok(core)

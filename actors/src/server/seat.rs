@@ -87,7 +87,7 @@ use crate::{
     consensus::{
         acceptor::Acceptor,
         auxiliary::{Auxiliary, VOTE_BYTES_MAX},
-        founder::Founder,
+        founder::{Founder, Living},
         home::Home,
         learner::Learner,
         message::NodeRole,
@@ -204,7 +204,8 @@ impl House {
             style: config.style,
         };
         let site = Site::new(&self.node, &self.seats, parts);
-        Seat { site, rejoins: false, config: Rc::new(config), _lock: None }
+        let config = Rc::new(config);
+        Seat { site, rejoins: false, life: None, torn: store.torn, config, _lock: None }
     }
 }
 
@@ -213,6 +214,7 @@ pub(super) struct Store {
     journal: Journal,
     snapshot_dir: PathBuf,
     found: Survived<Record, Image>,
+    torn: bool,
 }
 
 impl Store {
@@ -245,7 +247,7 @@ impl Store {
         }
         let found = survived(&recovered.records, disk, &snapshot_dir)
             .map_err(|why| CoreError::Data { path: snapshot_dir.clone(), why })?;
-        Ok(Self { journal, snapshot_dir, found })
+        Ok(Self { journal, snapshot_dir, found, torn: recovered.torn_tail })
     }
 }
 
@@ -265,6 +267,10 @@ pub struct Seat {
     pub(super) site: Rc<Site>,
     /// It forgot what it knew: there is a log already, whatever others say.
     rejoins: bool,
+    /// Start and number of this process, where it can be told from others of this seat.
+    life: Option<(u64, u64)>,
+    /// Whether the journal ended torn at this start.
+    torn: bool,
     config: Rc<SeatConfig>,
     _lock: Option<Rc<Box<dyn Lock>>>,
 }
@@ -273,6 +279,11 @@ impl Seat {
     /// Whether it only may be let into a cluster that exists, though it remembers none.
     pub(super) fn rejoining(self, rejoins: bool) -> Self {
         Self { rejoins, ..self }
+    }
+
+    /// From now on peers can tell this process, the one of that start and number, from others.
+    pub(super) fn living(self, starts: u64, nonce: u64) -> Self {
+        Self { life: Some((starts, nonce)), ..self }
     }
 
     /// Promises and votes, of a main or a member.
@@ -360,7 +371,13 @@ impl Seat {
     fn start_founder(&self) {
         let (me, listed, rejoins) =
             (self.site.me.clone(), self.config.listed.clone(), self.rejoins);
-        let founder = move || Founder::new(me.clone(), listed.clone()).rejoining(rejoins);
+        let (life, torn, journal) = (self.life, self.torn, self.site.journal.clone());
+        let position: Rc<dyn Fn() -> u64> = Rc::new(move || journal.position());
+        let founder = move || {
+            let founder = Founder::new(me.clone(), listed.clone()).rejoining(rejoins);
+            let Some((starts, nonce)) = life else { return founder };
+            founder.living(Living { starts, nonce, torn, position: Rc::clone(&position) })
+        };
         self.site.spawn(self.site.role(founder));
     }
 

@@ -239,6 +239,7 @@ impl Site {
             Message::Home(message) => self.hand::<Home>(from, message),
             Message::Founder(message) => self.hand::<Founder>(from, message),
             Message::Founded(genesis) => self.found(genesis),
+            Message::Unfit(why) => self.fail(&why),
             Message::Client(answer) => self.clients.finish(answer),
             Message::Report(report) => {
                 self.heed(&report);

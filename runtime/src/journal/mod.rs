@@ -302,6 +302,12 @@ impl Journal {
         }
     }
 
+    /// How far the journal is durable: a number that only rises, over restarts too, as long as the
+    /// disk keeps its word and nobody puts back an older copy.
+    pub fn position(&self) -> u64 {
+        self.inner.shared.position.load(Ordering::Relaxed)
+    }
+
     /// From now on `seconds` observes how long each sync takes; only the first call counts.
     pub fn observe_syncs(&self, seconds: Histogram) {
         let _ = self.inner.shared.sync_seconds.set(seconds);

@@ -72,6 +72,8 @@ pub(super) struct Shared {
     queue: Mutex<Queue>,
     /// Bytes written, padding included.
     pub(super) bytes: AtomicU64,
+    /// The end of what is durable: see [`super::Journal::position`].
+    pub(super) position: AtomicU64,
     /// Syncs of batches.
     pub(super) syncs: AtomicU64,
     /// Lazy records that were dropped.

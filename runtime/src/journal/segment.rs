@@ -38,6 +38,13 @@ pub(super) struct Position {
     pub(super) offset: u64,
 }
 
+impl Position {
+    /// As one number, in the same order: a segment is far below 4 GiB.
+    pub(super) const fn packed(self) -> u64 {
+        self.sequence << 32 | self.offset
+    }
+}
+
 /// Where a batch stands, and what that says about the rest of the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {

@@ -83,6 +83,7 @@ impl Writer {
             waiting: Vec::new(),
             waiting_bytes: 0,
         };
+        writer.reached(writer.synced);
         // A crash may have come between a truncation and its cleaning up.
         writer.retire().map_err(|source| io_error(dir, source))?;
         Ok(writer)
@@ -195,7 +196,7 @@ impl Writer {
         let end = Position { sequence, offset };
         self.current = Current { file, end, room: spare.room, reserve: spare.reserve };
         self.base = base;
-        self.synced = end;
+        self.reached(end);
         first.clear();
         self.batch = first;
         Ok(())
@@ -281,7 +282,7 @@ impl Writer {
             }
             self.count(0, true);
         }
-        self.synced = self.current.end;
+        self.reached(self.current.end);
         Ok(())
     }
 
@@ -325,6 +326,12 @@ impl Writer {
             }
         }
         true
+    }
+
+    /// Everything up to there is durable.
+    fn reached(&mut self, end: Position) {
+        self.synced = end;
+        self.shared.position.store(end.packed(), Ordering::Relaxed);
     }
 
     fn count(&self, bytes: u64, synced: bool) {

@@ -139,6 +139,7 @@ impl Book {
             | Message::Home(_)
             | Message::Founder(_)
             | Message::Founded(_)
+            | Message::Unfit(_)
             | Message::Client(_)
             | Message::Report(_) => return Ok(()),
         };

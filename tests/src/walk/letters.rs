@@ -35,7 +35,7 @@ impl Walk {
                 node.leads = node.proposer().is_some_and(|proposer| proposer.leads().is_some());
             }
             // The walk begins after the founding.
-            Message::Founder(_) | Message::Founded(_) => {}
+            Message::Founder(_) | Message::Founded(_) | Message::Unfit(_) => {}
             Message::Report(
                 Report::Learner { .. }
                 | Report::Replica { .. }

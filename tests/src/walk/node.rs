@@ -336,9 +336,11 @@ impl Node {
             Message::Proposer(m) => push(&mut roles.proposer, Role::Proposer, from, m),
             Message::Home(m) => push(&mut roles.home, Role::Home, from, m),
             Message::Auxiliary(m) => push(&mut roles.auxiliary, Role::Auxiliary, from, m),
-            Message::Founder(_) | Message::Founded(_) | Message::Client(_) | Message::Report(_) => {
-                None
-            }
+            Message::Founder(_)
+            | Message::Founded(_)
+            | Message::Unfit(_)
+            | Message::Client(_)
+            | Message::Report(_) => None,
         };
         self.mark_due(role)
     }

@@ -1,7 +1,7 @@
 //! Histories for rules that chance seldom needs: what would break them takes several unlikely events
 //! in one order. Each is played by hand on one machine, and ends with what that machine must not do.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
 use rand::SeedableRng as _;
 use synod::{
@@ -11,11 +11,13 @@ use synod::{
         auxiliary::Auxiliary,
         ballot::{Run, Step},
         configuration::{ALPHA, History},
+        founder::{Founder, Living},
         learner::Learner,
+        lives::Life,
         message::{
             Accept, AcceptorMessage, Acked, AuxiliaryMessage, CatchUp, Confirmed, Entries, Forget,
-            HomeMessage, Installed, LearnerMessage, Message, Prepare, Progress, Promise,
-            ProposerMessage, ReadAt, ReadIndex, Request, Trim, TrimLog, Vote,
+            FounderMessage, HomeMessage, Installed, LearnerMessage, Message, NodeRole, Prepare,
+            Progress, Promise, ProposerMessage, ReadAt, ReadIndex, Request, Trim, TrimLog, Vote,
         },
         proposer::Proposer,
         record::Record,
@@ -279,4 +281,27 @@ pub(crate) fn a_torn_end_may_hide_a_vote() -> Played {
         _ => None,
     });
     unless(mended != Some(1), "it forgot a vote by which a step may have been chosen")
+}
+
+/// The others have heard of a longer journal than the one this process found.
+pub(crate) fn an_older_copy_takes_no_part() -> Played {
+    let listed = [(A, NodeRole::Main), (B, NodeRole::Main), (X, NodeRole::Auxiliary)];
+    let listed: BTreeMap<_, _> = listed.map(|(n, role)| (node(n).name, role)).into();
+    let mut witness = Founder::new(node(B), listed.clone());
+    start(&mut witness, vec![Record::Genesis(genesis())]);
+    let life = |starts, nonce, position| Life { starts, nonce, position, torn: false };
+    tell(&mut witness, dawn(), A, FounderMessage::Alive(life(3, 7, 90)));
+    let position: Rc<dyn Fn() -> u64> = Rc::new(|| 40);
+    let mut copy =
+        Founder::new(node(A), listed).living(Living { starts: 4, nonce: 8, torn: false, position });
+    start(&mut copy, vec![Record::Genesis(genesis())]);
+    let mut said = Vec::new();
+    let asked = tell(&mut witness, dawn(), A, FounderMessage::Enter(life(4, 8, 40)));
+    for letter in asked.now {
+        if let Message::Founder(answer) = letter.message {
+            said.extend(tell(&mut copy, dawn(), B, answer).now);
+        }
+    }
+    let refused = |letter: &Letter<Message>| matches!(&letter.message, Message::Unfit(_));
+    unless(!said.iter().any(refused), "it went on with an older copy of its data directory")
 }

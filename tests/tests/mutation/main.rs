@@ -79,6 +79,7 @@ fn hunt_for(mutation: Mutation) -> Hunt {
         M::LeaseReadsAtOnce => walk(Plan::toppled, 100),
         M::LeaseNeverEnds => walk(Plan::leased, 24),
         M::TornEndTrusted => Hunt::Hand(histories::a_torn_end_may_hide_a_promise),
+        M::OlderCopyTrusted => Hunt::Hand(histories::an_older_copy_takes_no_part),
         M::MendTakesNothing => Hunt::Hand(histories::a_torn_end_may_hide_a_vote),
         M::SnapshotKeepsConfiguration => Hunt::Hand(histories::a_snapshot_brings_its_configuration),
     }

@@ -5,6 +5,7 @@ use synod_runtime::identity::NodeId;
 
 use crate::consensus::ballot::{Ballot, Step};
 use crate::consensus::configuration::Configuration;
+use crate::consensus::lives::{Doubt, Opinion};
 
 /// A node without a log asks how the log began.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,24 @@ pub struct Empty {}
 pub struct Genesis {
     /// The first configuration.
     pub configuration: Configuration,
+}
+
+/// The answer to a process that starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entered {
+    /// Which process asked.
+    pub nonce: u64,
+    /// What is known of it.
+    pub opinion: Opinion,
+}
+
+/// There is something against a process that takes part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disowned {
+    /// Which process.
+    pub nonce: u64,
+    /// What.
+    pub doubt: Doubt,
 }
 
 /// A main's sign of life, to mains several times an election timeout, to auxiliaries once a second.

@@ -19,7 +19,10 @@ use crate::{
         founder::Founder,
         home::Home,
         learner::Learner,
-        message::{AuxiliaryMessage, LearnerMessage, Message, NodeRole, Peer, ProposerMessage},
+        message::{
+            AuxiliaryMessage, FounderMessage, LearnerMessage, Message, NodeRole, Peer,
+            ProposerMessage,
+        },
         proposer::Proposer,
         record::{Image, Record},
         replica::Replica,
@@ -175,8 +178,9 @@ fn classify(message: &Message) -> (Option<usize>, Lane, u64) {
         Message::Learner(_) => (Some(3), Lane::Consensus, PROTOCOL),
         Message::Replica(_) => (Some(4), Lane::Bulk, PROTOCOL),
         Message::Home(_) => (Some(5), Lane::Consensus, PROTOCOL),
+        Message::Founder(FounderMessage::Alive(_)) => (Some(6), Lane::Control, BEAT),
         Message::Founder(_) => (Some(6), Lane::Control, PROTOCOL),
-        Message::Founded(_) | Message::Client(_) | Message::Report(_) => {
+        Message::Founded(_) | Message::Unfit(_) | Message::Client(_) | Message::Report(_) => {
             (None, Lane::Control, PROTOCOL)
         }
     }
