@@ -36,7 +36,7 @@ fn acting(stage: &RefCell<Stage>) -> Vec<String> {
 /// A volunteer at that node, whose leases are put on the stage.
 fn stand(cluster: &Cluster, node: &str, role: &str, lease: Duration, stage: &Rc<RefCell<Stage>>) {
     let elections = cluster.core(&name(node)).expect("it runs").elections();
-    let volunteer = elections.volunteer(role).named(node).lease(lease).stand().unwrap();
+    let volunteer = elections.volunteer(role).named(node).lease(lease).stand().expect("good terms");
     follow(volunteer, node.to_owned(), Rc::clone(stage));
 }
 
@@ -95,7 +95,7 @@ fn a_role_passes_on_within_its_lease_when_its_node_dies() {
             // It lives and renews.
             for _ in 0..10 {
                 tokio::time::sleep(lease / 2).await;
-                assert_eq!(acting(&stage), [first.clone()]);
+                assert_eq!(acting(&stage), std::slice::from_ref(&first));
             }
             assert_eq!(stage.borrow().epochs.len(), 1);
             cluster.crash(&name(&first));

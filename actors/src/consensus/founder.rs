@@ -351,8 +351,11 @@ impl Machine for Founder {
 
     fn deadline(&self) -> Option<Instant> {
         let asks = !self.settled || self.entry.is_some();
-        let lives = self.living.is_some() && !asks;
+        let lives = self.living.is_some();
         let alive = self.alive_at.min(self.auxiliary_alive_at);
-        asks.then_some(self.ask_at).or(lives.then_some(alive))
+        match asks {
+            true => Some(self.ask_at),
+            false => lives.then_some(alive),
+        }
     }
 }

@@ -403,7 +403,7 @@ impl Candidate {
             Phase::Outside(at) => Some(*at),
             Phase::Asking => None,
             Phase::Standing | Phase::Granted(_) | Phase::Leading(..) => {
-                let regular = self.spoken.map_or(Instant::default(), |at| at + period);
+                let regular = self.spoken.map_or_else(Instant::default, |at| at + period);
                 Some(if self.urgent { Instant::default() } else { regular })
             }
         }

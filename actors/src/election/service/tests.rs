@@ -4,7 +4,10 @@ use synod_runtime::identity::{Incarnation, NodeId};
 
 use super::*;
 use crate::{
-    election::{message::Exceptions, roles::Roles},
+    election::{
+        message::{Exceptions, Said},
+        roles::Roles,
+    },
     replicated::Position,
 };
 
@@ -78,7 +81,7 @@ impl Bench {
             Event::Leading { deadline, .. } => Some(deadline),
             _ => None,
         });
-        leading.last()
+        leading.reduce(|_, last| last)
     }
 }
 
