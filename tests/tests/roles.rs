@@ -1,6 +1,9 @@
 //! Roles on real processes: leases over HTTP, the command line, and what happens when nodes die.
 
-use std::{thread, time::Duration};
+use std::{
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use synod_tests::process::{child::run, cluster::Cluster, machine::turn};
@@ -15,6 +18,16 @@ fn ask(synod: &Cluster, node: &str, method: &str, path: &str, body: &Value) -> (
 
 fn take(synod: &Cluster, node: &str, body: &Value) -> (u16, Value) {
     ask(synod, node, "PUT", "/roles/jobs/lease", body)
+}
+
+/// Asks for the role and waits; status, document, and when they came.
+fn wait_for(synod: &Cluster, node: &str, body: Value) -> JoinHandle<(u16, Value, Instant)> {
+    let mut http = synod.http(node).patience(Duration::from_secs(30));
+    thread::spawn(move || {
+        let body = body.to_string().into_bytes();
+        let answer = http.request("PUT", "/roles/jobs/lease", &[], &body).unwrap();
+        (answer.status, answer.json(), Instant::now())
+    })
 }
 
 /// `synod roles ARGS`: exit code, standard output and error.
@@ -54,19 +67,13 @@ fn a_role_is_taken_renewed_and_passed_on_over_http() {
     assert_eq!(other.0, 409, "{}", other.1);
     // Who waits has it as soon as it is resigned.
     let waits = json!({"holder": "two", "lease": "2s", "wait": true});
-    let (status, next) = thread::scope(|scope| {
-        let waiting = scope.spawn(|| take(&synod, "b", &waits));
-        loop {
-            let (_, shown) = ask(&synod, "a", "GET", "/roles/jobs", &Value::Null);
-            if shown["volunteers"] == json!(["two"]) {
-                break;
-            }
-            take(&synod, "a", &json!({"holder": "one", "epoch": epoch}));
-        }
-        let resigned = ask(&synod, "m1", "DELETE", "/roles/jobs/lease?holder=one", &Value::Null);
-        assert_eq!(resigned.0, 200, "{}", resigned.1);
-        waiting.join().unwrap()
-    });
+    let waiting = wait_for(&synod, "b", waits);
+    while ask(&synod, "a", "GET", "/roles/jobs", &Value::Null).1["volunteers"] != json!(["two"]) {
+        take(&synod, "a", &json!({"holder": "one", "epoch": epoch}));
+    }
+    let resigned = ask(&synod, "m1", "DELETE", "/roles/jobs/lease?holder=one", &Value::Null);
+    assert_eq!(resigned.0, 200, "{}", resigned.1);
+    let (status, next, _) = waiting.join().unwrap();
     assert_eq!(status, 200, "{next}");
     assert!(next["epoch"].as_u64().unwrap() > epoch, "{next}");
     let late = take(&synod, "a", &json!({"holder": "one", "epoch": epoch}));
@@ -108,20 +115,14 @@ fn a_role_held_at_a_killed_node_passes_on_within_its_lease() {
     let (leader, follower) = synod.leader_and_follower();
     let (status, held) = take(&synod, &leader, &json!({"holder": "one", "lease": "2s"}));
     assert_eq!(status, 200, "{held}");
-    let waits = json!({"holder": "two", "lease": "2s", "wait": true});
-    let mut http = synod.http(&follower).patience(Duration::from_secs(20));
-    let waiting = thread::spawn(move || {
-        let body = waits.to_string().into_bytes();
-        let answer = http.request("PUT", "/roles/jobs/lease", &[], &body).unwrap();
-        (answer.status, answer.json(), std::time::Instant::now())
-    });
+    let waiting = wait_for(&synod, &follower, json!({"holder": "two", "wait": true}));
     synod.wait_status(&follower, "it stands", |status| {
         status["roles"][0]["volunteers"] == json!(["two"])
     });
     let epoch = held["epoch"].as_u64().unwrap();
     let (status, renewed) = take(&synod, &leader, &json!({"holder": "one", "epoch": epoch}));
     assert_eq!(status, 200, "{renewed}");
-    let renewed = std::time::Instant::now();
+    let renewed = Instant::now();
     synod.kill(&[&leader]);
     let (status, next, at) = waiting.join().unwrap();
     assert_eq!(status, 200, "{next}");
