@@ -2,17 +2,18 @@
 
 use std::{
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
-use synod_tests::process::{child::run, cluster::Cluster, machine::turn};
+use synod_runtime::world::Instant;
+use synod_tests::process::{child::run, cluster::Cluster, machine::turn, wait::now};
 
 /// One request at that node; status and document.
 fn ask(synod: &Cluster, node: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
     let mut http = synod.http(node).patience(Duration::from_secs(30));
     let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-    let answer = http.request(method, path, &[], &body).unwrap();
+    let answer = http.request(method, path, &[], &body).expect("the node answers");
     (answer.status, answer.json())
 }
 
@@ -25,8 +26,9 @@ fn wait_for(synod: &Cluster, node: &str, body: Value) -> JoinHandle<(u16, Value,
     let mut http = synod.http(node).patience(Duration::from_secs(30));
     thread::spawn(move || {
         let body = body.to_string().into_bytes();
-        let answer = http.request("PUT", "/roles/jobs/lease", &[], &body).unwrap();
-        (answer.status, answer.json(), Instant::now())
+        let answer =
+            http.request("PUT", "/roles/jobs/lease", &[], &body).expect("the node answers");
+        (answer.status, answer.json(), now())
     })
 }
 
@@ -122,11 +124,11 @@ fn a_role_held_at_a_killed_node_passes_on_within_its_lease() {
     let epoch = held["epoch"].as_u64().unwrap();
     let (status, renewed) = take(&synod, &leader, &json!({"holder": "one", "epoch": epoch}));
     assert_eq!(status, 200, "{renewed}");
-    let renewed = Instant::now();
+    let renewed = now();
     synod.kill(&[&leader]);
     let (status, next, at) = waiting.join().unwrap();
     assert_eq!(status, 200, "{next}");
-    let took = at - renewed;
+    let took = at.since(renewed);
     println!("a role with a lease of 2 s passed on {took:?} after its last renewal");
     assert!(took >= Duration::from_millis(1_900), "the lease was not waited out: {took:?}");
     assert!(took <= Duration::from_millis(2_300), "{took:?}");
