@@ -91,3 +91,30 @@ fn only_auxiliaries_that_share_nothing_share_a_process() {
     let (code, _, error) = run(cluster.program(), &["node", "--check", "--config", &x]);
     assert_eq!(code, 0, "{error}");
 }
+
+#[test]
+fn a_directory_that_both_mains_see_serves_as_the_auxiliary() {
+    let _turn = turn();
+    let mut cluster = Cluster::by_hand("synod");
+    let process = format!("quic = \"{}\"", cluster.node("x").quic);
+    for name in ["a", "b"] {
+        cluster.rewrite(name, &process, "shared = \"../quorum\"");
+        cluster.start_node(name);
+    }
+    ["a", "b"].iter().for_each(|name| cluster.wait_ready(name));
+    write(&cluster, "a", "first");
+    let object = cluster.dir().join("quorum/object");
+    let before = fs::read(&object).unwrap();
+    write(&cluster, "b", "second");
+    assert_eq!(fs::read(&object).unwrap(), before, "without failures it is not written");
+    for (victim, other) in [("a", "b"), ("b", "a")] {
+        cluster.kill(&[victim]);
+        write(&cluster, other, victim);
+        cluster.start_node(victim);
+        cluster.wait_status(other, "both count again", |status| {
+            status["mains"].as_array().is_some_and(|mains| mains.len() == 2)
+        });
+        cluster.wait_ready(victim);
+    }
+    assert_ne!(fs::read(&object).unwrap(), before, "it voted");
+}

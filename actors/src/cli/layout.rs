@@ -22,7 +22,9 @@ use synod_runtime::{
 
 use super::failure::Failure;
 use crate::client::{ClientFile, ClientNode, Credentials};
-use crate::server::config::{ConsensusConfig, HostPort, Listen, NodeConfig, NodeRole, Overrides};
+use crate::server::config::{
+    ConsensusConfig, HostPort, Listen, NodeConfig, NodeRole, Overrides, PeerAt,
+};
 
 /// A cluster's directory.
 #[derive(Debug, Clone)]
@@ -105,7 +107,7 @@ impl ClusterDir {
             return Err(Failure::usage(self.0.display(), why, "name the directory init wrote"));
         };
         let authority = self.stored_authority(&clients.cluster)?;
-        let peers = known.peers.iter().map(|peer| table(&peer.name, peer.role, &peer.quic));
+        let peers = known.peers.iter().map(|peer| table(&peer.name, peer.role, &peer.at));
         let peers: String = peers.collect();
         let token = self.token(&clients)?;
         let text =
@@ -251,11 +253,15 @@ fn client_node(node: &NodePlan) -> ClientNode {
 }
 
 fn peer_table(node: &NodePlan) -> String {
-    table(&node.name, node.role, &node.quic)
+    table(&node.name, node.role, &PeerAt::Quic(node.quic.clone()))
 }
 
-fn table(name: &NodeName, role: NodeRole, quic: &HostPort) -> String {
-    format!("\n[[peers]]\nname = \"{name}\"\nrole = \"{role}\"\nquic = \"{quic}\"\n")
+fn table(name: &NodeName, role: NodeRole, at: &PeerAt) -> String {
+    let at = match at {
+        PeerAt::Quic(quic) => format!("quic = \"{quic}\""),
+        PeerAt::Shared(dir) => format!("shared = {:?}", dir.display().to_string()),
+    };
+    format!("\n[[peers]]\nname = \"{name}\"\nrole = \"{role}\"\n{at}\n")
 }
 
 /// The text of a node file. Names, roles and addresses hold nothing that TOML would escape.

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use synod_runtime::{identity::NodeId, world::Instant};
 
 use super::{
@@ -31,6 +32,19 @@ use crate::{
 /// Votes beyond this many bytes are refused, except for what changes the configuration: the leader
 /// votes the silent main out early instead (R1.33, R1.35).
 pub const VOTE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// All that an auxiliary must not forget, for a form of it that keeps no records.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Nothing below is voted for.
+    pub promised: Ballot,
+    /// Steps below are forgotten.
+    pub floor: Step,
+    /// The newest configuration it was told of; none before the log has begun.
+    pub configuration: Option<Configuration>,
+    /// The last vote for each step from the floor on, in order.
+    pub votes: Vec<Vote>,
+}
 
 /// What a vote takes on disk beside its value.
 const VOTE_BYTES: usize = 40;
@@ -103,6 +117,34 @@ impl Auxiliary {
     /// With room for votes of so many bytes on its disk; [`VOTE_BYTES_MAX`] unless said.
     pub fn within(self, bytes_max: usize) -> Self {
         Self { bytes_max, ..self }
+    }
+
+    /// With this memory instead of what [`Machine::start`] would give it.
+    pub fn remembering(mut self, memory: Memory) -> Self {
+        let Memory { promised, floor, configuration, votes } = memory;
+        let votes = votes.into_iter().map(|vote| (vote.step, (vote.ballot, vote.value)));
+        (self.promised, self.configuration) = (promised, configuration);
+        (self.floor, self.votes) = (floor.max(Step(1)), votes.collect());
+        self.bytes = self.votes.values().map(|(_, value)| cost(value)).sum();
+        self
+    }
+
+    /// All that it must not forget.
+    pub fn memory(&self) -> Memory {
+        Memory {
+            promised: self.promised,
+            floor: self.floor,
+            configuration: self.configuration.clone(),
+            votes: self.kept().collect(),
+        }
+    }
+
+    fn kept(&self) -> impl Iterator<Item = Vote> {
+        self.votes.iter().map(|(step, (ballot, value))| Vote {
+            step: *step,
+            ballot: *ballot,
+            value: value.clone(),
+        })
     }
 
     fn prepare(&mut self, from: &NodeId, asked: &Prepare, out: &mut Effects<Self>) {
@@ -355,9 +397,7 @@ impl Machine for Auxiliary {
                 Record::Floor(self.floor, configuration.clone()),
                 Record::Promise(self.promised),
             ];
-            carry.extend(self.votes.iter().map(|(step, (ballot, value))| {
-                Record::Vote(Vote { step: *step, ballot: *ballot, value: value.clone() })
-            }));
+            carry.extend(self.kept().map(Record::Vote));
             #[cfg(any(test, feature = "mutations"))]
             if crate::mutation::on(crate::mutation::Mutation::ForgetDropsPromise) {
                 carry.retain(|record| !matches!(record, Record::Promise(_)));

@@ -95,7 +95,17 @@ pub struct Peer {
     /// Its role.
     pub role: NodeRole,
     /// Where the others reach it.
-    pub quic: HostPort,
+    pub at: PeerAt,
+}
+
+/// Where a node is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerAt {
+    /// A process, over QUIC.
+    Quic(HostPort),
+    /// An auxiliary without a process: the directory on shared storage that holds its memory
+    /// ([`passive`](super::passive)).
+    Shared(PathBuf),
 }
 
 /// What must survive a power loss.
@@ -160,7 +170,8 @@ impl NodeConfig {
                 return Err(top.refuse("peers", why, "make them agree"));
             }
             None if !join => {
-                peers.push(Peer { name: name.clone(), role, quic: listen.quic.into() });
+                let at = PeerAt::Quic(listen.quic.into());
+                peers.push(Peer { name: name.clone(), role, at });
             }
             Some(_) | None => {}
         }
@@ -303,8 +314,18 @@ fn read_peers(top: &Section<'_>) -> Result<Vec<Peer>, ConfigError> {
             return Err(section.refuse("name", why, "every node needs a name of its own"));
         }
         let role = section.need("role", NodeRole::WANT)?;
-        let quic = section.need("quic", "the peer's address, host:port")?;
-        peers.push(Peer { name, role, quic });
+        let at = if !section.has("shared") {
+            PeerAt::Quic(section.need("quic", "the peer's address, host:port")?)
+        } else if role != NodeRole::Auxiliary {
+            let why = format!("{name} is a {role}, which needs a process");
+            return Err(section.refuse("shared", why, "give it `quic`"));
+        } else if section.has("quic") {
+            let why = "is there beside `quic`";
+            return Err(section.refuse("shared", why, "an auxiliary has one of them"));
+        } else {
+            PeerAt::Shared(section.path("shared")?)
+        };
+        peers.push(Peer { name, role, at });
     }
     Ok(peers)
 }
@@ -370,7 +391,7 @@ const KEYS: Keys = &[
         ],
     ),
     ("listen", &["quic", "http", "resp"]),
-    ("peers", &["name", "role", "quic"]),
+    ("peers", &["name", "role", "quic", "shared"]),
     ("tls", &["ca", "cert", "key", "revoked", "clients", "tokens"]),
     (
         "consensus",

@@ -27,6 +27,7 @@ use super::{
     clients::Clients,
     elections::Elections,
     memory::Memory,
+    passive::SharedObject,
     seat::{House, Seat, SeatConfig},
     site::role_name,
 };
@@ -60,6 +61,8 @@ pub struct CoreConfig {
     pub peers: Vec<(NodeName, String)>,
     /// The nodes of the first configuration, this one included unless it joins later.
     pub listed: BTreeMap<NodeName, NodeRole>,
+    /// The auxiliaries that are objects on shared storage, for a main to ask in their stead.
+    pub passive: BTreeMap<NodeName, Arc<dyn SharedObject>>,
     /// What must survive a power loss.
     pub durability: Durability,
     /// How patient the roles are.
@@ -172,6 +175,11 @@ impl Core {
         let seat = House::on(&node).seat(store, seat);
         let seat = seat.rejoining(identity.rejoins()).living(identity.starts, nonce);
         let core = Self { seat, lost, _lock: lock };
+        if config.role != NodeRole::Auxiliary {
+            for (name, object) in &config.passive {
+                core.seat.site.open_passive(name, Arc::clone(object));
+            }
+        }
         core.seat.start_all();
         Ok(core)
     }

@@ -4,6 +4,7 @@
 //! - [`config`]: the node file
 //! - [`core`]: the roles of a node, on any world
 //! - [`seat`]: the roles one by one, for programs that place and supervise them themselves
+//! - [`passive`]: an auxiliary that is an object on shared storage
 //! - [`correspondent`]: a word with any role, from outside
 //! - [`elections`]: standing for roles; `http_roles`: the same for programs in any language
 //! - [`Service`]: what a program adds to a node: a state machine and its ways in
@@ -26,6 +27,7 @@ mod http_state;
 mod members;
 mod memory;
 mod metrics;
+pub mod passive;
 mod reload;
 pub mod seat;
 mod service;
@@ -49,7 +51,7 @@ pub use self::{
 };
 use self::{
     access::guard,
-    config::{Durability, NodeConfig, NodeRole},
+    config::{Durability, NodeConfig, NodeRole, PeerAt},
     core::{Core, CoreConfig, CoreError, Machines},
     http::Looks,
     http_actors::ActorsHttp,
@@ -247,7 +249,23 @@ fn core_config(config: &NodeConfig, services: Arc<[Box<dyn Service>]>) -> CoreCo
         data_dir: config.data_dir.clone(),
         listen: config.listen.quic,
         tls: Some(config.tls.files.clone()),
-        peers: others.map(|peer| (peer.name.clone(), peer.quic.to_string())).collect(),
+        peers: others
+            .clone()
+            .filter_map(|peer| match &peer.at {
+                PeerAt::Quic(quic) => Some((peer.name.clone(), quic.to_string())),
+                PeerAt::Shared(_) => None,
+            })
+            .collect(),
+        passive: others
+            .filter_map(|peer| match &peer.at {
+                PeerAt::Quic(_) => None,
+                PeerAt::Shared(dir) => {
+                    let object: Arc<dyn passive::SharedObject> =
+                        Arc::new(passive::FileObject::new(Arc::new(RealDisk), dir));
+                    Some((peer.name.clone(), object))
+                }
+            })
+            .collect(),
         listed: config.peers.iter().map(|p| (p.name.clone(), role(p.role))).collect(),
         durability: if memory { journal::Durability::Memory } else { journal::Durability::Fsync },
         timing: config.consensus.timing(),

@@ -8,7 +8,6 @@ use std::{
     path::PathBuf,
     rc::{Rc, Weak},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -17,7 +16,6 @@ use synod_runtime::{
     journal::{self, Journal},
     node::{Node, PeerEvent},
     snapshot,
-    supervision::Policy,
     world::{
         Disk, Rng,
         disk::{Waker, Worker},
@@ -25,9 +23,9 @@ use synod_runtime::{
 };
 use tokio::sync::watch;
 
-pub(super) use self::roles::{ROLES, Resident, Targets, role_name};
+pub(super) use self::roles::{ROLES, Resident, Targets, role_name, role_policy};
 use self::roles::{Roles, Route};
-use super::{board::Board, clients::Clients, elections::Elections, metrics};
+use super::{board::Board, clients::Clients, elections::Elections, metrics, passive::Passive};
 use crate::{
     consensus::{
         acceptor::Acceptor,
@@ -82,6 +80,8 @@ pub(super) struct Site {
     snapshots: Arc<Snapshots>,
     snapshot_waker: Arc<dyn Waker>,
     targets: RefCell<Targets>,
+    /// Auxiliaries without a machine, which this node asks in their stead.
+    pub(super) passives: RefCell<BTreeMap<NodeName, Passive>>,
 }
 
 /// The seats of one node, by name.
@@ -133,6 +133,7 @@ impl Site {
             snapshots,
             snapshot_waker,
             targets: RefCell::default(),
+            passives: RefCell::default(),
             me,
             role,
         });
@@ -218,6 +219,9 @@ impl Site {
         if to.name == self.me.name {
             return self.deliver(&self.me, message);
         }
+        if let Some(passive) = self.passives.borrow().get(&to.name) {
+            return passive.ask(to, message);
+        }
         let beside = self.seats.borrow().get(&to.name).and_then(Weak::upgrade);
         if let Some(seat) = beside {
             return seat.deliver(&self.me, message);
@@ -229,7 +233,7 @@ impl Site {
     }
 
     /// Hands a message to a role of this seat.
-    fn deliver(self: &Rc<Self>, from: &NodeId, message: Message) {
+    pub(super) fn deliver(self: &Rc<Self>, from: &NodeId, message: Message) {
         match message {
             Message::Acceptor(message) => self.hand::<Acceptor>(from, message),
             Message::Auxiliary(message) => self.hand::<Auxiliary>(from, message),
@@ -377,12 +381,6 @@ impl Site {
         };
         self.journal.replay(Box::new(replayed));
     }
-}
-
-/// A role is needed again soon, however often it fails: on a full disk a promise may still be asked
-/// of an acceptor whose votes the journal refuses.
-pub(super) fn role_policy() -> Policy {
-    Policy { backoff_max: Duration::from_millis(250), ..Policy::default() }
 }
 
 /// One site, as the surroundings of any of its roles.

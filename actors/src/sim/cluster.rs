@@ -16,7 +16,10 @@ use crate::{
         timing::{Timing, VoteStyle},
     },
     replicated::{Host, Replicated, Submit},
-    server::core::{Core, CoreConfig, CoreError, Machines},
+    server::{
+        core::{Core, CoreConfig, CoreError, Machines},
+        passive::SharedObject,
+    },
 };
 
 /// How many nodes of each kind a cluster has.
@@ -81,6 +84,8 @@ pub struct Blueprint {
     pub snapshot_log_bytes: u64,
     /// The replicated actors.
     pub machines: Machines,
+    /// Auxiliaries without a machine, beside those of the shape.
+    pub passive: BTreeMap<NodeName, Arc<dyn SharedObject>>,
 }
 
 /// Where a node of the cluster runs, or ran.
@@ -103,6 +108,7 @@ impl Blueprint {
             segment_bytes: 256 * 1024,
             snapshot_log_bytes: 192 * 1024,
             machines,
+            passive: BTreeMap::new(),
         }
     }
 
@@ -306,7 +312,13 @@ impl Cluster {
             let Some(known) = reached.configuration.filter(|_| place.role == NodeRole::Main) else {
                 continue;
             };
-            if sorted(&known.mains) != mains || sorted(&known.auxiliaries) != auxiliaries {
+            let known_auxiliaries: Vec<NodeId> = known
+                .auxiliaries
+                .iter()
+                .filter(|node| !self.blueprint.passive.contains_key(&node.name))
+                .cloned()
+                .collect();
+            if sorted(&known.mains) != mains || sorted(&known_auxiliaries) != auxiliaries {
                 return Err(format!(
                     "{name} knows mains {:?}, auxiliaries {:?}, absent {:?}",
                     known.mains, known.auxiliaries, known.absent
@@ -322,8 +334,15 @@ impl Cluster {
     }
 
     fn config(&self, name: &NodeName) -> CoreConfig {
-        let Blueprint { timing, style, durability, segment_bytes, snapshot_log_bytes, machines } =
-            self.blueprint.clone();
+        let Blueprint {
+            timing,
+            style,
+            durability,
+            segment_bytes,
+            snapshot_log_bytes,
+            machines,
+            passive,
+        } = self.blueprint.clone();
         let others = self.places.keys().filter(|other| *other != name);
         let listed = self.places.iter().filter(|(_, place)| place.founds);
         CoreConfig {
@@ -334,7 +353,11 @@ impl Cluster {
             listen: ([0, 0, 0, 0], PORT_DEFAULT).into(),
             tls: None,
             peers: others.map(|other| (other.clone(), self.sim.address(other))).collect(),
-            listed: listed.map(|(name, place)| (name.clone(), place.role)).collect(),
+            listed: listed
+                .map(|(name, place)| (name.clone(), place.role))
+                .chain(passive.keys().map(|name| (name.clone(), NodeRole::Auxiliary)))
+                .collect(),
+            passive,
             durability,
             timing,
             style,

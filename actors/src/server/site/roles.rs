@@ -1,11 +1,12 @@
 //! The roles of a seat by name: which messages are for whom, and how they arrive.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
 use synod_runtime::{
     identity::{NodeId, NodeName},
     node::Node,
     registry::{Binding, Deliver},
+    supervision::Policy,
     telemetry::Counter,
     wire::{Frame, name_hash},
     world::network::Lane,
@@ -136,6 +137,12 @@ impl<M: Machine> Slot<M> {
     }
 }
 
+/// A role is needed again soon, however often it fails: on a full disk a promise may still be asked
+/// of an acceptor whose votes the journal refuses.
+pub(in crate::server) fn role_policy() -> Policy {
+    Policy { backoff_max: Duration::from_millis(250), ..Policy::default() }
+}
+
 /// A proposer hears whom it may talk to, and so do the proposers of the seats beside it.
 fn proposer_began(site: &Rc<Site>, proposer: &RoleAddr<Proposer>) {
     *lock(&site.proposer) = Some(proposer.clone());
@@ -145,7 +152,10 @@ fn proposer_began(site: &Rc<Site>, proposer: &RoleAddr<Proposer>) {
     });
     let beside = site.beside().into_iter().map(|other| other.as_peer());
     let me = site.me.clone();
-    let news = linked.chain(beside).map(|peer| (me.clone(), ProposerMessage::Peer(peer)));
+    let news = linked
+        .chain(beside)
+        .chain(site.passives_found())
+        .map(|peer| (me.clone(), ProposerMessage::Peer(peer)));
     proposer.do_send(Inputs(news.collect()));
     introduce(site, proposer);
 }
