@@ -4,6 +4,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -27,6 +28,7 @@ use crate::{
         salvage::{Salvage, salvage},
         timing::Profile,
     },
+    election::store::Desk,
     server::{
         self, Service,
         backup::{self, Head},
@@ -201,8 +203,10 @@ fn source(from: &Path, services: Vec<Box<dyn Service>>) -> Result<Source, Failur
     let survived = server::survived(&records, &disk, &dir.join("snapshots"))
         .map_err(|why| damaged(&dir, why))?;
     let owner = server::owner(&disk, &dir).map_err(|why| damaged(&dir, why))?;
-    let make: MakeMachines =
-        Box::new(move || services.iter().map(|service| service.machine()).collect());
+    let desk = Arc::new(Desk::new(Arc::new(RealClock), |_| {}));
+    let make: MakeMachines = Box::new(move || {
+        services.iter().map(|service| service.machine()).chain([desk.store()]).collect()
+    });
     let Salvage { state, step, certain, highest } =
         salvage(&survived, make).map_err(|why| damaged(&dir, why))?;
     let mut warnings =
