@@ -116,6 +116,12 @@ pub enum CoreError {
     /// The journal cannot be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// Memory was lost once more, before anybody looked after the disk. Nothing was changed.
+    #[error("{lost}: holds what was lost here before: look after the disk, then move this away")]
+    LostAgain {
+        /// Where the earlier memory was put.
+        lost: PathBuf,
+    },
     /// The network cannot be started.
     #[error(transparent)]
     Node(#[from] NodeError),
@@ -126,7 +132,8 @@ impl CoreError {
     pub const fn is_lost_memory(&self) -> bool {
         match self {
             Self::Journal(JournalError::LostMemory { .. })
-            | Self::Identity(SlotsError::LostMemory { .. }) => true,
+            | Self::Identity(SlotsError::LostMemory { .. })
+            | Self::LostAgain { .. } => true,
             Self::Journal(_)
             | Self::Identity(_)
             | Self::Lock(_)

@@ -142,8 +142,7 @@ fn set_aside(world: &World, config: &CoreConfig) -> Result<(), CoreError> {
     disk.create_dir_all(&lost).map_err(data(&lost))?;
     if !disk.list(&lost).map_err(data(&lost))?.is_empty() {
         // A disk that forgets again and again is not to be trusted with another copy.
-        let why = "holds what was lost here before: look after the disk, then move this away";
-        return Err(CoreError::Data { path: lost, why: why.to_owned() });
+        return Err(CoreError::LostAgain { lost });
     }
     let path = dir.join(IDENTITY);
     let known = match Slots::open(disk, &path) {
