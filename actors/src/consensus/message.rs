@@ -21,7 +21,7 @@ pub use self::{
         NewCommand, NewRead, Query, Read, ReadAt, ReadIndex, Registered, Replies, Request, Submit,
     },
     log::{
-        Ahead, CatchUp, Compare, Entries, Execute, Fetch, Installed, Resend, SnapshotChunk,
+        Ahead, CatchUp, Compare, Entries, Execute, Fetch, Installed, Renew, Resend, SnapshotChunk,
         SnapshotWanted, SnapshotWritten, TrimLog,
     },
     members::{
@@ -266,6 +266,9 @@ pub enum ReplicaMessage {
     Fetch(Fetch),
     /// A piece of a peer's snapshot.
     SnapshotChunk(SnapshotChunk),
+    /// *Local*, from the scrubber.
+    #[serde(skip)]
+    Renew(Renew),
     /// *Local*, from the snapshot's writer.
     #[serde(skip)]
     SnapshotWritten(SnapshotWritten),

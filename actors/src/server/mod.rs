@@ -29,6 +29,7 @@ mod memory;
 mod metrics;
 pub mod passive;
 mod reload;
+mod scrubber;
 pub mod seat;
 mod service;
 mod site;

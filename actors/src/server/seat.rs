@@ -81,6 +81,7 @@ use super::{
     board::Reached,
     core::{CoreError, Machines, SEGMENT_BYTES},
     elections::Elections,
+    scrubber::Scrubber,
     site::{Parts, Seats, Site, survived},
 };
 use crate::{
@@ -199,6 +200,7 @@ impl House {
             me: config.id.clone(),
             role: config.role,
             journal: store.journal,
+            journal_dir: config.data_dir.join(JOURNAL),
             snapshot_dir: store.snapshot_dir,
             found: store.found,
             style: config.style,
@@ -223,7 +225,7 @@ impl Store {
         let (disk, dir) = (world.disk.as_ref(), &config.data_dir);
         let data =
             |source: std::io::Error| CoreError::Data { path: dir.clone(), why: source.to_string() };
-        let (journal_dir, snapshot_dir) = (dir.join("journal"), dir.join("snapshots"));
+        let (journal_dir, snapshot_dir) = (dir.join(JOURNAL), dir.join("snapshots"));
         disk.create_dir_all(&snapshot_dir).map_err(data)?;
         if config.durability == Durability::Memory {
             // A new voter every time: what an earlier one left must not be taken for memory.
@@ -250,6 +252,9 @@ impl Store {
         Ok(Self { journal, snapshot_dir, found, torn: recovered.torn_tail })
     }
 }
+
+/// Where a data directory keeps its journal.
+const JOURNAL: &str = "journal";
 
 fn empty(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
     disk.create_dir_all(dir)?;
@@ -394,6 +399,7 @@ impl Seat {
         self.site.node.task(self.site.elections.watch_over());
         self.site.spawn(self.home());
         self.site.elections.start();
+        Scrubber::start(&self.site);
     }
 }
 

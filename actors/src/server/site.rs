@@ -56,6 +56,7 @@ pub(super) struct Site {
     pub(super) role: NodeRole,
     pub(super) node: Node,
     pub(super) journal: Journal,
+    pub(super) journal_dir: PathBuf,
     pub(super) board: Arc<Board>,
     pub(super) clients: Arc<Clients>,
     pub(super) elections: Elections,
@@ -94,6 +95,7 @@ pub(super) struct Parts {
     pub(super) me: NodeId,
     pub(super) role: NodeRole,
     pub(super) journal: Journal,
+    pub(super) journal_dir: PathBuf,
     pub(super) snapshot_dir: PathBuf,
     pub(super) found: Survived<Record, Image>,
     pub(super) style: VoteStyle,
@@ -101,7 +103,7 @@ pub(super) struct Parts {
 
 impl Site {
     pub(super) fn new(node: &Node, seats: &Seats, parts: Parts) -> Rc<Self> {
-        let Parts { me, role, journal, snapshot_dir, found, style } = parts;
+        let Parts { me, role, journal, journal_dir, snapshot_dir, found, style } = parts;
         let disk = Arc::clone(&node.world().disk);
         let snapshots = Arc::new(Snapshots {
             disk: Arc::clone(&disk),
@@ -120,6 +122,7 @@ impl Site {
             clients,
             node: node.clone(),
             journal,
+            journal_dir,
             roles: RefCell::default(),
             proposer: Arc::default(),
             seats: Rc::clone(seats),

@@ -19,6 +19,7 @@
 //! - [`Record`] (`record.rs`): one record on disk
 //! - `segment.rs`: files, batches and their headers
 //! - `recovery.rs`: reading back, and judging what is missing
+//! - `scrub.rs`: reading again what is durable, in the background
 //! - `queue.rs`: between callers and the worker
 //! - [`bounded`]: the same promises in files that never grow, for an auxiliary
 //! - `spares.rs`: files made ahead of time, the reserve
@@ -28,6 +29,7 @@ pub mod bounded;
 mod queue;
 mod record;
 mod recovery;
+mod scrub;
 mod segment;
 mod spares;
 #[cfg(test)]
@@ -52,6 +54,7 @@ use self::{
 pub use self::{
     record::{RESERVE, Record},
     recovery::{Located, inspect},
+    scrub::{Scrub, Scrubbed},
 };
 use crate::{
     telemetry::Histogram,

@@ -74,6 +74,8 @@ pub(super) struct Shared {
     pub(super) bytes: AtomicU64,
     /// The end of what is durable: see [`super::Journal::position`].
     pub(super) position: AtomicU64,
+    /// The oldest segment that counts.
+    pub(super) base: AtomicU64,
     /// Syncs of batches.
     pub(super) syncs: AtomicU64,
     /// Lazy records that were dropped.

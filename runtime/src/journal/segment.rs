@@ -43,6 +43,11 @@ impl Position {
     pub(super) const fn packed(self) -> u64 {
         self.sequence << 32 | self.offset
     }
+
+    /// From one number.
+    pub(super) const fn unpacked(packed: u64) -> Self {
+        Self { sequence: packed >> 32, offset: packed & 0xffff_ffff }
+    }
 }
 
 /// Where a batch stands, and what that says about the rest of the journal.
@@ -91,7 +96,7 @@ impl Header {
     }
 
     /// Reads a header wherever it may belong.
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.get(..HEADER_BYTES)?;
         let whole = bytes[..8] == MAGIC && read_u32(bytes, 8) == crc32fast::hash(&bytes[12..]);
         let position =

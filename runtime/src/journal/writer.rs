@@ -331,7 +331,8 @@ impl Writer {
     /// Everything up to there is durable.
     fn reached(&mut self, end: Position) {
         self.synced = end;
-        self.shared.position.store(end.packed(), Ordering::Relaxed);
+        self.shared.base.store(self.base, Ordering::Release);
+        self.shared.position.store(end.packed(), Ordering::Release);
     }
 
     fn count(&self, bytes: u64, synced: bool) {

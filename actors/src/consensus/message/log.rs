@@ -127,3 +127,8 @@ pub struct SnapshotWritten {
     /// Whether it is durable.
     pub durable: bool,
 }
+
+/// *Local*: something durable cannot be read any more: take a snapshot, so that the journal is
+/// written anew.
+#[derive(Debug, Clone)]
+pub struct Renew {}

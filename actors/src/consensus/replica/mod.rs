@@ -358,6 +358,7 @@ impl Machine for Replica {
             ReplicaMessage::Fetch(fetch) => self.serve(from, &fetch, out),
             ReplicaMessage::SnapshotChunk(chunk) => self.chunk(from, &chunk, out),
             ReplicaMessage::SnapshotWritten(written) => self.written(&written, out),
+            ReplicaMessage::Renew(_) => self.retry_at = Some(self.turn.at),
             ReplicaMessage::TellAgain(_) => {
                 self.reported_expiry = None;
                 self.tell(out);

@@ -1,6 +1,6 @@
 //! Every flipped byte and every cut either leaves all records or is refused by name.
 
-use super::*;
+use super::{super::Scrub, *};
 
 /// A small journal over three segments, one of them reused, with all its records durable.
 fn small(close: bool) -> (FakeDisk, Vec<Record>) {
@@ -178,4 +178,48 @@ fn a_torn_end_leaves_a_scar_that_no_crash_removes() {
         }
     }
     assert!(crashed > 2, "{crashed} operations were the last ones");
+}
+
+/// Every byte that was durable is read again, and damage anywhere is found; not in what was replaced.
+#[test]
+fn a_scrub_finds_every_damage_to_what_counts() {
+    let disk = FakeDisk::default();
+    let (journal, _) = open(&disk).unwrap();
+    for step in 0..25 {
+        put(&disk, &journal, vec![record(step, 600)]).unwrap();
+    }
+    let world: Arc<dyn Disk> = Arc::new(disk.clone());
+    let mut scrub = Scrub::new(Arc::clone(&world), DIR, &journal);
+    let whole = scrub.read_on(u64::MAX).unwrap();
+    assert!(whole.whole && whole.bytes > 25 * 600, "{whole:?}");
+    let mut bytes = 0;
+    loop {
+        let some = scrub.read_on(1).unwrap();
+        bytes += some.bytes;
+        if some.whole {
+            break;
+        }
+    }
+    assert_eq!(bytes, whole.bytes, "a little at a time is the same");
+
+    for path in files(&disk, "segment-") {
+        let mut found = 0;
+        for byte in (0..SEGMENT_BYTES as usize).step_by(7) {
+            disk.edit(&path, |bytes| bytes[byte] ^= 1);
+            match scrub.read_on(u64::MAX) {
+                Err(JournalError::LostMemory { file, .. }) => {
+                    found += 1;
+                    assert_eq!(file, path, "byte {byte}");
+                }
+                read => assert_eq!(read.unwrap(), whole, "byte {byte} is padding"),
+            }
+            disk.edit(&path, |bytes| bytes[byte] ^= 1);
+        }
+        assert!(found > 50, "{}: {found}", path.display());
+    }
+    // Damage goes with what it is in.
+    let oldest = files(&disk, "segment-").remove(0);
+    disk.edit(&oldest, |bytes| bytes[100] ^= 1);
+    truncate(&disk, &journal, vec![record(100, 30)]).unwrap();
+    assert!(scrub.read_on(u64::MAX).unwrap().whole);
 }

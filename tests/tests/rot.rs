@@ -1,0 +1,81 @@
+//! Disks that lose what they had kept: it is found, and nobody is served it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use synod::{
+    consensus::VoteStyle,
+    sim::{Cluster, Shape, Simulation},
+};
+use synod_tests::simulated::{Add, Total, counter, founded, name, whole};
+
+/// A counter of a node's.
+fn count(cluster: &Cluster, node: &str, counter: &str) -> u64 {
+    let text = cluster.core(&name(node)).unwrap().node().metrics().render();
+    let line = text.lines().find_map(|line| line.strip_prefix(counter));
+    line.map_or(0, |value| value.trim().parse().unwrap())
+}
+
+async fn add(cluster: &Cluster, commands: u64) {
+    let client = counter(cluster, "b");
+    for total in 1..=commands {
+        assert_eq!(client.send(Add { by: 1 }).await, Ok(total));
+    }
+}
+
+const COMMANDS: u64 = 300;
+
+/// Bits flipped at most, one after the other: most hit what is not in use.
+const FLIPS_MAX: u32 = 2_000;
+
+/// Goal: damage to a running node's journal is found before it is needed, and mended. Method: bits
+/// flip until the scrubber finds one; later the machine stops, and its journal is read.
+#[test]
+fn rot_in_the_journal_of_a_running_node_is_found_and_the_journal_written_anew() {
+    for seed in 40..43 {
+        Simulation::new(seed).run(|sim| async move {
+            let mut cluster = founded(&sim, Shape::default(), VoteStyle::Split).await;
+            add(&cluster, COMMANDS).await;
+            let mut flips = 0;
+            while count(&cluster, "a", "synod_journal_damage_total") == 0 {
+                flips += 1;
+                assert!(flips < FLIPS_MAX, "{flips} bits flipped and nothing was found");
+                sim.rot(&name("a"), "segment-").unwrap();
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+            assert!(count(&cluster, "a", "synod_journal_scrubbed_bytes_total") > 0);
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            assert_eq!(count(&cluster, "a", "synod_journal_damage_total"), 1, "it is mended");
+            cluster.start(&name("a")).unwrap();
+            assert_eq!(cluster.core(&name("a")).unwrap().lost_memory(), None);
+            whole(&cluster).await;
+            assert_eq!(counter(&cluster, "a").query(Total).await, Ok(COMMANDS));
+        });
+    }
+}
+
+/// Goal: damage to a stopped node's journal costs it its memory and nobody else anything. Method:
+/// bits flip until one is noticed at a start.
+#[test]
+fn a_node_that_lost_its_memory_comes_back_by_itself_as_another_one() {
+    Simulation::new(45).run(|sim| async move {
+        let mut cluster = founded(&sim, Shape::default(), VoteStyle::Split).await;
+        add(&cluster, COMMANDS).await;
+        let before = cluster.core(&name("a")).unwrap().node().id().clone();
+        let mut flips = 0;
+        while cluster.core(&name("a")).unwrap().lost_memory().is_none() {
+            flips += 1;
+            assert!(flips < FLIPS_MAX, "{flips} bits flipped and nothing was found");
+            cluster.crash(&name("a"));
+            sim.rot(&name("a"), "segment-").unwrap();
+            cluster.start(&name("a")).unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        whole(&cluster).await;
+        assert_ne!(*cluster.core(&name("a")).unwrap().node().id(), before, "not the node it was");
+        assert_eq!(counter(&cluster, "a").query(Total).await, Ok(COMMANDS));
+        let kept = sim.files(&name("a")).iter().any(|file| file.to_string_lossy().contains("lost"));
+        assert!(kept, "what is left is kept for people");
+    });
+}
