@@ -79,3 +79,46 @@ fn a_node_that_lost_its_memory_comes_back_by_itself_as_another_one() {
         assert!(kept, "what is left is kept for people");
     });
 }
+
+/// Goal: a write that went astray takes no word back. Method: one does, and its node crashes a moment
+/// later. Whatever it finds then, it serves nothing wrong, or nothing.
+#[test]
+fn a_misdirected_write_is_found_and_takes_no_word_back() {
+    let (mut as_it_was, mut another, mut refused) = (0, 0, 0);
+    for seed in 50..70 {
+        let outcome = Simulation::new(seed).run(|sim| async move {
+            let mut cluster = founded(&sim, Shape::default(), VoteStyle::Split).await;
+            add(&cluster, COMMANDS).await;
+            sim.misdirect_next_write(&name("a"), "segment-");
+            let client = counter(&cluster, "b");
+            for total in COMMANDS + 1..=COMMANDS + seed % 4 + 1 {
+                assert_eq!(client.send(Add { by: 1 }).await, Ok(total));
+            }
+            cluster.crash(&name("a"));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            cluster.start(&name("a")).unwrap();
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            let core = cluster.core(&name("a")).unwrap();
+            let refused = core.failed().borrow().clone();
+            let lost = core.lost_memory().is_some();
+            if let Some(why) = &refused {
+                assert!(why.contains("older copy"), "{why}");
+                cluster.lose(&name("a"));
+                cluster.start(&name("a")).unwrap();
+            }
+            whole(&cluster).await;
+            let total = Ok(COMMANDS + seed % 4 + 1);
+            assert_eq!(counter(&cluster, "a").query(Total).await, total, "seed {seed}");
+            (refused.is_some(), lost)
+        });
+        match outcome {
+            (true, _) => refused += 1,
+            (false, true) => another += 1,
+            (false, false) => as_it_was += 1,
+        }
+    }
+    println!(
+        "{as_it_was} nodes made up for it, {another} lost their memory, {refused} were refused"
+    );
+    assert!(another > 0, "{as_it_was}, {another}, {refused}");
+}

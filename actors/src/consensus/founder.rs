@@ -235,7 +235,8 @@ impl Founder {
         let slow = role(&self.me.name) == NodeRole::Auxiliary;
         for other in self.others() {
             let slow = slow || role(&other.name) == NodeRole::Auxiliary;
-            if if slow { auxiliaries } else { mains } {
+            let due = if slow { auxiliaries } else { mains };
+            if due {
                 out.send(To::Node(other), FounderMessage::Alive(life));
             }
         }

@@ -227,12 +227,14 @@ impl Segment {
         let mut offset = scan.offset + BLOCK_BYTES;
         while offset < self.bytes.len() as u64 {
             let at = Position { offset, ..end };
-            if let Found::Header(header) = self.find(at) {
-                if header.place.mark > end {
+            match self.find(at) {
+                Found::Header(header) if header.place.mark > end => {
                     let reason = scan.damage.unwrap_or("a batch that was durable is missing");
                     return Err(self.lost(scan.offset, reason));
                 }
-                torn = true;
+                // Whether it was to stand at the end, and went astray, nobody can tell.
+                Found::Header(_) | Found::Damaged(_) => torn = true,
+                Found::Nothing => {}
             }
             offset += BLOCK_BYTES;
         }

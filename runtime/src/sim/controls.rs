@@ -145,6 +145,12 @@ impl Simulation {
         self.node(node).store.fail_next_sync();
     }
 
+    /// The node's next write to a file whose path contains `which` goes to another place of it, and
+    /// the disk says that all is well.
+    pub fn misdirect_next_write(&self, node: &NodeName, which: &str) {
+        self.node(node).store.misdirect_next_write(which);
+    }
+
     /// Gives a node another, empty disk. Crash it first: open files are gone.
     pub fn lose_disk(&self, node: &NodeName) {
         let node = self.node(node);

@@ -1,6 +1,7 @@
 //! Every flipped byte and every cut either leaves all records or is refused by name.
 
-use super::{super::Scrub, *};
+use super::*;
+use crate::journal::Scrub;
 
 /// A small journal over three segments, one of them reused, with all its records durable.
 fn small(close: bool) -> (FakeDisk, Vec<Record>) {

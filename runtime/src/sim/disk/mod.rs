@@ -93,6 +93,8 @@ struct Inner {
     /// The machine stops at the end of this many operations more.
     crash_after: Option<u64>,
     fail_next_sync: bool,
+    /// The next write to a file whose path contains this goes astray.
+    misdirect_next: Option<String>,
     traffic: DiskTraffic,
 }
 
@@ -116,6 +118,7 @@ impl Store {
             workers: Vec::new(),
             crash_after: None,
             fail_next_sync: false,
+            misdirect_next: None,
             traffic: DiskTraffic::default(),
         };
         Self { queue, trace, on_crash, inner: Mutex::new(inner) }
@@ -139,11 +142,16 @@ impl Store {
         lock(&self.inner).fail_next_sync = true;
     }
 
-    /// Takes back what [`Store::crash_at`] and [`Store::fail_next_sync`] asked for.
+    pub(super) fn misdirect_next_write(&self, which: &str) {
+        lock(&self.inner).misdirect_next = Some(which.to_owned());
+    }
+
+    /// Takes back what was asked for of operations to come.
     pub(super) fn forgive(&self) {
         let mut inner = lock(&self.inner);
         inner.crash_after = None;
         inner.fail_next_sync = false;
+        inner.misdirect_next = None;
     }
 
     pub(super) fn traffic(&self) -> DiskTraffic {
@@ -255,6 +263,7 @@ impl Inner {
     fn crash(&mut self) {
         self.crash_after = None;
         self.fail_next_sync = false;
+        self.misdirect_next = None;
         self.locks.clear();
         let synced = self.files.values().all(Inode::is_synced);
         let decided = synced && self.names.values().all(|name| name.durable);

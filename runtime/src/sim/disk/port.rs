@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Inner, Name, Store, dead,
-    inode::Inode,
+    inode::{Inode, SECTOR_BYTES},
     worker::{Cell, SimWaker},
 };
 use crate::{
@@ -195,6 +195,7 @@ impl DiskFile for SimFile {
             let grows = (offset + bytes.len() as u64).saturating_sub(len);
             let free = inner.free();
             if grows <= free {
+                let offset = inner.astray(file, bytes.len() as u64).unwrap_or(offset);
                 inner.file(file)?.write(offset, bytes);
                 return Ok(());
             }
@@ -283,6 +284,19 @@ impl Inner {
         self.files.insert(file, Inode::named());
         self.names.insert(path.to_path_buf(), Name { file, durable: false });
         file
+    }
+
+    /// Where a write of `len` bytes goes instead, if it was to go astray: somewhere in its file.
+    fn astray(&mut self, file: u64, len: u64) -> Option<u64> {
+        let which = self.misdirect_next.as_ref()?;
+        let mut paths = self.names.iter().filter(|(_, name)| name.file == file);
+        let asked = paths.any(|(path, _)| path.to_string_lossy().contains(which.as_str()));
+        let room = (self.files.get(&file)?.current.len() as u64).checked_sub(len)?;
+        if !asked || room < SECTOR_BYTES {
+            return None;
+        }
+        self.misdirect_next = None;
+        Some(up_to(&mut self.rng, room / SECTOR_BYTES) * SECTOR_BYTES)
     }
 
     fn file(&mut self, file: u64) -> io::Result<&mut Inode> {

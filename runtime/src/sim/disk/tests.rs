@@ -244,3 +244,22 @@ fn a_crash_can_fall_inside_a_workers_run() {
         assert!(content(&disk, FILE).len() <= 1);
     });
 }
+
+/// Goal: a write that goes astray leaves the old bytes where it belongs, and nobody is told.
+#[test]
+fn a_misdirected_write_is_somewhere_else() {
+    with_disk(3, |sim, disk| {
+        let mut file = open(&disk, FILE);
+        file.write_at(0, &[1; 65_536]).unwrap();
+        sim.misdirect_next_write(&name(), "nothing of that name");
+        file.write_at(0, &[1; 512]).unwrap();
+        sim.misdirect_next_write(&name(), FILE);
+        file.write_at(1024, &[2; 512]).unwrap();
+        file.sync_data().unwrap();
+        let found = content(&disk, FILE);
+        let at = found.iter().position(|byte| *byte == 2).unwrap();
+        assert!(at % 512 == 0 && at != 1024, "at {at}");
+        file.write_at(1024, &[3; 512]).unwrap();
+        assert_eq!(content(&disk, FILE)[1024], 3, "only one");
+    });
+}
