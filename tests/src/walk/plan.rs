@@ -217,6 +217,7 @@ impl Plan {
             ..Faults::default()
         };
         let (loss, duplicates, late) = (some(200), some(200), some(100));
+        let torn = some(500);
         let styles = [VoteStyle::Split, VoteStyle::Split, VoteStyle::Piggyback];
         Self {
             timing: if rng.random_bool(0.8) { quick() } else { Timing::default() },
@@ -233,6 +234,9 @@ impl Plan {
             down_us: rng.random_range(1_000..300_000),
             cut_us: rng.random_range(5_000..500_000),
             snapshot_log_bytes: rng.random_range(300..20_000),
+            // Disks are lost too, and two do not break their word at once.
+            torn,
+            torn_lost: 0,
             ..Self::calm(shape)
         }
     }

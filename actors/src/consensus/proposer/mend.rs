@@ -22,16 +22,18 @@
 //!
 //! A node that is a quorum by itself has nobody to ask. It trusts its disk. Nodes that are torn at
 //! once (the power failed) answer one another with what they have left: that suffices unless two
-//! disks broke their word at the same time.
+//! disks broke their word at the same time. For the same reason nobody waits for a node that lost
+//! its disk and came back as another one: then this node's disk kept its word, and nothing that was
+//! said stood in the torn end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use synod_runtime::{
-    identity::{Incarnation, NodeId},
+    identity::{Incarnation, NodeId, NodeName},
     world::Instant,
 };
 
-use super::Proposer;
+use super::{Known, Proposer};
 use crate::{
     consensus::{
         ballot::{Ballot, Step},
@@ -91,9 +93,13 @@ impl Mending {
         }
     }
 
-    /// Who still has to answer `me`: mains, and auxiliaries.
-    fn missing(&self, me: Incarnation) -> (BTreeSet<NodeId>, BTreeSet<NodeId>) {
-        let silent = |node: &&NodeId| !self.promises.contains_key(*node);
+    /// Who still has to answer `me`: mains, and auxiliaries. Nobody waits for those that are `gone`.
+    fn missing(
+        &self,
+        me: Incarnation,
+        gone: impl Fn(&NodeId) -> bool,
+    ) -> (BTreeSet<NodeId>, BTreeSet<NodeId>) {
+        let silent = |node: &&NodeId| !self.promises.contains_key(*node) && !gone(node);
         let (mut mains, mut auxiliaries) = (BTreeSet::new(), BTreeSet::new());
         for configuration in self.configurations.values() {
             let silent_mains = configuration.other_mains(me).filter(silent);
@@ -124,7 +130,8 @@ impl Proposer {
             self.seen = Ballot { round: self.seen.round + 1, node: self.me.incarnation };
             self.seen
         });
-        let (mains, auxiliaries) = mending.missing(self.me.incarnation);
+        let gone = |node: &NodeId| came_back_as_another(&self.peers, node);
+        let (mains, auxiliaries) = mending.missing(self.me.incarnation, gone);
         let asked = Prepare { ballot, from: durable.next() };
         let mut due = |node: &&NodeId| {
             let due = mending.asked.get(*node).is_none_or(|at| now >= *at + resend);
@@ -199,7 +206,8 @@ impl Proposer {
         if self.turn.at < mending.since + 4 * self.timing.election {
             return None;
         }
-        let (mains, auxiliaries) = mending.missing(self.me.incarnation);
+        let gone = |node: &NodeId| came_back_as_another(&self.peers, node);
+        let (mains, auxiliaries) = mending.missing(self.me.incarnation, gone);
         let mains = mains.iter().map(|node| format!("main {}", node.name));
         let auxiliaries = auxiliaries.iter().map(|node| format!("auxiliary {}", node.name));
         let missing: Vec<String> = mains.chain(auxiliaries).collect();
@@ -218,4 +226,9 @@ impl Proposer {
             false => again,
         })
     }
+}
+
+/// Whether the node lost its disk: another one is up under its name.
+fn came_back_as_another(peers: &BTreeMap<NodeName, Known>, node: &NodeId) -> bool {
+    peers.get(&node.name).is_some_and(|peer| peer.id != *node && peer.up)
 }
