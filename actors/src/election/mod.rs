@@ -35,8 +35,10 @@
 //! # Layout
 //! - [`message`]: what is asked of the store and what it answers
 //! - [`roles`]: the store, a deterministic state; [`store`]: it under the log
-//! - [`count`]: a main's own count
+//! - [`count`]: a main's own count; [`HighWater`]: the resource's check
 //! - [`service`]: the machine of a node's election service; [`lease`]: the arithmetic of leases
+
+mod high_water;
 
 pub mod count;
 pub mod lease;
@@ -44,3 +46,5 @@ pub mod message;
 pub mod roles;
 pub mod service;
 pub mod store;
+
+pub use high_water::{HighWater, Stale};

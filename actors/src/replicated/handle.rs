@@ -16,8 +16,8 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::{
-    ARGS_BYTES_MAX, Consistency, DEADLINE_DEFAULT, IdempotencyKey, Inquiry, Outcome, Position,
-    Query, Reason, Refusal, RemoteMessage, Replicated, Submission, Submit, name_hash,
+    ARGS_BYTES_MAX, Consistency, DEADLINE_DEFAULT, Fence, IdempotencyKey, Inquiry, Outcome,
+    Position, Query, Reason, Refusal, RemoteMessage, Replicated, Submission, Submit, name_hash,
 };
 
 /// A replicated actor as its users hold it. Cloning is cheap; it works from any thread.
@@ -53,7 +53,7 @@ impl<A: Replicated> Handle<A> {
         M: RemoteMessage,
         A: Handler<M, Result = M::Result>,
     {
-        Call::new(self, &message, Kind::Command { idempotency: None })
+        Call::new(self, &message, Kind::Command { idempotency: None, fence: None })
     }
 
     /// A query; linearizable unless [`Call::consistency`] says otherwise.
@@ -114,10 +114,20 @@ impl<M: RemoteMessage> Call<M> {
 
     /// Makes a repeated command replay its first answer. No effect on queries.
     pub fn idempotency(mut self, key: IdempotencyKey) -> Self {
-        if let State::Prepared(Some(Prepared { kind: Kind::Command { idempotency }, .. })) =
+        if let State::Prepared(Some(Prepared { kind: Kind::Command { idempotency, .. }, .. })) =
             &mut self.state
         {
             *idempotency = Some(key);
+        }
+        self
+    }
+
+    /// Lets the command be refused once the role of its author has passed on. No effect on queries.
+    pub fn fence(mut self, fence: &Fence) -> Self {
+        if let State::Prepared(Some(Prepared { kind: Kind::Command { fence: kept, .. }, .. })) =
+            &mut self.state
+        {
+            *kept = Some(fence.clone());
         }
         self
     }
@@ -196,7 +206,7 @@ struct Prepared {
 }
 
 enum Kind {
-    Command { idempotency: Option<IdempotencyKey> },
+    Command { idempotency: Option<IdempotencyKey>, fence: Option<Fence> },
     Query(Consistency),
 }
 
@@ -207,14 +217,11 @@ impl Prepared {
         let done = Box::new(move |outcome| drop(answer.send(outcome)));
         let Self { submit, actor, function, args, deadline, kind } = self;
         match kind {
-            Kind::Command { idempotency } => {
-                submit.submit(vec![Submission {
-                    actor,
-                    function,
-                    args,
-                    deadline,
-                    idempotency,
-                    done,
+            Kind::Command { idempotency, fence } => {
+                let command = Submission { actor, function, args, deadline, idempotency, done };
+                submit.submit(vec![match &fence {
+                    Some(fence) => command.fenced(fence),
+                    None => command,
                 }]);
             }
             Kind::Query(consistency) => {

@@ -11,8 +11,9 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    ApplyError, Handle, Host, IdempotencyKey, Inquiry, Moment, Outcome, Position, Reason, Refusal,
-    Replicated, SessionId, StateMachine, Submission, Submit, Turn, name_hash,
+    ApplyError, FENCE_REFUSED, FENCED, Fenced, Handle, Host, IdempotencyKey, Inquiry, Moment,
+    Outcome, Position, Reason, Refusal, Replicated, SessionId, StateMachine, Submission, Submit,
+    Turn, name_hash,
 };
 
 /// A log without a cluster. Commands run in the caller's turn, in the order they come.
@@ -37,6 +38,8 @@ pub struct LocalLog {
 struct Inner {
     machines: BTreeMap<u64, Box<dyn StateMachine>>,
     answered: BTreeMap<IdempotencyKey, (Request, Outcome)>,
+    /// The highest epoch of each role that was fenced with.
+    fences: BTreeMap<String, u64>,
     now: Moment,
     seed: u64,
     refusing: Option<Outcome>,
@@ -56,6 +59,7 @@ impl LocalLog {
         let inner = Inner {
             machines: BTreeMap::new(),
             answered: BTreeMap::new(),
+            fences: BTreeMap::new(),
             now: Moment::default(),
             seed,
             refusing: None,
@@ -147,7 +151,19 @@ impl Inner {
         outcome
     }
 
-    fn execute(&mut self, (actor, function, args): &Request) -> Outcome {
+    fn execute(&mut self, request: &Request) -> Outcome {
+        let (actor, function, args) = request;
+        if *function == FENCED
+            && let Some(Fenced { fence, actor, function, args }) = Fenced::read(args)
+        {
+            let known = self.fences.entry(fence.role().to_owned()).or_default();
+            if fence.epoch() < *known {
+                let text = format!("{FENCE_REFUSED}role {} has epoch {known}", fence.role());
+                return Outcome::NotApplied(Refusal::new(Reason::Fenced, text));
+            }
+            *known = fence.epoch();
+            return self.execute(&(actor, function, args));
+        }
         let Some(machine) = self.machines.get_mut(actor) else { return no_such_actor(*actor) };
         self.now.position = self.now.position.next();
         let position = self.now.position;

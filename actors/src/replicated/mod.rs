@@ -22,6 +22,7 @@
 //! - [`local::LocalLog`]: a log of one process, for unit tests
 
 mod entry;
+mod fence;
 mod handle;
 mod json;
 pub mod local;
@@ -41,6 +42,7 @@ pub use crate::message::RemoteMessage;
 
 pub use self::{
     entry::Entry,
+    fence::{BadFence, FENCE_REFUSED, Fence},
     handle::{Call, CallError, Handle},
     json::{ActorCatalogue, ActorDescriptor, JsonError, JsonForm, JsonFunction},
     nearest::nearest,
@@ -53,6 +55,7 @@ pub use self::{
     turn::{Moment, Position, SessionId, Turn},
 };
 pub(crate) use self::{
+    fence::{FENCED, Fenced},
     nearest::distance,
     submit::{GuestCall, Named},
 };

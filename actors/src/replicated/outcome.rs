@@ -89,4 +89,6 @@ pub enum Reason {
     NoSuchActor,
     /// The idempotency key was used before with another command.
     KeyReused,
+    /// The author's role has passed on: a higher epoch is known than that of its fence.
+    Fenced,
 }

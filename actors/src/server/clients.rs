@@ -28,7 +28,8 @@ use crate::{
         replica::{KEY_REUSED, SESSION_EXPIRED, keyed_args},
     },
     replicated::{
-        Consistency, Done, Inquiry, Outcome, Position, Reason, Refusal, Submission, Submit,
+        Consistency, Done, FENCE_REFUSED, Inquiry, Outcome, Position, Reason, Refusal, Submission,
+        Submit,
     },
     role::{Inputs, RoleAddr},
 };
@@ -223,6 +224,9 @@ fn outcome(end: End) -> Outcome {
         End::Done(position, reply) => Outcome::Applied { reply, position: Position(position) },
         End::Failed(_, why) if why.starts_with(KEY_REUSED) => {
             Outcome::NotApplied(Refusal::new(Reason::KeyReused, why))
+        }
+        End::Failed(_, why) if why.starts_with(FENCE_REFUSED) => {
+            Outcome::NotApplied(Refusal::new(Reason::Fenced, why))
         }
         End::Failed(_, why) if why.starts_with(SESSION_EXPIRED) => Outcome::SessionExpired(why),
         End::Failed(_, why) => Outcome::Failed(why),

@@ -17,8 +17,9 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::replicated::{
-    ARGS_BYTES_MAX, ActorCatalogue, CallError, Consistency, DEADLINE_DEFAULT, Done, IdempotencyKey,
-    Inquiry, JsonError, JsonFunction, Outcome, Position, Reason, Submission, Submit,
+    ARGS_BYTES_MAX, ActorCatalogue, BadFence, CallError, Consistency, DEADLINE_DEFAULT, Done,
+    Fence, IdempotencyKey, Inquiry, JsonError, JsonFunction, Outcome, Position, Reason, Submission,
+    Submit,
 };
 
 /// What the handlers need. Cloning is cheap.
@@ -71,7 +72,10 @@ impl ActorsHttp {
         } else {
             let idempotency = call.idempotency;
             let command = Submission { actor, function: id, args, deadline, idempotency, done };
-            self.submit.submit(vec![command]);
+            self.submit.submit(vec![match &call.fence {
+                Some(fence) => command.fenced(fence),
+                None => command,
+            }]);
         }
         let stopped = |_| Outcome::Unknown("the node stopped".into());
         let (reply, position) = CallError::check(outcome.await.unwrap_or_else(stopped))?;
@@ -105,10 +109,10 @@ async fn call(
     let (actor, message) = path.into_inner();
     let answer = async {
         let idempotency = idempotency_of(&request)?;
-        let consistency = consistency_of(&request)?;
+        let (consistency, fence) = (consistency_of(&request)?, fence_of(&request)?);
         let body = body_of(payload, state.body_max).await?;
         let (actor, message, body) = (&actor, &message, &body);
-        state.call(Call { actor, message, body, idempotency, consistency }).await
+        state.call(Call { actor, message, body, idempotency, fence, consistency }).await
     };
     match answer.await {
         Ok((reply, position)) => {
@@ -124,6 +128,7 @@ struct Call<'a> {
     message: &'a str,
     body: &'a [u8],
     idempotency: Option<IdempotencyKey>,
+    fence: Option<Fence>,
     consistency: Consistency,
 }
 
@@ -155,6 +160,13 @@ fn idempotency_of(request: &HttpRequest) -> Result<Option<IdempotencyKey>, Failu
     let bad = |why: String| Failure::bad_request(format!("{IDEMPOTENCY_HEADER}: {why}"));
     let key = value.to_str().map_err(|error| bad(error.to_string()))?;
     IdempotencyKey::new(key).map(Some).map_err(|error| bad(error.to_string()))
+}
+
+fn fence_of(request: &HttpRequest) -> Result<Option<Fence>, Failure> {
+    let Some(value) = request.headers().get(FENCE_HEADER) else { return Ok(None) };
+    let fence = value.to_str().ok().and_then(|text| Fence::parse(text).ok());
+    let bad = || Failure::bad_request(format!("{FENCE_HEADER}: {BadFence}"));
+    fence.map(Some).ok_or_else(bad)
 }
 
 fn consistency_of(request: &HttpRequest) -> Result<Consistency, Failure> {
@@ -229,6 +241,7 @@ fn status_of(reason: Reason) -> StatusCode {
         Reason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Reason::NoSuchActor => StatusCode::NOT_FOUND,
         Reason::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+        Reason::Fenced => StatusCode::PRECONDITION_FAILED,
     }
 }
 
@@ -247,6 +260,8 @@ const NOT_APPLIED: &str = "not_applied";
 const POSITION_HEADER: &str = "Synod-Position";
 /// Makes a repeated request replay its first answer.
 const IDEMPOTENCY_HEADER: &str = "Idempotency-Key";
+/// Names the role and the epoch that a command is written in.
+const FENCE_HEADER: &str = "Synod-Fence";
 /// Fail-over takes a third of a second, and whole seconds are all this header can say.
 const RETRY_AFTER_S: u64 = 1;
 

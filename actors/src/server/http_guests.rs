@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 
 use super::service::Service;
 use crate::replicated::{
-    ARGS_BYTES_MAX, Consistency, Done, GuestCall, IdempotencyKey, Inquiry, Outcome, Position,
-    Reason, Refusal, Submission, Submit, name_hash,
+    ARGS_BYTES_MAX, Consistency, Done, FENCED, Fenced, GuestCall, IdempotencyKey, Inquiry, Outcome,
+    Position, Reason, Refusal, Submission, Submit, name_hash,
 };
 
 /// Opens a session.
@@ -83,6 +83,7 @@ pub(crate) enum WireReason {
     TooLarge,
     NoSuchActor,
     KeyReused,
+    Fenced,
 }
 
 /// What the handlers need. Cloning is cheap.
@@ -112,7 +113,9 @@ impl GuestsHttp {
         let done: Done = Box::new(move |outcome| drop(answer.send(outcome)));
         let WireCall { kind, actor, function, args, patience_ms } = call;
         let query = matches!(kind, Kind::Query { .. });
-        if !self.known.contains(&(actor, function, query)) {
+        let fenced = (actor == 0 && function == FENCED).then(|| Fenced::read(&args)).flatten();
+        let wanted = fenced.map_or((actor, function, query), |it| (it.actor, it.function, query));
+        if !self.known.contains(&wanted) {
             let text = "no such actor or message here; the client's program is another one";
             return done(Outcome::NotApplied(Refusal::new(Reason::NoSuchActor, text)));
         }
@@ -264,6 +267,7 @@ impl From<Reason> for WireReason {
             Reason::TooLarge => Self::TooLarge,
             Reason::NoSuchActor => Self::NoSuchActor,
             Reason::KeyReused => Self::KeyReused,
+            Reason::Fenced => Self::Fenced,
         }
     }
 }
@@ -276,6 +280,7 @@ impl From<WireReason> for Reason {
             WireReason::TooLarge => Self::TooLarge,
             WireReason::NoSuchActor => Self::NoSuchActor,
             WireReason::KeyReused => Self::KeyReused,
+            WireReason::Fenced => Self::Fenced,
         }
     }
 }

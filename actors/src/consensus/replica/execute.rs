@@ -22,7 +22,11 @@ use crate::{
         value::{Batch, Command, Decoded, Value},
     },
     effects::{Effects, To},
-    replicated::{ApplyError, Moment, Position, SessionId, Turn},
+    election::{
+        message::Epoch,
+        store::{check_fence, store_id},
+    },
+    replicated::{ApplyError, FENCE_REFUSED, FENCED, Fenced, Moment, Position, SessionId, Turn},
 };
 
 /// What one call of `execute` has to say, by session.
@@ -243,6 +247,9 @@ impl Replica {
         if command.actor == 0 && command.function == TAKE_PIECE {
             return Ok(self.take_piece(args));
         }
+        if command.actor == 0 && command.function == FENCED {
+            return self.apply_fenced(command, args, seed, index);
+        }
         let Some(machine) = self.machines.get_mut(&command.actor) else {
             let why = format!("position {position} is for an actor this build does not have");
             return Err(Stop::Halt(why));
@@ -259,6 +266,29 @@ impl Replica {
             }
             Err(_panic) => Err(Stop::Panicked(position)),
         }
+    }
+
+    /// Runs what stands behind a fence, if that holds at this position.
+    fn apply_fenced(
+        &mut self,
+        command: &Command,
+        args: &Bytes,
+        seed: u64,
+        index: u32,
+    ) -> Result<Result<Bytes, String>, Stop> {
+        let Some(Fenced { fence, actor, function, args }) = Fenced::read(args) else {
+            return Ok(Err("bad arguments: no command behind the fence".to_owned()));
+        };
+        let moment = self.moment();
+        let mut turn = Turn::new(moment, SessionId(command.session), seed, index);
+        if let Some(roles) = self.machines.get_mut(&store_id())
+            && let Err(why) =
+                check_fence(roles.as_mut(), fence.role(), Epoch(fence.epoch()), &mut turn)
+        {
+            return Ok(Err(format!("{FENCE_REFUSED}{why}")));
+        }
+        let command = Command { actor, function, ..command.clone() };
+        self.apply(&command, &args, seed, index)
     }
 
     /// A handler panicked half way: the state is rebuilt without that command. Every replica does the

@@ -181,6 +181,7 @@ static COMMANDS: &[Command] = &[
     generic("expire", -3, WRITE_FAST).changes(expiry::expire, "Set a time to live in seconds"),
     generic("expireat", -3, WRITE_FAST).changes(expiry::expireat, "Set the second of expiry"),
     generic("expiretime", 2, READ_FAST).reads(expiry::expiretime, "Get the second of expiry"),
+    connection("fence", 3, "fast").reads(keys::fence, "Write in a role and its epoch"),
     generic("flushall", -1, WRITE).keys(NO_KEYS).server().changes(keys::flush, "Remove all keys"),
     generic("flushdb", -1, WRITE).keys(NO_KEYS).server().changes(keys::flush, "Remove all keys"),
     string("get", 2, READ_FAST).reads(strings::get, "Get the value of a key"),

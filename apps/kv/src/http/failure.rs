@@ -80,6 +80,7 @@ impl From<CallError> for Failure {
                 Reason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
                 Reason::NoSuchActor => StatusCode::NOT_FOUND,
                 Reason::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+                Reason::Fenced => StatusCode::PRECONDITION_FAILED,
             },
             CallError::Unknown(_) | CallError::SessionExpired(_) => StatusCode::GATEWAY_TIMEOUT,
             CallError::Failed(_) | CallError::Unreadable { .. } => {

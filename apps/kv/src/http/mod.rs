@@ -18,14 +18,14 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use synod::replicated::{
-    CallError, Consistency, DEADLINE_DEFAULT, Done, Function, IdempotencyKey, Inquiry, Outcome,
-    Position, Submission, Submit, name_hash,
+    CallError, Consistency, DEADLINE_DEFAULT, Done, Fence, Function, IdempotencyKey, Inquiry,
+    Outcome, Position, Submission, Submit, name_hash,
 };
 use tokio::sync::oneshot;
 
 use self::{
     failure::Failure,
-    request::{Listing, body, consistency, idempotency, key, percent_encoded, precondition},
+    request::{Listing, body, consistency, fence, idempotency, key, percent_encoded, precondition},
 };
 use crate::{
     machine::{DELETE, GET, LIST, NAME, PUT},
@@ -56,7 +56,7 @@ impl KvHttp {
         &self,
         function: Function,
         message: &M,
-        idempotency: Option<IdempotencyKey>,
+        way: Way,
     ) -> Result<Written, Failure> {
         let (done, outcome) = answer();
         let command = Submission {
@@ -64,10 +64,13 @@ impl KvHttp {
             function: function.id,
             args: pack(message),
             deadline: self.deadline,
-            idempotency,
+            idempotency: way.idempotency,
             done,
         };
-        self.submit.submit(vec![command]);
+        self.submit.submit(vec![match &way.fence {
+            Some(fence) => command.fenced(fence),
+            None => command,
+        }]);
         unpack(outcome.await).map(|(written, _)| written)
     }
 
@@ -88,6 +91,18 @@ impl KvHttp {
         };
         self.submit.query(vec![inquiry]);
         unpack(outcome.await)
+    }
+}
+
+/// What a write brings along in its headers.
+struct Way {
+    idempotency: Option<IdempotencyKey>,
+    fence: Option<Fence>,
+}
+
+impl Way {
+    fn of(request: &HttpRequest) -> Result<Self, Failure> {
+        Ok(Self { idempotency: idempotency(request)?, fence: fence(request)? })
     }
 }
 
@@ -127,9 +142,9 @@ async fn put(
 ) -> HttpResponse {
     let answer = async {
         let (key, when) = (key(&request)?, precondition(&request)?);
-        let idempotency = idempotency(&request)?;
+        let way = Way::of(&request)?;
         let put = Put { key, value: Blob(body(payload).await?), when };
-        written(state.command(PUT, &put, idempotency).await?)
+        written(state.command(PUT, &put, way).await?)
     };
     answer.await.unwrap_or_else(Failure::response)
 }
@@ -137,8 +152,8 @@ async fn put(
 async fn delete(state: web::Data<KvHttp>, request: HttpRequest) -> HttpResponse {
     let answer = async {
         let delete = Delete { key: key(&request)?, when: precondition(&request)? };
-        let idempotency = idempotency(&request)?;
-        written(state.command(DELETE, &delete, idempotency).await?)
+        let way = Way::of(&request)?;
+        written(state.command(DELETE, &delete, way).await?)
     };
     answer.await.unwrap_or_else(Failure::response)
 }

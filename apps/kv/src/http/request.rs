@@ -2,7 +2,7 @@
 
 use actix_web::{HttpRequest, http::header, http::header::HeaderName, web};
 use bytes::Bytes;
-use synod::replicated::{Consistency, IdempotencyKey};
+use synod::replicated::{BadFence, Consistency, Fence, IdempotencyKey};
 
 use super::failure::Failure;
 use crate::{
@@ -70,6 +70,14 @@ pub(super) fn idempotency(request: &HttpRequest) -> Result<Option<IdempotencyKey
     let bad = |why: String| Failure::bad_request(format!("{IDEMPOTENCY_HEADER}: {why}"));
     let key = value.to_str().map_err(|error| bad(error.to_string()))?;
     IdempotencyKey::new(key).map(Some).map_err(|error| bad(error.to_string()))
+}
+
+/// `Synod-Fence: ROLE EPOCH`: in whose name it is written.
+pub(super) fn fence(request: &HttpRequest) -> Result<Option<Fence>, Failure> {
+    let Some(value) = request.headers().get(FENCE_HEADER) else { return Ok(None) };
+    let fence = value.to_str().ok().and_then(|text| Fence::parse(text).ok());
+    let bad = || Failure::bad_request(format!("{FENCE_HEADER}: {BadFence}"));
+    fence.map(Some).ok_or_else(bad)
 }
 
 /// The whole body, as far as a value may go.
@@ -176,3 +184,6 @@ const PREFIX: &str = "/kv/";
 
 /// Makes a repeated request replay its first answer.
 const IDEMPOTENCY_HEADER: &str = "Idempotency-Key";
+
+/// Names the role and the epoch that a command is written in.
+const FENCE_HEADER: &str = "Synod-Fence";

@@ -11,7 +11,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use synod::replicated::{Consistency, Inquiry, Submission, Submit, name_hash};
+use synod::replicated::{Consistency, Fence, Inquiry, Submission, Submit, name_hash};
 use tokio::{
     io::AsyncReadExt,
     sync::watch,
@@ -64,6 +64,7 @@ struct Planned {
     protocol: Protocol,
     silent: bool,
     local_reads: bool,
+    fence: Option<Fence>,
     what: What,
 }
 
@@ -216,7 +217,13 @@ impl Connection {
             (What::Ask(ask), Some(request)) => self.values(ask.kind, request),
             (What::Ask(_) | What::Answer(_), _) => 0,
         };
-        Planned { bytes, values, protocol, silent, local_reads, what }
+        let fence = match &what {
+            What::Ask(Ask { kind: Kind::Write | Kind::Transaction, .. }) => {
+                self.session.fence.clone()
+            }
+            What::Ask(_) | What::Answer(_) => None,
+        };
+        Planned { bytes, values, protocol, silent, local_reads, fence, what }
     }
 
     /// How many values the reply may hold, as far as its command tells.
@@ -241,7 +248,7 @@ impl Connection {
         let through_log = load.commands > 0 || planned.iter().any(writes);
         let (mut commands, mut queries) = (Vec::new(), Vec::new());
         let (actor, deadline) = (name_hash(NAME), self.deadline);
-        for Planned { bytes, values, protocol, silent, local_reads, what } in planned {
+        for Planned { bytes, values, protocol, silent, local_reads, fence, what } in planned {
             let envelope = Envelope { batch: self.batch, bytes, values, protocol, silent };
             let Ask { kind, args, finish } = match what {
                 What::Answer(reply) => {
@@ -261,7 +268,11 @@ impl Connection {
                 let transaction = kind == Kind::Transaction;
                 let function = if transaction { TRANSACTION.id } else { EXECUTE.id };
                 let idempotency = None;
-                commands.push(Submission { actor, function, args, deadline, idempotency, done });
+                let command = Submission { actor, function, args, deadline, idempotency, done };
+                commands.push(match &fence {
+                    Some(fence) => command.fenced(fence),
+                    None => command,
+                });
             } else {
                 let local = local_reads || way == Way::Aside;
                 let consistency =

@@ -95,6 +95,7 @@ fn refused(refusal: &Refusal) -> String {
     let code = match refusal.reason {
         Reason::Unavailable => "CLUSTERDOWN",
         Reason::Full => "FULL",
+        Reason::Fenced => "FENCED",
         Reason::TooLarge | Reason::NoSuchActor | Reason::KeyReused => "ERR",
     };
     format!("{code} not applied: {}", refusal.text)

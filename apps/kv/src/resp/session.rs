@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use synod::server::Access;
+use synod::{
+    replicated::{BadFence, Fence},
+    server::Access,
+};
 
 use super::{
     clients::{Client, Clients},
@@ -44,6 +47,8 @@ pub(super) struct Session {
     pub(super) access: Access,
     /// Whether it may do more than show a token.
     pub(super) admitted: bool,
+    /// `FENCE`: in whose name the connection writes from then on.
+    pub(super) fence: Option<Fence>,
     multi: Option<Multi>,
     watched_bytes: usize,
     random: u64,
@@ -140,6 +145,7 @@ impl Session {
             last_command: "",
             access: Access::open(),
             admitted: true,
+            fence: None,
             multi: None,
             watched_bytes: 0,
             random,
@@ -160,6 +166,9 @@ impl Session {
             return error(&CommandError("NOAUTH Authentication required.".into()));
         }
         self.last_command = command.name;
+        if command.name == "fence" {
+            return self.fence(request, under_way);
+        }
         if self.multi.is_some() && !ALWAYS_RUN.contains(&command.name) {
             return self.queue(command, request);
         }
@@ -191,6 +200,7 @@ impl Session {
         self.local_reads = false;
         self.replies = Replies::On;
         self.multi = None;
+        self.fence = None;
         self.admitted = !self.access.needs_token();
         self.unwatch();
     }
@@ -204,6 +214,27 @@ impl Session {
     pub(super) fn unwatch(&mut self) {
         self.watched_bytes = 0;
         self.outbox.take_watched();
+    }
+
+    /// Everything written from here on is written in that role and epoch. Asks the log too, so that
+    /// a stale one is refused at once and older ones are from now on.
+    fn fence(&mut self, request: &Request, under_way: UnderWay) -> Step {
+        if self.multi.is_some() {
+            return error(&CommandError("ERR FENCE inside MULTI is not allowed".into()));
+        }
+        if under_way.queries {
+            return Step::Hold;
+        }
+        let arguments = arguments(request);
+        let text = |at: usize| str::from_utf8(arguments[at]).ok();
+        let fence = text(1).zip(text(2).and_then(|epoch| epoch.parse().ok()));
+        match fence.and_then(|(role, epoch)| Fence::new(role, epoch).ok()) {
+            Some(fence) => {
+                self.fence = Some(fence);
+                Step::ask(Kind::Write, request.args.clone())
+            }
+            None => error(&CommandError(format!("ERR {BadFence}").into())),
+        }
     }
 
     fn connection(&mut self, command: &'static Command, request: &Request, way: UnderWay) -> Step {
