@@ -9,6 +9,85 @@
 
 use std::cell::Cell;
 
+/// One rule of roles, switched off. Numbers are those of the list of mutations in the judges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoleRule {
+    /// 1: an expiry does not say which renewal it counts from.
+    ExpiryNamesRenewal,
+    /// 3: a holder counts from the sending, not from the answer.
+    CountsFromSending,
+    /// 4: who stood acts only after a renewal.
+    StandingConfirms,
+    /// 7: what was installed counts from then.
+    InstalledCountsFromNow,
+    /// 8: a renewal names the epoch.
+    RenewalNamesEpoch,
+    /// 11: a holder allows for its clock.
+    HolderAllowsForDrift,
+    /// 12: so does a main.
+    MainAllowsForDrift,
+    /// 14: only what was renewed counts as renewed.
+    OnlyRenewedCounts,
+    /// 15: *held* is no grant.
+    HeldIsNoGrant,
+    /// 16: a main counts from applying, not from its start.
+    CountsFromApplying,
+    /// 18: a resignation names the epoch.
+    ResignationNamesEpoch,
+    /// 19: what was granted to a request waits for the whole lease.
+    RequestedWaitsLease,
+    /// 22: old epochs are refused.
+    OldEpochsRefused,
+    /// 23: a process of the same name is another.
+    SameNameIsAnother,
+    /// 25: who stands lapses.
+    StandingLapses,
+    /// 29: the lease is that of the grant.
+    LeaseOfGrant,
+    /// 31: only the process that ended leaves.
+    ExitNamesProcess,
+    /// 32: only who asked is renewed.
+    OnlyAskedRenewed,
+}
+
+impl RoleRule {
+    /// All of them.
+    pub const ALL: [Self; 18] = [
+        Self::ExpiryNamesRenewal,
+        Self::CountsFromSending,
+        Self::StandingConfirms,
+        Self::InstalledCountsFromNow,
+        Self::RenewalNamesEpoch,
+        Self::HolderAllowsForDrift,
+        Self::MainAllowsForDrift,
+        Self::OnlyRenewedCounts,
+        Self::HeldIsNoGrant,
+        Self::CountsFromApplying,
+        Self::ResignationNamesEpoch,
+        Self::RequestedWaitsLease,
+        Self::OldEpochsRefused,
+        Self::SameNameIsAnother,
+        Self::StandingLapses,
+        Self::LeaseOfGrant,
+        Self::ExitNamesProcess,
+        Self::OnlyAskedRenewed,
+    ];
+}
+
+thread_local! {
+    static RULE_OFF: Cell<Option<RoleRule>> = const { Cell::new(None) };
+}
+
+/// Switches a rule of roles off for this thread; `None` restores every rule.
+pub fn set_role_rule(rule: Option<RoleRule>) {
+    RULE_OFF.with(|off| off.set(rule));
+}
+
+/// Whether that rule of roles is switched off.
+pub fn is_off(rule: RoleRule) -> bool {
+    RULE_OFF.with(|off| off.get() == Some(rule))
+}
+
 /// One rule, switched off. Numbers are those of the protocol manual.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutation {

@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`walk`]: a random walk over the pure machines of consensus: hundreds of thousands of events a
 //!   second, every fault, one seed.
+//! - [`role_walk`]: the same for roles, their leases and the clocks behind them.
 //! - [`hand`]: single machines, one message at a time.
 //! - [`invariants`]: one promise a file, each a pure check of what was observed.
 //! - [`simulated`]: a small cluster of real actors in a simulated world, driven by hand.
@@ -14,5 +15,6 @@ pub mod history;
 pub mod invariants;
 pub mod process;
 pub mod relay;
+pub mod role_walk;
 pub mod simulated;
 pub mod walk;

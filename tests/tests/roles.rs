@@ -108,9 +108,8 @@ fn a_role_is_taken_renewed_and_passed_on_over_http() {
     synod.stop();
 }
 
-/// Goal: whoever held a role at a node that is killed, and falls silent, is replaced after the
-/// lease and not before; who waits has it then. Other tests run beside it, so the bound is one
-/// that a busy machine keeps too.
+/// Goal: whoever held a role at a node that is killed, and falls silent, is replaced a moment after
+/// the lease; who waits has it then.
 #[test]
 fn a_role_held_at_a_killed_node_passes_on_within_its_lease() {
     let _turn = turn();
@@ -132,6 +131,7 @@ fn a_role_held_at_a_killed_node_passes_on_within_its_lease() {
     let took = at.since(renewed);
     println!("a role with a lease of 2 s passed on {took:?} after its last renewal");
     assert!(took >= Duration::from_millis(1_900), "the lease was not waited out: {took:?}");
-    assert!(took <= Duration::from_millis(3_000), "{took:?}");
+    // 300 ms are promised; the rest is for a machine that builds and tests beside it.
+    assert!(took <= Duration::from_millis(2_800), "{took:?}");
     synod.stop();
 }

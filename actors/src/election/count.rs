@@ -56,13 +56,13 @@ impl Count {
 
     /// A state up to that position was installed: all that is in it counts from now.
     pub fn installed(&mut self, upto: Position, now: Instant) {
-        *self = Self::starting(now);
+        *self = Self::starting(if off!(InstalledCountsFromNow) { Instant::default() } else { now });
         self.floor.0 = upto;
     }
 
     /// When this main applied the command at `position`; never earlier than it did.
     pub fn since(&self, position: Position) -> Instant {
-        if position <= self.floor.0 {
+        if position <= self.floor.0 || off!(CountsFromApplying) {
             return self.floor.1;
         }
         let at = self.applied.partition_point(|(applied, _)| *applied < position);
@@ -85,14 +85,20 @@ impl Count {
         };
         for (id, role) in roles.iter() {
             for one in &role.volunteers {
-                if is_over(self.since(one.renewal) + waits_for(one.terms.lease())) {
+                if !off!(StandingLapses)
+                    && is_over(self.since(one.renewal) + waits_for(one.terms.lease()))
+                {
                     let (client, renewal) = (one.client.key, one.renewal);
                     drops.push(Op::Drop { role: id, client, renewal });
                 }
             }
             let Some(tenure) = &role.tenure else { continue };
-            let lease = tenure.terms.lease();
-            let waits = if tenure.confirmed { waits_for(lease) } else { waits_unconfirmed(lease) };
+            let lease = if off!(LeaseOfGrant) { LEASE_MIN } else { tenure.terms.lease() };
+            let waits = if tenure.confirmed && !off!(RequestedWaitsLease) {
+                waits_for(lease)
+            } else {
+                waits_unconfirmed(lease)
+            };
             if is_over(self.since(tenure.renewal) + waits) {
                 let (epoch, renewal) = (role.epoch, tenure.renewal);
                 expiries.push(Op::Expire { role: id, epoch, renewal });

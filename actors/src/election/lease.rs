@@ -17,12 +17,18 @@ pub const LEASE_MAX: Duration = Duration::from_mins(10);
 
 /// How long after sending its renewal a holder acts: T·(1−ρ), rounded down.
 pub fn acts_for(lease: Duration) -> Duration {
+    if off!(HolderAllowsForDrift) {
+        return lease;
+    }
     let nanos = nanos(lease);
     Duration::from_nanos(nanos / 100 * (100 - DRIFT_PERCENT))
 }
 
 /// How long after applying a renewal a main waits: T·(1+ρ), rounded up.
 pub fn waits_for(lease: Duration) -> Duration {
+    if off!(MainAllowsForDrift) {
+        return lease;
+    }
     let nanos = nanos(lease);
     Duration::from_nanos(nanos.div_ceil(100) * (100 + DRIFT_PERCENT))
 }

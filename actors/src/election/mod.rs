@@ -38,6 +38,20 @@
 //! - [`count`]: a main's own count; [`HighWater`]: the resource's check
 //! - [`service`]: the machine of a node's election service; [`lease`]: the arithmetic of leases
 
+/// Whether a rule is switched off, to see that the judges notice; never in a normal build.
+macro_rules! off {
+    ($rule:ident) => {{
+        #[cfg(any(test, feature = "mutations"))]
+        {
+            crate::mutation::is_off(crate::mutation::RoleRule::$rule)
+        }
+        #[cfg(not(any(test, feature = "mutations")))]
+        {
+            false
+        }
+    }};
+}
+
 mod high_water;
 
 pub mod count;

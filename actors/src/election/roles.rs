@@ -181,6 +181,11 @@ impl Roles {
             let epoch = role.grant(id, at, volunteer, true, changes);
             return Ok(Said::Granted(Grant { role: id, epoch, terms }));
         };
+        if off!(SameNameIsAnother) && holder.client.name == client.name {
+            let (epoch, terms) = (holder.epoch, holder.terms);
+            role.tenure.as_mut().expect("it has a holder").client = client;
+            return Ok(Said::Granted(Grant { role: id, epoch, terms }));
+        }
         if holder.client.key == key || !stand {
             return Ok(Said::Held(id, holder));
         }
@@ -202,10 +207,11 @@ impl Roles {
     fn renew(&mut self, at: Position, renew: &Renew) -> Said {
         let mut exceptions = Exceptions::default();
         for (place, (id, epoch)) in (0..).zip(&renew.held) {
-            let held = self.roles.get_mut(id).filter(|role| role.epoch == *epoch && !role.removing);
-            let tenure = held
-                .and_then(|role| role.tenure.as_mut())
-                .filter(|tenure| tenure.client.key.service == renew.service);
+            let named = |role: &Role| role.epoch == *epoch || off!(RenewalNamesEpoch);
+            let held = self.roles.get_mut(id).filter(|role| named(role) && !role.removing);
+            let tenure = held.and_then(|role| role.tenure.as_mut()).filter(|tenure| {
+                tenure.client.key.service == renew.service || off!(RenewalNamesEpoch)
+            });
             match tenure {
                 Some(tenure) => (tenure.renewal, tenure.confirmed) = (at, true),
                 None => exceptions.lost.push(place),
@@ -263,7 +269,8 @@ impl Roles {
     ) -> Result<Said, Refusal> {
         let id = self.id(name)?;
         let role = self.role(id);
-        if role.tenure.is_none() || role.epoch != epoch {
+        let named = role.epoch == epoch || off!(ResignationNamesEpoch);
+        if role.tenure.is_none() || !named {
             return Err(Refusal::NotHeld { role: name.to_owned(), holder: role.holder() });
         }
         self.vacate(id, at, changes);
@@ -282,7 +289,10 @@ impl Roles {
         let before = role.volunteers.len();
         role.volunteers.retain(|one| one.client.key != client);
         let left = before - role.volunteers.len();
-        let held = role.tenure.as_ref().is_some_and(|tenure| tenure.client.key == client);
+        let held = role
+            .tenure
+            .as_ref()
+            .is_some_and(|tenure| tenure.client.key == client || off!(ExitNamesProcess));
         self.standing -= left;
         if held {
             self.vacate(id, at, changes);
@@ -299,7 +309,7 @@ impl Roles {
         changes: &mut Vec<Change>,
     ) {
         let Some(role) = self.roles.get(&id).filter(|role| role.epoch == epoch) else { return };
-        let overdue = |tenure: &Tenure| tenure.renewal == renewal;
+        let overdue = |tenure: &Tenure| tenure.renewal == renewal || off!(ExpiryNamesRenewal);
         if role.tenure.as_ref().is_some_and(overdue) {
             self.vacate(id, at, changes);
         }
@@ -318,7 +328,7 @@ impl Roles {
             return Err(Refusal::BadEpoch(epoch));
         }
         let known = self.known_epoch(&role);
-        if epoch < known {
+        if epoch < known && !off!(OldEpochsRefused) {
             return Err(Refusal::Fenced { role, epoch, known });
         }
         // A role of this store knows its own epochs.

@@ -413,6 +413,9 @@ impl Candidate {
     fn has_asked(&self, now: Instant, pulses: &BTreeMap<u64, Instant>) -> bool {
         // What was just granted need not wait for the next beat of a pulse that is there.
         let granted = matches!(self.phase, Phase::Granted(_));
+        if off!(OnlyAskedRenewed) {
+            return true;
+        }
         let Some(pulse) = self.pulse else { return self.asked.is_some() || granted };
         pulses.get(&pulse).is_some_and(|at| {
             let fresh = granted && now <= *at + period(self.terms.lease());

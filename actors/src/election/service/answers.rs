@@ -101,6 +101,9 @@ impl Service {
                 self.follow(handle, role);
                 let Holder { epoch, terms, .. } = holder;
                 self.granted(now, handle, Grant { role, epoch, terms });
+                if off!(HeldIsNoGrant) {
+                    self.lead(now, handle, sent, epoch, out);
+                }
             }
             Said::Held(_, holder) => self.end(handle, Ended::Held(holder), out),
             Said::Refused(Refusal::NotHeld { holder: Some(holder), .. }) => {
@@ -147,6 +150,7 @@ impl Service {
             Phase::Leading(grant, before) => (grant, before),
             Phase::Outside(_) | Phase::Asking | Phase::Standing => return,
         };
+        let sent = if off!(CountsFromSending) { now } else { sent };
         let deadline = deadline(sent, grant.terms);
         if grant.epoch != epoch || deadline <= now || deadline <= before {
             return;
@@ -168,7 +172,7 @@ impl Service {
         for (place, (number, epoch)) in (0..).zip(&flight.held) {
             let is_lost = lost.next_if_eq(&&place).is_some();
             let Some(&handle) = self.by_number.get(number) else { continue };
-            if is_lost {
+            if is_lost && !off!(OnlyRenewedCounts) {
                 let one = &self.candidates[&handle];
                 if one.epoch() == Some(*epoch) {
                     self.lost(now, handle, *epoch, false, out);
@@ -178,7 +182,12 @@ impl Service {
             }
         }
         for (place, grant) in &exceptions.granted {
-            self.at_place(flight, *place, |service, handle| service.learnt(now, handle, *grant));
+            self.at_place(flight, *place, |service, handle| {
+                service.learnt(now, handle, *grant);
+                if off!(StandingConfirms) {
+                    service.lead(now, handle, now, grant.epoch, out);
+                }
+            });
         }
         for place in &exceptions.gone {
             self.at_place(flight, *place, |service, handle| {
