@@ -24,6 +24,9 @@ pub mod roles {}
 #[doc = include_str!("../docs/speed.md")]
 pub mod speed {}
 
+#[doc = include_str!("../docs/elect.md")]
+pub mod elect {}
+
 #[doc = include_str!("../docs/kv.md")]
 pub mod kv {}
 

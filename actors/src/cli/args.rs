@@ -11,6 +11,7 @@ use synod_runtime::{
 mod members;
 
 pub(crate) use self::members::{AddMember, MembersArgs, MembersVerb, SetMember};
+pub(crate) use super::elect::{ElectArgs, WatchdogArgs};
 pub(crate) use super::roles::RolesArgs;
 use super::{
     backup::FileArgs,
@@ -45,6 +46,11 @@ pub(crate) enum Verb {
     Members(MembersArgs),
     /// Show who leads in which role, or make and remove roles
     Roles(RolesArgs),
+    /// Run a program only while it leads in a role
+    Elect(ElectArgs),
+    /// The process between `elect` and its program
+    #[command(hide = true)]
+    ElectWatchdog(WatchdogArgs),
     /// Watch nodes, links, actors and rates, live
     Top(TopArgs),
     /// Send a command or a query to a replicated actor
@@ -353,7 +359,7 @@ const FIRST_STEPS: &str = "First steps:
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not applied, 4 outcome unknown.";
 
-const EXAMPLES: [(&str, &str); 9] = [
+const EXAMPLES: [(&str, &str); 10] = [
     (
         "dev",
         "  synod dev                          two mains and an auxiliary in a temporary directory
@@ -398,6 +404,11 @@ const EXAMPLES: [(&str, &str); 9] = [
         "actors",
         "  synod actors                       what `call` can reach
   synod actors --roles --json        every registered actor of every node",
+    ),
+    (
+        "elect",
+        "  synod elect --role nightly -- /usr/local/bin/nightly
+  synod elect --role mail --role web --lease 5s -- sh -c 'exec serve --as \"$SYNOD_ROLE\"'",
     ),
     (
         "simulate",

@@ -111,6 +111,28 @@ impl Cluster {
         Err(self.nobody(&last))
     }
 
+    /// The nodes that serve clients; only that one, if one is named.
+    pub(crate) fn servers<'a>(
+        &'a self,
+        only: Option<&'a NodeName>,
+    ) -> impl Iterator<Item = &'a ClientNode> {
+        let serves = |node: &&ClientNode| node.role != NodeRole::Auxiliary;
+        let wanted = move |node: &&ClientNode| only.is_none_or(|only| *only == node.name);
+        self.file.nodes.iter().filter(serves).filter(wanted)
+    }
+
+    /// One request to one node.
+    pub(crate) async fn ask(
+        &self,
+        node: &ClientNode,
+        method: Method,
+        path: &str,
+        body: String,
+        patience: Duration,
+    ) -> Result<Answer, NoAnswer> {
+        self.http.request(method, &node.http, path, body, patience).await
+    }
+
     /// A whole file of any main.
     pub(crate) async fn download(&self, path: &str) -> Result<Bytes, Failure> {
         let mut last = String::from("no main is up");

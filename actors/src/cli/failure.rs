@@ -15,6 +15,8 @@ pub(crate) enum Exit {
     NotApplied,
     /// It was sent, and nobody said what became of it.
     Unknown,
+    /// Leadership was lost (`elect`).
+    Lost,
 }
 
 /// `WHAT: WHY; TRY`, and how to exit.
@@ -51,7 +53,7 @@ impl Failure {
         match self.exit {
             Exit::NotApplied => Some("not_applied"),
             Exit::Unknown => Some("unknown"),
-            Exit::Failed | Exit::Usage => None,
+            Exit::Failed | Exit::Usage | Exit::Lost => None,
         }
     }
 }
@@ -75,6 +77,7 @@ impl From<Exit> for ExitCode {
             Exit::Usage => Self::from(2),
             Exit::NotApplied => Self::from(3),
             Exit::Unknown => Self::from(4),
+            Exit::Lost => Self::from(5),
         }
     }
 }

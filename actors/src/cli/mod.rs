@@ -22,6 +22,7 @@
 //! - `args`: what may be written
 //! - `simulate`: clusters in a simulated world
 //! - `dev`, `node`, `init`, `status`, `members`, `roles`, `top`, `call`, `bench`: the verbs
+//! - `elect`: a program that runs on one machine at a time; `process`: signals, ties, timers
 //! - `backup`, `inspect`, `recover`: state as files, and the last resort
 //! - `layout`: the directory of a cluster
 //! - `resident`: the memory of a process that does little
@@ -34,12 +35,14 @@ mod bench;
 mod call;
 mod client;
 mod dev;
+mod elect;
 mod failure;
 mod init;
 mod inspect;
 mod layout;
 mod members;
 mod node;
+mod process;
 mod recover;
 mod resident;
 mod roles;
@@ -95,7 +98,7 @@ impl Cli {
     }
 
     /// Does what the command line says. Returns the program's exit code: 0 done, 1 failed, 2
-    /// wrong usage or configuration, 3 *not applied*, 4 *outcome unknown*.
+    /// wrong usage or configuration, 3 *not applied*, 4 *outcome unknown*; `elect` has more.
     pub fn main(self) -> ExitCode {
         let name = self.name;
         let failure = match args::parse(name, std::env::args_os()) {
@@ -103,7 +106,7 @@ impl Cli {
             Ok(Some(verb)) => {
                 let json = wants_json(&verb);
                 match self.run(verb) {
-                    Ok(()) => return ExitCode::SUCCESS,
+                    Ok(code) => return code,
                     Err(failure) => {
                         if json {
                             println!("{}", call::failure_document(&failure));
@@ -118,15 +121,17 @@ impl Cli {
         failure.exit.into()
     }
 
-    fn run(self, verb: Verb) -> Result<(), Failure> {
+    fn run(self, verb: Verb) -> Result<ExitCode, Failure> {
         let with_resp = self.services.iter().any(|service| service.speaks_resp());
-        match verb {
+        let done = match verb {
             Verb::Dev(args) => dev::run(self.name, &args, &self.services),
             Verb::Node(args) => node::run(self.name, &args, self.services),
             Verb::Init(args) => init::run(self.name, &args, with_resp),
             Verb::Status(args) => System::new().block_on(status::run(&args)),
             Verb::Members(args) => System::new().block_on(members::run(&args)),
             Verb::Roles(args) => System::new().block_on(roles::run(&args)),
+            Verb::Elect(args) => return elect::run(self.name, &args),
+            Verb::ElectWatchdog(args) => return elect::watchdog::run(&args),
             Verb::Call(args) => System::new().block_on(call::call(&args)),
             Verb::Actors(args) => System::new().block_on(call::actors(&args)),
             Verb::Backup(args) => System::new().block_on(backup::backup(&args)),
@@ -137,7 +142,8 @@ impl Cli {
             Verb::Top(args) => System::new().block_on(top::run(&args)),
             Verb::Bench(args) => bench::run(self.name, &args, with_resp),
             Verb::BenchPeer => bench::run_peer(),
-        }
+        };
+        done.map(|()| ExitCode::SUCCESS)
     }
 }
 
@@ -154,6 +160,8 @@ fn wants_json(verb: &Verb) -> bool {
         Verb::Backup(file) | Verb::Restore(file) => file.client.json,
         Verb::Recover(recover) => recover.json,
         Verb::Dev(_)
+        | Verb::Elect(_)
+        | Verb::ElectWatchdog(_)
         | Verb::Inspect(_)
         | Verb::Node(_)
         | Verb::Init(_)

@@ -122,7 +122,7 @@ fn table(roles: &[Value]) -> Table {
 }
 
 /// A role's name becomes a path: a question mark, say, would ask something else.
-fn path(role: &str) -> Result<String, Failure> {
+pub(crate) fn path(role: &str) -> Result<String, Failure> {
     let good = |c: char| c.is_ascii_alphanumeric() || "._-/@:".contains(c);
     if role.is_empty() || !role.chars().all(good) {
         let why = format!("{role:?} is no name of a role");

@@ -334,7 +334,7 @@ const ANY: &[&str] = &[];
 
 /// Files that may say `unsafe`.
 const ROOMS_UNSAFE: &[&str] = &[
-    "actors/src/cli/dev/process.rs",
+    "actors/src/cli/process.rs",
     "actors/src/cli/resident.rs",
     "runtime/src/world/clock.rs",
     "tests/src/process/namespaces.rs",

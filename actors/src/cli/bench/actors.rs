@@ -26,7 +26,7 @@ use super::{
     raw::Sample,
     report::{Conditions, Raw, Report, Row},
 };
-use crate::cli::{args::BenchArgs, dev::process, failure::Failure};
+use crate::cli::{args::BenchArgs, failure::Failure, process};
 
 /// An address to measure: ours, or actix's own as the limit.
 trait Way: Clone + 'static {

@@ -9,7 +9,7 @@ use synod_runtime::{
 };
 
 use super::meter::{Figures, Meter, Span};
-use crate::cli::dev::process;
+use crate::cli::process;
 
 /// The name of the actor.
 pub(super) const LISTENER: &str = "bench.listener";

@@ -29,7 +29,7 @@ use super::{
     listener::{LISTENER, Listener},
     pair::{authority, cluster, config, issue, start},
 };
-use crate::cli::{dev::process, failure::Failure};
+use crate::cli::{failure::Failure, process};
 
 /// The verb that starts it; people have no use for it.
 pub(in crate::cli) const VERB: &str = "bench-peer";
@@ -72,7 +72,7 @@ impl Peer {
 
         let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
         command.arg(VERB).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-        process::tie_to_us(&mut command);
+        process::tie_to_us(command.as_std_mut());
         let mut child = command.spawn().map_err(cannot)?;
         let mut input = child.stdin.take().expect("asked for above");
         input.write_all(&line).await.map_err(cannot)?;

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    cli::{args::ClientArgs, client::Cluster, dev::process, failure::Failure, layout::ClusterDir},
+    cli::{args::ClientArgs, client::Cluster, failure::Failure, layout::ClusterDir, process},
     client::{ClientFile, ClientNode},
     server::config::{Durability, HostPort, NodeRole},
 };
@@ -35,7 +35,7 @@ impl OwnCluster {
         let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
         command.args(["dev", "--json", "--durability", &durability.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
-        process::tie_to_us(&mut command);
+        process::tie_to_us(command.as_std_mut());
         let mut dev = command.spawn().map_err(cannot)?;
         let mut lines = BufReader::new(dev.stdout.take().expect("asked for above")).lines();
         let ready = timeout(READY_TIME_MAX, ready(&mut lines)).await.ok().flatten();

@@ -16,9 +16,8 @@ use tokio::{
     sync::mpsc::Sender,
 };
 
-use super::process;
 use crate::{
-    cli::node::REMOVED_MARKER,
+    cli::{node::REMOVED_MARKER, process},
     server::{StopSignal, config::NodeConfig},
 };
 
@@ -110,7 +109,7 @@ impl Keeper {
                 command.env_remove(&variable);
             }
         }
-        process::tie_to_us(&mut command);
+        process::tie_to_us(command.as_std_mut());
         command.spawn()
     }
 }

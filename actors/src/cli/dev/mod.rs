@@ -11,7 +11,6 @@ mod children;
 mod home;
 mod output;
 mod ports;
-pub(super) mod process;
 mod ready;
 
 use actix_rt::System;

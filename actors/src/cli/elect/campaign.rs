@@ -1,0 +1,199 @@
+//! A role from standing for it to its end, and again with `--keep`.
+
+use std::{fs, process::ExitCode, time::Duration};
+
+use actix_rt::time::sleep;
+use rand::Rng as _;
+use synod_runtime::world::{Clock as _, Entropy as _, Instant, RealClock, RealEntropy};
+
+use super::{
+    ElectArgs,
+    dog::Dog,
+    lease::{Asked, Lease, period, renew, resign, stand},
+    words::{Order, Report},
+};
+use crate::{
+    cli::{
+        client::Cluster,
+        failure::{Exit, Failure},
+    },
+    client::ClientNode,
+    server::StopSignal,
+};
+
+/// One role of `elect`.
+#[derive(Clone, Copy)]
+pub(super) struct Campaign<'a> {
+    pub(super) name: &'static str,
+    pub(super) cluster: &'a Cluster,
+    pub(super) args: &'a ElectArgs,
+    pub(super) role: &'a str,
+}
+
+/// How leading ended.
+#[derive(Debug)]
+enum End {
+    /// The program ended by itself.
+    Ended(u8),
+    /// The program was ended, or never begun, for want of a lease.
+    Lost(String),
+    /// We were asked to stop.
+    Stopped,
+}
+
+impl Campaign<'_> {
+    /// Stands, leads, and stands again if that is wanted; the exit code.
+    pub(super) async fn run(self, mut stop: StopSignal) -> Result<ExitCode, Failure> {
+        let keep = self.args.keep || self.args.role.len() > 1;
+        loop {
+            let lease = tokio::select! {
+                biased;
+                () = stop.stopped() => return Ok(ExitCode::SUCCESS),
+                lease = self.win() => lease?,
+            };
+            let began = RealClock.now();
+            self.say(&format!("leads in epoch {} at node {}", lease.epoch, lease.node));
+            match self.lead(lease, &mut stop).await? {
+                End::Stopped => return Ok(ExitCode::SUCCESS),
+                End::Ended(code) if !keep => return Ok(code.into()),
+                End::Lost(why) if !keep => {
+                    let hint = "CMD is gone; --keep stands again";
+                    let what = format!("role {}", self.role);
+                    let why = format!("leadership lost, {why}");
+                    return Err(Failure::new(Exit::Lost, what, why, hint));
+                }
+                End::Ended(code) => self.say(&format!("CMD ended with {code}; stands again")),
+                End::Lost(why) => self.say(&format!("leadership lost, {why}; stands again")),
+            }
+            // A program that ends at once must not keep the cluster busy with elections.
+            let ran = RealClock.now().since(began);
+            tokio::select! {
+                biased;
+                () = stop.stopped() => return Ok(ExitCode::SUCCESS),
+                () = sleep(TERM_MIN.saturating_sub(ran)) => (),
+            }
+        }
+    }
+
+    /// Stands at one node after the other until it leads.
+    async fn win(&self) -> Result<Lease, Failure> {
+        let nodes: Vec<&ClientNode> = self.cluster.servers(self.args.node.as_ref()).collect();
+        let holder = holder();
+        let mut at = 0;
+        loop {
+            let node = nodes[at % nodes.len()];
+            match stand(self.cluster, node, self.role, &holder, self.args.lease).await {
+                Asked::Good(lease) => return Ok(lease),
+                Asked::Held(_) => {}
+                Asked::Nobody(_) => {
+                    at += 1;
+                    sleep(PAUSE).await;
+                }
+                Asked::Wrong(why) => {
+                    let what = format!("role {}", self.role);
+                    let why = format!("not applied, {why}");
+                    return Err(Failure::failed(what, why, "see `roles` for what there is"));
+                }
+            }
+        }
+    }
+
+    /// Leads until the program is gone.
+    async fn lead(&self, mut lease: Lease, stop: &mut StopSignal) -> Result<End, Failure> {
+        let mut dog = match Dog::start(self.args, &lease) {
+            Ok(dog) => dog,
+            Err(error) => return Err(self.not_started(&lease, error.to_string()).await),
+        };
+        let (mut lost, mut stopping) = (None, false);
+        loop {
+            let renewed = async {
+                until(lease.until - lease.length + period(lease.length)).await;
+                renew(self.cluster, &lease, self.args.node.as_ref()).await
+            };
+            tokio::select! {
+                // What the watchdog says comes first: we may have been stopped for long.
+                biased;
+                report = dog.next() => match report {
+                    Some(Report::Ending) => {
+                        lost.get_or_insert_with(|| "it was not renewed in time".to_owned());
+                    }
+                    Some(Report::Gone(code)) => {
+                        dog.gone().await;
+                        // The next need not wait; without a word the lease runs out by itself.
+                        resign(self.cluster, &lease).await.ok();
+                        return Ok(match lost {
+                            Some(why) => End::Lost(why),
+                            None if stopping => End::Stopped,
+                            None => End::Ended(code),
+                        });
+                    }
+                    Some(Report::NotStarted(why)) => {
+                        return Err(self.not_started(&lease, why).await);
+                    }
+                    None => {
+                        // The program was killed with it, but what the program started may live:
+                        // nobody gives the role up before its time.
+                        until(lease.until).await;
+                        return Ok(End::Lost("the watchdog died".to_owned()));
+                    }
+                },
+                () = stop.stopped(), if !stopping => {
+                    stopping = true;
+                    dog.tell(Order::End).await;
+                }
+                renewed = renewed, if lost.is_none() => match renewed {
+                    Asked::Good(longer) => {
+                        lease = longer;
+                        dog.tell(Order::Until(lease.until)).await;
+                    }
+                    Asked::Held(why) => {
+                        lost = Some(why);
+                        dog.tell(Order::Kill).await;
+                    }
+                    // The watchdog knows the time too.
+                    Asked::Nobody(why) | Asked::Wrong(why) => lost = Some(why),
+                },
+            }
+        }
+    }
+
+    async fn not_started(&self, lease: &Lease, why: String) -> Failure {
+        resign(self.cluster, lease).await.ok();
+        let program = self.args.command[0].to_string_lossy().into_owned();
+        Failure::failed(program, format!("cannot be started: {why}"), "see that it can be run")
+    }
+
+    /// For people, on standard error: standard output is the program's.
+    fn say(&self, what: &str) {
+        eprintln!("{}: role {}: {what}", self.name, self.role);
+    }
+}
+
+/// A name that no other process has, nor had: the machine's, ours, and a number.
+fn holder() -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let good = |c: &char| c.is_ascii_alphanumeric() || "-._".contains(*c);
+    let host: String = host.trim().chars().filter(good).take(HOST_CHARS_MAX).collect();
+    let number = RealEntropy.rng("elect/holder").next_u32();
+    format!("{host}:{}:{number:08x}", std::process::id())
+}
+
+/// Timers count no sleep of the machine, and none of ours; so ask the clock again.
+async fn until(moment: Instant) {
+    loop {
+        let left = moment.since(RealClock.now());
+        if left.is_zero() {
+            return;
+        }
+        sleep(left).await;
+    }
+}
+
+/// A program that ran for less is started again only after this time.
+const TERM_MIN: Duration = Duration::from_secs(1);
+
+/// Between two nodes that cannot be stood at.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Names of holders are bounded.
+const HOST_CHARS_MAX: usize = 64;

@@ -1,0 +1,209 @@
+//! Taking, renewing and giving up a role over HTTP, at whichever node answers.
+
+use std::time::Duration;
+
+use actix_rt::time::{sleep, timeout};
+use awc::http::{Method, StatusCode};
+use serde_json::{Value, json};
+use synod_runtime::{
+    identity::NodeName,
+    world::{Clock as _, Instant, RealClock},
+};
+
+use crate::{
+    cli::{client::Cluster, roles::path},
+    client::{Answer, ClientNode, NoAnswer},
+};
+
+/// A role that is ours.
+#[derive(Debug, Clone)]
+pub(super) struct Lease {
+    pub(super) role: String,
+    /// The name we hold it by; nobody else's.
+    pub(super) holder: String,
+    /// The node that answers us.
+    pub(super) node: NodeName,
+    pub(super) epoch: u64,
+    /// How long it lasts from each renewal.
+    pub(super) length: Duration,
+    /// Nobody else leads before this moment.
+    pub(super) until: Instant,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(super) enum Asked<T> {
+    /// Done.
+    Good(T),
+    /// Somebody else leads, or nobody.
+    Held(String),
+    /// What was asked can never be granted.
+    Wrong(String),
+    /// Nobody says, for now.
+    Nobody(String),
+}
+
+/// Stands for a role until somebody has it: we or another.
+pub(super) async fn stand(
+    cluster: &Cluster,
+    node: &ClientNode,
+    role: &str,
+    holder: &str,
+    length: Duration,
+) -> Asked<Lease> {
+    let lease = format!("{}ms", length.as_millis());
+    let body = json!({"holder": holder, "lease": lease, "wait": true});
+    match put(cluster, node, role, &body, STAND_PATIENCE).await {
+        Asked::Good((epoch, until)) => Asked::Good(Lease {
+            role: role.to_owned(),
+            holder: holder.to_owned(),
+            node: node.name.clone(),
+            epoch,
+            length,
+            until,
+        }),
+        Asked::Held(why) => Asked::Held(why),
+        Asked::Wrong(why) => Asked::Wrong(why),
+        Asked::Nobody(why) => Asked::Nobody(why),
+    }
+}
+
+/// Renews a lease at one node after the other until one did, or the lease is over.
+pub(super) async fn renew(
+    cluster: &Cluster,
+    lease: &Lease,
+    only: Option<&NodeName>,
+) -> Asked<Lease> {
+    let body = json!({"holder": lease.holder, "epoch": lease.epoch});
+    let mut last = String::from("no node is up");
+    let mut nodes: Vec<&ClientNode> = cluster.servers(only).collect();
+    // The one that answered last comes first.
+    nodes.sort_by_key(|node| node.name != lease.node);
+    for node in nodes.iter().cycle() {
+        if RealClock.now() >= lease.until {
+            break;
+        }
+        match put(cluster, node, &lease.role, &body, period(lease.length)).await {
+            Asked::Good((_, until)) => {
+                let node = node.name.clone();
+                return Asked::Good(Lease { node, until, ..lease.clone() });
+            }
+            // A node that refuses us says nothing of the lease.
+            Asked::Nobody(why) | Asked::Wrong(why) => last = why,
+            Asked::Held(why) => return Asked::Held(why),
+        }
+        sleep(PAUSE).await;
+    }
+    Asked::Nobody(last)
+}
+
+/// Gives a role up whose program is gone.
+pub(super) async fn resign(cluster: &Cluster, lease: &Lease) -> Result<(), String> {
+    let path = format!("{}/lease?holder={}&epoch={}", at(lease), lease.holder, lease.epoch);
+    let mut nodes: Vec<&ClientNode> = cluster.servers(None).collect();
+    nodes.sort_by_key(|node| node.name != lease.node);
+    let mut last = String::from("no node is up");
+    for node in nodes {
+        match cluster.ask(node, Method::DELETE, &path, String::new(), RESIGN_PATIENCE).await {
+            Ok(answer) if answer.status.is_success() => return Ok(()),
+            // Somebody else leads already, or nobody.
+            Ok(answer) if answer.status == StatusCode::CONFLICT => return Ok(()),
+            Ok(answer) => last = answer.error_text(),
+            Err(NoAnswer::NotSent(why) | NoAnswer::Lost(why)) => last = why,
+        }
+    }
+    Err(last)
+}
+
+/// How often a lease is renewed.
+pub(super) fn period(length: Duration) -> Duration {
+    length / RENEWALS
+}
+
+/// The epoch and the end of the lease.
+async fn put(
+    cluster: &Cluster,
+    node: &ClientNode,
+    role: &str,
+    body: &Value,
+    patience: Duration,
+) -> Asked<(u64, Instant)> {
+    let path = match path(role) {
+        Ok(path) => format!("{path}/lease"),
+        Err(failure) => return Asked::Wrong(failure.to_string()),
+    };
+    // The lease counts from here: whatever the network takes is on our side.
+    let sent = RealClock.now();
+    let asking = cluster.ask(node, Method::PUT, &path, body.to_string(), patience);
+    // A verdict that comes later is of no use: there are other nodes.
+    let why = match timeout(patience, asking).await {
+        Ok(Ok(answer)) => return read(&answer, sent, &node.name),
+        Ok(Err(NoAnswer::NotSent(why) | NoAnswer::Lost(why))) => why,
+        Err(_elapsed) => format!("no answer in {patience:?}"),
+    };
+    Asked::Nobody(format!("{} at {}: {why}", node.name, node.http))
+}
+
+fn read(answer: &Answer, sent: Instant, node: &NodeName) -> Asked<(u64, Instant)> {
+    let text = || format!("{node} says: {}", answer.error_text());
+    if answer.status.is_success() {
+        let document: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let (epoch, left) = (document["epoch"].as_u64(), document["expires_in_ms"].as_u64());
+        return match (epoch, left) {
+            (Some(epoch), Some(left)) => Asked::Good((epoch, sent + Duration::from_millis(left))),
+            _ => Asked::Wrong(format!("{node} answers with no lease")),
+        };
+    }
+    match answer.status {
+        StatusCode::CONFLICT => Asked::Held(text()),
+        StatusCode::TOO_MANY_REQUESTS => Asked::Nobody(text()),
+        status if status.is_client_error() => Asked::Wrong(text()),
+        _ => Asked::Nobody(text()),
+    }
+}
+
+fn at(lease: &Lease) -> String {
+    path(&lease.role).expect("it was granted")
+}
+
+/// Renewals in a lease: two may get lost before its program is asked to end.
+const RENEWALS: u32 = 5;
+
+/// Whoever stands asks another node after this time: the first may be stopped.
+const STAND_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two nodes: a fail-over takes a few of these.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Resigning only saves others the rest of the lease.
+const RESIGN_PATIENCE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn answer(status: u16, body: &'static str) -> Asked<(u64, Instant)> {
+        let status = StatusCode::from_u16(status).unwrap();
+        let answer = Answer { status, body: Bytes::from_static(body.as_bytes()) };
+        read(&answer, Instant::from_nanos(5), &"a".parse().unwrap())
+    }
+
+    #[test]
+    fn a_lease_counts_from_when_it_was_asked_for() {
+        let good = r#"{"leader":true,"epoch":17,"expires_in_ms":2}"#;
+        let Asked::Good((epoch, until)) = answer(200, good) else { panic!() };
+        assert_eq!((epoch, until), (17, Instant::from_nanos(2_000_005)));
+        assert!(matches!(answer(200, "{}"), Asked::Wrong(_)));
+    }
+
+    #[test]
+    fn only_a_conflict_ends_a_lease_and_only_a_wrong_request_is_given_up() {
+        let Asked::Held(why) = answer(409, r#"{"error":"b leads"}"#) else { panic!() };
+        assert_eq!(why, "a says: b leads");
+        assert!(matches!(answer(400, ""), Asked::Wrong(_)));
+        for status in [429, 503, 504] {
+            assert!(matches!(answer(status, ""), Asked::Nobody(_)), "{status}");
+        }
+    }
+}
