@@ -169,11 +169,19 @@ pub enum Mutation {
     OlderCopyTrusted,
     /// What others voted for is not taken over in place of what a torn end may have held.
     MendTakesNothing,
+    /// One other main's lease is enough, however many there are.
+    LeaseOfAny,
+    /// Leases are used where some of the mains choose without the others.
+    LeaseWhereFewerChoose,
+    /// A lease is used while what a main proposed in a life before may still be voted for.
+    LeaseForgetsFormerBallots,
+    /// A leader raises the cluster version as soon as it can execute it itself.
+    RisesAlone,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 43] = [
         Self::AuxiliaryForgetsAll,
         Self::ClaimBeforeDurable,
         Self::NoPhaseOneForNewConfiguration,
@@ -213,6 +221,10 @@ impl Mutation {
         Self::TornEndTrusted,
         Self::MendTakesNothing,
         Self::OlderCopyTrusted,
+        Self::LeaseOfAny,
+        Self::LeaseWhereFewerChoose,
+        Self::LeaseForgetsFormerBallots,
+        Self::RisesAlone,
     ];
 }
 

@@ -139,9 +139,19 @@ impl Standing {
 
     /// That of one of the two mains; it is connected to the other.
     pub fn of(me: u64) -> Self {
+        Self::made(me, 0)
+    }
+
+    /// That of A, which can execute cluster versions up to `knows`.
+    pub fn knowing(knows: u32) -> Self {
+        Self::made(A, knows)
+    }
+
+    fn made(me: u64, knows: u32) -> Self {
         let other = if me == A { B } else { A };
         let rng = Rng::seed_from_u64(1);
-        let mut proposer = Proposer::new(node(me), Timing::default(), VoteStyle::Split, rng);
+        let (timing, style) = (Timing::default(), VoteStyle::Split);
+        let mut proposer = Proposer::new(node(me), timing, style, rng).knowing(knows);
         start(&mut proposer, vec![]);
         let mut standing = Self { me, other, proposer, now: dawn(), said: Vec::new() };
         standing.progress(&History::new(genesis()));

@@ -1,12 +1,20 @@
 //! Leadership on real processes: named by an operator, and handed on by every orderly stop.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use synod_tests::process::{
     child::run,
     cluster::Cluster,
+    http::Http,
     load::{KvWriter, Load, Verdict},
     machine::turn,
+    wait::until,
 };
 
 /// Goal: `members lead` moves leadership, is refused for what cannot lead, and says so in one line.
@@ -63,6 +71,68 @@ fn a_rolling_restart_shows_no_error() {
         book.entries.iter().filter(|e| matches!(e.verdict, Verdict::Unknown(_))).collect();
     assert!(unknown.is_empty(), "{unknown:?}");
     assert!(book.longest_gap() < PAUSE_MAX, "{book}");
+}
+
+/// Goal: a cluster is upgraded from one build to the next by a rolling restart while a client writes:
+/// the new command is *not applied* before the last main is upgraded, the version rises by itself, and
+/// no number is lost or counted twice. Method: two programs that differ in one command.
+#[test]
+fn a_rolling_upgrade_with_two_builds() {
+    let _turn = turn();
+    let mut synod = Cluster::by_hand("counter");
+    ["a", "b", "x"].iter().for_each(|node| synod.start_node(node));
+    ["a", "b"].iter().for_each(|node| synod.wait_ready(node));
+    let call = |http: &mut Http, message: &str, key: &str, body: &str| {
+        let headers: &[_] = if key.is_empty() { &[] } else { &[("idempotency-key", key)] };
+        let path = format!("/actors/counter/counter.{message}");
+        http.request("POST", &path, headers, body.as_bytes())
+    };
+    let (stop, mains) = (Arc::new(AtomicBool::new(false)), [synod.http("a"), synod.http("b")]);
+    let stopped = Arc::clone(&stop);
+    let writer = std::thread::spawn(move || {
+        let (mut mains, mut at) = (mains, 0);
+        for number in 1u64.. {
+            // The same key at another node, until it is known to be counted.
+            until("a number to be counted", || {
+                let answer = call(&mut mains[at % 2], "add", &number.to_string(), r#"{"by":1}"#);
+                match answer {
+                    Ok(answer) if answer.status == 200 => Ok(()),
+                    other => {
+                        at += 1;
+                        Err(format!("{other:?}"))
+                    }
+                }
+            });
+            if stopped.load(Relaxed) {
+                return number;
+            }
+        }
+        0
+    });
+    synod.install("counter-next");
+    for (node, last) in [("x", false), ("b", false), ("a", true)] {
+        synod.stop_node(node);
+        synod.start_node(node);
+        synod.wait_ready(node);
+        synod.wait_status("b", "all up again", |status| {
+            let nodes = status["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+            status["mains"].as_array().is_some_and(|mains| mains.len() == 2)
+                && nodes.len() == 3
+                && nodes.iter().all(|n| n["state"] == "up" && n["version"].is_string())
+                && status["version"] == u64::from(last)
+        });
+        if node == "b" {
+            let early = call(&mut synod.http("b"), "double", "", "{}").expect("an answer");
+            assert_eq!(early.status, 503, "{}", early.text());
+            assert_eq!(early.json()["outcome"], "not_applied", "{}", early.text());
+            assert!(early.text().contains("needs cluster version 1"), "{}", early.text());
+        }
+    }
+    stop.store(true, Relaxed);
+    let counted = writer.join().expect("the writer was told the truth");
+    let doubled = call(&mut synod.http("a"), "double", "", "{}").expect("an answer");
+    assert_eq!((doubled.status, doubled.json()), (200, (2 * counted).into()));
+    println!("a rolling upgrade: {counted} numbers");
 }
 
 /// The promise is 300 ms; the rest is for machines that do much else meanwhile.

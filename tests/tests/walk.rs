@@ -125,11 +125,17 @@ fn operators_come_between_failures_and_nothing_is_broken() {
     }
 }
 
-/// R1.12, R1.19, R1.20, R1.40, R1.42: in the scenes where single rules matter most.
+/// R1.12, R1.19, R1.20, R1.31, R1.40, R1.42: in the scenes where single rules matter most.
 #[test]
 fn deposed_toppled_and_readmitted_leaders_break_nothing() {
     for scene in ["deposed", "toppled", "forgetful", "readmitted", "leased"] {
         walk(scene, SMALL, 0..60);
+    }
+    // The script of readmission is for two mains.
+    for (mains, auxiliaries) in [(3, 2), (3, 0)] {
+        for scene in ["deposed", "toppled", "leased"] {
+            walk(scene, Shape { mains, auxiliaries, members: 0 }, 0..40);
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::consensus::Profile;
 use crate::server::config::{Durability, HostPort, NodeRole, units};
+use crate::sim::Shape;
 
 /// Highly available actors: two full machines, one cheap one, no data lost.
 #[derive(Debug, Parser)]
@@ -229,6 +230,17 @@ pub(crate) struct SimulateArgs {
     /// lost)
     #[arg(long, value_name = "lan|wan", default_value_t)]
     pub(crate) profile: Profile,
+    /// Mains, auxiliaries and members [default: by the seed: 2+1, 3+2 or 3+0, with and without a
+    /// member]
+    #[arg(long, value_name = "MAINS+AUXILIARIES[+MEMBERS]")]
+    pub(crate) shape: Option<Shape>,
+}
+
+impl SimulateArgs {
+    /// The cluster of a seed.
+    pub(crate) fn shape_of(&self, seed: u64) -> Shape {
+        self.shape.unwrap_or_else(|| Shape::of_seed(seed))
+    }
 }
 
 /// `bench`.

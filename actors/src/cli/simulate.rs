@@ -64,11 +64,15 @@ fn each_in_order(args: &SimulateArgs, trial: &Trial, mut each: impl FnMut(Report
     thread::scope(|scope| {
         for _ in 0..threads {
             let (next, sender) = (&next, sender.clone());
+            let run_one = |seed| {
+                let shape = args.shape_of(seed);
+                Trial { shape, ..trial.clone() }.run(seed)
+            };
             scope.spawn(move || {
                 loop {
                     let number = next.fetch_add(1, Relaxed);
                     let seed = args.seed.wrapping_add(number);
-                    if number >= args.runs || sender.send((number, trial.run(seed))).is_err() {
+                    if number >= args.runs || sender.send((number, run_one(seed))).is_err() {
                         return;
                     }
                 }
@@ -100,8 +104,11 @@ fn page(program: &str, args: &SimulateArgs, report: &Report) -> String {
         let _ = writeln!(
             page,
             "replay: {program} simulate --seed {seed} --runs 1 --minutes-each {} --faults {} \
-             --profile {}",
-            args.minutes_each, args.faults, args.profile
+             --profile {} --shape {}",
+            args.minutes_each,
+            args.faults,
+            args.profile,
+            args.shape_of(*seed)
         );
     }
     page

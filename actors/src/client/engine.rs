@@ -280,7 +280,14 @@ impl Under {
                 Self::of(kind, (actor, function, args), until(deadline), done)
             }
             Ask::Query(Inquiry { actor, function, args, consistency, deadline, done }) => {
-                let kind = Kind::Query { local: consistency == Consistency::Local };
+                let kind = match consistency {
+                    Consistency::Linearizable => Kind::Query { local: false, bounded_ms: None },
+                    Consistency::Local => Kind::Query { local: true, bounded_ms: None },
+                    Consistency::Bounded(age) => {
+                        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+                        Kind::Query { local: false, bounded_ms: Some(age_ms) }
+                    }
+                };
                 Self::of(kind, (actor, function, args), until(deadline), done)
             }
         }

@@ -18,7 +18,7 @@ use super::{
     configuration::Configuration,
     message::{
         Accept, Accepted, AuxiliaryMessage, Confirm, Confirmed, Forget, HomeMessage,
-        LearnerMessage, Message, Nack, PreVote, PreVoteAnswer, Prepare, Probe, Promise,
+        LearnerMessage, Message, Nack, PreVote, PreVoteAnswer, Prepare, Probe, Program, Promise,
         ProposerMessage, Reach, Reached, Report, Standing, Vote,
     },
     record::{Image, Record},
@@ -303,6 +303,7 @@ impl Auxiliary {
             holds: self.votes.last_key_value().map(|(step, _)| *step),
             bytes: self.bytes as u64,
             epoch: self.configuration.as_ref().map_or(0, |c| c.epoch),
+            program: Program::THIS,
         }
     }
 

@@ -39,6 +39,10 @@ pub struct Configuration {
     /// Nodes that operators removed, the last ones: each stops when it learns of it.
     #[serde(default)]
     pub removed: Vec<NodeId>,
+    /// The cluster version: commands that are marked with a higher one are not executed yet. Every
+    /// main can do what it stands for, and it never falls.
+    #[serde(default)]
+    pub version: u32,
 }
 
 /// Nodes that came and went are remembered so far back: one that was away for longer stays outside
@@ -68,6 +72,13 @@ impl Configuration {
             return 2 * (mains + auxiliaries) >= members;
         }
         mains == self.mains.len() || 2 * (mains + auxiliaries) > members
+    }
+
+    /// Whether nothing is chosen without the votes of all mains, unless an auxiliary votes too. Not
+    /// so with three mains and no auxiliary: there two of them choose alone.
+    pub fn needs_every_main(&self) -> bool {
+        let members = self.mains.len() + self.auxiliaries.len();
+        2 * self.mains.len().saturating_sub(1) <= members
     }
 
     /// Whether `node` is one of the mains, in this very incarnation.
@@ -117,6 +128,18 @@ impl Configuration {
     #[must_use]
     pub fn with_members(self, members: Vec<NodeName>) -> Self {
         Self { members, ..self }
+    }
+
+    /// The same configuration, at that cluster version.
+    #[must_use]
+    pub fn at_version(self, version: u32) -> Self {
+        Self { version, ..self }
+    }
+
+    /// The next configuration, at a higher cluster version.
+    pub fn raised_to(&self, version: u32) -> Self {
+        let epoch = self.epoch + 1;
+        Self { epoch, version: version.max(self.version), ..self.clone() }
     }
 
     /// The next configuration, in which `name`, which holds no vote, is to become a main as soon as
@@ -314,6 +337,17 @@ mod tests {
             for one in &quorums {
                 assert!(quorums.iter().all(|two| !one.is_disjoint(two)), "{mains}+{auxiliaries}");
             }
+        }
+    }
+
+    #[test]
+    fn where_every_main_is_needed_no_quorum_of_mains_lacks_one() {
+        for (mains, auxiliaries) in [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2), (4, 1), (4, 2)] {
+            let configuration = shape(0..mains, mains..mains + auxiliaries);
+            let lacks_one = subsets(mains).any(|some| {
+                configuration.is_quorum(&some) && some.len() < configuration.mains.len()
+            });
+            assert_eq!(configuration.needs_every_main(), !lacks_one, "{mains}+{auxiliaries}");
         }
     }
 

@@ -53,7 +53,10 @@ pub struct Founder {
     me: NodeId,
     /// The first configuration by name, this node included unless it joins later.
     listed: BTreeMap<NodeName, NodeRole>,
-    empty: BTreeMap<NodeName, NodeId>,
+    /// The highest cluster version that this node can execute.
+    knows: u32,
+    /// Who has no log either, and what it can execute.
+    empty: BTreeMap<NodeName, (NodeId, u32)>,
     genesis: Option<Configuration>,
     /// The other roles were started.
     settled: bool,
@@ -98,6 +101,7 @@ impl Founder {
         Self {
             me,
             listed,
+            knows: 0,
             empty: BTreeMap::new(),
             genesis: None,
             settled: false,
@@ -110,6 +114,13 @@ impl Founder {
             alive_at: Instant::default(),
             auxiliary_alive_at: Instant::default(),
         }
+    }
+
+    /// On a node that can execute cluster versions up to `knows`.
+    #[must_use]
+    pub const fn knowing(mut self, knows: u32) -> Self {
+        self.knows = knows;
+        self
     }
 
     /// In a process that others can tell from another one of this node.
@@ -147,13 +158,14 @@ impl Founder {
         }
         let with = |role| {
             let names = self.listed.iter().filter(move |(_, listed)| **listed == role);
-            let id = |name| self.empty.get(name).cloned().unwrap_or_else(|| self.me.clone());
+            let id = |name| self.empty.get(name).map_or_else(|| self.me.clone(), |e| e.0.clone());
             names.map(|(name, _)| id(name)).collect()
         };
         let members = self.listed.iter().filter(|(_, role)| **role == NodeRole::Member);
         let configuration =
             Configuration::founding(with(NodeRole::Main), with(NodeRole::Auxiliary))
-                .with_members(members.map(|(name, _)| name.clone()).collect());
+                .with_members(members.map(|(name, _)| name.clone()).collect())
+                .at_version(self.version());
         tracing::info!(mains = ?configuration.mains, auxiliaries = ?configuration.auxiliaries,
             "founding the cluster");
         self.settle(configuration.clone(), out);
@@ -162,6 +174,13 @@ impl Founder {
             let genesis = FounderMessage::Genesis(Genesis { configuration: configuration.clone() });
             out.after_all_before().then_send(To::Node(other), genesis);
         }
+    }
+
+    /// What every main can execute.
+    fn version(&self) -> u32 {
+        let main = |name: &NodeName| self.listed.get(name) == Some(&NodeRole::Main);
+        let others = self.empty.iter().filter(|(name, _)| main(name)).map(|(_, (_, knows))| *knows);
+        others.fold(self.knows, u32::min)
     }
 
     fn settle(&mut self, configuration: Configuration, out: &mut Effects<Self>) {
@@ -309,10 +328,10 @@ impl Machine for Founder {
                     out.send(to, FounderMessage::Genesis(Genesis { configuration }));
                 }
                 None if self.settled => {}
-                None => out.send(to, FounderMessage::Empty(Empty {})),
+                None => out.send(to, FounderMessage::Empty(Empty { knows: self.knows })),
             },
-            FounderMessage::Empty(_) => {
-                self.empty.insert(from.name.clone(), from.clone());
+            FounderMessage::Empty(Empty { knows }) => {
+                self.empty.insert(from.name.clone(), (from.clone(), knows));
                 self.found(out);
             }
             FounderMessage::Genesis(genesis) => self.learn(genesis.configuration, out),

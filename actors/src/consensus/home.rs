@@ -6,8 +6,10 @@
 //! *not applied*, what was sent and not heard of has an *unknown* outcome, and is still carried
 //! through so that the numbers behind it stay in order.
 
+mod commands;
 mod expire;
 mod forward;
+mod reads;
 mod wishes;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,13 +20,13 @@ use synod_runtime::{
     world::{Instant, Rng},
 };
 
+pub use self::commands::Commands;
 use self::wishes::OpenWish;
 use super::{
     ballot::{Ballot, Step},
     message::{
-        AcceptorMessage, Answers, ClientAnswer, CommandReply, Confirm, Confirmed, End, Gap,
-        HomeMessage, Leader, LeasedRead, Message, NewCommand, NewRead, ProposerMessage, Query,
-        ReadAt, Registered, ReplicaMessage, Replies, Report, Request, TellAgain,
+        ClientAnswer, CommandReply, End, Gap, HomeMessage, Leader, Message, NewCommand, NewRead,
+        ProposerMessage, Registered, Replies, Report, Request, TellAgain,
     },
     record::{Image, Record},
     replica::REGISTER,
@@ -71,6 +73,8 @@ struct Round {
     reads: Vec<(NewRead, Instant)>,
     /// None: to be asked as soon as a leader is known.
     asked: Option<Instant>,
+    /// When it was asked first.
+    began: Instant,
 }
 
 /// See the module's documentation.
@@ -79,6 +83,9 @@ pub struct Home {
     me: NodeId,
     /// What was executed here is near enough to the end of the log to answer reads; else others do.
     near: bool,
+    /// The cluster version, as far as it is known here.
+    version: u32,
+    commands: Commands,
     timing: Timing,
     leader: Leader,
     session: Option<u64>,
@@ -94,6 +101,8 @@ pub struct Home {
     reads: VecDeque<(NewRead, Instant)>,
     round: Option<Round>,
     rounds: u64,
+    /// Everything that was answered anywhere before that time lies within that step.
+    fresh: Option<(Instant, Step)>,
     /// Reads of other homes, by the ticket they have here: whose, under which ticket, until when.
     forwarded: BTreeMap<u64, (NodeId, u64, Instant)>,
     /// Reads that the replica is to answer, by ticket: it may die and forget them.
@@ -113,6 +122,8 @@ impl Home {
         Self {
             me,
             near: false,
+            version: 0,
+            commands: Commands::default(),
             timing,
             leader: Leader { node: None, ballot: Ballot::default(), serving: false, halted: None },
             session: None,
@@ -129,11 +140,19 @@ impl Home {
             // Somewhere else in every life: a late answer to an earlier home of this node must not
             // pass for one to this.
             rounds: u64::from(rng.random::<u32>()) << 32,
+            fresh: None,
             forwarded: BTreeMap::new(),
             handed: BTreeMap::new(),
             next_expiry: Instant::default(),
             wishes: BTreeMap::new(),
         }
+    }
+
+    /// That of a node whose build has these commands; others are *not applied*.
+    #[must_use]
+    pub fn taking(mut self, commands: Commands) -> Self {
+        self.commands = commands;
+        self
     }
 
     fn submit(&mut self, now: Now, commands: Vec<NewCommand>, out: &mut Effects<Self>) {
@@ -146,7 +165,7 @@ impl Home {
             {
                 Some("overloaded: too many commands wait".to_owned())
             } else {
-                None
+                self.commands.refusal(&command, self.version)
             };
             if let Some(why) = refusal {
                 answer(command.ticket, End::NotApplied(why), out);
@@ -306,98 +325,6 @@ impl Home {
             self.session = Some(registered.session);
         }
     }
-
-    fn read(&mut self, now: Now, reads: Vec<NewRead>, out: &mut Effects<Self>) {
-        let (local, fresh): (Vec<_>, Vec<_>) =
-            reads.into_iter().partition(|read| read.local && self.near);
-        if !local.is_empty() {
-            let local = local.into_iter().map(|read| {
-                let until = now.at + read.patience;
-                (read, until)
-            });
-            self.hand_over(Step(0), local.collect(), out);
-        }
-        for read in fresh {
-            if read.actor == 0 && !self.near {
-                let why = "this node has no whole state yet; ask a main".to_owned();
-                answer(read.ticket, End::NotApplied(why), out);
-                continue;
-            }
-            if self.reads.len() >= READS_MAX {
-                let why = "overloaded: too many reads wait".to_owned();
-                answer(read.ticket, End::NotApplied(why), out);
-                continue;
-            }
-            let until = now.at + read.patience;
-            self.next_expiry = self.next_expiry.min(until);
-            self.reads.push_back((read, until));
-        }
-    }
-
-    /// One round of reads at a time: what comes meanwhile goes with the next.
-    fn read_rounds(&mut self, now: Now, out: &mut Effects<Self>) {
-        if self.round.is_none() && !self.reads.is_empty() {
-            self.rounds += 1;
-            let reads = self.reads.drain(..).collect();
-            self.round = Some(Round { number: self.rounds, reads, asked: None });
-        }
-        let patience = 2 * self.timing.resend;
-        let Some(leader) = self.leader.node.clone() else { return };
-        let Some(round) = &mut self.round else { return };
-        if round.asked.is_some_and(|at| now.at < at + patience) {
-            return;
-        }
-        round.asked = Some(now.at);
-        let number = round.number;
-        if !self.near && leader != self.me {
-            self.forward_round(&leader, out);
-        } else {
-            // How far its own acceptor voted: under a lease nobody else need be asked (R3). And its
-            // word, with which a leader need ask nobody (R2).
-            out.here(AcceptorMessage::Confirm(Confirm { round: number, leader: None }));
-        }
-    }
-
-    fn confirmed(&self, confirmed: &Confirmed, out: &mut Effects<Self>) {
-        if self.round.as_ref().is_some_and(|round| round.number == confirmed.round) {
-            let Confirmed { round, promised, voted, .. } = *confirmed;
-            out.here(ProposerMessage::LeasedRead(LeasedRead { round, promised, voted }));
-        }
-    }
-
-    fn read_at(&mut self, read_at: &ReadAt, out: &mut Effects<Self>) {
-        let Some(round) = self.round.take_if(|round| round.number == read_at.round) else { return };
-        match read_at.at {
-            Some(after) => self.hand_over(after, round.reads, out),
-            // Asked again when a leader is known.
-            None => self.round = Some(Round { asked: round.asked, ..round }),
-        }
-    }
-
-    fn hand_over(&mut self, after: Step, reads: Vec<(NewRead, Instant)>, out: &mut Effects<Self>) {
-        for (read, until) in &reads {
-            self.handed.insert(read.ticket, *until);
-            self.next_expiry = self.next_expiry.min(*until);
-        }
-        let reads = reads.into_iter().map(|(read, _)| read).collect();
-        out.here(ReplicaMessage::Query(Query { after, reads }));
-    }
-
-    fn answers(&mut self, answers: Answers, out: &mut Effects<Self>) {
-        for (ticket, position, result) in answers.answers {
-            if self.handed.remove(&ticket).is_some() {
-                let end = match result {
-                    Ok(reply) => End::Done(position, reply),
-                    Err(why) => End::Failed(position, why),
-                };
-                if ticket & forward::FORWARDED == 0 {
-                    answer(ticket, end, out);
-                } else {
-                    self.send_back(ticket, &end, out);
-                }
-            }
-        }
-    }
 }
 
 impl Machine for Home {
@@ -428,7 +355,7 @@ impl Machine for Home {
             HomeMessage::Dismissed(_) => out.here(Message::Report(Report::Dismissed)),
             HomeMessage::NewWish(wish) => self.wish(now, wish, out),
             HomeMessage::Granted(granted) => self.granted(granted, out),
-            HomeMessage::Nearness(news) => self.near = news.near,
+            HomeMessage::Nearness(news) => (self.near, self.version) = (news.near, news.version),
         }
     }
 

@@ -26,7 +26,7 @@ pub use self::{
     },
     members::{
         Ask, Disowned, Empty, Entered, Expiry, Forget, Genesis, Heartbeat, Leader, Nearness,
-        NodeRole, Peer, Probe, ProbeAnswer, Reach, Reached, Resign, Standing,
+        NodeRole, Peer, Probe, ProbeAnswer, Program, Reach, Reached, Resign, Standing,
     },
     report::{PeerReport, ProposerReport, Report, Sign},
     votes::{

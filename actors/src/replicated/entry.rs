@@ -57,6 +57,12 @@ impl<A: Replicated> Entry<A> {
         }
     }
 
+    /// The same, from that cluster version on; see [`Function::since`].
+    #[must_use]
+    pub const fn since(self, version: u32) -> Self {
+        Self { function: self.function.since(version), ..self }
+    }
+
     /// Checks a table when it is compiled: no two messages may share a wire name.
     ///
     /// ```compile_fail,E0080

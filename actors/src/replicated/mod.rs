@@ -57,6 +57,7 @@ pub use self::{
 pub(crate) use self::{
     fence::{FENCED, Fenced},
     nearest::distance,
+    state_machine::{is_in_force, known_version},
     submit::{GuestCall, Named},
 };
 

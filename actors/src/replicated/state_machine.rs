@@ -57,18 +57,41 @@ pub struct Function {
     pub id: u64,
     /// Whether it only reads.
     pub query: bool,
+    /// The cluster version from which on it may be executed; 0 from the beginning. Until every main
+    /// runs a build that knows it, it is *not applied*.
+    pub since: u32,
 }
 
 impl Function {
     /// The command called `name`.
     pub const fn command(name: &'static str) -> Self {
-        Self { name, id: name_hash(name), query: false }
+        Self { name, id: name_hash(name), query: false, since: 0 }
     }
 
     /// The query called `name`.
     pub const fn query(name: &'static str) -> Self {
-        Self { name, id: name_hash(name), query: true }
+        Self { name, id: name_hash(name), query: true, since: 0 }
     }
+}
+
+impl Function {
+    /// The same, from that cluster version on.
+    #[must_use]
+    pub const fn since(self, version: u32) -> Self {
+        Self { since: version, ..self }
+    }
+}
+
+/// The highest cluster version that a program with these state machines can execute.
+pub(crate) fn known_version(machines: &[Box<dyn StateMachine>]) -> u32 {
+    let functions = machines.iter().flat_map(|machine| machine.functions());
+    functions.map(|function| function.since).max().unwrap_or(0)
+}
+
+/// Whether a cluster of that version has commands for `machine`.
+pub(crate) fn is_in_force(machine: &dyn StateMachine, version: u32) -> bool {
+    let mut commands = machine.functions().iter().filter(|function| !function.query).peekable();
+    commands.peek().is_none() || commands.any(|function| function.since <= version)
 }
 
 /// Why a command or query was not executed. The state did not change.

@@ -67,6 +67,9 @@ pub enum Consistency {
     /// It holds every command answered before the query was asked, wherever.
     #[default]
     Linearizable,
+    /// It holds every command answered longer ago than this. Asks nobody as long as another read
+    /// here was linearizable within that time, else it is linearizable itself.
+    Bounded(Duration),
     /// Whatever this node has executed: never waits, may be old.
     Local,
 }

@@ -71,6 +71,7 @@ pub struct Turn {
     session: SessionId,
     seed: u64,
     index: u32,
+    version: u32,
     rng: Option<Box<Rng>>,
     state: ActorState,
 }
@@ -79,7 +80,21 @@ impl Turn {
     /// The turn of the command at `moment`: command number `index` of a step whose random seed is
     /// `seed`.
     pub fn new(moment: Moment, session: SessionId, seed: u64, index: u32) -> Self {
-        Self { moment, session, seed, index, rng: None, state: ActorState::Running }
+        let state = ActorState::Running;
+        Self { moment, session, seed, index, version: 0, rng: None, state }
+    }
+
+    /// The same turn in a cluster of that version.
+    #[must_use]
+    pub fn at_version(self, version: u32) -> Self {
+        Self { version, ..self }
+    }
+
+    /// The agreed version of the cluster: the same at every replica, and it never goes back. A
+    /// handler that is to do something else from a build on asks for it, so that old and new builds
+    /// do the same as long as both run.
+    pub fn version(&self) -> u32 {
+        self.version
     }
 
     /// Random numbers, equal at every replica. Draws go on where the last left off in this turn.

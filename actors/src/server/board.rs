@@ -17,7 +17,7 @@ use super::metrics;
 use crate::consensus::{
     ballot::{Ballot, Step},
     configuration::{Configuration, History},
-    message::{Leader, ProposerReport, Report, Sign, Standing},
+    message::{Leader, Program, ProposerReport, Report, Sign, Standing},
     timing::VoteStyle,
 };
 
@@ -223,6 +223,7 @@ impl Board {
             "ballot": format!("{}.{author}", ballot.round),
             "view": epoch,
             "epoch": epoch,
+            "version": configuration.as_ref().map_or(0, |c| c.version),
             "position": last.position,
             "digest": format!("{:016x}", last.digest),
             "mains": configuration.as_ref().map_or_else(Vec::new, |c| names(&c.mains)),
@@ -255,13 +256,14 @@ impl Board {
             row.executed = executes.then_some(peer.executed);
             row.durable = executes.then_some(peer.durable);
             row.sign = peer.sign;
+            row.program = peer.program;
         }
         let me = rows.entry(self.me.name.clone()).or_insert_with(|| Row::new(&self.me));
         me.role = self.node.role().to_owned();
         me.sign = Sign::Heard;
         me.executed = last.history.as_ref().map(History::executed);
         me.durable = last.history.is_some().then_some(last.durable);
-        me.version = Some(env!("CARGO_PKG_VERSION"));
+        me.program = Some((Program::THIS, last.history.is_some().then_some(proposer.knows)));
         let most = rows.values().filter_map(|row| row.executed).max().unwrap_or_default();
         if let Some(configuration) = configuration {
             place(&mut rows, configuration);
@@ -330,7 +332,8 @@ struct Row {
     incarnation: String,
     executed: Option<Step>,
     durable: Option<Step>,
-    version: Option<&'static str>,
+    /// What it runs, and the highest cluster version it can execute, where it executes.
+    program: Option<(Program, Option<u32>)>,
 }
 
 impl Row {
@@ -348,7 +351,8 @@ impl Row {
             "executed": self.executed,
             "durable": self.durable,
             "lag": self.executed.map(|step| most.beyond(step)),
-            "version": self.version,
+            "version": self.program.map(|(program, _)| program.to_string()),
+            "knows_version": self.program.and_then(|(_, knows)| knows),
         })
     }
 }

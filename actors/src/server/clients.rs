@@ -28,8 +28,7 @@ use crate::{
         replica::{KEY_REUSED, SESSION_EXPIRED, keyed_args},
     },
     replicated::{
-        Consistency, Done, FENCE_REFUSED, Inquiry, Outcome, Position, Reason, Refusal, Submission,
-        Submit,
+        Done, FENCE_REFUSED, Inquiry, Outcome, Position, Reason, Refusal, Submission, Submit,
     },
     role::{Inputs, RoleAddr},
 };
@@ -205,7 +204,7 @@ impl Submit for Clients {
                     actor: inquiry.actor,
                     function: inquiry.function,
                     args: inquiry.args,
-                    local: inquiry.consistency == Consistency::Local,
+                    consistency: inquiry.consistency,
                     patience: inquiry.deadline.max(PATIENCE_MIN),
                 })
             })

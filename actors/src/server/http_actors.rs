@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::config::units;
 use crate::replicated::{
     ARGS_BYTES_MAX, ActorCatalogue, BadFence, CallError, Consistency, DEADLINE_DEFAULT, Done,
     Fence, IdempotencyKey, Inquiry, JsonError, JsonFunction, Outcome, Position, Reason, Submission,
@@ -174,13 +175,20 @@ fn consistency_of(request: &HttpRequest) -> Result<Consistency, Failure> {
     #[derive(Deserialize)]
     struct Options {
         consistency: Option<String>,
+        bounded: Option<String>,
     }
     let options = web::Query::<Options>::from_query(request.query_string())
         .map_err(|error| Failure::bad_request(error.to_string()))?;
-    match options.consistency.as_deref() {
-        None | Some("linearizable") => Ok(Consistency::Linearizable),
-        Some("local") => Ok(Consistency::Local),
-        Some(other) => Err(Failure::bad_request(format!(
+    let age = options.bounded.as_deref().map(units::duration).transpose();
+    let age = age.map_err(|why| Failure::bad_request(format!("bounded: {why}")))?;
+    match (options.consistency.as_deref(), age) {
+        (None, Some(age)) => Ok(Consistency::Bounded(age)),
+        (Some(_), Some(_)) => {
+            Err(Failure::bad_request("bounded and consistency exclude each other".to_owned()))
+        }
+        (None | Some("linearizable"), None) => Ok(Consistency::Linearizable),
+        (Some("local"), None) => Ok(Consistency::Local),
+        (Some(other), None) => Err(Failure::bad_request(format!(
             "consistency: expected \"linearizable\" or \"local\", found {other:?}"
         ))),
     }

@@ -62,6 +62,9 @@ pub(crate) enum Kind {
     Query {
         /// Whether to answer from what the node has.
         local: bool,
+        /// Else, how old that may be.
+        #[serde(default)]
+        bounded_ms: Option<u64>,
     },
 }
 
@@ -121,9 +124,12 @@ impl GuestsHttp {
         }
         let deadline = patience(patience_ms);
         let idempotency = match kind {
-            Kind::Query { local } => {
-                let consistency =
-                    if local { Consistency::Local } else { Consistency::Linearizable };
+            Kind::Query { local, bounded_ms } => {
+                let consistency = match bounded_ms.map(Duration::from_millis) {
+                    _ if local => Consistency::Local,
+                    Some(age) => Consistency::Bounded(age),
+                    None => Consistency::Linearizable,
+                };
                 let inquiry = Inquiry { actor, function, args, consistency, deadline, done };
                 return calls.queries.push(inquiry);
             }

@@ -89,7 +89,7 @@ use crate::{
         acceptor::Acceptor,
         auxiliary::{Auxiliary, VOTE_BYTES_MAX},
         founder::{Founder, Living},
-        home::Home,
+        home::{Commands, Home},
         learner::Learner,
         message::NodeRole,
         proposer::Proposer,
@@ -98,7 +98,7 @@ use crate::{
         timing::{Timing, VoteStyle},
     },
     machine::Survived,
-    replicated::{Host, Replicated, Submit},
+    replicated::{Host, Replicated, StateMachine, Submit, known_version},
     role::Role,
 };
 
@@ -307,7 +307,10 @@ impl Seat {
     /// Leads, or follows who leads; of a main or a member.
     pub fn proposer(&self) -> impl FnMut() -> Role<Proposer> + use<> + 'static {
         let (site, timing, style) = (Rc::clone(&self.site), self.config.timing, self.config.style);
-        self.site.role(move || Proposer::new(site.me.clone(), timing, style, site.rng("proposer")))
+        let knows = self.knows();
+        self.site.role(move || {
+            Proposer::new(site.me.clone(), timing, style, site.rng("proposer")).knowing(knows)
+        })
     }
 
     /// Learns what is chosen, in order; of a main or a member.
@@ -332,9 +335,10 @@ impl Seat {
     /// Stands for the clients of this seat; of a main or a member.
     pub fn home(&self) -> impl FnMut() -> Role<Home> + use<> + 'static {
         let (site, timing) = (Rc::clone(&self.site), self.config.timing);
+        let commands = Commands::of(&self.hosted());
         self.site.role(move || {
             site.clients.abandon();
-            Home::new(site.me.clone(), timing, site.rng("home"))
+            Home::new(site.me.clone(), timing, site.rng("home")).taking(commands.clone())
         })
     }
 
@@ -372,14 +376,26 @@ impl Seat {
         self.site.journal.close();
     }
 
+    /// The highest cluster version that this build can execute.
+    fn knows(&self) -> u32 {
+        known_version(&self.hosted())
+    }
+
+    /// All that is executed here, empty.
+    fn hosted(&self) -> Vec<Box<dyn StateMachine>> {
+        (self.config.machines)().into_iter().chain([self.site.elections.store()]).collect()
+    }
+
     /// Agrees on how the log begins, or finds out that it has.
     fn start_founder(&self) {
         let (me, listed, rejoins) =
             (self.site.me.clone(), self.config.listed.clone(), self.rejoins);
+        let knows = self.knows();
         let (life, torn, journal) = (self.life, self.torn, self.site.journal.clone());
         let position: Rc<dyn Fn() -> u64> = Rc::new(move || journal.position());
         let founder = move || {
-            let founder = Founder::new(me.clone(), listed.clone()).rejoining(rejoins);
+            let founder = Founder::new(me.clone(), listed.clone());
+            let founder = founder.rejoining(rejoins).knowing(knows);
             let Some((starts, nonce)) = life else { return founder };
             founder.living(Living { starts, nonce, torn, position: Rc::clone(&position) })
         };

@@ -1,6 +1,6 @@
 //! A cluster of real nodes in a simulated world.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, sync::Arc};
 
 use synod_runtime::{
     identity::{NodeId, NodeName},
@@ -31,6 +31,49 @@ pub struct Shape {
     pub auxiliaries: u8,
     /// Nodes that follow the log and never vote: `m1`, `m2`, …
     pub members: u8,
+}
+
+impl Shape {
+    /// The shape that `synod simulate` gives a seed: two mains and an auxiliary every other time,
+    /// else three mains with two auxiliaries or none; one member in half of all.
+    pub const fn of_seed(seed: u64) -> Self {
+        let members = if seed & 8 != 0 { 1 } else { 0 };
+        match seed & 3 {
+            0 | 1 => Self { mains: 2, auxiliaries: 1, members },
+            2 => Self { mains: 3, auxiliaries: 2, members },
+            _ => Self { mains: 3, auxiliaries: 0, members },
+        }
+    }
+}
+
+/// `2+1`, and with members `2+1+3`.
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { mains, auxiliaries, members } = self;
+        write!(f, "{mains}+{auxiliaries}")?;
+        if *members > 0 { write!(f, "+{members}") } else { Ok(()) }
+    }
+}
+
+impl FromStr for Shape {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |_number| format!("{text:?} is no shape; write MAINS+AUXILIARIES, such as 3+2");
+        let numbers: Vec<u8> =
+            text.split('+').map(str::parse).collect::<Result<_, _>>().map_err(wrong)?;
+        let (mains, auxiliaries, members) = match numbers[..] {
+            [mains, auxiliaries] => (mains, auxiliaries, 0),
+            [mains, auxiliaries, members] => (mains, auxiliaries, members),
+            _ => return Err(format!("{text:?} is no shape; write MAINS+AUXILIARIES, such as 3+2")),
+        };
+        // As many letters as there are from each first one.
+        if !(1..=7).contains(&mains) || auxiliaries > 3 || members > 7 {
+            let most = "one to seven mains, at most three auxiliaries and seven members";
+            return Err(format!("{text:?}: a simulated cluster has {most}"));
+        }
+        Ok(Self { mains, auxiliaries, members })
+    }
 }
 
 impl Default for Shape {
@@ -96,6 +139,8 @@ struct Place {
     core: Option<Core>,
     /// How often it was started.
     lives: u64,
+    /// What it hosts, where that is not what the blueprint says.
+    machines: Option<Machines>,
 }
 
 impl Blueprint {
@@ -134,7 +179,7 @@ impl Cluster {
         .flat_map(|(role, names)| names.into_iter().map(move |name| (role, name)))
         .map(|(role, name)| {
             let name: NodeName = name.parse().expect("a letter, or a letter and a number");
-            (name, Place { role, founds: true, core: None, lives: 0 })
+            (name, Place { role, founds: true, core: None, lives: 0, machines: None })
         })
         .collect();
         Self { sim: sim.clone(), blueprint, places, doors: Doors::default() }
@@ -194,9 +239,14 @@ impl Cluster {
     /// # Errors
     /// Why it could not start.
     pub fn add(&mut self, name: &NodeName, role: NodeRole) -> Result<(), CoreError> {
-        let place = Place { role, founds: false, core: None, lives: 0 };
-        self.places.entry(name.clone()).or_insert(place);
+        self.expect(name, role);
         self.start(name)
+    }
+
+    /// One more node that is still to be started; see [`Cluster::add`].
+    pub fn expect(&mut self, name: &NodeName, role: NodeRole) {
+        let place = Place { role, founds: false, core: None, lives: 0, machines: None };
+        self.places.entry(name.clone()).or_insert(place);
     }
 
     /// What a node is to be from now on, once the cluster was told: a member becomes a main, or a
@@ -208,6 +258,11 @@ impl Cluster {
             Some(way) => self.doors.open(name, way),
             None => self.doors.close(name),
         }
+    }
+
+    /// From its next start on a node runs another build, one that hosts `machines`.
+    pub fn install(&mut self, name: &NodeName, machines: Machines) {
+        self.place(name).machines = Some(machines);
     }
 
     /// Stops a node for good: nobody expects it any more.
@@ -343,6 +398,7 @@ impl Cluster {
             machines,
             passive,
         } = self.blueprint.clone();
+        let machines = self.places[name].machines.clone().unwrap_or(machines);
         let others = self.places.keys().filter(|other| *other != name);
         let listed = self.places.iter().filter(|(_, place)| place.founds);
         CoreConfig {

@@ -63,6 +63,17 @@ pub(crate) fn types(meta: &ParseNestedMeta<'_>) -> syn::Result<Vec<Type>> {
     Ok(types.into_iter().collect())
 }
 
+/// A number, then types: `(2, Close, Merge)`.
+pub(crate) fn versioned_types(meta: &ParseNestedMeta<'_>) -> syn::Result<(LitInt, Vec<Type>)> {
+    let content;
+    parenthesized!(content in meta.input);
+    let version: LitInt = content.parse()?;
+    version.base10_parse::<u32>()?;
+    content.parse::<Token![,]>()?;
+    let types = Punctuated::<Type, Token![,]>::parse_terminated(&content)?;
+    Ok((version, types.into_iter().collect()))
+}
+
 pub(crate) fn once<T>(
     slot: &mut Option<T>,
     value: T,

@@ -2,16 +2,22 @@
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
-use syn::{Attribute, DeriveInput, Error, LitStr, Type, spanned::Spanned};
+use syn::{Attribute, DeriveInput, Error, LitInt, LitStr, Type, spanned::Spanned};
 
-use crate::attributes::{once, types, wire_name};
+use crate::attributes::{once, types, versioned_types, wire_name};
 
 pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
-    let Options { name, commands, queries } = Options::of(input)?;
+    let Options { name, commands, newer, queries } = Options::of(input)?;
     let ident = &input.ident;
     // Spanned at the message, so that "Handler<M> is not implemented" points at its name.
     let commands = commands.iter().map(|message| {
         quote_spanned!(message.span()=> ::synod::replicated::Entry::command::<#message>())
+    });
+    let newer = newer.iter().flat_map(|(version, messages)| {
+        messages.iter().map(move |message| {
+            quote_spanned!(message.span()=>
+                ::synod::replicated::Entry::command::<#message>().since(#version))
+        })
     });
     let queries = queries.iter().map(
         |message| quote_spanned!(message.span()=> ::synod::replicated::Entry::query::<#message>()),
@@ -21,7 +27,7 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
         impl ::synod::replicated::Replicated for #ident {
             const NAME: &'static str = #name;
             const ENTRIES: &'static [::synod::replicated::Entry<Self>] =
-                &::synod::replicated::Entry::distinct([#(#commands,)* #(#queries,)*]);
+                &::synod::replicated::Entry::distinct([#(#commands,)* #(#newer,)* #(#queries,)*]);
         }
     })
 }
@@ -30,6 +36,8 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
 struct Options {
     name: LitStr,
     commands: Vec<Type>,
+    /// Commands from a cluster version on.
+    newer: Vec<(LitInt, Vec<Type>)>,
     queries: Vec<Type>,
 }
 
@@ -40,6 +48,7 @@ impl Options {
             return Err(Error::new_spanned(&input.generics, text));
         }
         let (mut name, mut commands, mut queries) = (None, None, None);
+        let mut newer = Vec::new();
         let ours = |attribute: &&Attribute| attribute.path().is_ident("replicated");
         for attribute in input.attrs.iter().filter(ours) {
             attribute.parse_nested_meta(|meta| {
@@ -47,10 +56,14 @@ impl Options {
                     once(&mut name, wire_name(&meta)?, &meta)
                 } else if meta.path.is_ident("commands") {
                     once(&mut commands, types(&meta)?, &meta)
+                } else if meta.path.is_ident("commands_since") {
+                    newer.push(versioned_types(&meta)?);
+                    Ok(())
                 } else if meta.path.is_ident("queries") {
                     once(&mut queries, types(&meta)?, &meta)
                 } else {
-                    Err(meta.error("expected `name`, `commands` or `queries`"))
+                    let known = "expected `name`, `commands`, `commands_since` or `queries`";
+                    Err(meta.error(known))
                 }
             })?;
         }
@@ -60,6 +73,6 @@ impl Options {
             return Err(Error::new_spanned(&input.ident, text));
         };
         let (commands, queries) = (commands.unwrap_or_default(), queries.unwrap_or_default());
-        Ok(Self { name, commands, queries })
+        Ok(Self { name, commands, newer, queries })
     }
 }

@@ -299,6 +299,22 @@ impl Cluster {
         self.by_hand.insert(name.to_owned(), process);
     }
 
+    /// From now on nodes are started as this program, another build of the same.
+    pub fn install(&mut self, program_name: &str) {
+        self.program = program(program_name);
+    }
+
+    /// Stops a node that was started by hand in good order.
+    ///
+    /// # Panics
+    /// When it was not, or does not stop.
+    pub fn stop_node(&mut self, name: &str) {
+        let mut process = self.by_hand.remove(name).expect("started by hand");
+        process.signal("TERM");
+        let status = process.wait_within(STOP_MAX);
+        assert!(status.success(), "{name} ended with {status}");
+    }
+
     /// A node started by hand.
     ///
     /// # Panics

@@ -159,6 +159,12 @@ impl Load {
         assert!((applied..=applied + unsure).contains(&total), "{applied} + {unsure}: {total}");
     }
 
+    /// Ends the clients, without judging what they were told.
+    pub async fn stop(&self) {
+        self.seen.enough.set(true);
+        tokio::time::sleep(Duration::from_secs(6)).await;
+    }
+
     async fn total(&self) -> u64 {
         let running = self.with(|cluster| {
             let runs = cluster.mains().into_iter().find(|main| cluster.core(main).is_some());

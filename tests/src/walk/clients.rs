@@ -8,7 +8,7 @@ use synod::{
     consensus::message::{
         ClientAnswer, End, HomeMessage, Message, NewCommand, NewRead, Read, Submit,
     },
-    replicated::name_hash,
+    replicated::{Consistency, name_hash},
 };
 use synod_runtime::world::Rng;
 
@@ -95,7 +95,7 @@ impl Clients {
                 told: None,
                 gone: false,
             });
-            let local = false;
+            let consistency = Consistency::Linearizable;
             match want {
                 Want::Append => {
                     let args = Bytes::copy_from_slice(&number.to_le_bytes());
@@ -106,7 +106,7 @@ impl Clients {
                 Want::Length | Want::Everything => {
                     let function = if want == Want::Length { LEN.id } else { ALL.id };
                     let args = Bytes::new();
-                    reads.push(NewRead { ticket, actor, function, args, local, patience });
+                    reads.push(NewRead { ticket, actor, function, args, consistency, patience });
                 }
             }
         }

@@ -47,11 +47,14 @@ impl Plan {
         let ms = Duration::from_millis;
         let lease = if rng.random_bool(0.5) { ms(400) } else { ms(20) };
         let timing = Timing { lease, hedge: ms(10), promises: ms(10), ..quick() };
+        let faults = Faults { depose: 2, topple: 3, isolate: 3, mend: 2, ..Faults::default() };
+        // Of several others some may be heard.
+        let many = u32::from(shape.mains > 2);
         Self {
             timing,
             chaos_us: 2_000_000,
             fault_us: rng.random_range(150_000..400_000),
-            faults: Faults { depose: 2, topple: 3, isolate: 3, mend: 2, ..Faults::default() },
+            faults: Faults { one_way: 3 * many, ..faults },
             delay_us: rng.random_range(100..1_000),
             call_us: rng.random_range(1_000..4_000),
             down_us: rng.random_range(1_000..30_000),

@@ -9,15 +9,16 @@ use synod::{
         Timing, VoteStyle,
         acceptor::Acceptor,
         auxiliary::Auxiliary,
-        ballot::{Run, Step},
+        ballot::{Ballot, Run, Step},
         configuration::{ALPHA, History},
         founder::{Founder, Living},
         learner::Learner,
         lives::Life,
         message::{
             Accept, AcceptorMessage, Acked, AuxiliaryMessage, CatchUp, Confirmed, Entries, Forget,
-            FounderMessage, HomeMessage, Installed, LearnerMessage, Message, NodeRole, Prepare,
-            Progress, Promise, ProposerMessage, ReadAt, ReadIndex, Request, Trim, TrimLog, Vote,
+            FounderMessage, Heartbeat, HomeMessage, Installed, LearnerMessage, LeaseAsk,
+            LeaseGrant, LeasedRead, Message, NodeRole, Peer, Prepare, Program, Progress, Promise,
+            ProposerMessage, ReadAt, ReadIndex, Request, Trim, TrimLog, Vote,
         },
         proposer::Proposer,
         record::Record,
@@ -216,6 +217,67 @@ pub(crate) fn a_read_is_answered_where_promises_hold() -> Played {
         |message| matches!(message, Message::Home(HomeMessage::ReadAt(read)) if read.at.is_some()),
     );
     unless(answered, "a read was answered without the promises of the configuration in force")
+}
+
+/// The leader runs a newer build, the other main does not.
+pub(crate) fn a_version_rises_only_when_every_main_can() -> Played {
+    let proposed = |knows| {
+        let mut standing = Standing::knowing(2);
+        let ballot = standing.asks(0);
+        standing.promises(A, ballot, &[]);
+        standing.promises(B, ballot, &[]);
+        let mut history = History::new(genesis());
+        history.execute(Step(1), None);
+        standing.progress(&history);
+        let beat = Heartbeat {
+            ballot,
+            leading: false,
+            serving: true,
+            chosen_upto: Step(1),
+            durable_upto: Step(1),
+            epoch: 0,
+            program: Program::THIS,
+            knows,
+        };
+        standing.tell(B, beat.clone());
+        standing.tell(B, beat);
+        standing.proposed().iter().any(|(_, value)| value.is_configuration())
+    };
+    if !proposed(2) {
+        return Err("the version did not rise although every main can");
+    }
+    unless(proposed(1), "the version rose beyond what a main can execute")
+}
+
+/// Three mains and two auxiliaries: B and C grant leases. What C proposed in its life before, B could
+/// still vote for together with the auxiliaries, if B had promised less.
+pub(crate) fn a_lease_counts_only_where_former_ballots_have_ended() -> Played {
+    let answered = |promised_by_b| {
+        let mut standing = Standing::new();
+        let mut three = genesis();
+        three.mains.push(node(OUTSIDE));
+        three.auxiliaries.push(node(OUTSIDE + 1));
+        standing.progress(&History::new(three));
+        let peer = Peer { node: node(OUTSIDE), role: NodeRole::Main, up: true };
+        standing.tell(OUTSIDE, peer);
+        standing.now.at = standing.now.at + Duration::from_secs(1);
+        let asked_nanos = standing.now.at.as_nanos();
+        let ask = LeaseAsk { asked_nanos, lasts: Duration::from_millis(100) };
+        let grant =
+            |promised, former| LeaseGrant { ask: ask.clone(), upto: Step(0), promised, former };
+        standing.tell(B, grant(promised_by_b, Ballot::default()));
+        standing.tell(OUTSIDE, grant(ballot(5, A), ballot(3, OUTSIDE)));
+        standing.said.clear();
+        let (round, promised, voted) = (7, ballot(5, A), Step(0));
+        standing.tell(A, LeasedRead { round, promised, voted });
+        standing.said.iter().any(|message| {
+            matches!(message, Message::Home(HomeMessage::ReadAt(read)) if read.at.is_some())
+        })
+    };
+    if !answered(ballot(4, A)) {
+        return Err("a read under the leases of all others was not answered at once");
+    }
+    unless(answered(ballot(2, A)), "a read was answered although more may be chosen")
 }
 
 /// A node that others follow installs a snapshot: what came between is not in its log.

@@ -81,6 +81,18 @@ fn hunt_for(mutation: Mutation) -> Hunt {
         M::TornEndTrusted => Hunt::Hand(histories::a_torn_end_may_hide_a_promise),
         M::OlderCopyTrusted => Hunt::Hand(histories::an_older_copy_takes_no_part),
         M::MendTakesNothing => Hunt::Hand(histories::a_torn_end_may_hide_a_vote),
+        M::LeaseOfAny => {
+            let shape = Shape { mains: 3, auxiliaries: 2, members: 0 };
+            Hunt::Walk { shape, scene: Plan::leased, caught: 10 }
+        }
+        M::LeaseWhereFewerChoose => {
+            let shape = Shape { mains: 3, auxiliaries: 0, members: 0 };
+            Hunt::Walk { shape, scene: Plan::leased, caught: 10 }
+        }
+        M::LeaseForgetsFormerBallots => {
+            Hunt::Hand(histories::a_lease_counts_only_where_former_ballots_have_ended)
+        }
+        M::RisesAlone => Hunt::Hand(histories::a_version_rises_only_when_every_main_can),
         M::SnapshotKeepsConfiguration => Hunt::Hand(histories::a_snapshot_brings_its_configuration),
     }
 }

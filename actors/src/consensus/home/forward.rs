@@ -9,6 +9,7 @@ use crate::{
     },
     effects::{Effects, To},
     machine::Now,
+    replicated::Consistency,
 };
 
 /// Set in the tickets of reads that came from another home.
@@ -46,7 +47,8 @@ impl Home {
             self.forwarded.insert(ticket, (from.clone(), read.ticket, until));
             self.next_expiry = self.next_expiry.min(until);
             let ForwardedRead { actor, function, args, .. } = read;
-            let read = NewRead { ticket, actor, function, args, local: false, patience };
+            let consistency = Consistency::Linearizable;
+            let read = NewRead { ticket, actor, function, args, consistency, patience };
             self.reads.push_back((read, until));
         }
     }

@@ -8,6 +8,7 @@ use synod_runtime::identity::NodeId;
 
 use crate::consensus::ballot::{Ballot, Step};
 use crate::consensus::value::EncodedCommand;
+use crate::replicated::Consistency;
 
 /// Asks an acceptor for a read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,10 +59,13 @@ pub struct LeaseAsked {
 pub struct LeaseGrant {
     /// What was asked.
     pub ask: LeaseAsk,
-    /// What was chosen before the lease is not beyond this step.
+    /// What the granter had voted for, proposed or executed by then is not beyond this step.
     pub upto: Step,
     /// The highest ballot promised.
     pub promised: Ballot,
+    /// The highest ballot that the granter had promised when its present life began: what it
+    /// proposed before, it has forgotten.
+    pub former: Ballot,
 }
 
 /// *Local*: a home wants to read here.
@@ -182,8 +186,8 @@ pub struct NewRead {
     pub function: u64,
     /// The arguments.
     pub args: Bytes,
-    /// Whether to answer from what is here, whatever its age.
-    pub local: bool,
+    /// How fresh the state must be.
+    pub consistency: Consistency,
     /// How long the client waits.
     pub patience: std::time::Duration,
 }

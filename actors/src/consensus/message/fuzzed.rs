@@ -31,6 +31,8 @@ fn corpus() -> Vec<Vec<u8>> {
         chosen_upto: step,
         durable_upto: step,
         epoch: 1,
+        program: Program::THIS,
+        knows: 2,
     };
     let values = vec![(ballot, value())];
     let entries = Entries { first: step, values, chosen_upto: step, snapshot: false };

@@ -1,5 +1,7 @@
 //! Founding, signs of life, and who is what.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use synod_runtime::identity::NodeId;
 
@@ -13,7 +15,10 @@ pub struct Ask {}
 
 /// I have no log either.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Empty {}
+pub struct Empty {
+    /// The highest cluster version that the sender can execute.
+    pub knows: u32,
+}
 
 /// How the log began.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +60,36 @@ pub struct Heartbeat {
     pub durable_upto: Step,
     /// The epoch of its newest configuration.
     pub epoch: u64,
+    /// The program it runs.
+    pub program: Program,
+    /// The highest cluster version that it can execute.
+    pub knows: u32,
+}
+
+/// Major, minor and patch number of the library that a node runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Program(pub u16, pub u16, pub u16);
+
+impl Program {
+    /// This one.
+    pub const THIS: Self = Self(
+        number(env!("CARGO_PKG_VERSION_MAJOR")),
+        number(env!("CARGO_PKG_VERSION_MINOR")),
+        number(env!("CARGO_PKG_VERSION_PATCH")),
+    );
+}
+
+const fn number(text: &str) -> u16 {
+    match u16::from_str_radix(text, 10) {
+        Ok(number) => number,
+        Err(_) => panic!("cargo gives a number"),
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.0, self.1, self.2)
+    }
 }
 
 /// An auxiliary's sign of life.
@@ -68,6 +103,8 @@ pub struct Standing {
     pub bytes: u64,
     /// The newest configuration it was told of.
     pub epoch: u64,
+    /// The program it runs.
+    pub program: Program,
 }
 
 /// Rule F: the auxiliary may forget.
@@ -123,10 +160,12 @@ pub struct Leader {
 }
 
 /// *Local*, proposer to home.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nearness {
     /// What was executed here is near enough to the end of the log to answer reads.
     pub near: bool,
+    /// The cluster version, as far as it is known here.
+    pub version: u32,
 }
 
 /// *Local*, replica to proposer: when something of the state expires.

@@ -2,7 +2,7 @@
 
 use synod_runtime::identity::NodeId;
 
-use super::members::{Leader, Standing};
+use super::members::{Leader, Program, Standing};
 use crate::consensus::ballot::{Ballot, Step};
 use crate::consensus::configuration::{Configuration, History};
 
@@ -61,6 +61,8 @@ pub struct ProposerReport {
     pub halted: Option<String>,
     /// Whether an auxiliary completes the steps at present.
     pub bridging: bool,
+    /// The highest cluster version that this node can execute.
+    pub knows: u32,
     /// What is known of each peer.
     pub peers: Vec<PeerReport>,
 }
@@ -76,6 +78,8 @@ pub struct PeerReport {
     pub durable: Step,
     /// Whether it was heard lately.
     pub sign: Sign,
+    /// The program it runs, and the highest cluster version it can execute, where it executes.
+    pub program: Option<(Program, Option<u32>)>,
 }
 
 /// Whether a peer gives signs of life.

@@ -218,7 +218,8 @@ impl Proposer {
         let change = self
             .whom_to_vote_out(configuration, out)
             .map(|main| configuration.without_main(main.incarnation))
-            .or_else(|| self.whom_to_admit(configuration));
+            .or_else(|| self.whom_to_admit(configuration))
+            .or_else(|| self.whether_to_rise(configuration));
         if let Some(change) = change {
             self.change_to(change);
         }
@@ -293,6 +294,25 @@ impl Proposer {
         }
     }
 
+    /// The cluster version rises when every main says that it can execute the higher one, and so
+    /// does everybody else who follows the log and is connected: whoever cannot would halt.
+    fn whether_to_rise(&self, configuration: &Configuration) -> Option<Configuration> {
+        let mut known = self.knows;
+        for main in configuration.other_mains(self.me.incarnation) {
+            let peer = self.peers.get(&main.name).filter(|peer| peer.up && peer.id == *main)?;
+            known = known.min(peer.beat.as_ref()?.knows);
+        }
+        let others = self.peers.values().filter(|peer| peer.up);
+        let least = others.filter_map(|peer| peer.beat.as_ref()).map(|beat| beat.knows).min();
+        let known = least.map_or(known, |least| known.min(least));
+        #[cfg(any(test, feature = "mutations"))]
+        let known = match crate::mutation::on(crate::mutation::Mutation::RisesAlone) {
+            true => self.knows,
+            false => known,
+        };
+        (known > configuration.version).then(|| configuration.raised_to(known))
+    }
+
     /// A main that caught up, or an auxiliary that came back with another disk.
     fn whom_to_admit(&self, configuration: &Configuration) -> Option<Configuration> {
         let now = self.turn.at;
@@ -306,7 +326,9 @@ impl Proposer {
                 NodeRole::Main | NodeRole::Member
                     if listed && !configuration.has_main(peer.id.incarnation) =>
                 {
-                    let keeps_pace = peer.pace.keeps_up(now, self.timing.remove_unreachable)
+                    let knows = peer.beat.as_ref().map_or(0, |beat| beat.knows);
+                    let keeps_pace = knows >= configuration.version
+                        && peer.pace.keeps_up(now, self.timing.remove_unreachable)
                         && self.heard_within(&peer.id, self.timing.hedge);
                     if keeps_pace {
                         return Some(configuration.with_main(peer.id.clone()));

@@ -1,10 +1,11 @@
-//! Reads without a question: leases between two mains (R3 of the manual).
+//! Reads without a question: leases between mains (R3 of the manual).
 //!
 //! With two mains, whatever is chosen was voted for by both, unless one of them leads and asks an
 //! auxiliary in the other's place. A main that grants a lease does not, for as long as it lasts. So
 //! the other knows by itself what a read must wait for: the last step that it voted for, that it
-//! proposed, or that the grant names. Reads ask the leader ([`super::reads`]) whenever there is no
-//! lease.
+//! proposed, or that the grant names. The same holds for more mains when all others grant, as long
+//! as they need each other or an auxiliary ([`Configuration::needs_every_main`]); three without an
+//! auxiliary do not. Reads ask the leader ([`super::reads`]) whenever a lease is missing.
 //!
 //! ```text
 //!   reader, by its clock:   ask ──────────────────── L·(1−ρ) ──────► lease ends
@@ -14,12 +15,15 @@
 //! 1. A node that starts may have granted a lease in its life before: it asks no auxiliary for votes,
 //!    and grants nothing, until that is over. No lease is longer than the granter's own, so who makes
 //!    it shorter starts the node a moment later.
-//! 2. What a node proposed in a life before it has forgotten. So nobody reads by lease, and nobody
-//!    grants, before the granter's acceptor has promised a ballot that ends those.
+//! 2. What a node proposed in a life before it has forgotten. So nobody reads by lease before every
+//!    granter's acceptor has promised a ballot that ends those of all mains' lives before.
 //! 3. Who is a main is looked at after the step that the read waits for was executed: then every
 //!    change that could let others choose is known.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use synod_runtime::{identity::NodeId, world::Instant};
 
@@ -27,6 +31,7 @@ use super::{Phase, Proposer};
 use crate::{
     consensus::{
         ballot::{Ballot, Step},
+        configuration::Configuration,
         message::{
             AcceptorMessage, HomeMessage, LeaseAsk, LeaseAsked, LeaseGrant, LeasedRead,
             ProposerMessage, ReadAt, ReadIndex,
@@ -56,8 +61,8 @@ pub(super) struct Leases {
     owes_until: Instant,
     /// Until when it may owe something from its life before.
     quiet_until: Instant,
-    /// What the other main granted.
-    held: Option<Held>,
+    /// What other mains granted.
+    held: BTreeMap<NodeId, Held>,
     wanted_until: Instant,
     ask_due: Instant,
     waiting: VecDeque<Waiting>,
@@ -65,17 +70,18 @@ pub(super) struct Leases {
 
 #[derive(Debug)]
 struct Held {
-    from: NodeId,
     until: Instant,
     upto: Step,
+    promised: Ballot,
+    former: Ballot,
 }
 
 /// A round of reads under a lease, whose step is not executed yet.
 #[derive(Debug)]
 struct Waiting {
     asked: LeasedRead,
-    /// Who granted the lease.
-    from: NodeId,
+    /// Who granted leases.
+    from: Vec<NodeId>,
     upto: Step,
     since: Instant,
 }
@@ -116,20 +122,21 @@ impl Proposer {
             }
             Phase::Following(_) => false,
         };
-        let is_only_other = self.other_main().is_some_and(|other| *other == asked.by);
+        let is_other = self.bound().is_some_and(|others| others.contains(&asked.by));
         let refused = self.timing.lease.is_zero()
             || asked.ask.lasts > self.timing.lease
             || now < self.leases.quiet_until
             || is_slow
-            || !is_only_other
-            || !self.former_ballots_ended(asked.promised);
+            || !is_other
+            || !ends(asked.promised, self.leases.former, &self.me);
         if refused {
             return;
         }
         self.leases.owes_until = self.leases.owes_until.max(now + longer(asked.ask.lasts));
         let upto = asked.voted.max(self.proposed()).max(self.history.executed());
         let LeaseAsked { by, ask, promised, .. } = asked;
-        let grant = LeaseGrant { ask, upto, promised };
+        let former = self.leases.former;
+        let grant = LeaseGrant { ask, upto, promised, former };
         out.send(To::Node(by), ProposerMessage::LeaseGrant(grant));
     }
 
@@ -137,36 +144,61 @@ impl Proposer {
     pub(super) fn lease_granted(&mut self, from: &NodeId, grant: &LeaseGrant) {
         let asked = Instant::from_nanos(grant.ask.asked_nanos);
         // No clock of ours showed a later time.
-        if asked > self.turn.at || !self.former_ballots_ended(grant.promised) {
+        let LeaseGrant { upto, promised, former, .. } = *grant;
+        if asked > self.turn.at || !ends(promised, self.leases.former, &self.me) {
             return;
         }
         let until = asked + shorter(grant.ask.lasts);
-        let newer = self.leases.held.as_ref().is_none_or(|h| h.from != *from || h.until < until);
-        if newer {
-            self.leases.held = Some(Held { from: from.clone(), until, upto: grant.upto });
+        let now = self.turn.at;
+        self.leases.held.retain(|_, held| now < held.until);
+        if self.leases.held.get(from).is_none_or(|held| held.until < until) {
+            self.leases.held.insert(from.clone(), Held { until, upto, promised, former });
         }
+    }
+
+    /// What the leases of all `others` together leave open: nothing that is chosen is beyond that
+    /// step and what this node voted for or proposed. None while one of them is missing.
+    fn granted(&self, others: &[NodeId]) -> Option<Step> {
+        let now = self.turn.at;
+        let lasts = |held: &Held| {
+            let lasts = now < held.until;
+            #[cfg(any(test, feature = "mutations"))]
+            let lasts = lasts || crate::mutation::on(crate::mutation::Mutation::LeaseNeverEnds);
+            lasts
+        };
+        let held: Vec<(&NodeId, &Held)> =
+            others.iter().filter_map(|other| self.leases.held.get_key_value(other)).collect();
+        let all = held.len() == others.len() && held.iter().all(|(_, held)| lasts(held));
+        #[cfg(any(test, feature = "mutations"))]
+        let all = match crate::mutation::on(crate::mutation::Mutation::LeaseOfAny) {
+            true => held.iter().any(|(_, held)| lasts(held)),
+            false => all,
+        };
+        let ended = held.iter().all(|(_, one)| {
+            held.iter().all(|(other, held)| ends(one.promised, held.former, other))
+        });
+        #[cfg(any(test, feature = "mutations"))]
+        let ended =
+            ended || crate::mutation::on(crate::mutation::Mutation::LeaseForgetsFormerBallots);
+        let upto = held.iter().map(|(_, held)| held.upto).max();
+        upto.filter(|_| all && ended && !self.timing.lease.is_zero() && self.mending.is_none())
     }
 
     /// A home wants to read; its own acceptor has said how far it voted.
     pub(super) fn leased_read(&mut self, asked: LeasedRead, out: &mut Effects<Self>) {
         let now = self.turn.at;
         self.leases.wanted_until = now + WANTED;
-        let held = self.leases.held.as_ref().filter(|held| {
-            let lasts = now < held.until;
-            #[cfg(any(test, feature = "mutations"))]
-            let lasts = lasts || crate::mutation::on(crate::mutation::Mutation::LeaseNeverEnds);
-            lasts && !self.timing.lease.is_zero() && self.mending.is_none()
-        });
-        let (Some(held), true) = (held, self.leases.waiting.len() < WAITING_MAX) else {
+        let room = self.leases.waiting.len() < WAITING_MAX;
+        let from = self.bound().filter(|_| room).unwrap_or_default();
+        let Some(upto) = self.granted(&from) else {
             return self.ask_where(&asked, out);
         };
-        let upto = asked.voted.max(self.proposed()).max(held.upto);
+        let upto = asked.voted.max(self.proposed()).max(upto);
         #[cfg(any(test, feature = "mutations"))]
         let upto = match crate::mutation::on(crate::mutation::Mutation::LeaseReadsAtOnce) {
             true => self.history.executed(),
             false => upto,
         };
-        let from = held.from.clone();
         self.leases.waiting.push_back(Waiting { asked, from, upto, since: now });
     }
 
@@ -178,9 +210,9 @@ impl Proposer {
         let due = now < self.leases.wanted_until && now >= self.leases.ask_due;
         if due && !self.timing.lease.is_zero() {
             self.leases.ask_due = now + self.timing.lease_renewal;
-            if let Some(other) = self.other_main() {
+            for other in self.bound().unwrap_or_default() {
                 let ask = LeaseAsk { asked_nanos: now.as_nanos(), lasts: self.timing.lease };
-                out.send(To::Node(other.clone()), AcceptorMessage::LeaseAsk(ask));
+                out.send(To::Node(other), AcceptorMessage::LeaseAsk(ask));
             }
         }
     }
@@ -194,7 +226,7 @@ impl Proposer {
                 } else {
                     self.ask_where(&waiting.asked, out);
                 }
-            } else if self.are_alone_after(waiting.upto, &waiting.from) {
+            } else if self.are_all_after(waiting.upto, &waiting.from) {
                 let at = Some(waiting.upto);
                 let answer = ReadAt { round: waiting.asked.round, at };
                 out.here(HomeMessage::ReadAt(answer));
@@ -225,32 +257,27 @@ impl Proposer {
         }
     }
 
-    /// The other one of exactly two mains.
-    fn other_main(&self) -> Option<&NodeId> {
-        self.other_of(self.configuration()?)
+    /// The other mains, if this node is one and all are needed to choose without an auxiliary.
+    fn bound(&self) -> Option<Vec<NodeId>> {
+        self.bound_by(self.configuration()?)
     }
 
-    fn other_of<'a>(&self, configuration: &'a super::Configuration) -> Option<&'a NodeId> {
-        let [a, b] = &configuration.mains[..] else { return None };
-        match (*a == self.me, *b == self.me) {
-            (true, false) => Some(b),
-            (false, true) => Some(a),
-            (true, true) | (false, false) => None,
-        }
+    fn bound_by(&self, configuration: &Configuration) -> Option<Vec<NodeId>> {
+        let needed = configuration.needs_every_main();
+        #[cfg(any(test, feature = "mutations"))]
+        let needed =
+            needed || crate::mutation::on(crate::mutation::Mutation::LeaseWhereFewerChoose);
+        let me = self.me.incarnation;
+        (needed && configuration.has_main(me))
+            .then(|| configuration.other_mains(me).cloned().collect())
     }
 
-    /// Whether, as decided up to `step`, only this node and `other` are mains from then on (3.).
-    fn are_alone_after(&self, step: Step, other: &NodeId) -> bool {
+    /// Whether, as decided up to `step`, only this node and some of `others` are mains from then on
+    /// (3.).
+    fn are_all_after(&self, step: Step, others: &[NodeId]) -> bool {
         let in_force = self.history.newest_from().is_some_and(|from| from <= step.next());
-        let newest = self.history.newest();
-        in_force && newest.and_then(|newest| self.other_of(newest)) == Some(other)
-    }
-
-    /// Whether no acceptor that promised `promised` votes for anything that this node proposed in a
-    /// life before (2.).
-    fn former_ballots_ended(&self, promised: Ballot) -> bool {
-        let former = self.leases.former;
-        promised > former || (promised == former && former.node != self.me.incarnation)
+        let bound = self.history.newest().and_then(|newest| self.bound_by(newest));
+        in_force && bound.is_some_and(|bound| bound.iter().all(|main| others.contains(main)))
     }
 
     fn proposed(&self) -> Step {
@@ -260,6 +287,12 @@ impl Proposer {
         };
         now.max(self.leases.proposed)
     }
+}
+
+/// Whether no acceptor that promised `promised` votes for anything that `node` proposed in a life
+/// before the one that it began knowing ballots up to `former` (2.).
+fn ends(promised: Ballot, former: Ballot, node: &NodeId) -> bool {
+    promised > former || (promised == former && former.node != node.incarnation)
 }
 
 /// What the granter counts.

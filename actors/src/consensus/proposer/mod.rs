@@ -35,9 +35,9 @@ use super::{
     ballot::{Ballot, Step},
     configuration::{Configuration, History},
     message::{
-        Ahead, AuxiliaryMessage, Heartbeat, HomeMessage, Leader, LearnerMessage, Message, NodeRole,
-        Peer, ProbeAnswer, ProposerMessage, ProposerReport, ReplicaMessage, Request, Standing,
-        TellAgain,
+        Ahead, AuxiliaryMessage, Heartbeat, HomeMessage, Leader, LearnerMessage, Message, Nearness,
+        NodeRole, Peer, ProbeAnswer, ProposerMessage, ProposerReport, ReplicaMessage, Request,
+        Standing, TellAgain,
     },
     record::{Image, Record, is_torn},
     timing::{Timing, VoteStyle},
@@ -87,8 +87,10 @@ pub struct Proposer {
     auxiliary_due: Instant,
     news_due: Instant,
     told: Option<Leader>,
-    /// As the home was told last: what was executed here is new enough to read from.
-    near: bool,
+    /// As the home was told last.
+    near: Option<Nearness>,
+    /// The highest cluster version that this node can execute.
+    knows: u32,
     reported: ProposerReport,
     /// Why nothing can be decided, for people.
     halted: Option<String>,
@@ -132,7 +134,8 @@ impl Proposer {
             auxiliary_due: Instant::default(),
             news_due: Instant::default(),
             told: None,
-            near: false,
+            near: None,
+            knows: 0,
             reported: ProposerReport::default(),
             halted: None,
             alive: Instant::default(),
@@ -143,6 +146,13 @@ impl Proposer {
             mending: None,
             turn: Now::default(),
         }
+    }
+
+    /// That of a node which can execute cluster versions up to `knows`.
+    #[must_use]
+    pub const fn knowing(mut self, knows: u32) -> Self {
+        self.knows = knows;
+        self
     }
 
     /// Whether this node leads and can have steps chosen, and in which ballot.

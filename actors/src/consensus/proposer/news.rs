@@ -11,7 +11,7 @@ use crate::{
         configuration::ALPHA,
         message::{
             AuxiliaryMessage, Dismissed, Heartbeat, HomeMessage, Leader, Message, Nearness,
-            NodeRole, PeerReport, ProposerMessage, ProposerReport, Report, Sign,
+            NodeRole, PeerReport, Program, ProposerMessage, ProposerReport, Report, Sign,
         },
     },
     effects::{Effects, To},
@@ -48,11 +48,11 @@ impl Proposer {
     /// has not heard it, and a link may have dropped it.
     pub(super) fn tell(&mut self, out: &mut Effects<Self>) {
         let news = self.leader_news();
-        let near = self.is_near();
         let again = self.told.as_ref() != Some(&news) || self.turn.at >= self.news_due;
-        if again || self.near != near {
-            self.near = near;
-            out.here(HomeMessage::Nearness(Nearness { near }));
+        let nearness = Nearness { near: self.is_near(), version: self.version() };
+        if again || self.near.as_ref() != Some(&nearness) {
+            self.near = Some(nearness.clone());
+            out.here(HomeMessage::Nearness(nearness));
         }
         if again {
             self.news_due = self.turn.at + LEADER_NEWS;
@@ -80,6 +80,7 @@ impl Proposer {
             ballot: news.ballot,
             serving: news.serving,
             halted: self.halted.clone(),
+            knows: self.knows,
             bridging: matches!(&self.phase, Phase::Leading(reign) if reign.bridge.is_some()),
             peers: self
                 .peers
@@ -92,6 +93,7 @@ impl Proposer {
                         executed: said(|beat| beat.chosen_upto),
                         durable: said(|beat| beat.durable_upto),
                         sign: self.sign_of(peer),
+                        program: program_of(peer),
                     }
                 })
                 .collect(),
@@ -100,6 +102,11 @@ impl Proposer {
             self.reported = report.clone();
             out.here(Message::Report(Report::Proposer(report)));
         }
+    }
+
+    /// The cluster version in force, as far as is known here.
+    fn version(&self) -> u32 {
+        self.configuration().map_or(0, |configuration| configuration.version)
     }
 
     /// What people are told of a peer's life; nothing is decided by it.
@@ -134,6 +141,8 @@ impl Proposer {
             // A torn end may hide anything, and nobody should wait for its vote.
             durable_upto: if self.mending.is_some() { Step(0) } else { self.durable_upto },
             epoch: self.history.newest().map_or(0, |c| c.epoch),
+            program: Program::THIS,
+            knows: self.knows,
         };
         for peer in self.peers.values().filter(|peer| peer.up) {
             let to = To::Node(peer.id.clone());
@@ -240,4 +249,9 @@ impl Proposer {
             format!("needs {}", missing.join(" or "))
         }
     }
+}
+
+fn program_of(peer: &Known) -> Option<(Program, Option<u32>)> {
+    let executes = peer.beat.as_ref().map(|beat| (beat.program, Some(beat.knows)));
+    executes.or_else(|| peer.standing.as_ref().map(|standing| (standing.program, None)))
 }

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     consensus::{
         ballot::Step,
+        configuration::History,
         message::{CommandReply, Gap, HomeMessage, LearnerMessage, Registered, Replies, Resend},
         value::{Batch, Command, Decoded, Value},
     },
@@ -94,6 +95,9 @@ impl Replica {
             Ok(Decoded::Noop) => self.state.history.execute(step, None),
             Ok(Decoded::Configuration(configuration)) => {
                 self.state.history.execute(step, Some(configuration));
+                if let Some(why) = self.is_too_old_for(&self.state.history) {
+                    return Err(Stop::Halt(why));
+                }
             }
             Ok(Decoded::Batch(batch)) => {
                 self.batch(&batch, answer_others, outbox, out)?;
@@ -126,9 +130,10 @@ impl Replica {
     fn pass_time(&mut self, seed: u64, index: u32) {
         self.forget_pieces();
         let at = self.moment();
+        let version = self.version();
         for machine in self.machines.values_mut() {
             if machine.next_expiry_ms().is_some_and(|due| due <= at.time_ms) {
-                machine.tick(&mut Turn::new(at, SessionId(0), seed, index));
+                machine.tick(&mut Turn::new(at, SessionId(0), seed, index).at_version(version));
             }
         }
     }
@@ -250,12 +255,14 @@ impl Replica {
         if command.actor == 0 && command.function == FENCED {
             return self.apply_fenced(command, args, seed, index);
         }
+        let version = self.version();
         let Some(machine) = self.machines.get_mut(&command.actor) else {
             let why = format!("position {position} is for an actor this build does not have");
             return Err(Stop::Halt(why));
         };
         let moment = Moment { position: Position(position), time_ms };
-        let mut turn = Turn::new(moment, SessionId(command.session), seed, index);
+        let session = SessionId(command.session);
+        let mut turn = Turn::new(moment, session, seed, index).at_version(version);
         let done =
             catch_unwind(AssertUnwindSafe(|| machine.apply(command.function, args, &mut turn)));
         match done {
@@ -289,6 +296,24 @@ impl Replica {
         }
         let command = Command { actor, function, ..command.clone() };
         self.apply(&command, &args, seed, index)
+    }
+
+    /// The cluster version in force.
+    fn version(&self) -> u32 {
+        self.state.history.current().map_or(0, |configuration| configuration.version)
+    }
+
+    /// Whether the cluster agreed on a version that this build cannot execute; then why.
+    pub(super) fn is_too_old_for(&self, history: &History) -> Option<String> {
+        let agreed = history.newest().map_or(0, |configuration| configuration.version);
+        let known = self.machines.values().flat_map(|machine| machine.functions());
+        let known = known.map(|function| function.since).max().unwrap_or(0);
+        (agreed > known).then(|| {
+            format!(
+                "the cluster is at version {agreed}, and this build knows up to {known}: install \
+                 the newer build here"
+            )
+        })
     }
 
     /// A handler panicked half way: the state is rebuilt without that command. Every replica does the

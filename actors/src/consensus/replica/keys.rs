@@ -106,6 +106,11 @@ pub(super) fn split_mark(mut args: Bytes) -> Option<(Mark, Bytes)> {
     Some((mark, args))
 }
 
+/// Whether these are the arguments by which a client outside asks for a session.
+pub(crate) fn opens_session(args: &Bytes) -> bool {
+    matches!(split_mark(args.clone()), Some((Mark::Opening(_), _)))
+}
+
 /// The longest mark.
 const HEAD_BYTES: usize = 2 + 255;
 

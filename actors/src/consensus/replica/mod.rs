@@ -35,7 +35,7 @@ use self::{
     transfer::Transfer,
 };
 pub(crate) use self::{
-    keys::keyed_args,
+    keys::{keyed_args, opens_session},
     takeover::{Piece, STATE_BYTES_MAX, TAKE_PIECE, Taken, WHOLE_STATE},
 };
 use super::{
@@ -261,6 +261,11 @@ impl Replica {
             let own = step == self.executed() && self.state.history.newest().is_some();
             if !own && let Err(why) = self.install(&bytes) {
                 tracing::error!(%step, %why, "a peer's snapshot cannot be used");
+                let newer = StateImage::decode(&bytes).map(|image| image.history);
+                if let Some(why) = newer.ok().and_then(|newer| self.is_too_old_for(&newer)) {
+                    self.halt(why);
+                    return self.tell(out);
+                }
                 return self.resume(install, out);
             }
             self.gave_way();

@@ -4,7 +4,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Replica, State, guests::Guests, keys::Keys, sessions::Sessions, takeover::Taking};
-use crate::{consensus::configuration::History, replicated::name_hash};
+use crate::{
+    consensus::configuration::History,
+    replicated::{is_in_force, name_hash},
+};
 
 /// The form of a snapshot; a higher one is of a newer build.
 const VERSION: u16 = 1;
@@ -68,9 +71,12 @@ impl Replica {
     pub(crate) fn image(&self) -> Bytes {
         let State { history, position, time_ms, digest, sessions, keys, guests, taking } =
             self.state.clone();
+        // What no command can have changed yet, older builds need not have.
+        let version = history.newest().map_or(0, |configuration| configuration.version);
         let actors = self
             .machines
             .values()
+            .filter(|machine| is_in_force(machine.as_ref(), version))
             .map(|machine| (machine.name().to_owned(), machine.snapshot().into()))
             .collect();
         let image = StateImage {
@@ -92,6 +98,9 @@ impl Replica {
     pub(super) fn install(&mut self, bytes: &[u8]) -> Result<(), String> {
         let image = StateImage::decode(bytes)?;
         self.reset_machines();
+        if let Some(why) = self.is_too_old_for(&image.history) {
+            return Err(why);
+        }
         for (name, bytes) in &image.actors {
             let Some(machine) = self.machines.get_mut(&name_hash(name)) else {
                 return Err(format!("it holds actor {name}, which this build does not have"));

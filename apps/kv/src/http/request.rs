@@ -2,7 +2,10 @@
 
 use actix_web::{HttpRequest, http::header, http::header::HeaderName, web};
 use bytes::Bytes;
-use synod::replicated::{BadFence, Consistency, Fence, IdempotencyKey};
+use synod::{
+    replicated::{BadFence, Consistency, Fence, IdempotencyKey},
+    server::config::units,
+};
 
 use super::failure::Failure;
 use crate::{
@@ -89,12 +92,14 @@ pub(super) async fn body(payload: web::Payload) -> Result<Bytes, Failure> {
     }
 }
 
-/// `?consistency=`.
+/// `?consistency=` or `?bounded=`.
 pub(super) fn consistency(request: &HttpRequest) -> Result<Consistency, Failure> {
     let mut consistency = Consistency::Linearizable;
     for (name, value) in options(request)? {
         if name == "consistency" {
             consistency = consistency_of(&value)?;
+        } else if name == "bounded" {
+            consistency = bounded(&value)?;
         }
     }
     Ok(consistency)
@@ -107,7 +112,7 @@ pub(super) struct Listing {
     pub(super) consistency: Consistency,
 }
 
-/// `?prefix=&limit=&after=&consistency=`.
+/// `?prefix=&limit=&after=&consistency=` or `&bounded=`.
 pub(super) fn listing(request: &HttpRequest) -> Result<Listing, Failure> {
     let mut listing = Listing { list: List::default(), consistency: Consistency::Linearizable };
     for (name, value) in options(request)? {
@@ -120,15 +125,24 @@ pub(super) fn listing(request: &HttpRequest) -> Result<Listing, Failure> {
                 listing.list.limit = Some(limit.ok_or_else(bad)?);
             }
             "consistency" => listing.consistency = consistency_of(&value)?,
+            "bounded" => listing.consistency = bounded(&value)?,
             other => {
                 let text = format!(
-                    "unknown option {other:?}; there are prefix, limit, after and consistency"
+                    "unknown option {other:?}; there are prefix, limit, after, consistency and \
+                     bounded"
                 );
                 return Err(Failure::bad_request(text));
             }
         }
     }
     Ok(listing)
+}
+
+/// How old the state may be that a read sees.
+fn bounded(value: &[u8]) -> Result<Consistency, Failure> {
+    let text = String::from_utf8_lossy(value);
+    let age = units::duration(&text);
+    age.map(Consistency::Bounded).map_err(|why| Failure::bad_request(format!("bounded: {why}")))
 }
 
 fn consistency_of(value: &[u8]) -> Result<Consistency, Failure> {
