@@ -104,7 +104,8 @@ async fn run_all(name: &'static str, args: &ElectArgs) -> Result<ExitCode, Failu
     let (cluster, timeout) = (args.cluster.clone(), args.timeout);
     let cluster = Cluster::open(&ClientArgs { cluster, timeout, json: false })?;
     if cluster.servers(args.node.as_ref()).next().is_none() {
-        let what = args.node.as_ref().map_or("--cluster".into(), |node| format!("--node {node}"));
+        let what =
+            args.node.as_ref().map_or_else(|| "--cluster".into(), |node| format!("--node {node}"));
         let why = format!("{} names no such main or member", args.cluster.display());
         return Err(Failure::usage(what, why, "see `members` for who is who"));
     }

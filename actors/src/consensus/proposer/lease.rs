@@ -100,7 +100,7 @@ impl Proposer {
     /// What this node proposed in ballots up to `former` it may have forgotten.
     pub(super) fn end_leases_before(&mut self, former: Ballot) {
         self.leases.former = self.leases.former.max(former);
-        self.leases.held = None;
+        self.leases.held.clear();
     }
 
     /// Whether another main relies on this one not to ask auxiliaries for votes.

@@ -201,7 +201,8 @@ fn found(
 ) -> Option<Message> {
     match message {
         FounderMessage::Ask(_) => Some(Message::Founder(match known {
-            None => FounderMessage::Empty(Empty {}),
+            // Only what mains can execute counts.
+            None => FounderMessage::Empty(Empty { knows: 0 }),
             Some(genesis) if genesis.epoch == 0 && floor <= Step(1) => {
                 FounderMessage::Genesis(Genesis { configuration: genesis.clone() })
             }
