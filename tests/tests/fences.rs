@@ -13,14 +13,17 @@ use synod_tests::process::{
 fn take(synod: &Cluster, holder: &str) -> u64 {
     let body = json!({"holder": holder, "lease": "2s"}).to_string().into_bytes();
     let mut http = synod.http("a").patience(Duration::from_secs(10));
-    let answer = http.request("PUT", "/roles/jobs/lease", &[], &body).unwrap();
+    let answer = http.request("PUT", "/roles/jobs/lease", &[], &body).expect("the node answers");
     assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.json()["epoch"].as_u64().unwrap()
+    answer.json()["epoch"].as_u64().expect("an epoch")
 }
 
 /// `PUT /kv/k` with that fence: status and document.
 fn put(synod: &Cluster, fence: &str) -> (u16, Value) {
-    let answer = synod.http("b").request("PUT", "/kv/k", &[("synod-fence", fence)], b"v").unwrap();
+    let answer = synod
+        .http("b")
+        .request("PUT", "/kv/k", &[("synod-fence", fence)], b"v")
+        .expect("the node answers");
     let document = if answer.status == 204 { Value::Null } else { answer.json() };
     (answer.status, document)
 }
