@@ -369,7 +369,8 @@ const FIRST_STEPS: &str = "First steps:
   synod dev --dir demo            the same, kept in demo/ and resumed by the same command
   synod status --cluster demo/client.toml
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not applied, 4 outcome unknown.";
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not applied, 4 outcome unknown,
+5 leadership lost (elect).";
 
 const EXAMPLES: [(&str, &str); 10] = [
     (

@@ -83,7 +83,13 @@ impl Campaign<'_> {
         loop {
             let node = nodes[at % nodes.len()];
             match stand(self.cluster, node, self.role, &holder, self.args.lease).await {
-                Asked::Good(lease) => return Ok(lease),
+                Asked::Good(lease) if RealClock.now() < lease.until - lease.length / 5 * 3 => {
+                    return Ok(lease);
+                }
+                // A node that was stopped granted it too late to begin anything.
+                Asked::Good(lease) => {
+                    resign(self.cluster, &lease).await.ok();
+                }
                 Asked::Held(_) => {}
                 Asked::Nobody(_) => {
                     at += 1;

@@ -156,8 +156,11 @@ fn read(answer: &Answer, sent: Instant, node: &NodeName) -> Asked<(u64, Instant)
     }
     match answer.status {
         StatusCode::CONFLICT => Asked::Held(text()),
-        StatusCode::TOO_MANY_REQUESTS => Asked::Nobody(text()),
-        status if status.is_client_error() => Asked::Wrong(text()),
+        StatusCode::BAD_REQUEST
+        | StatusCode::UNAUTHORIZED
+        | StatusCode::FORBIDDEN
+        | StatusCode::NOT_FOUND => Asked::Wrong(text()),
+        // Also 408: a node that was stopped says so of what had come meanwhile.
         _ => Asked::Nobody(text()),
     }
 }
@@ -202,7 +205,7 @@ mod tests {
         let Asked::Held(why) = answer(409, r#"{"error":"b leads"}"#) else { panic!() };
         assert_eq!(why, "a says: b leads");
         assert!(matches!(answer(400, ""), Asked::Wrong(_)));
-        for status in [429, 503, 504] {
+        for status in [408, 429, 503, 504] {
             assert!(matches!(answer(status, ""), Asked::Nobody(_)), "{status}");
         }
     }

@@ -47,6 +47,11 @@ pub(in crate::cli) fn run(args: &WatchdogArgs) -> Result<ExitCode, Failure> {
     let elect = UnixStream::from(stream);
     let until = Instant::from_nanos(args.until);
     let guard = Guard::new(args.lease, until);
+    if RealClock.now() >= guard.next() {
+        // We were stopped before we could begin: nothing was started.
+        writeln!(&elect, "{}\n{}", Report::Ending, Report::Gone(0)).ok();
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut dog = match Watchdog::start(args, guard, &elect) {
         Ok(dog) => dog,
         Err(error) => {
@@ -95,9 +100,6 @@ impl<'a> Watchdog<'a> {
         command.env("SYNOD_ROLE", &args.role).env("SYNOD_NODE", args.node.as_str());
         command.env("SYNOD_EPOCH", args.epoch.to_string());
         process::tie_to_us(&mut command);
-        if RealClock.now() >= guard.next() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the lease was over before"));
-        }
         let program = command.spawn()?;
         let pid = program.id();
         let (orders_tell, timer_tell, timer_ours) = (tell.clone(), tell.clone(), timer.clone());

@@ -149,7 +149,7 @@ fn a_client_that_does_not_ask_is_not_renewed_and_loses_the_role_in_time() {
     bench.pass(Duration::from_millis(1));
     assert_eq!(bench.now, until);
     assert!(matches!(bench.told[..], [(1, Event::Lost(_)), (1, Event::Ended(Ended::Lost))]));
-    assert!(matches!(&bench.commands[0].1[..], [Op::Resign { .. }]), "for whoever is next");
+    assert!(matches!(&bench.commands[0].1[..], [Op::Leave { .. }]), "for whoever is next");
 }
 
 #[test]
