@@ -130,7 +130,14 @@ fn a_rolling_upgrade_with_two_builds() {
     }
     stop.store(true, Relaxed);
     let counted = writer.join().expect("the writer was told the truth");
-    let doubled = call(&mut synod.http("a"), "double", "", "{}").expect("an answer");
+    // The node that came last may hear of the new version a moment later, and refuses until then.
+    let doubled = until("the new command to be taken", || {
+        let answer = call(&mut synod.http("a"), "double", "", "{}").expect("an answer");
+        match answer.json()["outcome"] == "not_applied" {
+            true => Err(answer.text()),
+            false => Ok(answer),
+        }
+    });
     assert_eq!((doubled.status, doubled.json()), (200, (2 * counted).into()));
     println!("a rolling upgrade: {counted} numbers");
 }

@@ -374,9 +374,8 @@ impl Service {
             out.here(Word::Tell(handle, Event::Lost(epoch)));
         }
         if held {
-            // Before it asks anew: in this order the next one has the role. Its client may have gone
-            // on in the same epoch at another node while this one was stopped, so the epoch alone
-            // would give up what is not ours any more.
+            // Before it asks anew, so that the next one has the role. Not by the epoch alone: while
+            // this node was stopped its client may have gone on in it at another one.
             let op = Op::Leave { role, client: one.client.key };
             self.wanted.push((op.clone(), Wanted::Farewell(number)));
             self.say_farewell(now, number, op, terms, None);

@@ -246,7 +246,7 @@ pub(crate) fn a_version_rises_only_when_every_main_can() -> Played {
     if !proposed(2) {
         return Err("the version did not rise although every main can");
     }
-    unless(proposed(1), "the version rose beyond what a main can execute")
+    unless(proposed(0), "the version rose beyond what a main can execute")
 }
 
 /// Three mains and two auxiliaries: B and C grant leases. What C proposed in its life before, B could

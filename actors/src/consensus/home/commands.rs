@@ -8,7 +8,7 @@ use crate::{
         message::NewCommand,
         replica::{TAKE_PIECE, opens_session},
     },
-    replicated::StateMachine,
+    replicated::{FENCED, Fenced, StateMachine},
 };
 
 /// The commands of a build, each with the cluster version from which on it may be executed. The
@@ -33,9 +33,12 @@ impl Commands {
     /// Why a cluster of that version does not take the command, if so.
     pub(super) fn refusal(&self, command: &NewCommand, version: u32) -> Option<String> {
         let NewCommand { actor, function, keyed, args, .. } = command;
-        let (actor, function) = (*actor, *function);
-        // The log's own: a piece of a state, and a client's wish for a session.
-        let own = actor == 0 && (function == TAKE_PIECE || *keyed && opens_session(args));
+        let fenced = (*actor == 0 && *function == FENCED).then(|| Fenced::read(args)).flatten();
+        let (actor, function) =
+            fenced.map_or((*actor, *function), |behind| (behind.actor, behind.function));
+        // The log's own: a piece of a state, a client's wish for a session, and a fence with a key.
+        let own = actor == 0
+            && (function == TAKE_PIECE || function == FENCED || *keyed && opens_session(args));
         if self.since.is_empty() || own {
             return None;
         }

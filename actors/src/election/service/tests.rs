@@ -56,6 +56,7 @@ impl Bench {
     }
 
     /// Executes the oldest command; its answer is still to come.
+    #[track_caller]
     fn execute(&mut self) -> (u64, Vec<Said>) {
         let (flight, ops) = self.commands.remove(0);
         self.position += 1;
