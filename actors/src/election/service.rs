@@ -242,8 +242,7 @@ impl Service {
         self.starving = false;
         let mut renew = Renew { service: self.life, ..Renew::default() };
         let mut flight = Flight { sent: now, wanted: vec![], held: vec![], stood: vec![] };
-        let mut wake = FAR;
-        let (mut due, mut riders) = (Vec::new(), Vec::new());
+        let (mut wake, mut due, mut riders) = (FAR, Vec::new(), Vec::new());
         for (handle, one) in &self.candidates {
             if let Phase::Leading(_, deadline) = one.phase {
                 wake = wake.min(deadline);
@@ -251,6 +250,7 @@ impl Service {
             let Some(at) = one.due() else { continue };
             if !one.has_asked(now, &self.pulses) {
                 self.starving |= at <= now;
+                wake = wake.min(if at > now { at } else { FAR });
                 continue; // I6; it asks, or its lease runs out
             }
             if at <= now {
