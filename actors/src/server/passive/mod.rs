@@ -2,7 +2,7 @@
 //!
 //! A [`SharedObject`] holds the whole memory of an auxiliary and is replaced at once, by whoever
 //! names the version it replaces. A main that asks the auxiliary for something reads the object,
-//! lets the very [`Auxiliary`] that elsewhere is a process judge the question, and, if that changed
+//! lets the very `Auxiliary` that elsewhere is a process judge the question, and, if that changed
 //! its memory, replaces the object. Only then is the answer believed; if another main was faster,
 //! all begins again with what that one left.
 //!
