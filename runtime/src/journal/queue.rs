@@ -1,11 +1,12 @@
 //! What lies between the callers and the one worker: a queue under a mutex, and counters.
 
 use std::{
-    mem,
+    fmt, mem,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    thread,
 };
 
 use super::{Done, JournalFailed, QUEUED_BYTES_MAX, Record, ReplayDone};
@@ -168,5 +169,64 @@ impl Shared {
     /// Bytes queued or being written.
     pub(super) fn queued_bytes(&self) -> u64 {
         self.lock().bytes
+    }
+
+    /// Latches the first error for ever: it leaves unknown what the disk holds, and a second try
+    /// that works proves nothing.
+    pub(super) fn fail(&self, why: impl fmt::Display) -> JournalFailed {
+        self.failed.get_or_init(|| JournalFailed::Disk(why.to_string().into())).clone()
+    }
+
+    /// Gives the call back, or refuses it: after an error nothing is done any more.
+    pub(super) fn unless_failed(&self, entry: Entry) -> Option<Entry> {
+        let Some(failed) = self.failed.get() else { return Some(entry) };
+        self.release(entry.bytes());
+        entry.refuse(failed.clone());
+        None
+    }
+
+    /// The worker is dropped. If a completion panicked and took the thread along, nobody will write
+    /// any more.
+    pub(super) fn worker_gone(&self) {
+        if thread::panicking() {
+            self.fail("the journal's worker panicked");
+            self.close();
+        }
+    }
+}
+
+/// Answers that are due when all is durable, in order.
+#[derive(Default)]
+pub(super) struct Answers {
+    due: Vec<(Done, Result<(), JournalFailed>)>,
+    /// Room in the queue that they give back.
+    bytes: u64,
+}
+
+impl Answers {
+    /// One more.
+    pub(super) fn push(&mut self, done: Done, outcome: Result<(), JournalFailed>) {
+        self.due.push((done, outcome));
+    }
+
+    /// Keeps so much room in the queue until then.
+    pub(super) fn hold(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.due.is_empty()
+    }
+
+    /// Gives all of them; when the journal has failed, nobody is told otherwise.
+    pub(super) fn give(&mut self, shared: &Shared) {
+        shared.release(mem::take(&mut self.bytes));
+        let failed = shared.failed.get().cloned();
+        for (done, outcome) in self.due.drain(..) {
+            done(match &failed {
+                Some(failed) => outcome.and_then(|()| Err(failed.clone())),
+                None => outcome,
+            });
+        }
     }
 }

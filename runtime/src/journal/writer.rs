@@ -1,15 +1,14 @@
 //! The worker: takes all that is queued, writes it as batches, syncs once, answers in order.
 
 use std::{
-    io, mem,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
-    thread,
 };
 
 use super::{
-    Done, Durability, JournalConfig, JournalError, JournalFailed, Record,
-    queue::{Entry, Shared},
+    Durability, JournalConfig, JournalError, JournalFailed, Record,
+    queue::{Answers, Entry, Shared},
     recovery::{self, Recovery, io_error},
     segment::{BLOCK_BYTES, Batch, Place, Position, blocks, segment_path},
     spares::{Purpose, RESERVE_SEGMENTS, SLICE_BYTES, Spare, Spares, fill},
@@ -38,10 +37,7 @@ pub(super) struct Writer {
     /// End of what is durable.
     synced: Position,
     batch: Batch,
-    /// Answers due at the next sync, in order.
-    waiting: Vec<(Done, Result<(), JournalFailed>)>,
-    /// Room in the queue that those answers give back.
-    waiting_bytes: u64,
+    answers: Answers,
 }
 
 /// The segment being written.
@@ -80,8 +76,7 @@ impl Writer {
             synced: current.end,
             current,
             batch: Batch::new(chain),
-            waiting: Vec::new(),
-            waiting_bytes: 0,
+            answers: Answers::default(),
         };
         writer.reached(writer.synced);
         // A crash may have come between a truncation and its cleaning up.
@@ -90,19 +85,15 @@ impl Writer {
     }
 
     fn handle(&mut self, entry: Entry) {
-        if let Some(failed) = self.shared.failed.get() {
-            let failed = failed.clone();
-            self.shared.release(entry.bytes());
-            return entry.refuse(failed);
-        }
+        let Some(entry) = self.shared.unless_failed(entry) else { return };
         match entry {
             Entry::Append { records, bytes, done } => {
                 let outcome = self.append(&records, bytes);
-                self.waiting_bytes += bytes;
-                self.waiting.push((done, outcome));
+                self.answers.hold(bytes);
+                self.answers.push(done, outcome);
             }
             Entry::Lazy { records, bytes } => {
-                self.waiting_bytes += bytes;
+                self.answers.hold(bytes);
                 if self.append(&records, bytes).is_err() {
                     self.shared.lazy_dropped.fetch_add(records.len() as u64, Ordering::Relaxed);
                 }
@@ -123,7 +114,7 @@ impl Writer {
                 };
                 done(replayed);
             }
-            Entry::Refused { done, why } => self.waiting.push((done, Err(why))),
+            Entry::Refused { done, why } => self.answers.push(done, Err(why)),
         }
     }
 
@@ -243,7 +234,7 @@ impl Writer {
             Ok(()) => Ok(()),
             Err(error) => Err(self.fail(&error)),
         };
-        self.answer();
+        self.answers.give(&self.shared);
         result
     }
 
@@ -286,24 +277,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Answers everybody who waits; when the journal has failed, nobody is told otherwise.
-    fn answer(&mut self) {
-        self.shared.release(mem::take(&mut self.waiting_bytes));
-        let failed = self.shared.failed.get().cloned();
-        for (done, outcome) in self.waiting.drain(..) {
-            done(match &failed {
-                Some(failed) => outcome.and_then(|()| Err(failed.clone())),
-                None => outcome,
-            });
-        }
-    }
-
-    /// Latches: an error of the disk leaves unknown what it holds, and a second try that works
-    /// proves nothing.
     fn fail(&self, error: &io::Error) -> JournalFailed {
         let file = segment_path(&self.dir, self.current.end.sequence);
-        let text = format!("{}: {error}", file.display());
-        self.shared.failed.get_or_init(|| JournalFailed::Disk(text.into())).clone()
+        self.shared.fail(format_args!("{}: {error}", file.display()))
     }
 
     /// Makes a bit of a spare when one is wanted; answers whether it did.
@@ -358,7 +334,7 @@ impl Worker for Writer {
             for entry in entries.drain(..) {
                 self.handle(entry);
             }
-            if !self.waiting.is_empty() {
+            if !self.answers.is_empty() {
                 // The error is latched and told to everybody.
                 let _ = self.flush();
             }
@@ -392,12 +368,7 @@ impl Worker for Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if thread::panicking() {
-            // A completion panicked and took the thread along: nobody will write any more.
-            let why = JournalFailed::Disk("the journal's worker panicked".into());
-            self.shared.failed.get_or_init(|| why);
-            self.shared.close();
-        }
+        self.shared.worker_gone();
     }
 }
 

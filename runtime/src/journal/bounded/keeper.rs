@@ -8,7 +8,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io, mem,
     sync::{Arc, atomic::Ordering},
-    thread,
 };
 
 use super::{
@@ -16,8 +15,8 @@ use super::{
 };
 use crate::{
     journal::{
-        Done, Durability, JournalFailed, Record,
-        queue::{Entry, Shared},
+        Durability, JournalFailed, Record,
+        queue::{Answers, Entry, Shared},
     },
     slots::Slots,
     world::{Clock, disk::Worker},
@@ -39,10 +38,7 @@ pub(super) struct Keeper {
     reworded: bool,
     /// Whether the last batch has no seal yet.
     unsealed: bool,
-    /// Answers due when all is durable, in order.
-    waiting: Vec<(Done, Result<(), JournalFailed>)>,
-    /// Room in the queue that those answers give back.
-    waiting_bytes: u64,
+    answers: Answers,
 }
 
 impl Keeper {
@@ -64,22 +60,17 @@ impl Keeper {
             reworded: true,
             unsealed: false,
             store,
-            waiting: Vec::new(),
-            waiting_bytes: 0,
+            answers: Answers::default(),
         }
     }
 
     fn handle(&mut self, entry: Entry) {
-        if let Some(failed) = self.shared.failed.get() {
-            let failed = failed.clone();
-            self.shared.release(entry.bytes());
-            return entry.refuse(failed);
-        }
-        self.waiting_bytes += entry.bytes();
+        let Some(entry) = self.shared.unless_failed(entry) else { return };
+        self.answers.hold(entry.bytes());
         match entry {
             Entry::Append { records, done, .. } => {
                 let outcome = self.append(records);
-                self.waiting.push((done, outcome));
+                self.answers.push(done, outcome);
             }
             Entry::Lazy { records, .. } => {
                 let count = records.len() as u64;
@@ -89,19 +80,19 @@ impl Keeper {
             }
             Entry::Truncate { carry, done, .. } => {
                 let outcome = self.flush().and_then(|()| self.truncate(carry));
-                self.waiting.push((done, outcome));
-                self.answer();
+                self.answers.push(done, outcome);
+                self.answers.give(&self.shared);
                 self.make_room();
             }
             Entry::Replay { done } => {
                 let flushed = self.flush();
-                self.answer();
+                self.answers.give(&self.shared);
                 let records =
                     || self.store.cells.values().map(|kept| kept.record.clone()).collect();
                 done(flushed.map(|()| records()).map_err(Into::into));
                 self.make_room();
             }
-            Entry::Refused { done, why } => self.waiting.push((done, Err(why))),
+            Entry::Refused { done, why } => self.answers.push(done, Err(why)),
         }
     }
 
@@ -151,7 +142,7 @@ impl Keeper {
 
     /// Makes durable what was taken in.
     fn flush(&mut self) -> Result<(), JournalFailed> {
-        self.settle().map_err(|error| self.fail(&error))
+        self.settle().map_err(|error| self.shared.fail(&error))
     }
 
     /// As [`Keeper::flush`], without the latch.
@@ -249,19 +240,7 @@ impl Keeper {
         } else {
             self.pack()
         };
-        written.and_then(|()| self.word()).map_err(|error| self.fail(&error))
-    }
-
-    /// Answers everybody who waits; when the journal has failed, nobody is told otherwise.
-    fn answer(&mut self) {
-        self.shared.release(mem::take(&mut self.waiting_bytes));
-        let failed = self.shared.failed.get().cloned();
-        for (done, outcome) in self.waiting.drain(..) {
-            done(match &failed {
-                Some(failed) => outcome.and_then(|()| Err(failed.clone())),
-                None => outcome,
-            });
-        }
+        written.and_then(|()| self.word()).map_err(|error| self.shared.fail(&error))
     }
 
     /// Gives up what no longer counts, once more than half of the ring is in use.
@@ -271,7 +250,7 @@ impl Keeper {
             && self.shared.failed.get().is_none()
             && let Err(error) = self.pack().and_then(|()| self.word())
         {
-            self.fail(&error);
+            self.shared.fail(&error);
         }
     }
 
@@ -284,16 +263,10 @@ impl Keeper {
                     self.shared.syncs.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(error) => {
-                    self.fail(&error);
+                    self.shared.fail(&error);
                 }
             }
         }
-    }
-
-    /// Latches: an error of the disk leaves unknown what it holds.
-    fn fail(&self, error: &io::Error) -> JournalFailed {
-        let text: Arc<str> = error.to_string().into();
-        self.shared.failed.get_or_init(|| JournalFailed::Disk(text)).clone()
     }
 }
 
@@ -310,7 +283,7 @@ impl Worker for Keeper {
             }
             // The error is latched and told to everybody.
             let _ = self.flush();
-            self.answer();
+            self.answers.give(&self.shared);
             self.make_room();
         }
     }
@@ -318,10 +291,6 @@ impl Worker for Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        if thread::panicking() {
-            let why = JournalFailed::Disk("the journal's worker panicked".into());
-            self.shared.failed.get_or_init(|| why);
-            self.shared.close();
-        }
+        self.shared.worker_gone();
     }
 }
