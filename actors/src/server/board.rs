@@ -161,6 +161,10 @@ impl Board {
             return Err("no leader".to_owned());
         }
         if let Some(proposer) = &last.proposer {
+            // It would serve, but whoever stops the next node now would stop the cluster.
+            if proposer.mending {
+                return Err("makes up for the torn end of its journal".to_owned());
+            }
             let executed = last.history.as_ref().map_or(Step(0), History::executed);
             let most = proposer.peers.iter().map(|peer| peer.executed).max().unwrap_or_default();
             if most.beyond(executed) > LAG_READY_MAX {

@@ -61,6 +61,8 @@ pub struct ProposerReport {
     pub halted: Option<String>,
     /// Whether an auxiliary completes the steps at present.
     pub bridging: bool,
+    /// Whether this node votes for nothing yet, since the end of its journal was torn.
+    pub mending: bool,
     /// The highest cluster version that this node can execute.
     pub knows: u32,
     /// What is known of each peer.

@@ -82,6 +82,7 @@ impl Proposer {
             halted: self.halted.clone(),
             knows: self.knows,
             bridging: matches!(&self.phase, Phase::Leading(reign) if reign.bridge.is_some()),
+            mending: self.mending.is_some(),
             peers: self
                 .peers
                 .values()
