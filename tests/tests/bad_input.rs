@@ -25,20 +25,6 @@ use synod_tests::process::{
     wait::{PATIENCE, holds_for, pause, until},
 };
 
-/// A cluster started by hand, serving.
-fn serving() -> Cluster {
-    let mut synod = Cluster::by_hand("synod");
-    ["a", "b", "x"].iter().for_each(|name| synod.start_node(name));
-    ["a", "b"].iter().for_each(|name| synod.wait_ready(name));
-    synod
-}
-
-fn some_writes(cluster: &Cluster) -> Book {
-    let load = Load::start(&cluster.resps(), KvWriter::connect, 4);
-    load.wait_for_more(200);
-    load.finish()
-}
-
 /// Nobody died, nobody panicked, everything is served.
 fn check_unharmed(cluster: &Cluster) {
     for (name, node) in cluster.nodes() {
@@ -46,14 +32,14 @@ fn check_unharmed(cluster: &Cluster) {
         let log = fs::read_to_string(cluster.log(name)).unwrap();
         assert!(!log.contains("panicked"), "{name}: {log}");
     }
-    let book = some_writes(cluster);
+    let book = Book::of_some_writes(&cluster.resps());
     cluster.resps().into_iter().for_each(|at| book.check_kv(at));
 }
 
 #[test]
 fn garbage_on_every_port_harms_nobody() {
     let _turn = turn();
-    let synod = serving();
+    let synod = Cluster::serving_by_hand("synod");
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     let load = Load::start(&synod.resps(), KvWriter::connect, 2);
     let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -118,7 +104,7 @@ fn throw(at: SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
 #[test]
 fn slow_senders_are_waited_for_and_hold_up_nobody() {
     let _turn = turn();
-    let synod = serving();
+    let synod = Cluster::serving_by_hand("synod");
     let load = Load::start(&synod.resps(), KvWriter::connect, 2);
     let mut slow = Vec::new();
     for number in 0..SLOW_CLIENTS {
@@ -160,7 +146,7 @@ fn connect(at: SocketAddr) -> TcpStream {
 #[test]
 fn a_client_that_never_reads_costs_no_more_memory_than_a_few_replies() {
     let _turn = turn();
-    let synod = serving();
+    let synod = Cluster::serving_by_hand("synod");
     let node = synod.node("a");
     let mut resp = Resp::connect(node.resp.unwrap(), PATIENCE).unwrap();
     assert_eq!(set_large(&mut resp, "large"), Reply::Simple("OK".into()));
@@ -188,7 +174,7 @@ const DEAF_BYTES_MAX: u64 = 256 << 20;
 #[test]
 fn a_second_process_on_a_data_directory_is_refused_by_the_first_one_s_id() {
     let _turn = turn();
-    let synod = serving();
+    let synod = Cluster::serving_by_hand("synod");
     let file = synod.config("a").display().to_string();
     let (code, _, error) = run(synod.program(), &["node", "--config", &file]);
     let owner = synod.node("a").pid.to_string();
@@ -232,7 +218,7 @@ fn a_bad_node_file_is_refused_with_file_key_and_what_was_meant() {
 #[test]
 fn another_cluster_s_certificate_is_refused() {
     let _turn = turn();
-    let synod = serving();
+    let synod = Cluster::serving_by_hand("synod");
     // A cluster of the same name, with the same names of nodes, and another authority.
     let mut other = Cluster::by_hand("synod");
     let theirs = other.node("a").quic.to_string();
@@ -277,8 +263,8 @@ fn flip(file: &Path, at: u64) {
 #[test]
 fn a_node_whose_journal_has_a_bad_byte_in_the_middle_comes_back_as_another_node_by_itself() {
     let _turn = turn();
-    let mut synod = serving();
-    let mut book = some_writes(&synod);
+    let mut synod = Cluster::serving_by_hand("synod");
+    let mut book = Book::of_some_writes(&synod.resps());
     let before = incarnation(&synod);
     let data = synod.dir().join("a").join("data");
     for again in [false, true] {
@@ -304,7 +290,7 @@ fn a_node_whose_journal_has_a_bad_byte_in_the_middle_comes_back_as_another_node_
         assert!(data.join("lost").join("journal").join(&name).exists(), "it is kept for people");
         assert_ne!(incarnation(&synod), before, "another node of the same name");
         synod.resps().into_iter().for_each(|at| book.check_kv(at));
-        book.add(some_writes(&synod));
+        book.add(Book::of_some_writes(&synod.resps()));
     }
     fs::rename(data.join("lost"), synod.dir().join("a").join("aside")).unwrap();
     synod.start_node("a");
@@ -324,8 +310,8 @@ fn incarnation(cluster: &Cluster) -> Vec<u8> {
 #[test]
 fn a_torn_tail_of_a_journal_is_made_up_for() {
     let _turn = turn();
-    let mut synod = serving();
-    let mut book = some_writes(&synod);
+    let mut synod = Cluster::serving_by_hand("synod");
+    let mut book = Book::of_some_writes(&synod.resps());
     synod.kill(&["a", "b", "x"]);
     for name in ["a", "b"] {
         let (file, places) = newest_segment(&synod, name);
@@ -338,7 +324,7 @@ fn a_torn_tail_of_a_journal_is_made_up_for() {
         assert!(log.contains("the torn end of the journal is made up for"), "{name}: {log}");
     }
     synod.resps().into_iter().for_each(|at| book.check_kv(at));
-    book.add(some_writes(&synod));
+    book.add(Book::of_some_writes(&synod.resps()));
     synod.resps().into_iter().for_each(|at| book.check_kv(at));
 }
 
@@ -374,7 +360,7 @@ fn a_full_disk_refuses_writes_in_words_and_loses_nothing() {
     };
     ["a", "b", "x"].iter().for_each(|name| synod.start_node(name));
     ["a", "b"].iter().for_each(|name| synod.wait_ready(name));
-    let book = some_writes(&synod);
+    let book = Book::of_some_writes(&synod.resps());
     // What others put on the disk leaves no room for one more segment.
     disk.fill_up();
     let connect = |name: &str| Resp::connect(synod.node(name).resp.unwrap(), PATIENCE).unwrap();

@@ -11,22 +11,9 @@ use std::{
 use synod_tests::process::{
     child::Process,
     cluster::{Cluster, mains_of},
-    load::{Book, KvWriter, Load},
+    load::Book,
     machine::{free_quic_ports, is_alive, turn},
 };
-
-fn serving() -> Cluster {
-    let mut synod = Cluster::by_hand("synod");
-    ["a", "b", "x"].iter().for_each(|name| synod.start_node(name));
-    ["a", "b"].iter().for_each(|name| synod.wait_ready(name));
-    synod
-}
-
-fn some_writes(cluster: &Cluster) -> Book {
-    let load = Load::start(&cluster.resps(), KvWriter::connect, 4);
-    load.wait_for_more(200);
-    load.finish()
-}
 
 fn data(cluster: &Cluster, name: &str) -> PathBuf {
     cluster.dir().join(name).join("data")
@@ -54,15 +41,15 @@ fn last_words(log: &Path) -> String {
 #[test]
 fn an_older_copy_of_a_data_directory_is_refused_by_who_knows_better() {
     let _turn = turn();
-    let mut synod = serving();
-    let mut book = some_writes(&synod);
+    let mut synod = Cluster::serving_by_hand("synod");
+    let mut book = Book::of_some_writes(&synod.resps());
     synod.kill(&["a"]);
     let (data, older) = (data(&synod, "a"), synod.dir().join("older"));
     copy(&data, &older);
     synod.start_node("a");
     synod.wait_ready("a");
     synod.wait_status("a", "both mains", |status| mains_of(status) == ["a", "b"]);
-    book.add(some_writes(&synod));
+    book.add(Book::of_some_writes(&synod.resps()));
     synod.kill(&["a"]);
     let newest = synod.dir().join("newest");
     fs::rename(&data, &newest).unwrap();
@@ -89,8 +76,8 @@ fn an_older_copy_of_a_data_directory_is_refused_by_who_knows_better() {
 #[test]
 fn a_second_process_on_a_copy_of_a_data_directory_is_refused_and_the_first_goes_on() {
     let _turn = turn();
-    let synod = serving();
-    let mut book = some_writes(&synod);
+    let synod = Cluster::serving_by_hand("synod");
+    let mut book = Book::of_some_writes(&synod.resps());
     let second = synod.dir().join("second");
     copy(&data(&synod, "a"), &second);
     let ports = free_quic_ports(3);
@@ -109,6 +96,6 @@ fn a_second_process_on_a_copy_of_a_data_directory_is_refused_and_the_first_goes_
         synod.wait_ready(name);
         synod.wait_status(name, "both mains", |status| mains_of(status) == ["a", "b"]);
     }
-    book.add(some_writes(&synod));
+    book.add(Book::of_some_writes(&synod.resps()));
     synod.resps().into_iter().for_each(|at| book.check_kv(at));
 }

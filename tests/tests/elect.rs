@@ -34,9 +34,7 @@ struct Touch {
 
 impl Stage {
     fn new() -> Self {
-        let mut synod = Cluster::by_hand("synod");
-        ["a", "b", "x"].iter().for_each(|name| synod.start_node(name));
-        ["a", "b"].iter().for_each(|name| synod.wait_ready(name));
+        let synod = Cluster::serving_by_hand("synod");
         let touched = synod.dir().join("touched");
         fs::write(&touched, "").unwrap();
         Self { synod, touched }

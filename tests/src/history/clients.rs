@@ -1,88 +1,54 @@
 //! Clients that note every call they make.
 
-use std::{
-    fmt, io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{fmt, io, net::SocketAddr, time::Duration};
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Call, Operation, Told};
 use crate::process::{
+    crew::{Crew, Shift},
     resp::{Reply, Resp},
-    wait::{now, pause, until_within},
+    wait::{now, pause},
 };
 
 /// Threads that call as fast as they are answered; one whose node does not serve goes to the next.
 #[derive(Debug)]
-pub struct Clients {
-    stop: Arc<AtomicBool>,
-    answered: Arc<AtomicU64>,
-    threads: Vec<JoinHandle<Vec<Operation>>>,
-}
+pub struct Clients(Crew<Operation>);
 
 impl Clients {
     /// Starts `count` clients of the nodes at `resps`. What they ask depends on `seed` only, as
     /// long as they are answered.
     pub fn start(resps: &[SocketAddr], count: u32, seed: u64) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let answered = Arc::new(AtomicU64::new(0));
-        let threads = (0..count)
-            .map(|number| {
-                let mut nodes = resps.to_vec();
-                nodes.rotate_left(number as usize % resps.len());
-                let client = Client {
-                    process: u64::from(number),
-                    processes: u64::from(count),
-                    nodes,
-                    stream: None,
-                    rng: ChaCha8Rng::seed_from_u64(seed ^ u64::from(number) << 32),
-                    last: [None; KEYS as usize],
-                    // Far apart, so that who reads a value knows who wrote it.
-                    value: i64::from(number + 1) * 1_000_000_000,
-                };
-                let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
-                std::thread::spawn(move || client.run(&stop, &answered))
-            })
-            .collect();
-        Self { stop, answered, threads }
-    }
-
-    /// Calls with a known outcome so far.
-    pub fn answered(&self) -> u64 {
-        self.answered.load(Relaxed)
+        let resps = resps.to_vec();
+        Self(Crew::start((0..count).map(move |number| {
+            let mut nodes = resps.clone();
+            nodes.rotate_left(number as usize % resps.len());
+            let client = Client {
+                process: u64::from(number),
+                processes: u64::from(count),
+                nodes,
+                stream: None,
+                rng: ChaCha8Rng::seed_from_u64(seed ^ u64::from(number) << 32),
+                last: [None; KEYS as usize],
+                // Far apart, so that who reads a value knows who wrote it.
+                value: i64::from(number + 1) * 1_000_000_000,
+            };
+            move |shift: &Shift| client.run(shift)
+        })))
     }
 
     /// Waits for `count` more calls with a known outcome: proof that somebody serves.
     pub fn wait_for_more(&self, count: u64) {
-        let before = self.answered();
-        until_within(SERVED_AGAIN_MAX, "answered calls", || match self.answered() - before {
-            more if more >= count => Ok(()),
-            more => Err(format!("{more} of {count}")),
-        });
+        self.0.wait_for_more(SERVED_AGAIN_MAX, "answered calls", count);
     }
 
     /// Stops the clients and answers all they noted.
     ///
     /// # Panics
     /// When one was told what no call is told.
-    pub fn finish(mut self) -> Vec<Operation> {
-        self.stop.store(true, Relaxed);
-        let threads = std::mem::take(&mut self.threads);
-        threads.into_iter().flat_map(|one| one.join().expect("a client was told a lie")).collect()
-    }
-}
-
-impl Drop for Clients {
-    fn drop(&mut self) {
-        self.stop.store(true, Relaxed);
+    pub fn finish(self) -> Vec<Operation> {
+        self.0.finish()
     }
 }
 
@@ -133,9 +99,9 @@ struct Client {
 }
 
 impl Client {
-    fn run(mut self, stop: &AtomicBool, answered: &AtomicU64) -> Vec<Operation> {
+    fn run(mut self, shift: &Shift) -> Vec<Operation> {
         let mut history = Vec::new();
-        while !stop.load(Relaxed) {
+        while !shift.is_over() {
             let key = self.rng.random_range(0..KEYS);
             let call = self.choose(key);
             let began = now();
@@ -162,7 +128,7 @@ impl Client {
                 }
                 Told::Missed => {}
             }
-            answered.fetch_add(1, Relaxed);
+            shift.achieved();
         }
         history
     }

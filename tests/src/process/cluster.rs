@@ -76,6 +76,17 @@ impl Cluster {
         Self::laid_out(program_name, &free_quic_ports(3))
     }
 
+    /// The same, all started and both mains ready.
+    ///
+    /// # Panics
+    /// When `init` fails or a node does not serve.
+    pub fn serving_by_hand(program_name: &str) -> Self {
+        let mut cluster = Self::by_hand(program_name);
+        ["a", "b", "x"].iter().for_each(|name| cluster.start_node(name));
+        ["a", "b"].iter().for_each(|name| cluster.wait_ready(name));
+        cluster
+    }
+
     /// The same in networks of their own (of a, b and x), to be reached through doors.
     ///
     /// # Panics

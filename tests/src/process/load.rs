@@ -5,11 +5,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
-    thread::JoinHandle,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -17,9 +13,10 @@ use serde_json::json;
 use synod_runtime::world::Instant;
 
 use super::{
+    crew::{Crew, Shift},
     http::{Http, NoAnswer},
     resp::{Reply, Resp},
-    wait::{PATIENCE, now, pause, until},
+    wait::{PATIENCE, now, pause},
 };
 
 /// What a client was told about one write.
@@ -48,11 +45,7 @@ pub type Connect = fn(SocketAddr) -> Box<dyn Writer>;
 /// Clients that write as fast as they are answered, each key once; a client whose main does not
 /// acknowledge goes to the next one.
 #[derive(Debug)]
-pub struct Load {
-    stop: Arc<AtomicBool>,
-    acknowledged: Arc<AtomicU64>,
-    clients: Vec<JoinHandle<Vec<Entry>>>,
-}
+pub struct Load(Crew<Entry>);
 
 /// One line of the book.
 #[derive(Debug, Clone)]
@@ -77,67 +70,43 @@ impl Load {
     pub fn start(mains: &[SocketAddr], connect: Connect, clients: usize) -> Self {
         static LOADS: AtomicU64 = AtomicU64::new(0);
         let load = LOADS.fetch_add(1, Relaxed);
-        let stop = Arc::new(AtomicBool::new(false));
-        let acknowledged = Arc::new(AtomicU64::new(0));
-        let clients = (0..clients)
-            .map(|client| {
-                let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
-                // No key is used twice, whatever ran before on the same cluster.
-                let (name, mut mains) = (format!("key-{load}-{client}"), mains.to_vec());
-                let near = client % mains.len();
-                mains.rotate_left(near);
-                std::thread::spawn(move || write(&name, &mains, connect, &stop, &acknowledged))
-            })
-            .collect();
-        Self { stop, acknowledged, clients }
+        let mains = mains.to_vec();
+        Self(Crew::start((0..clients).map(move |client| {
+            // No key is used twice, whatever ran before on the same cluster.
+            let (name, mut mains) = (format!("key-{load}-{client}"), mains.clone());
+            let near = client % mains.len();
+            mains.rotate_left(near);
+            move |shift: &Shift| write(&name, &mains, connect, shift)
+        })))
     }
 
     /// Writes acknowledged so far.
     pub fn acknowledged(&self) -> u64 {
-        self.acknowledged.load(Relaxed)
+        self.0.achieved()
     }
 
     /// Waits for `count` more acknowledged writes: proof that somebody serves.
     pub fn wait_for_more(&self, count: u64) {
-        let before = self.acknowledged();
-        until("acknowledged writes", || match self.acknowledged() - before {
-            more if more >= count => Ok(()),
-            more => Err(format!("{more} of {count}")),
-        });
+        self.0.wait_for_more(PATIENCE, "acknowledged writes", count);
     }
 
     /// Stops the writers and answers their book.
     ///
     /// # Panics
     /// When a writer was told something that cannot be.
-    pub fn finish(mut self) -> Book {
-        self.stop.store(true, Relaxed);
-        let clients = std::mem::take(&mut self.clients);
-        let books = clients.into_iter().map(|one| one.join().expect("a writer was told a lie"));
-        let mut entries: Vec<Entry> = books.flatten().collect();
+    pub fn finish(self) -> Book {
+        let mut entries = self.0.finish();
         entries.sort_by_key(|entry| entry.at);
         Book { entries }
     }
 }
 
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.stop.store(true, Relaxed);
-    }
-}
-
-fn write(
-    name: &str,
-    mains: &[SocketAddr],
-    connect: Connect,
-    stop: &AtomicBool,
-    acknowledged: &AtomicU64,
-) -> Vec<Entry> {
+fn write(name: &str, mains: &[SocketAddr], connect: Connect, shift: &Shift) -> Vec<Entry> {
     let mut book = Vec::new();
     let mut at = 0;
     let mut writer = connect(mains[at]);
     for number in 0.. {
-        if stop.load(Relaxed) {
+        if shift.is_over() {
             break;
         }
         let key = format!("{name}-{number}");
@@ -145,7 +114,7 @@ fn write(
         let is_applied = verdict == Verdict::Applied;
         book.push(Entry { key, verdict, at: now() });
         if is_applied {
-            acknowledged.fetch_add(1, Relaxed);
+            shift.achieved();
         } else {
             at = (at + 1) % mains.len();
             writer = connect(mains[at]);
@@ -156,6 +125,13 @@ fn write(
 }
 
 impl Book {
+    /// What four writers were told until these mains had acknowledged 200 writes: all is served.
+    pub fn of_some_writes(mains: &[SocketAddr]) -> Self {
+        let load = Load::start(mains, KvWriter::connect, 4);
+        load.wait_for_more(200);
+        load.finish()
+    }
+
     /// Writes that were acknowledged.
     pub fn applied(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().filter(|entry| entry.verdict == Verdict::Applied)

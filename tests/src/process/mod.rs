@@ -8,6 +8,7 @@
 //! - [`cluster`]: a cluster under `dev` or started by hand, and its end; [`child`]: one process
 //! - [`disk`]: small disks to be filled up; [`namespaces`]: a network of its own for every node
 //! - [`http`], [`resp`]: small blocking clients that know what was not sent from what was lost
+//! - [`crew`]: threads that go on until they are told to stop
 //! - [`load`]: writers that keep a book of every answer, and the check of that book
 //!
 //! Two rules keep these tests honest: nothing waits for a time where it could wait for an event,
@@ -15,6 +16,7 @@
 
 pub mod child;
 pub mod cluster;
+pub mod crew;
 pub mod disk;
 pub mod http;
 pub mod load;
