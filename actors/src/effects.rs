@@ -34,10 +34,20 @@ pub struct Effects<M: Machine + ?Sized> {
     pub lazy: Vec<M::Record>,
     /// Said once everything recorded so far, in this turn and before it, is durable.
     pub held: Vec<Letter<M::Envelope>>,
-    /// Replaces the whole journal by these records, if asked for.
-    pub truncate: Option<Vec<M::Record>>,
+    /// What the journal may forget, if anything.
+    pub truncate: Option<Truncate<M::Record>>,
     /// Snapshots to write, for roles that take them: step and bytes.
     pub snapshot: Option<(u64, bytes::Bytes)>,
+}
+
+/// What the journal may forget: whatever was written before, in whole segments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Truncate<R> {
+    /// What is of later steps stays; with [`EVERY_STEP`](synod_runtime::journal::EVERY_STEP)
+    /// nothing does.
+    pub upto: u64,
+    /// Written with it, at once.
+    pub carry: Vec<R>,
 }
 
 impl<M: Machine + ?Sized> Default for Effects<M> {

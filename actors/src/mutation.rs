@@ -147,8 +147,8 @@ pub enum Mutation {
     AuxiliaryVotesBelowPromise,
     /// What an auxiliary keeps when it forgets does not hold its promise.
     ForgetDropsPromise,
-    /// A learner writes while the journal is being replaced.
-    WriteWhileTrimming,
+    /// The journal forgets votes that the snapshot does not cover.
+    TrimsBeyondSnapshot,
     /// An installed snapshot brings no configuration.
     SnapshotKeepsConfiguration,
     /// A leader answers reads where it was not promised the next step.
@@ -210,7 +210,7 @@ impl Mutation {
         Self::AuxiliarySaidBeforeDurable,
         Self::AuxiliaryVotesBelowPromise,
         Self::ForgetDropsPromise,
-        Self::WriteWhileTrimming,
+        Self::TrimsBeyondSnapshot,
         Self::SnapshotKeepsConfiguration,
         Self::ReadBeyondPromises,
         Self::HandsOnOverGap,

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use synod_runtime::{identity::NodeId, journal::JournalFailed, world::Instant};
 
 use crate::{
-    effects::{Effects, Letter},
+    effects::{Effects, Letter, Truncate},
     machine::{Machine, Now, Survived},
 };
 
@@ -34,8 +34,8 @@ pub trait Surroundings<M: Machine>: 'static {
     /// Writes records along with others.
     fn append_lazily(&self, records: Vec<M::Record>);
 
-    /// Replaces the journal, then calls `done` (from any thread).
-    fn truncate(&self, carry: Vec<M::Record>, done: Done);
+    /// Lets the journal forget, then calls `done` (from any thread).
+    fn truncate(&self, truncate: Truncate<M::Record>, done: Done);
 
     /// Writes a snapshot; whoever asked is told by a message.
     fn snapshot(&self, step: u64, bytes: Bytes);
@@ -120,9 +120,9 @@ impl<M: Machine> Role<M> {
             let done = self.done(ctx);
             self.around.append(std::mem::take(&mut self.out.records), done);
         }
-        if let Some(carry) = self.out.truncate.take() {
+        if let Some(truncate) = self.out.truncate.take() {
             let done = self.done(ctx);
-            self.around.truncate(carry, done);
+            self.around.truncate(truncate, done);
         }
         if !self.out.held.is_empty() {
             if self.durable == self.writes {

@@ -150,6 +150,7 @@ fn say(line: &mut Value, record: &Record) {
         Record::Vote(vote) => ("vote", Some(vote.step)),
         Record::Chosen(vote) => ("chosen", Some(vote.step)),
         Record::Mark(step) => ("mark", Some(*step)),
+        Record::Trimmed(step) => ("trimmed", Some(*step)),
         Record::Floor(step, _) => ("floor", Some(*step)),
         Record::Torn => ("torn", None),
         Record::Mended => ("mended", None),
@@ -163,6 +164,7 @@ fn say(line: &mut Value, record: &Record) {
         Record::Vote(vote) | Record::Chosen(vote) => Some(&vote.ballot),
         Record::Genesis(_)
         | Record::Mark(_)
+        | Record::Trimmed(_)
         | Record::Floor(..)
         | Record::Torn
         | Record::Mended => None,

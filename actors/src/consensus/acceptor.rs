@@ -13,13 +13,13 @@ use super::{
     message::{
         Accept, Accepted, AcceptorMessage, Confirm, Confirmed, HomeMessage, Learned,
         LearnerMessage, LeaseAsk, LeaseAsked, Mark, Mend, Mended, Message, Nack, Prepare, Promise,
-        ProposerMessage, TellAgain, Trim, Trimmed, Trimming, Vote, Voted,
+        ProposerMessage, TellAgain, Trim, Vote, Voted,
     },
     record::{Image, Record, is_torn},
     value::Value,
 };
 use crate::{
-    effects::{Effects, To},
+    effects::{Effects, To, Truncate},
     machine::{Machine, Now, Survived},
 };
 
@@ -39,8 +39,8 @@ pub struct Acceptor {
     others: Vec<NodeId>,
     /// The journal ended torn: it may have promised and voted what it does not know.
     torn: bool,
-    /// Asked for in this turn; done at its end, when all its votes are known.
-    trim: Option<Trim>,
+    /// The journal is trimmed at the end of this turn, when all its promises are known.
+    trims: bool,
 }
 
 impl Acceptor {
@@ -54,7 +54,7 @@ impl Acceptor {
             chosen_upto: Step(0),
             others: Vec::new(),
             torn: false,
-            trim: None,
+            trims: false,
         }
     }
 
@@ -196,23 +196,23 @@ impl Acceptor {
         out.after_all_before().then_here(ProposerMessage::Mended(Mended {}));
     }
 
-    /// Replaces the journal by what a snapshot does not cover.
-    fn carry_over(&mut self, trim: Trim, out: &mut Effects<Self>) {
-        self.trimmed = self.trimmed.max(trim.upto);
-        self.votes = self.votes.split_off(&self.trimmed.next());
-        let mut carry = vec![Record::Promise(self.promised)];
+    /// Lets the journal forget what a snapshot covers. Votes beyond it stay where they are, so the
+    /// price does not depend on how many came while the snapshot was written.
+    fn trim(&self, out: &mut Effects<Self>) {
+        let mut carry = vec![Record::Promise(self.promised), Record::Trimmed(self.trimmed)];
         carry.extend(self.torn.then_some(Record::Torn));
         #[cfg(any(test, feature = "mutations"))]
         if crate::mutation::on(crate::mutation::Mutation::TruncateForgetsPromise) {
             carry.clear();
         }
-        carry.extend(self.votes.iter().map(|(step, (ballot, value))| {
-            Record::Vote(Vote { step: *step, ballot: *ballot, value: value.clone() })
-        }));
-        carry.extend(trim.chosen.into_iter().map(Record::Chosen));
-        carry.push(Record::Mark(trim.chosen_upto));
-        out.truncate = Some(carry);
-        out.after_all_before().then_here(LearnerMessage::Trimmed(Trimmed { asked: trim.asked }));
+        let upto = self.trimmed.0;
+        #[cfg(any(test, feature = "mutations"))]
+        let upto = if crate::mutation::on(crate::mutation::Mutation::TrimsBeyondSnapshot) {
+            self.voted().0
+        } else {
+            upto
+        };
+        out.truncate = Some(Truncate { upto, carry });
     }
 }
 
@@ -236,7 +236,9 @@ impl Machine for Acceptor {
                         self.votes.insert(vote.step, (vote.ballot, vote.value.clone()));
                     }
                 }
-                Record::Mark(step) => self.chosen_upto = self.chosen_upto.max(*step),
+                Record::Mark(step) | Record::Trimmed(step) => {
+                    self.chosen_upto = self.chosen_upto.max(*step);
+                }
                 Record::Genesis(_)
                 | Record::Chosen(_)
                 | Record::Floor(..)
@@ -278,17 +280,17 @@ impl Machine for Acceptor {
                 self.chosen_upto = chosen_upto.max(self.trimmed);
                 self.others = others;
             }
-            AcceptorMessage::Trim(trim) => self.trim = Some(trim),
-            AcceptorMessage::Trimming(Trimming { asked }) => {
-                // Held until the journal was replaced, if that is to be done in this very turn.
-                out.after_all_before().then_here(LearnerMessage::Trimmed(Trimmed { asked }));
+            AcceptorMessage::Trim(Trim { upto }) => {
+                self.trimmed = self.trimmed.max(upto);
+                self.votes = self.votes.split_off(&self.trimmed.next());
+                self.trims = true;
             }
         }
     }
 
     fn flush(&mut self, _now: Now, out: &mut Effects<Self>) {
-        if let Some(trim) = self.trim.take() {
-            self.carry_over(trim, out);
+        if std::mem::take(&mut self.trims) {
+            self.trim(out);
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use synod_runtime::{identity::NodeId, world::Instant};
+use synod_runtime::{identity::NodeId, journal::EVERY_STEP, world::Instant};
 
 use super::{
     ballot::{Ballot, Run, Step},
@@ -25,7 +25,7 @@ use super::{
     value::Value,
 };
 use crate::{
-    effects::{Effects, To},
+    effects::{Effects, To, Truncate},
     machine::{Machine, Now, Survived},
 };
 
@@ -348,7 +348,11 @@ impl Machine for Auxiliary {
                     self.floor = self.floor.max(*floor);
                     self.configuration = Some(configuration.clone());
                 }
-                Record::Chosen(_) | Record::Mark(_) | Record::Torn | Record::Mended => {}
+                Record::Chosen(_)
+                | Record::Mark(_)
+                | Record::Trimmed(_)
+                | Record::Torn
+                | Record::Mended => {}
             }
         }
         self.votes = self.votes.split_off(&self.floor);
@@ -403,7 +407,7 @@ impl Machine for Auxiliary {
             if crate::mutation::on(crate::mutation::Mutation::ForgetDropsPromise) {
                 carry.retain(|record| !matches!(record, Record::Promise(_)));
             }
-            out.truncate = Some(carry);
+            out.truncate = Some(Truncate { upto: EVERY_STEP, carry });
         }
         let standing = self.standing();
         if std::mem::take(&mut self.told) || self.reported.as_ref() != Some(&standing) {

@@ -288,6 +288,7 @@ impl Machine for Founder {
             | Record::Vote(_)
             | Record::Chosen(_)
             | Record::Mark(_)
+            | Record::Trimmed(_)
             | Record::Floor(..)
             | Record::Torn
             | Record::Mended => None,

@@ -66,10 +66,6 @@ const MARK_AFTER: Duration = Duration::from_millis(100);
 /// …or after this many steps.
 const MARK_STEPS: u64 = 64;
 
-/// The acceptor is asked again this long after: it may have been made anew. A slow disk takes
-/// seconds to replace a journal, and asking again makes it do so again.
-const TRIM_AGAIN_AFTER: Duration = Duration::from_secs(10);
-
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Learner {
@@ -119,19 +115,6 @@ struct Durable {
     noted: Step,
     /// When the first step beyond `noted` was learned.
     since: Option<Instant>,
-    /// The acceptor may be about to replace the journal: what is written before it answers could
-    /// be lost, and with a later mark a vote of ours for another value would look chosen.
-    trimming: Option<Trimming>,
-}
-
-/// What the acceptor was asked.
-#[derive(Debug, Clone, Copy)]
-struct Trimming {
-    /// When; only the answer to this very question counts, since older ones may still wait.
-    asked: Instant,
-    /// The step to trim to; a learner that starts only asks whether its predecessor's trims are
-    /// done.
-    upto: Option<Step>,
 }
 
 impl Learner {
@@ -358,7 +341,6 @@ impl Machine for Learner {
             noted: self.history.executed(),
             ..Durable::default()
         };
-        self.ask_acceptor(now, None, out);
         for vote in known.votes {
             let run = Run { first: vote.step, last: vote.step };
             self.counts(vote.ballot, self.me.incarnation, run);
@@ -388,8 +370,7 @@ impl Machine for Learner {
                 self.handed = Step(wanted.from.0.saturating_sub(1)).min(self.handed);
             }
             LearnerMessage::Installed(Installed { history }) => self.installed(history),
-            LearnerMessage::TrimLog(covered) => self.trim(now, covered.upto, out),
-            LearnerMessage::Trimmed(trimmed) => self.trimmed(&trimmed, out),
+            LearnerMessage::TrimLog(covered) => self.trim(covered.upto, out),
             LearnerMessage::Settled(settled) => {
                 self.durable.upto = self.durable.upto.max(settled.upto);
                 self.news = true;
@@ -404,7 +385,6 @@ impl Machine for Learner {
         self.read_out(now, out);
         self.tell(out);
         self.note(now, out);
-        self.ask_acceptor_again(now, out);
         // Nobody sends votes to a node that is not among the mains.
         let outside = self.history.current().is_none_or(|c| !c.has_main(self.me.incarnation));
         self.ask(now, outside, out);
@@ -416,8 +396,7 @@ impl Machine for Learner {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let trimming = self.durable.trimming.map(|trimming| trimming.asked + TRIM_AGAIN_AFTER);
-        let note = self.durable.since.filter(|_| trimming.is_none()).map(|at| at + MARK_AFTER);
-        [note, trimming, self.asked].into_iter().flatten().min()
+        let note = self.durable.since.map(|at| at + MARK_AFTER);
+        note.into_iter().chain(self.asked).min()
     }
 }

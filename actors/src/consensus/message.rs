@@ -31,7 +31,7 @@ pub use self::{
     report::{PeerReport, ProposerReport, Report, Sign},
     votes::{
         Accept, Accepted, Acked, Learned, Mark, Mend, Mended, Nack, PreVote, PreVoteAnswer,
-        Prepare, Progress, Promise, Settled, TellAgain, Trim, Trimmed, Trimming, Vote, Voted,
+        Prepare, Progress, Promise, Settled, TellAgain, Trim, Vote, Voted,
     },
     wishes::{Dismissed, Granted, NewWish, TakeOver, Wanted, Wish},
 };
@@ -87,7 +87,7 @@ macro_rules! addressed {
 }
 
 addressed! {
-    Acceptor(AcceptorMessage): Prepare, Accept, Confirm, LeaseAsk, Learned, Trim, Trimming,
+    Acceptor(AcceptorMessage): Prepare, Accept, Confirm, LeaseAsk, Learned, Trim,
         Mend;
     Auxiliary(AuxiliaryMessage): Prepare, Accept, Confirm, Forget, PreVote, Reach, Heartbeat,
         ProbeAnswer;
@@ -95,7 +95,7 @@ addressed! {
         Acked, Progress, Confirmed, ReadIndex, Request, Probe, Expiry, Peer, Resign, TellAgain,
         Wanted, TakeOver, LeaseAsked, LeaseGrant, LeasedRead, Mended;
     Learner(LearnerMessage): Voted, Accepted, Mark, CatchUp, Entries, Ahead, Resend, Installed,
-        Trimmed, Settled, TrimLog, TellAgain;
+        Settled, TrimLog, TellAgain;
     Replica(ReplicaMessage): Compare, Execute, Query, SnapshotWanted, SnapshotChunk, SnapshotWritten, Fetch,
         TellAgain;
     Founder(FounderMessage): Ask, Empty, Genesis, Entered, Disowned;
@@ -122,9 +122,6 @@ pub enum AcceptorMessage {
     /// *Local*, from the learner.
     #[serde(skip)]
     Trim(Trim),
-    /// *Local*, from a learner that starts.
-    #[serde(skip)]
-    Trimming(Trimming),
     /// *Local*, from the proposer.
     #[serde(skip)]
     Mend(Mend),
@@ -234,9 +231,6 @@ pub enum LearnerMessage {
     /// *Local*, from the replica.
     #[serde(skip)]
     Installed(Installed),
-    /// *Local*, from the acceptor.
-    #[serde(skip)]
-    Trimmed(Trimmed),
     /// *Local*, to itself, once records are durable.
     #[serde(skip)]
     Settled(Settled),

@@ -24,6 +24,8 @@ pub enum Record {
     Chosen(Vote),
     /// Everything up to here is chosen: the [`Record::Chosen`] value of a step, else its last vote.
     Mark(Step),
+    /// Everything up to here was forgotten: a snapshot that is durable covers it.
+    Trimmed(Step),
     /// An auxiliary's floor, and the configuration in force there.
     Floor(Step, Configuration),
     /// The end of the journal was cut off here after a crash. Nobody was told what stood there,
@@ -64,6 +66,7 @@ const MARK: u8 = 5;
 const FLOOR: u8 = 6;
 const TORN: u8 = 7;
 const MENDED: u8 = 8;
+const TRIMMED: u8 = 9;
 
 /// Set on kinds that may use the journal's reserve: a full disk refuses commands, yet can still
 /// promise, reconfigure and forget.
@@ -102,11 +105,21 @@ impl Record {
                 plain(CHOSEN | RESERVE, vote.ballot, vote.step, vote.value.bytes().clone())
             }
             Self::Mark(step) => plain(MARK | RESERVE, Ballot::default(), *step, Bytes::new()),
+            Self::Trimmed(step) => plain(TRIMMED | RESERVE, Ballot::default(), *step, Bytes::new()),
             Self::Floor(step, configuration) => {
                 plain(FLOOR | RESERVE, Ballot::default(), *step, encode(configuration))
             }
             Self::Torn => plain(TORN | RESERVE, Ballot::default(), Step(0), Bytes::new()),
             Self::Mended => plain(MENDED | RESERVE, Ballot::default(), Step(0), Bytes::new()),
+        }
+    }
+
+    /// The step it is about, the first of all where it is about none.
+    pub const fn step(&self) -> Step {
+        match self {
+            Self::Vote(vote) | Self::Chosen(vote) => vote.step,
+            Self::Mark(step) | Self::Trimmed(step) | Self::Floor(step, _) => *step,
+            Self::Genesis(_) | Self::Promise(_) | Self::Torn | Self::Mended => Step(0),
         }
     }
 
@@ -126,6 +139,7 @@ impl Record {
             VOTE => Self::Vote(vote()),
             CHOSEN => Self::Chosen(vote()),
             MARK => Self::Mark(step),
+            TRIMMED => Self::Trimmed(step),
             FLOOR => Self::Floor(step, configuration()?),
             TORN => Self::Torn,
             MENDED => Self::Mended,

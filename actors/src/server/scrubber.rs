@@ -1,9 +1,9 @@
 //! The scrubber: reads the journal again in the background, slowly, for as long as the node runs.
 //!
 //! A record that cannot be read any more is still known here: the roles were made from it. So the
-//! node takes a snapshot and replaces its journal by what that does not cover, and nothing refers to
-//! the damaged place any more. Damage that is found only when the node starts again has cost it its
-//! memory (see the room `memory`).
+//! node takes a snapshot and trims its journal, and nothing refers to the damaged place any more;
+//! where votes beyond that snapshot stand in the same segment, the next one covers them. Damage that is
+//! found only when the node starts again has cost it its memory (see the room `memory`).
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 

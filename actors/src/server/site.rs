@@ -43,7 +43,7 @@ use crate::{
         replica::{Replica, StateImage},
         timing::VoteStyle,
     },
-    effects::{Letter, To},
+    effects::{Letter, To, Truncate},
     machine::{Now, Survived},
     replicated::Submit,
     role::{Done, Inputs, Recovered, Role, RoleAddr, Surroundings},
@@ -417,8 +417,8 @@ impl<M: Resident> Surroundings<M> for Around {
         self.0.journal.append_lazy(records.iter().map(Record::to_journal).collect());
     }
 
-    fn truncate(&self, carry: Vec<Record>, done: Done) {
-        self.0.journal.truncate(carry.iter().map(Record::to_journal).collect(), done);
+    fn truncate(&self, Truncate { upto, carry }: Truncate<Record>, done: Done) {
+        self.0.journal.truncate(upto, carry.iter().map(Record::to_journal).collect(), done);
     }
 
     fn snapshot(&self, step: u64, bytes: Bytes) {

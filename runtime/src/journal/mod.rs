@@ -68,6 +68,9 @@ pub const QUEUED_BYTES_MAX: u64 = 64 << 20;
 /// The usual size of a segment: seconds of the fastest writing, so that rolling is rare.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 
+/// For [`Journal::truncate`]: no record is needed any more.
+pub const EVERY_STEP: u64 = u64::MAX;
+
 /// A segment below this would hold headers more than records.
 const SEGMENT_BYTES_MIN: u64 = 8 * BLOCK_BYTES;
 
@@ -279,11 +282,14 @@ impl Journal {
         self.append(Vec::new(), Box::new(|_| ()));
     }
 
-    /// Forgets all records queued before this call, but for `carry`. A crash leaves either all of
-    /// the old ones or all of `carry`. `done` as for [`Journal::append`]; it may use the reserve.
-    pub fn truncate(&self, carry: Vec<Record>, done: Done) {
+    /// Forgets what was queued before this call and is of steps up to `upto`, but for `carry`:
+    /// [`EVERY_STEP`] forgets all of it. Whole segments go, the oldest first, so what stands behind
+    /// the first record of a later step may stay too, however much that is: nothing but `carry` is
+    /// written. A crash leaves either all of the old ones or what stays and all of `carry`. `done`
+    /// as for [`Journal::append`]; it may use the reserve.
+    pub fn truncate(&self, upto: u64, carry: Vec<Record>, done: Done) {
         let bytes = encoded_len(&carry);
-        self.inner.push(Entry::Truncate { carry, bytes, done });
+        self.inner.push(Entry::Truncate { upto, carry, bytes, done });
     }
 
     /// Reads all live records again, after everything queued before is written. `done` is called

@@ -24,6 +24,7 @@ pub(super) enum Entry {
         bytes: u64,
     },
     Truncate {
+        upto: u64,
         carry: Vec<Record>,
         bytes: u64,
         done: Done,

@@ -8,7 +8,8 @@
 
 use bytes::Bytes;
 
-/// What the journal keeps: a fact some role must not forget. The journal only reads `kind`.
+/// What the journal keeps: a fact some role must not forget. The journal only reads `kind`
+/// and `step`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
     /// What the record says; with the bit [`RESERVE`] it may use the reserve of a full disk.

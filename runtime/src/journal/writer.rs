@@ -1,6 +1,7 @@
 //! The worker: takes all that is queued, writes it as batches, syncs once, answers in order.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
@@ -34,6 +35,8 @@ pub(super) struct Writer {
     journal: u64,
     /// Oldest segment that counts.
     base: u64,
+    /// The last step that any record of a segment is about, of those that count.
+    last_steps: BTreeMap<u64, u64>,
     /// End of what is durable.
     synced: Position,
     batch: Batch,
@@ -73,11 +76,20 @@ impl Writer {
             spares,
             journal: recovered.map_or(number, |found| found.journal),
             base: recovered.map_or(FIRST_SEGMENT, |found| found.base),
+            last_steps: BTreeMap::new(),
             synced: current.end,
             current,
             batch: Batch::new(chain),
             answers: Answers::default(),
         };
+        for located in recovered.iter().flat_map(|found| &found.records) {
+            writer.holds(located.segment, located.record.step);
+        }
+        if recovered.is_some_and(|found| found.torn)
+            && let Some(scar) = &config.scar
+        {
+            writer.holds(writer.current.end.sequence, scar.step);
+        }
         writer.reached(writer.synced);
         // A crash may have come between a truncation and its cleaning up.
         writer.retire().map_err(|source| io_error(dir, source))?;
@@ -98,8 +110,8 @@ impl Writer {
                     self.shared.lazy_dropped.fetch_add(records.len() as u64, Ordering::Relaxed);
                 }
             }
-            Entry::Truncate { carry, bytes, done } => {
-                let outcome = self.flush().and_then(|()| self.truncate(&carry, bytes));
+            Entry::Truncate { upto, carry, bytes, done } => {
+                let outcome = self.flush().and_then(|()| self.truncate(upto, &carry, bytes));
                 self.shared.release(bytes);
                 let truncated = outcome.is_ok();
                 done(outcome);
@@ -126,6 +138,7 @@ impl Writer {
         self.make_room(bytes, records.iter().all(Record::is_reserved))?;
         for record in records {
             self.batch.push(record);
+            self.holds(self.current.end.sequence, record.step);
         }
         if self.batch.blocks() >= BATCH_BYTES_MAX {
             return self.write().map_err(|error| self.fail(&error));
@@ -187,22 +200,37 @@ impl Writer {
         let end = Position { sequence, offset };
         self.current = Current { file, end, room: spare.room, reserve: spare.reserve };
         self.base = base;
+        self.last_steps = self.last_steps.split_off(&base);
         self.reached(end);
         first.clear();
         self.batch = first;
         Ok(())
     }
 
-    /// Begins a segment that needs none of the older ones. Everything queued is on disk.
-    fn truncate(&mut self, carry: &[Record], bytes: u64) -> Result<(), JournalFailed> {
+    /// Begins a segment that needs none of the older ones up to the first that holds a step beyond
+    /// `upto`. Everything queued is on disk.
+    fn truncate(&mut self, upto: u64, carry: &[Record], bytes: u64) -> Result<(), JournalFailed> {
+        let next = self.current.end.sequence + 1;
+        let mut held = self.last_steps.iter();
+        let base = held.find(|(_, last)| **last > upto).map_or(next, |(segment, _)| *segment);
+        if base == self.base && !self.spares.has_more_than_the_reserve() {
+            // It would give nothing back for what it takes of the reserve.
+            return self.append(carry, bytes).and_then(|()| self.flush());
+        }
         let mut first = Batch::new(self.batch.chain());
         let need = first.blocks_with(bytes) + BLOCK_BYTES;
         let spare = self.spare(need, Purpose::Truncation)?;
         for record in carry {
             first.push(record);
+            self.holds(next, record.step);
         }
-        let base = self.current.end.sequence + 1;
         self.begin(&spare, base, first).map_err(|error| self.fail(&error))
+    }
+
+    /// A record about `step` is in `segment`.
+    fn holds(&mut self, segment: u64, step: u64) {
+        let last = self.last_steps.entry(segment).or_default();
+        *last = step.max(*last);
     }
 
     /// Gives back all segments that no longer count.

@@ -11,7 +11,7 @@ use synod::{
         record::{Image, Record},
         value::Value,
     },
-    effects::Letter,
+    effects::{Letter, Truncate},
 };
 
 use super::node::Role;
@@ -20,8 +20,8 @@ use super::node::Role;
 #[derive(Debug)]
 enum Operation {
     Append(Vec<Record>),
-    /// The whole content is replaced at once.
-    Replace(Vec<Record>),
+    /// The beginning is forgotten, as far as it may be, and something written at once.
+    Truncate(Truncate<Record>),
 }
 
 /// What waits for a sync.
@@ -79,11 +79,11 @@ impl Disk {
         }
     }
 
-    /// Queues the replacement of everything.
-    pub(crate) fn replace(&mut self, records: Vec<Record>) {
-        self.written += records.len() as u64;
+    /// Queues the forgetting of what is of no use any more.
+    pub(crate) fn truncate(&mut self, truncate: Truncate<Record>) {
+        self.written += truncate.carry.len() as u64;
         self.appended += 1;
-        self.queue.push_back(Operation::Replace(records));
+        self.queue.push_back(Operation::Truncate(truncate));
     }
 
     /// Keeps `held` until everything appended so far is durable, or gives it back if it is.
@@ -110,8 +110,8 @@ impl Disk {
         while self.synced < upto {
             match self.queue.pop_front().expect("operations up to here are queued") {
                 Operation::Append(records) => self.keep(records),
-                Operation::Replace(records) => {
-                    self.keep_only(records);
+                Operation::Truncate(truncate) => {
+                    self.forget(truncate);
                     // The first write of a file is durable before the file has its name.
                     self.last_write = Some(self.records.len());
                 }
@@ -142,12 +142,12 @@ impl Disk {
                     kept -= records.len();
                     self.keep(records);
                 }
-                Operation::Replace(records) if kept > 0 => {
+                Operation::Truncate(truncate) if kept > 0 => {
                     kept -= 1;
-                    self.keep_only(records);
+                    self.forget(truncate);
                     self.last_write = Some(self.records.len());
                 }
-                Operation::Replace(_) => {}
+                Operation::Truncate(_) => {}
             }
             if kept == 0 {
                 break;
@@ -181,7 +181,7 @@ impl Disk {
             .iter()
             .map(|operation| match operation {
                 Operation::Append(records) => records.len(),
-                Operation::Replace(_) => 1,
+                Operation::Truncate(_) => 1,
             })
             .sum()
     }
@@ -207,11 +207,21 @@ impl Disk {
                 Record::Chosen(vote) => {
                     self.chosen.insert(vote.step, vote.value.clone());
                 }
-                Record::Mark(step) => self.marked = self.marked.max(*step),
+                Record::Mark(step) | Record::Trimmed(step) => {
+                    self.marked = self.marked.max(*step);
+                }
                 Record::Genesis(_) | Record::Torn | Record::Mended => {}
             }
         }
         self.records.extend(records);
+    }
+
+    /// Forgets all it may, though a real journal forgets in whole segments.
+    fn forget(&mut self, Truncate { upto, carry }: Truncate<Record>) {
+        let needed = self.records.iter().position(|record| record.step().0 > upto);
+        let mut left = self.records.split_off(needed.unwrap_or(self.records.len()));
+        left.extend(carry);
+        self.keep_only(left);
     }
 
     fn keep_only(&mut self, records: Vec<Record>) {

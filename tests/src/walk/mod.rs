@@ -337,8 +337,8 @@ impl Walk {
         let urgent = !records.is_empty() || truncate.is_some();
         disk.append(lazy);
         disk.append(records);
-        if let Some(carry) = truncate {
-            disk.replace(carry);
+        if let Some(truncate) = truncate {
+            disk.truncate(truncate);
         }
         for letter in held {
             let disk = &mut self.nodes[place].disk;

@@ -15,7 +15,7 @@ use synod::{
         record::{Image, Record},
         replica::Replica,
     },
-    effects::{Effects, Letter},
+    effects::{Effects, Letter, Truncate},
     machine::{Machine, Now, Survived},
 };
 use synod_runtime::{
@@ -73,7 +73,7 @@ pub(crate) struct Said {
     pub(crate) lazy: Vec<Record>,
     pub(crate) records: Vec<Record>,
     pub(crate) held: Vec<Letter<Message>>,
-    pub(crate) truncate: Option<Vec<Record>>,
+    pub(crate) truncate: Option<Truncate<Record>>,
     pub(crate) snapshot: Option<(u64, bytes::Bytes)>,
 }
 

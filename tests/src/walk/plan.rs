@@ -217,9 +217,10 @@ impl Plan {
             ..Faults::default()
         };
         let (loss, duplicates, late) = (some(200), some(200), some(100));
-        // With several auxiliaries a main whose journal is torn may wait for ever for those that lose
-        // their disks meanwhile: a limit that the guarantees name, found by walk 85 of 2+2.
-        let torn = some(500) * u32::from(shape.auxiliaries <= 1);
+        // With several auxiliaries, or none, a main whose journal is torn may wait for ever for those
+        // that lose their disks meanwhile: a limit that the guarantees name, found by walks 85 of 2+2
+        // and of 3+0.
+        let torn = some(500) * u32::from(shape.auxiliaries == 1);
         let styles = [VoteStyle::Split, VoteStyle::Split, VoteStyle::Piggyback];
         Self {
             timing: if rng.random_bool(0.8) { quick() } else { Timing::default() },

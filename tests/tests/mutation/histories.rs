@@ -18,13 +18,13 @@ use synod::{
             Accept, AcceptorMessage, Acked, AuxiliaryMessage, CatchUp, Confirmed, Entries, Forget,
             FounderMessage, Heartbeat, HomeMessage, Installed, LearnerMessage, LeaseAsk,
             LeaseGrant, LeasedRead, Message, NodeRole, Peer, Prepare, Program, Progress, Promise,
-            ProposerMessage, ReadAt, ReadIndex, Request, Trim, TrimLog, Vote,
+            ProposerMessage, ReadAt, ReadIndex, Request, Trim, Vote,
         },
         proposer::Proposer,
         record::Record,
         value::Value,
     },
-    effects::{Effects, Letter},
+    effects::{Effects, Letter, Truncate},
     machine::Machine,
 };
 use synod_runtime::world::Rng;
@@ -49,9 +49,8 @@ pub(crate) fn a_replaced_journal_holds_the_promise() -> Played {
     let mut acceptor = Acceptor::new(node(B));
     start(&mut acceptor, vec![Record::Genesis(genesis())]);
     tell(&mut acceptor, dawn(), B, Prepare { ballot: ballot(5, B), from: Step(1) });
-    let asked = dawn().at;
-    let trim = Trim { asked, upto: Step(0), chosen: vec![], chosen_upto: Step(0) };
-    let carry = tell(&mut acceptor, dawn(), B, trim).truncate.unwrap_or_default();
+    let trimmed = tell(&mut acceptor, dawn(), B, Trim { upto: Step(0) }).truncate;
+    let carry = trimmed.map(|truncate| truncate.carry).unwrap_or_default();
     let mut again = Acceptor::new(node(B));
     start(&mut again, carry);
     let out = tell(&mut again, dawn(), A, accept(4, 1, value(1)));
@@ -63,13 +62,7 @@ pub(crate) fn a_promise_speaks_of_what_is_kept() -> Played {
     let mut acceptor = Acceptor::new(node(B));
     start(&mut acceptor, vec![Record::Genesis(genesis())]);
     tell(&mut acceptor, dawn(), A, accept(1, 1, value(1)));
-    let asked = dawn().at;
-    tell(
-        &mut acceptor,
-        dawn(),
-        B,
-        Trim { asked, upto: Step(1), chosen: vec![], chosen_upto: Step(1) },
-    );
+    tell(&mut acceptor, dawn(), B, Trim { upto: Step(1) });
     let out = tell(&mut acceptor, dawn(), A, Prepare { ballot: ballot(2, A), from: Step(1) });
     let null = out.held.iter().any(|letter| match &letter.message {
         Message::Proposer(ProposerMessage::Promise(promise)) => {
@@ -100,7 +93,8 @@ pub(crate) fn an_auxiliary_forgets_no_promise() -> Played {
     let asked = Prepare { ballot: ballot(5, B), from: Step(1) };
     tell(&mut auxiliary, dawn(), B, AuxiliaryMessage::from(asked));
     let forget = Forget { floor: Step(2), configuration: genesis() };
-    let carry = tell(&mut auxiliary, dawn(), B, forget).truncate.unwrap_or_default();
+    let forgotten = tell(&mut auxiliary, dawn(), B, forget).truncate;
+    let carry = forgotten.map(|truncate| truncate.carry).unwrap_or_default();
     let mut again = Auxiliary::new(node(X), patience);
     start(&mut again, carry);
     let out = tell(&mut again, dawn(), A, AuxiliaryMessage::from(accept(4, 2, value(1))));
@@ -169,15 +163,25 @@ pub(crate) fn a_word_counts_only_for_reads_before_it() -> Played {
     unless(answered, "a read was answered on a word given before it began")
 }
 
-/// A step is learned without an own vote while the acceptor replaces the journal.
-pub(crate) fn nothing_is_written_while_the_journal_is_replaced() -> Played {
-    let mut learner = Learner::new(node(B));
-    start(&mut learner, vec![Record::Genesis(genesis())]);
-    tell(&mut learner, dawn(), B, TrimLog { upto: Step(0) });
-    let values = vec![(ballot(1, A), value(1))];
-    let entries = Entries { first: Step(1), values, chosen_upto: Step(1), snapshot: false };
-    let out = tell(&mut learner, dawn(), A, entries);
-    unless(!out.lazy.is_empty() || !out.records.is_empty(), "it wrote what will be thrown away")
+/// Step 2 is voted for while a snapshot of step 1 is written; trimmed, crashed; then another leader
+/// asks what was voted for.
+pub(crate) fn a_trimmed_journal_holds_what_the_snapshot_does_not() -> Played {
+    let mut acceptor = Acceptor::new(node(B));
+    start(&mut acceptor, vec![Record::Genesis(genesis())]);
+    let mut records = tell(&mut acceptor, dawn(), A, accept(1, 1, value(1))).records;
+    records.extend(tell(&mut acceptor, dawn(), A, accept(1, 2, value(2))).records);
+    let trimmed = tell(&mut acceptor, dawn(), B, Trim { upto: Step(1) }).truncate;
+    let Truncate { upto, carry } = trimmed.ok_or("a trim does nothing")?;
+    records.retain(|record| record.step().0 > upto);
+    records.extend(carry);
+    let mut again = Acceptor::new(node(B));
+    start(&mut again, records);
+    let out = tell(&mut again, dawn(), A, Prepare { ballot: ballot(2, A), from: Step(2) });
+    let told = out.held.iter().any(|letter| match &letter.message {
+        Message::Proposer(ProposerMessage::Promise(promise)) => promise.votes.len() == 1,
+        _ => false,
+    });
+    unless(!told, "it forgot a vote that no snapshot covers")
 }
 
 /// A node that was away installs a snapshot taken after B was voted out.

@@ -69,8 +69,8 @@ fn hunt_for(mutation: Mutation) -> Hunt {
         M::OwnPromiseNotAwaited => Hunt::Hand(histories::a_leader_has_its_own_promise),
         M::ClaimOverGap => Hunt::Hand(histories::a_leader_claims_only_votes_it_has),
         M::OldWordsCount => Hunt::Hand(histories::a_word_counts_only_for_reads_before_it),
-        M::WriteWhileTrimming => {
-            Hunt::Hand(histories::nothing_is_written_while_the_journal_is_replaced)
+        M::TrimsBeyondSnapshot => {
+            Hunt::Hand(histories::a_trimmed_journal_holds_what_the_snapshot_does_not)
         }
         M::ReadBeyondPromises => Hunt::Hand(histories::a_read_is_answered_where_promises_hold),
         M::HandsOnOverGap => Hunt::Hand(histories::a_step_is_handed_on_under_its_own_number),

@@ -184,12 +184,7 @@ impl Learner {
         self.values = self.values.split_off(&executed.next());
         self.newest = None;
         self.handed = executed;
-        self.durable = Durable {
-            upto: executed,
-            noted: executed,
-            since: None,
-            trimming: self.durable.trimming,
-        };
+        self.durable = Durable { upto: executed, noted: executed, since: None };
         self.asked = None;
         self.news = true;
     }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{Chosen, Learner, MARK_AFTER, MARK_STEPS, TRIM_AGAIN_AFTER, Trimming};
+use super::{Chosen, Learner, MARK_AFTER, MARK_STEPS};
 use crate::{
     consensus::{
         ballot::Step,
         configuration::History,
-        message::{self, AcceptorMessage, LearnerMessage, Settled, Trim, Trimmed, Vote},
+        message::{AcceptorMessage, LearnerMessage, Settled, Trim, Vote},
         record::{Image, Record},
     },
     effects::Effects,
@@ -15,20 +15,9 @@ use crate::{
 };
 
 impl Learner {
-    /// Whether what is written now might be replaced before it counts.
-    fn is_trimming(&self) -> bool {
-        #[cfg(any(test, feature = "mutations"))]
-        if crate::mutation::on(crate::mutation::Mutation::WriteWhileTrimming) {
-            return false;
-        }
-        self.durable.trimming.is_some()
-    }
-
     pub(super) fn note_value(&self, step: Step, chosen: &Chosen, out: &mut Effects<Self>) {
-        if !self.is_trimming() {
-            let vote = Vote { step, ballot: chosen.ballot, value: chosen.value.clone() };
-            out.persist_lazily(Record::Chosen(vote));
-        }
+        let vote = Vote { step, ballot: chosen.ballot, value: chosen.value.clone() };
+        out.persist_lazily(Record::Chosen(vote));
     }
 
     /// Notes durably how far the log is chosen, now and then.
@@ -36,7 +25,7 @@ impl Learner {
         let executed = self.history.executed();
         let Some(since) = self.durable.since else { return };
         let due = now.at >= since + MARK_AFTER || executed.beyond(self.durable.noted) >= MARK_STEPS;
-        if !due || self.is_trimming() {
+        if !due {
             return;
         }
         self.durable.noted = executed;
@@ -50,62 +39,12 @@ impl Learner {
         }
     }
 
-    pub(super) fn trim(&mut self, now: Now, upto: Step, out: &mut Effects<Self>) {
+    /// A snapshot covers the log up to there.
+    pub(super) fn trim(&mut self, upto: Step, out: &mut Effects<Self>) {
         // Made anew, it may know less than its replica executed: those votes are still needed.
-        if self.durable.trimming.is_some() || upto < self.covered || upto > self.history.executed()
-        {
-            return;
-        }
-        self.ask_acceptor(now, Some(upto), out);
-    }
-
-    /// Asks the acceptor to trim the journal, or only whether all earlier trims are done.
-    pub(super) fn ask_acceptor(&mut self, now: Now, upto: Option<Step>, out: &mut Effects<Self>) {
-        let asked = now.at;
-        self.durable.trimming = Some(Trimming { asked, upto });
-        let Some(upto) = upto else {
-            return out.here(AcceptorMessage::Trimming(message::Trimming { asked }));
-        };
-        self.covered = self.covered.max(upto);
-        let chosen = self
-            .log
-            .range(upto.next()..)
-            .filter(|(_, chosen)| !chosen.own)
-            .map(|(step, chosen)| Vote {
-                step: *step,
-                ballot: chosen.ballot,
-                value: chosen.value.clone(),
-            })
-            .collect();
-        let chosen_upto = self.history.executed();
-        self.durable.noted = chosen_upto;
-        out.here(AcceptorMessage::Trim(Trim { asked, upto, chosen, chosen_upto }));
-    }
-
-    pub(super) fn ask_acceptor_again(&mut self, now: Now, out: &mut Effects<Self>) {
-        if let Some(trimming) = self.durable.trimming
-            && now.at >= trimming.asked + TRIM_AGAIN_AFTER
-        {
-            self.ask_acceptor(now, trimming.upto.map(|upto| upto.max(self.covered)), out);
-        }
-    }
-
-    pub(super) fn trimmed(&mut self, trimmed: &Trimmed, out: &mut Effects<Self>) {
-        // An answer to an earlier question says nothing of a trim that was asked for since.
-        if self.durable.trimming.is_none_or(|trimming| trimming.asked != trimmed.asked) {
-            return;
-        }
-        self.durable.trimming = None;
-        self.durable.upto = self.durable.upto.max(self.durable.noted);
-        // What was learned meanwhile was held back.
-        let late: Vec<(Step, Chosen)> = self
-            .log
-            .range(self.durable.noted.next()..)
-            .filter(|(_, chosen)| !chosen.own)
-            .map(|(step, chosen)| (*step, chosen.clone()))
-            .collect();
-        for (step, chosen) in late {
-            self.note_value(step, &chosen, out);
+        if upto >= self.covered && upto <= self.history.executed() {
+            self.covered = upto;
+            out.here(AcceptorMessage::Trim(Trim { upto }));
         }
     }
 }
@@ -135,7 +74,11 @@ impl Known {
                     chosen.insert(vote.step, vote.clone());
                 }
                 Record::Mark(step) => marked = marked.max(*step),
-                Record::Promise(_) | Record::Floor(..) | Record::Torn | Record::Mended => {}
+                Record::Promise(_)
+                | Record::Trimmed(_)
+                | Record::Floor(..)
+                | Record::Torn
+                | Record::Mended => {}
             }
         }
         let history = history.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What the learner may write while the acceptor may be about to replace the journal.
+//! What the learner writes, and how far it lets the journal be trimmed.
 
 use bytes::Bytes;
 use synod_runtime::identity::{Incarnation, NodeId, NodeName};
@@ -6,7 +6,7 @@ use synod_runtime::identity::{Incarnation, NodeId, NodeName};
 use super::*;
 use crate::consensus::{
     configuration::Configuration,
-    message::{Entries, TrimLog, Trimmed},
+    message::{Entries, TrimLog},
 };
 
 fn node(name: &str, incarnation: u64) -> NodeId {
@@ -28,12 +28,12 @@ fn at(seconds: u64) -> Now {
 }
 
 /// A learner of node `a` that got back what survived.
-fn started(now: Now, records: Vec<Record>) -> (Learner, Effects<Learner>) {
+fn started(now: Now, records: Vec<Record>) -> Learner {
     let mut learner = Learner::new(node("a", 1));
     let mut out = Effects::default();
     learner.start(now, &Survived { records, snapshot: None }, &mut out);
     learner.flush(now, &mut out);
-    (learner, out)
+    learner
 }
 
 /// Steps chosen without a vote of this node, as a peer tells of them.
@@ -51,94 +51,38 @@ fn say(learner: &mut Learner, now: Now, message: impl Into<LearnerMessage>) -> E
     out
 }
 
-/// When the acceptor was asked, by the questions in `out`.
-fn asked(out: &Effects<Learner>) -> Vec<(Instant, Option<Step>)> {
+/// How far the acceptor was told to trim the journal.
+fn trimmed(out: &Effects<Learner>) -> Vec<Step> {
     out.now
         .iter()
         .filter_map(|letter| match &letter.message {
-            Message::Acceptor(AcceptorMessage::Trim(trim)) => Some((trim.asked, Some(trim.upto))),
-            Message::Acceptor(AcceptorMessage::Trimming(trimming)) => Some((trimming.asked, None)),
+            Message::Acceptor(AcceptorMessage::Trim(trim)) => Some(trim.upto),
             _ => None,
         })
         .collect()
 }
 
 fn notes(out: &Effects<Learner>) -> Vec<Step> {
-    out.lazy
-        .iter()
-        .chain(&out.records)
-        .filter_map(|record| match record {
-            Record::Chosen(vote) => Some(vote.step),
-            _ => None,
-        })
-        .collect()
-}
-
-fn writes_nothing(out: &Effects<Learner>) -> bool {
-    out.lazy.is_empty() && out.records.is_empty()
+    let records = out.lazy.iter().chain(&out.records);
+    let chosen = records.filter(|record| matches!(record, Record::Chosen(_)));
+    chosen.map(Record::step).collect()
 }
 
 #[test]
-fn a_learner_made_anew_writes_nothing_until_its_predecessors_trims_are_done() {
-    let (mut learner, out) = started(at(1), vec![genesis()]);
-    let [(question, None)] = asked(&out)[..] else { panic!("asks first: {out:?}") };
-
-    // A trim of the predecessor may still wait in the acceptor's mailbox: what was written now
-    // would be cut off with it.
-    let out = say(&mut learner, at(2), told(1, 3));
-    assert_eq!(learner.history().executed(), Step(3), "learning goes on");
-    assert!(writes_nothing(&out), "{out:?}");
-
-    // The predecessor's own trim is answered: that is not the question.
-    let stale = Trimmed { asked: Instant::from_nanos(7) };
-    assert!(writes_nothing(&say(&mut learner, at(2), stale)));
-
-    let out = say(&mut learner, at(3), Trimmed { asked: question });
-    assert_eq!(notes(&out), [Step(1), Step(2), Step(3)]);
-}
-
-#[test]
-fn what_is_learned_during_a_trim_is_written_after_it_and_the_rest_is_carried() {
-    let (mut learner, out) = started(at(1), vec![genesis()]);
-    let [(question, None)] = asked(&out)[..] else { panic!("asks first: {out:?}") };
-    say(&mut learner, at(1), Trimmed { asked: question });
-    say(&mut learner, at(2), told(1, 4));
-
+fn what_is_learned_is_noted_also_while_the_journal_is_trimmed() {
+    let mut learner = started(at(1), vec![genesis()]);
+    assert_eq!(notes(&say(&mut learner, at(2), told(1, 4))), [Step(1), Step(2), Step(3), Step(4)]);
     let out = say(&mut learner, at(3), TrimLog { upto: Step(2) });
-    let trim = out.now.iter().find_map(|letter| match &letter.message {
-        Message::Acceptor(AcceptorMessage::Trim(trim)) => Some(trim.clone()),
-        _ => None,
-    });
-    let trim = trim.expect("the acceptor is told");
-    let carried: Vec<Step> = trim.chosen.iter().map(|vote| vote.step).collect();
-    assert_eq!((carried, trim.chosen_upto), (vec![Step(3), Step(4)], Step(4)));
-
-    assert!(writes_nothing(&say(&mut learner, at(4), told(5, 1))));
-    let out = say(&mut learner, at(5), Trimmed { asked: trim.asked });
-    assert_eq!(notes(&out), [Step(5)]);
+    assert_eq!((trimmed(&out), notes(&out)), (vec![Step(2)], vec![]), "nothing is written again");
+    assert_eq!(notes(&say(&mut learner, at(4), told(5, 1))), [Step(5)]);
 }
 
+/// What a learner made anew does not know it will ask for, and votes on it are reported until then.
 #[test]
-fn a_trim_that_died_with_the_acceptor_is_asked_for_again_and_only_its_answer_counts() {
-    let (mut learner, out) = started(at(1), vec![genesis()]);
-    let [(question, None)] = asked(&out)[..] else { panic!("asks first: {out:?}") };
-    say(&mut learner, at(1), Trimmed { asked: question });
+fn the_journal_is_not_trimmed_beyond_what_is_known_to_be_chosen() {
+    let mut learner = started(at(1), vec![genesis()]);
     say(&mut learner, at(2), told(1, 4));
-    let first = asked(&say(&mut learner, at(3), TrimLog { upto: Step(2) }));
-    say(&mut learner, at(4), told(5, 1));
-
-    let due = learner.deadline().expect("asks again");
-    let again = Now { at: due, wall_ms: 0 };
-    let mut out = Effects::default();
-    learner.timeout(again, &mut out);
-    learner.flush(again, &mut out);
-    let second = asked(&out);
-    assert_eq!(second.len(), 1, "{out:?}");
-    assert_ne!(first, second);
-
-    // The first was done after all, but the second is yet to come and would cut this off.
-    assert!(writes_nothing(&say(&mut learner, again, told(6, 1))));
-    assert!(writes_nothing(&say(&mut learner, again, Trimmed { asked: first[0].0 })));
-    let out = say(&mut learner, again, Trimmed { asked: second[0].0 });
-    assert_eq!(notes(&out), [Step(6)], "step 5 was carried by the second trim");
+    assert_eq!(trimmed(&say(&mut learner, at(3), TrimLog { upto: Step(5) })), []);
+    assert_eq!(trimmed(&say(&mut learner, at(3), TrimLog { upto: Step(3) })), [Step(3)]);
+    assert_eq!(trimmed(&say(&mut learner, at(3), TrimLog { upto: Step(1) })), [], "it was");
 }

@@ -1,7 +1,7 @@
 //! Promises and votes, and what the roles of one node tell one another of them.
 
 use serde::{Deserialize, Serialize};
-use synod_runtime::{identity::NodeId, world::Instant};
+use synod_runtime::identity::NodeId;
 
 use crate::consensus::ballot::{Ballot, Run, Step};
 use crate::consensus::configuration::History;
@@ -108,29 +108,8 @@ pub struct Learned {
 /// *Local*, learner to acceptor: a snapshot covers everything up to `upto`.
 #[derive(Debug, Clone)]
 pub struct Trim {
-    /// When it was asked for: comes back with the answer.
-    pub asked: Instant,
     /// The last covered step.
     pub upto: Step,
-    /// Steps above it that were chosen without this node's vote.
-    pub chosen: Vec<Vote>,
-    /// Everything up to here is chosen.
-    pub chosen_upto: Step,
-}
-
-/// *Local*, learner to acceptor: is every [`Trim`] sent before this done?
-#[derive(Debug, Clone)]
-pub struct Trimming {
-    /// When it was asked: comes back with the answer.
-    pub asked: Instant,
-}
-
-/// *Local*, acceptor to learner: [`Trim`], or whatever came before [`Trimming`], is done and
-/// durable.
-#[derive(Debug, Clone)]
-pub struct Trimmed {
-    /// Which question this answers.
-    pub asked: Instant,
 }
 
 /// *Local*, proposer to acceptor: what makes up for a torn end of the journal.

@@ -12,7 +12,7 @@ use synod_runtime::{
 
 use super::{super::site::role_policy, DEADLINE_DEFAULT, Elections, Inner, lock};
 use crate::{
-    effects::Letter,
+    effects::{Letter, Truncate},
     election::{
         message::Change,
         service::{Ended, Event, Failed, Service, ServiceMessage, Word},
@@ -99,7 +99,7 @@ impl Surroundings<Service> for Around {
 
     fn append_lazily(&self, _records: Vec<()>) {}
 
-    fn truncate(&self, _carry: Vec<()>, done: Done) {
+    fn truncate(&self, _truncate: Truncate<()>, done: Done) {
         done(Ok(()));
     }
 

@@ -78,8 +78,8 @@ impl Keeper {
                     self.shared.lazy_dropped.fetch_add(count, Ordering::Relaxed);
                 }
             }
-            Entry::Truncate { carry, done, .. } => {
-                let outcome = self.flush().and_then(|()| self.truncate(carry));
+            Entry::Truncate { upto, carry, done, .. } => {
+                let outcome = self.flush().and_then(|()| self.truncate(upto, carry));
                 self.answers.push(done, outcome);
                 self.answers.give(&self.shared);
                 self.make_room();
@@ -213,11 +213,13 @@ impl Keeper {
         Ok(())
     }
 
-    /// Keeps nothing but `carry`. Everything else is written.
-    fn truncate(&mut self, carry: Vec<Record>) -> Result<(), JournalFailed> {
+    /// Keeps what is beyond `upto`, and `carry`. Everything else is written.
+    fn truncate(&mut self, upto: u64, carry: Vec<Record>) -> Result<(), JournalFailed> {
         let mut cells = Cells::new();
         let mut same = true;
-        for record in carry {
+        let kept = self.store.cells.values().map(|kept| &kept.record);
+        let kept: Vec<Record> = kept.filter(|record| record.step > upto).cloned().collect();
+        for record in kept.into_iter().chain(carry) {
             let cell = Cell::of(&record, self.store.by_step);
             let in_slot = fits_slot(cell, &record);
             let known = self.store.cells.get(&cell).filter(|known| known.record == record);

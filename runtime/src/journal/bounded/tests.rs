@@ -13,7 +13,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::{BoundedConfig, RESERVE, inspect};
 use crate::{
     journal::{
-        Done, Durability, Journal, JournalConfig, JournalError, JournalFailed, Record, Recovered,
+        Done, Durability, EVERY_STEP, Journal, JournalConfig, JournalError, JournalFailed, Record,
+        Recovered,
     },
     world::{Clock, Disk, Instant, Rng, disk::fake::FakeDisk},
 };
@@ -98,7 +99,7 @@ fn put(disk: &FakeDisk, journal: &Journal, records: &[Record]) -> Result<(), Jou
 
 fn truncate(disk: &FakeDisk, journal: &Journal, carry: &[Record]) -> Result<(), JournalFailed> {
     let (done, said) = told();
-    journal.truncate(carry.to_vec(), done);
+    journal.truncate(EVERY_STEP, carry.to_vec(), done);
     disk.run();
     said().unwrap()
 }
@@ -166,7 +167,7 @@ impl Walk {
                 next.1 = next.1.split_off(&floor);
                 next.0.insert(FLOOR, word(FLOOR, self.round, 100));
                 let carry = next.0.values().chain(next.1.values()).cloned().collect();
-                self.journal.truncate(carry, done);
+                self.journal.truncate(EVERY_STEP, carry, done);
             }
             8 => {
                 self.crash();

@@ -94,6 +94,67 @@ fn truncation_keeps_the_carry_and_what_follows_and_reuses_files() {
 }
 
 #[test]
+fn truncation_up_to_a_step_keeps_what_is_beyond_it_and_gives_back_the_rest() {
+    let disk = FakeDisk::default();
+    let (journal, _) = open(&disk).unwrap();
+    let mut last = 0;
+    for _round in 0..20 {
+        for _step in 0..12 {
+            last += 1;
+            put(&disk, &journal, vec![record(last, 400)]).unwrap();
+        }
+        trim(&disk, &journal, last - 3, vec![record(0, 5)]).unwrap();
+        assert!(files(&disk, "segment-").len() <= 3 && files(&disk, "spare-").len() <= 4);
+        let (_, recovered) = open(&disk.copy()).unwrap();
+        let found = steps(&recovered.records);
+        assert!(found.ends_with(&[last - 2, last - 1, last, 0]), "{found:?}");
+        assert!(found.len() < 25 && !recovered.torn_tail, "{found:?}");
+    }
+    trim(&disk, &journal, last, vec![record(0, 5)]).unwrap();
+    assert_eq!(files(&disk, "segment-").len(), 1, "nothing in the others is needed");
+    journal.close();
+    assert_eq!(steps(&open(&disk).unwrap().1.records), [0]);
+}
+
+/// A journal that grew long while a large snapshot was written keeps what that does not cover,
+/// however much it is, and writes none of it again.
+#[test]
+fn more_than_one_call_may_bring_stays_behind_a_truncation() {
+    let disk = FakeDisk::default();
+    let (journal, _) = open(&disk).unwrap();
+    let mebibyte = 1 << 20;
+    let last = 2 * QUEUED_BYTES_MAX / mebibyte;
+    for step in 1..=last {
+        let len = usize::try_from(mebibyte).unwrap();
+        put(&disk, &journal, vec![record(step, len)]).unwrap();
+    }
+    let before = journal.stats().bytes;
+    trim(&disk, &journal, 20, vec![record(0, 5)]).unwrap();
+    assert!(journal.stats().bytes - before < 4096, "it is not written again");
+    assert!(disk.used() < (last - 18) * mebibyte, "what is covered is given back");
+    journal.close();
+    let (_, recovered) = open(&disk).unwrap();
+    let wanted: Vec<u64> = (21..=last).chain([0]).collect();
+    assert_eq!(steps(&recovered.records), wanted);
+}
+
+/// A full disk is not the place to take a segment for nothing.
+#[test]
+fn truncation_that_gives_nothing_back_takes_nothing_of_the_reserve() {
+    let disk = FakeDisk::default();
+    let (journal, _) = open(&disk).unwrap();
+    put(&disk, &journal, vec![record(1, 5), record(9, 5)]).unwrap();
+    disk.set_capacity(Some(disk.used()));
+    for _again in 0..5 {
+        trim(&disk, &journal, 5, vec![reserved(0, 5)]).unwrap();
+        assert!(files(&disk, "spare-").len() >= 2);
+    }
+    journal.close();
+    let (_, recovered) = open(&disk).unwrap();
+    assert!(steps(&recovered.records).starts_with(&[1, 9, 0]));
+}
+
+#[test]
 fn a_crash_in_a_reused_file_does_not_pass_for_a_torn_tail() {
     let disk = FakeDisk::default();
     let (journal, _) = open(&disk).unwrap();
@@ -222,7 +283,7 @@ fn a_real_disk_keeps_the_records_of_many_threads() {
     });
     drop(tell);
     assert_eq!(told.iter().filter(Result::is_ok).count(), 800);
-    journal.truncate(vec![record(1000, 1)], Box::new(|outcome| outcome.unwrap()));
+    journal.truncate(EVERY_STEP, vec![record(1000, 1)], Box::new(|outcome| outcome.unwrap()));
     journal.append(vec![record(1001, 1)], Box::new(|outcome| outcome.unwrap()));
     journal.close();
     let (journal, recovered) = Journal::open_on(&disk, &clock, 2, &config).unwrap();

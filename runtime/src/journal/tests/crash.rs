@@ -12,6 +12,8 @@ enum Act {
     Append(Vec<usize>),
     Lazy(usize),
     Truncate(Vec<usize>),
+    /// Forgets all but so many of the last steps.
+    Trim(u64),
     /// Lets the worker run.
     Run,
     /// Stops and opens again.
@@ -24,14 +26,15 @@ struct Walk {
     journal: Journal,
     told: Told,
     step: u64,
-    /// Each call, by its name: a truncation forgets all before it.
+    /// Each call, by its name.
     calls: Vec<Call>,
 }
 
 #[derive(Debug)]
 struct Call {
     records: Vec<Record>,
-    truncates: bool,
+    /// Of what came before it nothing up to this step needs to stay.
+    forgets: Option<u64>,
 }
 
 impl Walk {
@@ -56,17 +59,23 @@ impl Walk {
             Act::Append(lens) => {
                 let records = self.records(lens);
                 self.journal.append(records.clone(), self.told.note(name));
-                self.calls.push(Call { records, truncates: false });
+                self.calls.push(Call { records, forgets: None });
             }
             Act::Lazy(len) => {
                 let records = self.records(&[*len]);
                 self.journal.append_lazy(records.clone());
-                self.calls.push(Call { records, truncates: false });
+                self.calls.push(Call { records, forgets: None });
             }
             Act::Truncate(lens) => {
                 let records = self.records(lens);
-                self.journal.truncate(records.clone(), self.told.note(name));
-                self.calls.push(Call { records, truncates: true });
+                self.journal.truncate(EVERY_STEP, records.clone(), self.told.note(name));
+                self.calls.push(Call { records, forgets: Some(EVERY_STEP) });
+            }
+            Act::Trim(kept) => {
+                let upto = self.step.saturating_sub(*kept);
+                let records = self.records(&[20]);
+                self.journal.truncate(upto, records.clone(), self.told.note(name));
+                self.calls.push(Call { records, forgets: Some(upto) });
             }
             Act::Run => self.disk.run(),
             Act::Reopen => {
@@ -85,12 +94,7 @@ impl Walk {
         let told = self.told.all();
         let answered = told.iter().filter(|(_, outcome)| outcome.is_ok()).map(|(name, _)| name + 1);
         let answered = usize::try_from(answered.max().unwrap_or(0)).unwrap();
-        let fits = (answered..=self.calls.len()).any(|len| {
-            let calls = &self.calls[..len];
-            let from = calls.iter().rposition(|call| call.truncates).unwrap_or(0);
-            let wanted = calls[from..].iter().flat_map(|call| &call.records);
-            wanted.eq(found)
-        });
+        let fits = (answered..=self.calls.len()).any(|len| fits(&self.calls[..len], found));
         let found = steps(found);
         assert!(fits, "found {found:?}, answered {answered} of {:?}", self.calls);
     }
@@ -113,6 +117,26 @@ impl Walk {
     }
 }
 
+/// Whether `found` may be what is left after these calls: the end of all they brought, and nothing
+/// missing before it that is of a step which no later one forgot.
+fn fits(calls: &[Call], found: &[Record]) -> bool {
+    let from = calls.iter().rposition(|call| call.forgets == Some(EVERY_STEP)).unwrap_or(0);
+    let mut forgotten = None;
+    let mut left = found.iter().rev();
+    for call in calls[from..].iter().rev() {
+        for record in call.records.iter().rev() {
+            match left.next() {
+                Some(next) if next == record => {}
+                Some(_) => return false,
+                None if forgotten < Some(record.step) => return false,
+                None => {}
+            }
+        }
+        forgotten = forgotten.max(call.forgets);
+    }
+    left.next().is_none()
+}
+
 /// Rolls, truncates with leftovers, grows beyond a segment, stops.
 fn script() -> Vec<Act> {
     let mut acts = Vec::new();
@@ -123,6 +147,10 @@ fn script() -> Vec<Act> {
     acts.extend([Act::Truncate(vec![100, 900]), Act::Append(vec![3]), Act::Run]);
     acts.extend([Act::Append(vec![800]), Act::Run, Act::Reopen, Act::Append(vec![5]), Act::Run]);
     acts.extend([Act::Truncate(vec![]), Act::Run, Act::Append(vec![700, 800]), Act::Run]);
+    for kept in [4, 0] {
+        acts.extend([900, 900, 900, 900, 900, 900].map(|len| Act::Append(vec![len])));
+        acts.extend([Act::Run, Act::Trim(kept), Act::Run, Act::Append(vec![7]), Act::Run]);
+    }
     acts
 }
 
@@ -213,7 +241,7 @@ fn the_first_failed_sync_latches() {
     disk.run();
     disk.set_sync_fails(false);
     journal.append(vec![record(4, 10)], told.note(4));
-    journal.truncate(Vec::new(), told.note(5));
+    journal.truncate(EVERY_STEP, Vec::new(), told.note(5));
     disk.run();
     let told = told.all();
     assert_eq!(told.iter().map(|(name, _)| *name).collect::<Vec<_>>(), [2, 3, 4, 5]);
@@ -250,6 +278,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         6 => lens().prop_map(Act::Append),
         1 => (0..600_usize).prop_map(Act::Lazy),
         1 => lens().prop_map(Act::Truncate),
+        1 => (0..12_u64).prop_map(Act::Trim),
         5 => Just(Act::Run),
         1 => Just(Act::Reopen),
     ];

@@ -17,7 +17,9 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Durability, Journal, JournalConfig, JournalError, JournalFailed, Record, Recovered};
+use super::{
+    Durability, EVERY_STEP, Journal, JournalConfig, JournalError, JournalFailed, Record, Recovered,
+};
 use crate::world::{Clock, Disk, Instant, disk::fake::FakeDisk};
 
 /// The smallest segments there are, so that a few records roll.
@@ -109,8 +111,17 @@ fn put(disk: &FakeDisk, journal: &Journal, records: Vec<Record>) -> Result<(), J
 }
 
 fn truncate(disk: &FakeDisk, journal: &Journal, carry: Vec<Record>) -> Result<(), JournalFailed> {
+    trim(disk, journal, EVERY_STEP, carry)
+}
+
+fn trim(
+    disk: &FakeDisk,
+    journal: &Journal,
+    upto: u64,
+    carry: Vec<Record>,
+) -> Result<(), JournalFailed> {
     let told = Told::default();
-    journal.truncate(carry, told.note(0));
+    journal.truncate(upto, carry, told.note(0));
     disk.run();
     told.last()
 }
