@@ -102,6 +102,19 @@ impl Stage {
     }
 }
 
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for name in ["first", "second", "third"] {
+                eprintln!("--- {name}\n{}", said(&self.log(name)));
+            }
+            for node in ["a", "b"] {
+                eprintln!("--- roles at {node}: {:?}", self.synod.http(node).json("/roles/jobs"));
+            }
+        }
+    }
+}
+
 fn said(log: &Path) -> String {
     fs::read_to_string(log).unwrap_or_default()
 }

@@ -8,16 +8,18 @@
 //! I1, I3, I4 and I6 ask for; the store keeps the rest.
 
 mod answers;
+mod candidate;
 mod words;
 
 use std::collections::BTreeMap;
 
 use synod_runtime::{identity::NodeId, world::Instant};
 
+use self::candidate::{Candidate, Phase};
 pub use self::words::{Ended, Event, Failed, ServiceMessage, Volunteered, Word};
 use super::{
     lease::{acts_for, period},
-    message::{Client, ClientKey, Epoch, Grant, Op, Refusal, Renew, RoleId, Terms},
+    message::{Client, ClientKey, Epoch, Op, Refusal, Renew, RoleId, Terms},
 };
 use crate::{
     effects::Effects,
@@ -47,40 +49,6 @@ pub struct Service {
     starving: bool,
     /// Nothing is to be done before.
     wake: Instant,
-}
-
-/// One client in one role.
-#[derive(Debug)]
-struct Candidate {
-    role: String,
-    id: Option<RoleId>,
-    client: Client,
-    terms: Terms,
-    /// Stands again and again, until it resigns or leaves.
-    stands: bool,
-    phase: Phase,
-    /// Asks for itself.
-    asked: Option<Instant>,
-    /// Is asked for by a pulse.
-    pulse: Option<u64>,
-    /// When a command spoke for it last.
-    spoken: Option<Instant>,
-    /// Is to be spoken for at once.
-    urgent: bool,
-}
-
-#[derive(Debug, Clone)]
-enum Phase {
-    /// To ask for the role, not before that instant.
-    Outside(Instant),
-    /// Has asked.
-    Asking,
-    /// Another holds the role.
-    Standing,
-    /// Learnt that it holds the role, and may not act yet (I3).
-    Granted(Grant),
-    /// May act.
-    Leading(Grant, Instant),
 }
 
 /// Why an operation is under way.
@@ -169,6 +137,7 @@ impl Service {
             pulse,
             spoken: None,
             urgent: true,
+            meanwhile: None,
         };
         self.candidates.insert(handle, candidate);
         self.wake = now;
@@ -391,37 +360,9 @@ impl Service {
         }
         let client = self.client(handle, gone.client.name);
         let phase = Phase::Outside(at);
-        self.candidates.insert(handle, Candidate { client, phase, id: None, ..gone });
+        let again = Candidate { client, phase, id: None, meanwhile: None, ..gone };
+        self.candidates.insert(handle, again);
         self.wake = self.wake.min(at);
-    }
-}
-
-impl Candidate {
-    /// When it is to be spoken for.
-    fn due(&self) -> Option<Instant> {
-        let period = period(self.terms.lease());
-        match &self.phase {
-            Phase::Outside(at) => Some(*at),
-            Phase::Asking => None,
-            Phase::Standing | Phase::Granted(_) | Phase::Leading(..) => {
-                let regular = self.spoken.map_or_else(Instant::default, |at| at + period);
-                Some(if self.urgent { Instant::default() } else { regular })
-            }
-        }
-    }
-
-    /// Whether it has asked since it was spoken for last (I6).
-    fn has_asked(&self, now: Instant, pulses: &BTreeMap<u64, Instant>) -> bool {
-        // What was just granted need not wait for the next beat of a pulse that is there.
-        let granted = matches!(self.phase, Phase::Granted(_));
-        if off!(OnlyAskedRenewed) {
-            return true;
-        }
-        let Some(pulse) = self.pulse else { return self.asked.is_some() || granted };
-        pulses.get(&pulse).is_some_and(|at| {
-            let fresh = granted && now <= *at + period(self.terms.lease());
-            fresh || self.spoken.is_none_or(|spoken| *at >= spoken)
-        })
     }
 }
 

@@ -217,8 +217,12 @@ fn listen(
         }
         app
     };
-    let server =
-        HttpServer::new(app).workers(1).disable_signals().shutdown_timeout(GRACE.as_secs());
+    // Whoever hangs up is not waited for any more: somebody who stands for a role is gone then.
+    let server = HttpServer::new(app)
+        .workers(1)
+        .disable_signals()
+        .shutdown_timeout(GRACE.as_secs())
+        .h1_allow_half_closed(false);
     let server = match tls {
         Some(tls) => server.bind_rustls_0_23(address, tls),
         None => server.bind(address),

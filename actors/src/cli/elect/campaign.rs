@@ -9,7 +9,7 @@ use synod_runtime::world::{Clock as _, Entropy as _, Instant, RealClock, RealEnt
 use super::{
     ElectArgs,
     dog::Dog,
-    lease::{Asked, Lease, period, renew, resign, stand},
+    lease::{Asked, Lease, let_go, period, renew, resign, stand},
     words::{Order, Report},
 };
 use crate::{
@@ -94,6 +94,9 @@ impl Campaign<'_> {
                 Asked::Nobody(_) => {
                     at += 1;
                     sleep(PAUSE).await;
+                    // What was granted when nobody listened any more would stand in our own way.
+                    let next = nodes[at % nodes.len()];
+                    let_go(self.cluster, next, self.role, &holder, None).await.ok();
                 }
                 Asked::Wrong(why) => {
                     let what = format!("role {}", self.role);

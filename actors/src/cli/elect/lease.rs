@@ -99,20 +99,36 @@ pub(super) async fn renew(
 
 /// Gives a role up whose program is gone.
 pub(super) async fn resign(cluster: &Cluster, lease: &Lease) -> Result<(), String> {
-    let path = format!("{}/lease?holder={}&epoch={}", at(lease), lease.holder, lease.epoch);
     let mut nodes: Vec<&ClientNode> = cluster.servers(None).collect();
     nodes.sort_by_key(|node| node.name != lease.node);
     let mut last = String::from("no node is up");
     for node in nodes {
-        match cluster.ask(node, Method::DELETE, &path, String::new(), RESIGN_PATIENCE).await {
-            Ok(answer) if answer.status.is_success() => return Ok(()),
-            // Somebody else leads already, or nobody.
-            Ok(answer) if answer.status == StatusCode::CONFLICT => return Ok(()),
-            Ok(answer) => last = answer.error_text(),
-            Err(NoAnswer::NotSent(why) | NoAnswer::Lost(why)) => last = why,
+        match let_go(cluster, node, &lease.role, &lease.holder, Some(lease.epoch)).await {
+            Ok(()) => return Ok(()),
+            Err(why) => last = why,
         }
     }
     Err(last)
+}
+
+/// Gives up, at one node, what `holder` has of a role, in any epoch if none is given.
+pub(super) async fn let_go(
+    cluster: &Cluster,
+    node: &ClientNode,
+    role: &str,
+    holder: &str,
+    epoch: Option<u64>,
+) -> Result<(), String> {
+    let role = path(role).map_err(|failure| failure.to_string())?;
+    let epoch = epoch.map_or_else(String::new, |epoch| format!("&epoch={epoch}"));
+    let path = format!("{role}/lease?holder={holder}{epoch}");
+    match cluster.ask(node, Method::DELETE, &path, String::new(), RESIGN_PATIENCE).await {
+        Ok(answer) if answer.status.is_success() => Ok(()),
+        // Somebody else leads already, or nobody.
+        Ok(answer) if answer.status == StatusCode::CONFLICT => Ok(()),
+        Ok(answer) => Err(answer.error_text()),
+        Err(NoAnswer::NotSent(why) | NoAnswer::Lost(why)) => Err(why),
+    }
 }
 
 /// How often a lease is renewed.
@@ -163,10 +179,6 @@ fn read(answer: &Answer, sent: Instant, node: &NodeName) -> Asked<(u64, Instant)
         // Also 408: a node that was stopped says so of what had come meanwhile.
         _ => Asked::Nobody(text()),
     }
-}
-
-fn at(lease: &Lease) -> String {
-    path(&lease.role).expect("it was granted")
 }
 
 /// Renewals in a lease: two may get lost before its program is asked to end.

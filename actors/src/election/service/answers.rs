@@ -95,7 +95,7 @@ impl Service {
             }
             Said::Standing(role, holder) => {
                 self.follow(handle, role);
-                self.stand(handle, holder, out);
+                self.stand(now, handle, holder, out);
             }
             Said::Held(role, holder) if holder.client.key == key => {
                 self.follow(handle, role);
@@ -119,11 +119,15 @@ impl Service {
         out.here(Word::Tell(handle, Event::Ended(ended)));
     }
 
-    fn stand(&mut self, handle: u64, holder: Holder, out: &mut Effects<Self>) {
+    fn stand(&mut self, now: Instant, handle: u64, holder: Holder, out: &mut Effects<Self>) {
         if let Some(one) = self.candidates.get_mut(&handle) {
             one.phase = Phase::Standing;
             self.wake = self.wake.min(one.due().unwrap_or(FAR));
             out.here(Word::Tell(handle, Event::Following(holder)));
+            // That was the next holder's turn when it was decided, and is over.
+            if let Some(grant) = one.meanwhile.take() {
+                self.granted(now, handle, grant);
+            }
         }
     }
 
@@ -131,7 +135,7 @@ impl Service {
     fn granted(&mut self, now: Instant, handle: u64, grant: Grant) {
         let Some(one) = self.candidates.get_mut(&handle) else { return };
         one.phase = Phase::Granted(grant);
-        one.urgent = true;
+        (one.urgent, one.meanwhile) = (true, None);
         self.wake = now;
     }
 
@@ -207,9 +211,11 @@ impl Service {
 
     /// Somebody who stood holds the role.
     fn learnt(&mut self, now: Instant, handle: u64, grant: Grant) {
-        let one = &self.candidates[&handle];
+        let Some(one) = self.candidates.get_mut(&handle) else { return };
         match &one.phase {
-            Phase::Standing | Phase::Asking => self.granted(now, handle, grant),
+            Phase::Standing => self.granted(now, handle, grant),
+            // Its request may have been answered by this very grant, or before it.
+            Phase::Asking => one.meanwhile = Some(grant),
             Phase::Outside(_) | Phase::Granted(_) | Phase::Leading(..) => {}
         }
     }
@@ -218,27 +224,17 @@ impl Service {
     pub(super) fn changed(&mut self, now: Instant, changes: Vec<Change>, out: &mut Effects<Self>) {
         for Change { role, holder, .. } in changes {
             let Some(holder) = holder else { continue };
-            for handle in self.by_role.get(&role).cloned().unwrap_or_default() {
-                let one = &self.candidates[&handle];
-                if holder.client.key == one.client.key {
-                    let Holder { epoch, terms, .. } = holder;
-                    // One that asked is answered itself.
-                    if matches!(one.phase, Phase::Standing) {
-                        self.learnt(now, handle, Grant { role, epoch, terms });
-                    }
-                } else if matches!(one.phase, Phase::Standing) {
-                    out.here(Word::Tell(handle, Event::Following(holder.clone())));
+            let Holder { epoch, terms, ref client } = holder;
+            if client.key.service == self.life
+                && let Some(&handle) = self.by_number.get(&client.key.number)
+            {
+                self.learnt(now, handle, Grant { role, epoch, terms });
+            }
+            for handle in self.by_role.get(&role).into_iter().flatten() {
+                if matches!(self.candidates[handle].phase, Phase::Standing) {
+                    out.here(Word::Tell(*handle, Event::Following(holder.clone())));
                 }
             }
-        }
-    }
-}
-
-impl super::Candidate {
-    const fn epoch(&self) -> Option<Epoch> {
-        match &self.phase {
-            Phase::Granted(grant) | Phase::Leading(grant, _) => Some(grant.epoch),
-            Phase::Outside(_) | Phase::Asking | Phase::Standing => None,
         }
     }
 }

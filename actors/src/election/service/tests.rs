@@ -5,7 +5,7 @@ use synod_runtime::identity::{Incarnation, NodeId};
 use super::*;
 use crate::{
     election::{
-        message::{Exceptions, Said},
+        message::{Change, Exceptions, Said},
         roles::Roles,
     },
     replicated::Position,
@@ -21,13 +21,15 @@ struct Bench {
     now: Instant,
     told: Vec<(u64, Event)>,
     commands: Vec<(u64, Vec<Op>)>,
+    changes: Vec<Change>,
 }
 
 impl Bench {
     fn new() -> Self {
         let service = Service::new("a", 7);
         let now = Instant::from_nanos(1_000_000_000);
-        Self { service, roles: Roles::default(), position: 0, now, told: vec![], commands: vec![] }
+        let (told, commands, changes) = (vec![], vec![], vec![]);
+        Self { service, roles: Roles::default(), position: 0, now, told, commands, changes }
     }
 
     fn say(&mut self, message: ServiceMessage) {
@@ -60,8 +62,8 @@ impl Bench {
     fn execute(&mut self) -> (u64, Vec<Said>) {
         let (flight, ops) = self.commands.remove(0);
         self.position += 1;
-        let (at, mut changes) = (Position(self.position), Vec::new());
-        (flight, ops.into_iter().map(|op| self.roles.apply(at, op, &mut changes)).collect())
+        let (at, changes) = (Position(self.position), &mut self.changes);
+        (flight, ops.into_iter().map(|op| self.roles.apply(at, op, changes)).collect())
     }
 
     fn answer(&mut self, (flight, said): (u64, Vec<Said>)) {
@@ -131,6 +133,31 @@ fn whoever_stood_acts_only_after_a_renewal_sent_after_learning() {
     bench.say(ServiceMessage::Pulsed(1));
     bench.answer(learning);
     assert_eq!(bench.deadline(), None, "learnt, and renewed at once");
+    let sent = bench.now;
+    let confirmed = bench.execute();
+    bench.answer(confirmed);
+    assert_eq!(bench.deadline(), Some(sent + acts_for(LEASE)));
+}
+
+#[test]
+fn whoever_gets_the_role_before_its_request_is_answered_need_not_wait_a_period_to_learn_it() {
+    let mut bench = Bench::new();
+    bench.volunteer(1, true);
+    let first = bench.execute();
+    bench.answer(first);
+    bench.volunteer(2, true);
+    let second = bench.execute();
+    assert!(matches!(second.1[..], [Said::Standing(..)]));
+    // The first leaves, and the store hands over, before the second hears that it stands.
+    bench.say(ServiceMessage::Leave(1));
+    let left = bench.execute();
+    let change = bench.changes.pop().expect("a new holder");
+    assert_eq!(change.holder.as_ref().unwrap().client.name, "client-2");
+    bench.say(ServiceMessage::Changed(vec![change]));
+    bench.answer(left);
+    bench.told.clear();
+    bench.answer(second);
+    assert_eq!(bench.deadline(), None, "standing permits nothing");
     let sent = bench.now;
     let confirmed = bench.execute();
     bench.answer(confirmed);
