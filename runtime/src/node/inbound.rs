@@ -84,11 +84,23 @@ impl Node {
         // What a node tells itself crosses no link.
         let on_credit = lane == Lane::User && from != self.id();
         let cost: u64 = if on_credit { batch.iter().map(Self::link_cost).sum() } else { 0 };
+        match the_target_of_all(&batch) {
+            // Nearly always.
+            Some(target) => self.deliver(from, on_credit, target, batch),
+            None => self.sort_and_deliver(from, on_credit, batch),
+        }
+        if cost > 0 {
+            self.link_sorted(from, cost);
+        }
+    }
+
+    /// Frames for several targets, or of the node's own kinds among them.
+    fn sort_and_deliver(&self, from: &NodeId, on_credit: bool, batch: Vec<Frame>) {
         // By target, in order of their first frames.
         let mut sorted: Vec<(u64, Vec<Frame>)> = Vec::new();
         let mut rest = batch.len();
         for frame in batch {
-            if matches!(frame.header.kind, FrameKind::Tell | FrameKind::Ask) {
+            if is_message(&frame) {
                 let target = frame.header.target;
                 // Nearly always the last, or the only one.
                 match sorted.iter_mut().rev().find(|(of, _)| *of == target) {
@@ -112,36 +124,36 @@ impl Node {
             rest -= 1;
         }
         self.deliver_all(from, on_credit, &mut sorted);
-        if cost > 0 {
-            self.link_sorted(from, cost);
-        }
     }
 
     fn deliver_all(&self, from: &NodeId, on_credit: bool, sorted: &mut Vec<(u64, Vec<Frame>)>) {
-        for (target, mut batch) in sorted.drain(..) {
-            if target == watching::TARGET {
-                self.take_watch_words(from, &batch);
-                continue;
-            }
-            if target == nursery::TARGET {
-                self.take_nursery_words(from, &batch);
-                continue;
-            }
-            let debt = match on_credit {
-                true => self.take_on_credit(from, target, &mut batch),
-                false => Debt::default(),
-            };
-            match self.0.names.route(target) {
-                Some(route) if self.is_draining() && from != self.id() && route.is_work() => {
-                    for frame in &batch {
-                        self.refuse(from, &frame.header, &SendError::Leaving);
-                    }
+        for (target, batch) in sorted.drain(..) {
+            self.deliver(from, on_credit, target, batch);
+        }
+    }
+
+    /// Messages for one target.
+    fn deliver(&self, from: &NodeId, on_credit: bool, target: u64, mut batch: Vec<Frame>) {
+        if target == watching::TARGET {
+            return self.take_watch_words(from, &batch);
+        }
+        if target == nursery::TARGET {
+            return self.take_nursery_words(from, &batch);
+        }
+        let debt = match on_credit {
+            true => self.take_on_credit(from, target, &mut batch),
+            false => Debt::default(),
+        };
+        match self.0.names.route(target) {
+            Some(route) if self.is_draining() && from != self.id() && route.is_work() => {
+                for frame in &batch {
+                    self.refuse(from, &frame.header, &SendError::Leaving);
                 }
-                Some(route) => route.deliver_on_credit(from, batch, debt, self),
-                None => {
-                    for frame in &batch {
-                        self.refuse(from, &frame.header, &SendError::NoSuchActor);
-                    }
+            }
+            Some(route) => route.deliver_on_credit(from, batch, debt, self),
+            None => {
+                for frame in &batch {
+                    self.refuse(from, &frame.header, &SendError::NoSuchActor);
                 }
             }
         }
@@ -177,4 +189,15 @@ impl Node {
             hook(event);
         }
     }
+}
+
+/// The actor that all frames are for, if they are messages to one.
+fn the_target_of_all(batch: &[Frame]) -> Option<u64> {
+    let target = batch.first()?.header.target;
+    let all = batch.iter().all(|frame| is_message(frame) && frame.header.target == target);
+    all.then_some(target)
+}
+
+fn is_message(frame: &Frame) -> bool {
+    matches!(frame.header.kind, FrameKind::Tell | FrameKind::Ask)
 }

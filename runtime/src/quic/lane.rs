@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -10,7 +11,7 @@ use futures_util::FutureExt;
 use quinn::SendStream;
 use tokio::sync::Notify;
 
-use crate::world::network::WriteRefused;
+use crate::world::{Clock as _, Instant, RealClock, network::WriteRefused};
 
 /// Bytes that may wait per lane: two of the largest frames. Whoever gets `Full` must slow down or
 /// drop, since the peer does not read.
@@ -22,11 +23,18 @@ const WRITE_BYTES_MAX: usize = 64 * 1024;
 /// than a segment of their own.
 const COPY_BYTES_MAX: usize = 8 * 1024;
 
+/// Frames closer to one another than this came together: one that answers another, or waits for an
+/// answer, is a round trip behind it, and no round trip is as short.
+const TOGETHER: Duration = Duration::from_micros(10);
+
 /// Where a lane's bytes go.
 pub(super) trait Pipe {
     /// Takes as much of the front of `bytes` as it can without waiting. Takes nothing when it is
     /// broken: the writer will find out.
     fn write_now(&mut self, bytes: &mut Bytes);
+
+    /// The time.
+    fn now(&self) -> Instant;
 }
 
 impl Pipe for SendStream {
@@ -36,13 +44,17 @@ impl Pipe for SendStream {
         let _ = self.write_chunks(&mut one).now_or_never();
         [*bytes] = one;
     }
+
+    fn now(&self) -> Instant {
+        RealClock.now()
+    }
 }
 
 /// A bounded queue from any thread to the lane's writer.
 ///
 /// While the writer has nothing to do, its pipe rests here. A message that comes alone is put into
-/// it by whoever brings it and does not wait for the writer's turn; where messages came together
-/// last time they wait, and leave together.
+/// it by whoever brings it, and costs the writer no turn; where messages came together last time
+/// they wait, and leave together.
 #[derive(Debug)]
 pub(super) struct Outbox<P> {
     waiting: Mutex<Waiting<P>>,
@@ -56,10 +68,12 @@ struct Waiting<P> {
     awaited: bool,
     /// Left here by the writer before it waited.
     pipe: Option<P>,
-    /// Frames pushed since the writer's last turn.
+    /// Frames left to the writer since its last turn.
     pushes: u32,
     /// The last frame came alone: the next will, too, mostly.
     lone: bool,
+    /// When one was put into the pipe without the writer.
+    written: Option<Instant>,
     /// Counts what the writer took and quinn has not taken yet, too.
     bytes: usize,
     parts: VecDeque<Bytes>,
@@ -81,6 +95,7 @@ impl<P> Default for Waiting<P> {
             pipe: None,
             pushes: 0,
             lone: true,
+            written: None,
             bytes: 0,
             parts: VecDeque::new(),
             tail: BytesMut::new(),
@@ -124,15 +139,14 @@ impl<P: Pipe> Outbox<P> {
             return Err(WriteRefused::Full);
         }
         waiting.bytes += len;
-        waiting.pushes += 1;
         with(&mut waiting);
-        let awaited = std::mem::take(&mut waiting.awaited);
-        if awaited && waiting.lone {
-            waiting.write_now();
+        if waiting.awaited && waiting.comes_alone() && waiting.write_now() {
+            return Ok(());
         }
+        waiting.pushes += 1;
+        let awaited = std::mem::take(&mut waiting.awaited);
         drop(waiting);
         if awaited {
-            // Also when nothing is left: its turn shows whether this one came alone.
             self.filled.notify_one();
         }
         Ok(())
@@ -182,10 +196,21 @@ impl<P: Pipe> Outbox<P> {
 }
 
 impl<P: Pipe> Waiting<P> {
-    /// Puts what there is into the resting pipe, as far as that takes it at once.
-    fn write_now(&mut self) {
+    /// Whether the frame that was just queued is none of several that come together.
+    fn comes_alone(&mut self) -> bool {
+        let Some(now) = self.pipe.as_ref().filter(|_| self.lone).map(P::now) else {
+            return false;
+        };
+        let before = self.written.replace(now);
+        self.lone = before.is_none_or(|before| now.since(before) >= TOGETHER);
+        self.lone
+    }
+
+    /// Puts what there is into the resting pipe, as far as that takes it at once; whether that is
+    /// all of it.
+    fn write_now(&mut self) -> bool {
         let Some(mut pipe) = self.pipe.take() else {
-            return;
+            return false;
         };
         while let Some(mut bytes) = self.take() {
             let len = bytes.len();
@@ -197,6 +222,7 @@ impl<P: Pipe> Waiting<P> {
             }
         }
         self.pipe = Some(pipe);
+        self.parts.is_empty() && self.tail.is_empty()
     }
 
     /// Puts a small frame behind the others.
@@ -237,11 +263,12 @@ mod tests {
     struct Taker {
         room: usize,
         taken: BytesMut,
+        now: Instant,
     }
 
     impl Taker {
         fn new(room: usize) -> Self {
-            Self { room, taken: BytesMut::new() }
+            Self { room, taken: BytesMut::new(), now: Instant::default() }
         }
     }
 
@@ -251,6 +278,16 @@ mod tests {
             self.room -= taken.len();
             self.taken.extend_from_slice(&taken);
         }
+
+        fn now(&self) -> Instant {
+            self.now
+        }
+    }
+
+    fn pass(outbox: &Outbox<Taker>, time: Duration) {
+        let mut waiting = outbox.lock();
+        let pipe = waiting.pipe.as_mut().expect("it rests");
+        pipe.now = pipe.now + time;
     }
 
     /// Lets the writer find nothing, so that it leaves its pipe and waits.
@@ -276,9 +313,13 @@ mod tests {
         outbox.push(Bytes::from("four ")).unwrap();
         assert_eq!(outbox.next(&mut pipe).now_or_never().unwrap(), "four ");
         rest(&outbox, &mut pipe);
-        outbox.push(Bytes::from("five")).unwrap();
-        rest(&outbox, &mut pipe);
-        assert_eq!(outbox.lock().pipe.as_ref().unwrap().taken, "one five");
+        for part in ["five ", "six ", "seven"] {
+            pass(&outbox, TOGETHER);
+            outbox.push(Bytes::from(part)).unwrap();
+        }
+        let waiting = outbox.lock();
+        assert_eq!(waiting.pipe.as_ref().unwrap().taken, "one five six seven");
+        assert_eq!((waiting.bytes, waiting.awaited), (5, true), "four is on its way");
     }
 
     #[tokio::test]
