@@ -25,6 +25,7 @@ use super::{
     peer::Peer,
     raw::Sample,
     report::{Conditions, Raw, Report, Row},
+    turns::{self, Turns},
 };
 use crate::cli::{args::BenchArgs, failure::Failure, process};
 
@@ -133,15 +134,15 @@ pub(super) async fn remote(args: &BenchArgs, report: &mut Report) -> Result<(), 
     bench.expect(shapes.len() + 4 * sizes.len());
     for size in sizes {
         let mut limit = 0.0;
-        let mut raw = Raw::default();
         for over in [Over::Tcp, Over::Quic] {
             limit = bench.bare_tells(&peer, &to, over, size).await?;
         }
-        for over in [Over::Tcp, Over::Quic] {
-            raw.rtt = Some(bench.bare_asks(&peer, &to, over, size).await?);
-        }
+        let of_size = shapes.iter().filter(|shape| shape.size == size);
+        let lone = Shape { is_ask: true, size, in_flight: 1 };
+        let with_ours = of_size.clone().any(|shape| *shape == lone);
+        let raw = bench.lone_asks(&peer, &to, lone, with_ours).await?;
         bench.report.warn_if_busy(raw);
-        for shape in shapes.iter().filter(|shape| shape.size == size) {
+        for shape in of_size.filter(|shape| **shape != lone) {
             let limit = (!shape.is_ask).then_some(limit);
             bench.row(&to, *shape, None, raw, limit).await?;
         }
@@ -226,22 +227,28 @@ impl Bench<'_> {
         self.say(name, &figures.figures, cpu, &kind, shape, Raw::default(), None)
     }
 
-    async fn bare_asks(
+    /// The rows of one message at a time: both limits, and an ask if `with_ours`, in turns. Answers
+    /// what bare QUIC needs.
+    async fn lone_asks(
         &mut self,
         peer: &Peer,
         to: &RemoteAddr<Listener>,
-        over: Over,
-        size: usize,
-    ) -> Result<Sample, Failure> {
-        let kind = format!("{over}-ask");
-        let name = format!("{kind}-{size}B-1");
-        let before = self.cpu(to).await;
-        let span = Span::starting(self.span());
-        let figures = self.report.during(&name, bare::asks(peer, over, size, span)).await?;
-        let cpu = self.cpu(to).await.zip(before).map(|(after, before)| after - before);
-        let shape = Shape { is_ask: true, size, in_flight: 1 };
-        self.say(name, &figures, cpu, &kind, shape, Raw::default(), None)?;
-        Ok(Sample { median: figures.p50, quick: figures.p01 })
+        lone: Shape,
+        with_ours: bool,
+    ) -> Result<Raw, Failure> {
+        let size = lone.size;
+        let measured = turns::asks(peer, to, size, with_ours, self.span());
+        let measured = self.report.during(&format!("asks-{size}B-1"), measured).await?;
+        let mut raw = Raw::default();
+        for Turns { of, figures, cpu } in measured {
+            let kind = of.map_or_else(|| "ask".to_owned(), |over| format!("{over}-ask"));
+            let known = if of.is_none() { raw } else { Raw::default() };
+            self.say(format!("{kind}-{size}B-1"), &figures, Some(cpu), &kind, lone, known, None)?;
+            if of == Some(Over::Quic) {
+                raw.rtt = Some(Sample { median: figures.p50, quick: figures.p01 });
+            }
+        }
+        Ok(raw)
     }
 
     #[expect(clippy::too_many_arguments, reason = "a row is what it is")]

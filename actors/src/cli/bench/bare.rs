@@ -128,33 +128,31 @@ pub(super) async fn tells(
 }
 
 /// A message there and back, one at a time.
-pub(super) async fn asks(
-    peer: &Peer,
-    over: Over,
-    size: usize,
-    span: Span,
-) -> Result<Figures, Failure> {
-    let done = async {
+pub(super) struct Reflected {
+    pipe: Pipe,
+    message: Bytes,
+    room: BytesMut,
+}
+
+impl Reflected {
+    pub(super) async fn begin(peer: &Peer, over: Over, size: usize) -> Result<Self, String> {
         let mut pipe = peer.pipe(over).await?;
         pipe.write(Bytes::from_static(&[ASKS])).await?;
-        let meter = Meter::during(span);
-        let message = Bytes::from(vec![b'x'; size]);
-        let mut room = BytesMut::new();
-        let mut now = RealClock.now();
-        while !meter.is_over(now) {
-            pipe.write(message.clone()).await?;
-            let mut back = 0;
-            while back < size {
-                back += pipe.read(&mut room).await?.ok_or("the peer hung up")?.len();
-            }
-            let after = RealClock.now();
-            meter.answered(now, after, 1);
-            now = after;
+        Ok(Self { pipe, message: vec![b'x'; size].into(), room: BytesMut::new() })
+    }
+
+    pub(super) async fn once(&mut self) -> Result<(), String> {
+        self.pipe.write(self.message.clone()).await?;
+        let mut back = 0;
+        while back < self.message.len() {
+            back += self.pipe.read(&mut self.room).await?.ok_or("the peer hung up")?.len();
         }
-        pipe.finish().await?;
-        Ok(meter.figures())
-    };
-    done.await.map_err(|why: String| Failure::failed(format!("bare {over}"), why, "report this"))
+        Ok(())
+    }
+
+    pub(super) async fn end(mut self) -> Result<(), String> {
+        self.pipe.finish().await
+    }
 }
 
 /// The other side of both, for every connection that comes.

@@ -7,7 +7,8 @@
 //! - [`commands`]: Redis clients against a cluster, with [`resp`] and [`costs`]
 //! - [`target`]: the cluster they drive, their own or somebody's
 //! - [`actors`]: tells and asks to a [`listener`], local and remote, with [`peer`] (the other
-//!   process) and [`bare`] (what they are measured against)
+//!   process), [`bare`] (what they are measured against) and [`turns`] (one ask at a time, beside
+//!   its limits)
 //! - [`raw`]: one disk sync, one QUIC round trip, the latter with [`pair`]
 //! - [`meter`], [`report`]: what was measured, and how it is said
 
@@ -23,6 +24,7 @@ mod raw;
 mod report;
 mod resp;
 mod target;
+mod turns;
 
 use actix_rt::System;
 
