@@ -36,8 +36,56 @@ pub struct Effects<M: Machine + ?Sized> {
     pub held: Vec<Letter<M::Envelope>>,
     /// What the journal may forget, if anything.
     pub truncate: Option<Truncate<M::Record>>,
-    /// Snapshots to write, for roles that take them: step and bytes.
-    pub snapshot: Option<(u64, bytes::Bytes)>,
+    /// What is wanted of the snapshots on the disk, for roles that take them; done in order.
+    pub shelf: Vec<ShelfTask>,
+}
+
+/// What is wanted of the shelf: the snapshots on this node's disk. Whoever asked is told by messages.
+#[derive(Debug, Clone)]
+pub enum ShelfTask {
+    /// Appends a part to a snapshot that is being written; it is one when the last part is durable.
+    Write(ShelfWrite),
+    /// Reads a part of a snapshot.
+    Read(ShelfRead),
+}
+
+/// A part of a snapshot to write.
+#[derive(Debug, Clone)]
+pub struct ShelfWrite {
+    /// The last step of the state.
+    pub step: u64,
+    /// Which writing of a snapshot this is; a new one of the same `lot` puts an end to the others.
+    pub run: u64,
+    /// Where the state comes from. One of each may be under way.
+    pub lot: Lot,
+    /// It begins the snapshot.
+    pub first: bool,
+    /// It ends the snapshot.
+    pub last: bool,
+    /// The part.
+    pub part: bytes::Bytes,
+}
+
+/// A part of a snapshot to read.
+#[derive(Debug, Clone)]
+pub struct ShelfRead {
+    /// Of which snapshot.
+    pub step: u64,
+    /// From which byte of the state.
+    pub offset: u64,
+    /// How much, if there is so much.
+    pub bytes: usize,
+    /// Who wants it; the role itself if it is nobody.
+    pub reader: Option<NodeId>,
+}
+
+/// Where a state comes from that is written to the shelf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lot {
+    /// From this node.
+    Own,
+    /// From another.
+    Fetched,
 }
 
 /// What the journal may forget: whatever was written before, in whole segments.
@@ -58,7 +106,7 @@ impl<M: Machine + ?Sized> Default for Effects<M> {
             lazy: Vec::new(),
             held: Vec::new(),
             truncate: None,
-            snapshot: None,
+            shelf: Vec::new(),
         }
     }
 }
@@ -97,7 +145,7 @@ impl<M: Machine + ?Sized> Effects<M> {
             && self.lazy.is_empty()
             && self.held.is_empty()
             && self.truncate.is_none()
-            && self.snapshot.is_none()
+            && self.shelf.is_empty()
     }
 }
 

@@ -27,6 +27,9 @@ pub mod speed {}
 #[doc = include_str!("../docs/elect.md")]
 pub mod elect {}
 
+#[doc = include_str!("../docs/snapshots.md")]
+pub mod snapshots {}
+
 #[doc = include_str!("../docs/kv.md")]
 pub mod kv {}
 

@@ -8,11 +8,10 @@
 use std::{collections::VecDeque, fmt, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
-use bytes::Bytes;
 use synod_runtime::{identity::NodeId, journal::JournalFailed, world::Instant};
 
 use crate::{
-    effects::{Effects, Letter, Truncate},
+    effects::{Effects, Letter, ShelfTask, Truncate},
     machine::{Machine, Now, Survived},
 };
 
@@ -37,8 +36,8 @@ pub trait Surroundings<M: Machine>: 'static {
     /// Lets the journal forget, then calls `done` (from any thread).
     fn truncate(&self, truncate: Truncate<M::Record>, done: Done);
 
-    /// Writes a snapshot; whoever asked is told by a message.
-    fn snapshot(&self, step: u64, bytes: Bytes);
+    /// Writes or reads parts of snapshots, in order; the role is told by messages.
+    fn shelf(&self, tasks: Vec<ShelfTask>);
 
     /// Gives back what survived (from any thread).
     fn recover(&self, done: Recovered<M>);
@@ -135,8 +134,8 @@ impl<M: Machine> Role<M> {
         if !self.out.now.is_empty() {
             self.around.post(&mut self.out.now);
         }
-        if let Some((step, bytes)) = self.out.snapshot.take() {
-            self.around.snapshot(step, bytes);
+        if !self.out.shelf.is_empty() {
+            self.around.shelf(std::mem::take(&mut self.out.shelf));
         }
     }
 

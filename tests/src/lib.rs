@@ -4,7 +4,7 @@
 //! - [`walk`]: a random walk over the pure machines of consensus: hundreds of thousands of events a
 //!   second, every fault, one seed.
 //! - [`role_walk`]: the same for roles, their leases and the clocks behind them.
-//! - [`hand`]: single machines, one message at a time.
+//! - [`hand`]: single machines, one message at a time; [`shelf`]: the snapshots beside one.
 //! - [`invariants`]: one promise a file, each a pure check of what was observed.
 //! - [`simulated`]: a small cluster of real actors in a simulated world, driven by hand.
 //! - [`history`]: what clients of real nodes were told, judged linearizable, and as EDN.
@@ -16,5 +16,6 @@ pub mod invariants;
 pub mod process;
 pub mod relay;
 pub mod role_walk;
+pub mod shelf;
 pub mod simulated;
 pub mod walk;

@@ -17,9 +17,7 @@ use synod::{
     consensus::{
         ballot::Step,
         configuration::Configuration,
-        message::{
-            Execute, LearnerMessage, Message, ReplicaMessage, Report, Resend, SnapshotWritten,
-        },
+        message::{Execute, LearnerMessage, Message, ReplicaMessage, Report, Resend},
         record::Record,
         replica::{COMPARE_EVERY, REGISTER, Replica},
         value::{Command, EncodedCommand, Value},
@@ -32,7 +30,10 @@ use synod::{
     },
     sim::{Blueprint, Cluster, Shape, Simulation},
 };
-use synod_tests::hand::{A, B, dawn, genesis, node, start, tell};
+use synod_tests::{
+    hand::{A, B, dawn, genesis, node, start, tell},
+    shelf::Shelf,
+};
 
 const C: u64 = 4;
 
@@ -100,6 +101,7 @@ impl StateMachine for Sum {
 /// Mains, what is wrong with each, and what each said of itself.
 struct Scene {
     mains: BTreeMap<u64, Replica>,
+    shelves: BTreeMap<u64, Shelf>,
     flaws: BTreeMap<u64, Arc<Flaw>>,
     log: Vec<Value>,
     under_way: VecDeque<(u64, u64, ReplicaMessage)>,
@@ -117,6 +119,7 @@ impl Scene {
             Configuration { mains: mains.iter().map(|main| node(*main)).collect(), ..genesis() };
         let mut scene = Self {
             mains: BTreeMap::new(),
+            shelves: BTreeMap::new(),
             flaws: BTreeMap::new(),
             log: Vec::new(),
             under_way: VecDeque::new(),
@@ -201,9 +204,10 @@ impl Scene {
                 _ => {}
             }
         }
-        if let Some((step, _)) = out.snapshot {
-            let written = SnapshotWritten { step: Step(step), durable: true };
-            self.under_way.push_back((main, main, written.into()));
+        let shelf = self.shelves.entry(main).or_default();
+        for task in out.shelf {
+            shelf.put(task);
+            self.under_way.extend(shelf.work().map(|told| (main, main, told)));
         }
     }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use synod::{
     consensus::VoteStyle,
-    sim::{Cluster, Shape, Simulation},
+    sim::{Blueprint, Cluster, Shape, Simulation},
 };
-use synod_tests::simulated::{Add, Total, counter, founded, name, whole};
+use synod_tests::simulated::{Add, Counter, Total, counter, founded, name, whole};
 
 /// A counter of a node's.
 fn count(cluster: &Cluster, node: &str, counter: &str) -> u64 {
@@ -53,6 +53,58 @@ fn rot_in_the_journal_of_a_running_node_is_found_and_the_journal_written_anew() 
             assert_eq!(counter(&cluster, "a").query(Total).await, Ok(COMMANDS));
         });
     }
+}
+
+/// A cluster that takes snapshots and has some.
+async fn with_snapshots(sim: &Simulation) -> Cluster {
+    let blueprint = Blueprint::hosting::<Counter>("counter");
+    let blueprint = Blueprint { snapshot_log_bytes: 2 * 1024, ..blueprint };
+    let mut cluster = Cluster::new(sim, Shape::default(), blueprint);
+    cluster.start_all().unwrap();
+    whole(&cluster).await;
+    add(&cluster, COMMANDS).await;
+    cluster
+}
+
+/// Goal: damage to a snapshot is found before anybody needs it, and another is taken. Method: a bit
+/// flips in one while its node runs; later the machine stops and starts.
+#[test]
+fn rot_in_a_snapshot_of_a_running_node_is_found_and_another_is_taken() {
+    for seed in 60..64 {
+        Simulation::new(seed).run(|sim| async move {
+            let mut cluster = with_snapshots(&sim).await;
+            sim.rot(&name("a"), "snapshot-").expect("it took some");
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(count(&cluster, "a", "synod_snapshot_damage_total"), 1, "it was found");
+            cluster.crash(&name("a"));
+            cluster.start(&name("a")).unwrap();
+            assert_eq!(cluster.core(&name("a")).unwrap().lost_memory(), None);
+            whole(&cluster).await;
+            assert_eq!(counter(&cluster, "a").query(Total).await, Ok(COMMANDS));
+        });
+    }
+}
+
+/// Goal: a node whose snapshot is damaged never votes as if it had never voted for what that covered.
+/// Method: a bit flips in one while the node is down, until its newest is hit.
+#[test]
+fn a_node_without_its_snapshot_comes_back_as_another_one() {
+    Simulation::new(65).run(|sim| async move {
+        let mut cluster = with_snapshots(&sim).await;
+        let before = cluster.core(&name("a")).unwrap().node().id().clone();
+        let mut flips = 0;
+        while cluster.core(&name("a")).unwrap().lost_memory().is_none() {
+            flips += 1;
+            assert!(flips < 20, "{flips} bits flipped and nothing was found");
+            cluster.crash(&name("a"));
+            sim.rot(&name("a"), "snapshot-").unwrap();
+            cluster.start(&name("a")).unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        whole(&cluster).await;
+        assert_ne!(*cluster.core(&name("a")).unwrap().node().id(), before, "not the node it was");
+        assert_eq!(counter(&cluster, "a").query(Total).await, Ok(COMMANDS));
+    });
 }
 
 /// Goal: damage to a stopped node's journal costs it its memory and nobody else anything. Method:

@@ -21,8 +21,8 @@ pub use self::{
         NewCommand, NewRead, Query, Read, ReadAt, ReadIndex, Registered, Replies, Request, Submit,
     },
     log::{
-        Ahead, CatchUp, Compare, Entries, Execute, Fetch, Installed, Renew, Resend, SnapshotChunk,
-        SnapshotWanted, SnapshotWritten, TrimLog,
+        Ahead, CatchUp, Compare, Entries, Execute, Fetch, Found, Installed, Renew, Resend,
+        SnapshotChunk, SnapshotRead, SnapshotWanted, SnapshotWritten, TrimLog, Written,
     },
     members::{
         Ask, Disowned, Empty, Entered, Expiry, Forget, Genesis, Heartbeat, Leader, Nearness,
@@ -96,8 +96,8 @@ addressed! {
         Wanted, TakeOver, LeaseAsked, LeaseGrant, LeasedRead, Mended;
     Learner(LearnerMessage): Voted, Accepted, Mark, CatchUp, Entries, Ahead, Resend, Installed,
         Settled, TrimLog, TellAgain;
-    Replica(ReplicaMessage): Compare, Execute, Query, SnapshotWanted, SnapshotChunk, SnapshotWritten, Fetch,
-        TellAgain;
+    Replica(ReplicaMessage): Compare, Execute, Query, SnapshotWanted, SnapshotChunk,
+        SnapshotWritten, SnapshotRead, Fetch, TellAgain;
     Founder(FounderMessage): Ask, Empty, Genesis, Entered, Disowned;
     Home(HomeMessage): Leader, Registered, Replies, Gap, ReadAt, Confirmed, Answers, Submit, Read,
         Forward, Forwarded, NewWish, Granted, Dismissed, Nearness;
@@ -263,9 +263,12 @@ pub enum ReplicaMessage {
     /// *Local*, from the scrubber.
     #[serde(skip)]
     Renew(Renew),
-    /// *Local*, from the snapshot's writer.
+    /// *Local*, from the shelf.
     #[serde(skip)]
     SnapshotWritten(SnapshotWritten),
+    /// *Local*, from the shelf.
+    #[serde(skip)]
+    SnapshotRead(SnapshotRead),
     /// *Local*, from a proposer that starts or stands.
     #[serde(skip)]
     TellAgain(TellAgain),

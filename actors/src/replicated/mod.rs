@@ -47,7 +47,7 @@ pub use self::{
     json::{ActorCatalogue, ActorDescriptor, JsonError, JsonForm, JsonFunction},
     nearest::nearest,
     outcome::{Outcome, Reason, Refusal},
-    state_machine::{ApplyError, Function, Host, RestoreError, StateMachine},
+    state_machine::{ApplyError, Function, Host, InParts, RestoreError, StateMachine},
     submit::{
         ARGS_BYTES_MAX, BadIdempotencyKey, Consistency, DEADLINE_DEFAULT, Done,
         IDEMPOTENCY_KEY_BYTES_MAX, IdempotencyKey, Inquiry, Submission, Submit,

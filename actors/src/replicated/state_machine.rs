@@ -31,6 +31,14 @@ pub trait StateMachine: Send {
     /// error leaves the state unchanged.
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError>;
 
+    /// The way out and in of a large state, part by part; by default there is none. Then `snapshot`
+    /// encodes all of it at once whenever the log has grown by the size of the last snapshot, and
+    /// commands wait for that: about a millisecond for each megabyte. Beyond some megabytes a state
+    /// should leave in parts.
+    fn in_parts(&mut self) -> Option<&mut dyn InParts> {
+        None
+    }
+
     /// How its messages look as JSON, for people and for HTTP. By default nothing can be called
     /// that way.
     fn descriptor(&self) -> ActorDescriptor {
@@ -46,6 +54,35 @@ pub trait StateMachine: Send {
     /// Agreed time has reached `turn.time_ms()` without a command for this machine. By default
     /// nothing happens.
     fn tick(&mut self, _turn: &mut Turn) {}
+}
+
+/// A large state on its way out while commands go on, and on its way in.
+///
+/// The parts put together are what [`StateMachine::snapshot`] gives.
+pub trait InParts {
+    /// Holds on to the state as it is now, which must not take long: commands wait. What they change
+    /// afterwards must not show in the parts. An earlier frozen state is let go.
+    fn freeze(&mut self);
+
+    /// Appends about `bytes` more of the frozen state; whether there is more. With the last part it
+    /// is let go.
+    fn frozen_part(&mut self, bytes: usize, into: &mut Vec<u8>) -> bool;
+
+    /// Nobody wants the rest of the frozen state.
+    fn let_go(&mut self);
+
+    /// Takes the next part of a state; the first after the last `restore_end` begins one. Parts are
+    /// cut anywhere. The present state stays until the end.
+    ///
+    /// # Errors
+    /// When it cannot be one; the state is as it was, and the rest is of no use.
+    fn restore_part(&mut self, part: &[u8]) -> Result<(), RestoreError>;
+
+    /// The parts were all: they replace the state.
+    ///
+    /// # Errors
+    /// When some are missing; the state is as it was.
+    fn restore_end(&mut self) -> Result<(), RestoreError>;
 }
 
 /// One command or query of a state machine.

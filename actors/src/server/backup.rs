@@ -10,7 +10,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use synod_runtime::digest::sha256;
 
-use crate::consensus::replica::StateImage;
+use crate::consensus::{
+    ballot::Step,
+    replica::{Shelved, StateImage},
+};
 
 /// The first line of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,15 +44,17 @@ impl Head {
     /// # Errors
     /// A text for people when it is none.
     pub(crate) fn of(cluster: &str, state: &[u8]) -> Result<Self, String> {
-        let image = StateImage::decode(state)?;
-        Ok(Self {
-            synod_backup: FORM,
-            cluster: cluster.to_owned(),
-            position: image.position,
-            time_ms: image.time_ms,
-            bytes: state.len() as u64,
-            sha256: sha256(state),
-        })
+        let StateImage { position, time_ms, .. } = StateImage::decode(state)?;
+        let step = Step(0); // of no snapshot
+        let total = state.len() as u64;
+        Ok(Self::of_snapshot(cluster, Shelved { step, total, position, time_ms }, sha256(state)))
+    }
+
+    /// Describes a snapshot of `cluster` with that SHA-256.
+    pub(super) fn of_snapshot(cluster: &str, snapshot: Shelved, sha256: String) -> Self {
+        let Shelved { position, time_ms, total, .. } = snapshot;
+        let cluster = cluster.to_owned();
+        Self { synod_backup: FORM, cluster, position, time_ms, bytes: total, sha256 }
     }
 
     /// The first line, with its end.

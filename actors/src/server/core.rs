@@ -29,7 +29,7 @@ use super::{
     memory::Memory,
     passive::SharedObject,
     seat::{House, Seat, SeatConfig},
-    site::role_name,
+    site::{role_name, shelf::Shelf},
 };
 use crate::{
     consensus::{
@@ -211,6 +211,11 @@ impl Core {
     /// outcome and new ones not applied.
     pub fn submit(&self) -> Arc<dyn Submit> {
         Arc::clone(&self.seat.site.clients) as Arc<dyn Submit>
+    }
+
+    /// The snapshots on this node's disk.
+    pub(super) fn shelf(&self) -> Arc<Shelf> {
+        Arc::clone(&self.seat.site.shelf)
     }
 
     pub(super) fn clients(&self) -> Arc<Clients> {

@@ -1,18 +1,21 @@
 //! `GET /backup` and `POST /restore`: the whole state, out and in, for the verbs of those names.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use actix_web::{HttpResponse, http::StatusCode, web};
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
 use serde_json::json;
-use tokio::sync::oneshot;
+use synod_runtime::digest::Sha256;
+use tokio::{sync::oneshot, time::sleep};
 
 use super::{
     backup::Head,
     http_guests::{MESSAGE_PACK, WireEnd, stopped},
+    site::shelf::Shelf,
 };
 use crate::{
-    consensus::replica::{TAKE_PIECE, WHOLE_STATE},
+    consensus::replica::{SNAPSHOT_BYTES_PER_SECOND, Shelved, TAKE_PIECE, WHOLE_STATE},
     replicated::{Consistency, Done, IdempotencyKey, Inquiry, Outcome, Submission, Submit},
 };
 
@@ -21,6 +24,7 @@ use crate::{
 pub(super) struct StateHttp {
     pub(super) submit: Arc<dyn Submit>,
     pub(super) cluster: String,
+    pub(super) shelf: Arc<Shelf>,
 }
 
 /// Adds the routes to an application.
@@ -43,8 +47,8 @@ async fn backup(state: web::Data<StateHttp>) -> HttpResponse {
         deadline: PATIENCE,
         done,
     }]);
-    let whole = match outcome.await.unwrap_or_else(stopped) {
-        Outcome::Applied { reply, .. } => reply,
+    let snapshot = match outcome.await.unwrap_or_else(stopped) {
+        Outcome::Applied { reply, .. } => rmp_serde::from_slice::<Shelved>(&reply),
         Outcome::NotApplied(refusal) => {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, &refusal.text);
         }
@@ -52,15 +56,44 @@ async fn backup(state: web::Data<StateHttp>) -> HttpResponse {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, &why);
         }
     };
-    match Head::of(&state.cluster, &whole) {
-        Ok(head) => {
-            let head = futures_util::stream::iter([Ok::<_, actix_web::Error>(head.line().into())]);
-            let file =
-                futures_util::StreamExt::chain(head, futures_util::stream::iter([Ok(whole)]));
-            HttpResponse::Ok().content_type("application/octet-stream").streaming(file)
+    let Ok(snapshot) = snapshot else {
+        return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the answer is no snapshot");
+    };
+    // Once for its digest, which stands in front, and once to send it.
+    let mut sum = Sha256::default();
+    let mut parts = Box::pin(parts(Arc::clone(&state.shelf), snapshot));
+    while let Some(part) = parts.next().await {
+        match part {
+            Ok(part) => sum.update(&part),
+            Err(why) => return refuse(StatusCode::SERVICE_UNAVAILABLE, &why.to_string()),
         }
-        Err(why) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &why),
     }
+    let head = Head::of_snapshot(&state.cluster, snapshot, sum.finish());
+    let head = stream::iter([Ok(Bytes::from(head.line()))]);
+    let file = head.chain(self::parts(Arc::clone(&state.shelf), snapshot));
+    HttpResponse::Ok().content_type("application/octet-stream").streaming(file)
+}
+
+/// A snapshot, part by part, no faster than snapshots may be read while clients are served.
+fn parts(shelf: Arc<Shelf>, snapshot: Shelved) -> impl Stream<Item = Result<Bytes, io::Error>> {
+    stream::unfold(0, move |offset| {
+        let shelf = Arc::clone(&shelf);
+        async move {
+            if offset >= snapshot.total {
+                return None;
+            }
+            let part = shelf.read(snapshot.step, offset).await.filter(|part| !part.is_empty());
+            let Some(part) = part else {
+                let why = "the snapshot made room for newer ones, or cannot be read; try again";
+                return Some((Err(io::Error::other(why)), u64::MAX));
+            };
+            let pause = Duration::from_secs(1)
+                .mul_f64(part.len() as f64 / SNAPSHOT_BYTES_PER_SECOND as f64);
+            sleep(pause).await;
+            let next = offset + part.len() as u64;
+            Some((Ok(part), next))
+        }
+    })
 }
 
 /// One piece of a state; `key` makes it be taken once.

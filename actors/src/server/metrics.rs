@@ -22,6 +22,8 @@ families! {
         "Bytes of the journal read again in the background and found good."
     DAMAGE Counter "synod_journal_damage_total"
         "How often something durable in the journal could not be read again; it was written anew."
+    SNAPSHOT_DAMAGE Counter "synod_snapshot_damage_total"
+        "How many snapshots could not be read again; a new one was taken in place of each."
     STEPS Counter "synod_steps_chosen_total" "Steps of the log known to be chosen."
     COMMANDS Counter "synod_commands_applied_total" "Commands executed; the position in the log."
     DIFFERENCES Counter "synod_state_differences_total"

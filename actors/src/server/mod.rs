@@ -195,8 +195,11 @@ fn listen(
     let (members, elections) = (core.clients(), core.elections());
     let watchers = view::Watchers::new(context.stop.clone());
     let guests = GuestsHttp::new(Arc::clone(&context.submit), &services);
-    let state =
-        StateHttp { submit: Arc::clone(&context.submit), cluster: config.cluster.to_string() };
+    let state = StateHttp {
+        submit: Arc::clone(&context.submit),
+        cluster: config.cluster.to_string(),
+        shelf: core.shelf(),
+    };
     let app = move || {
         let body_max = usize::try_from(context.limits.request_bytes_max).unwrap_or(usize::MAX);
         let actors =

@@ -1,15 +1,18 @@
-//! The scrubber: reads the journal again in the background, slowly, for as long as the node runs.
+//! The scrubber: reads the journal and the snapshots again in the background, slowly, for as long as
+//! the node runs.
 //!
 //! A record that cannot be read any more is still known here: the roles were made from it. So the
 //! node takes a snapshot and trims its journal, and nothing refers to the damaged place any more;
 //! where votes beyond that snapshot stand in the same segment, the next one covers them. Damage that is
-//! found only when the node starts again has cost it its memory (see the room `memory`).
+//! found only when the node starts again has cost it its memory (see the room `memory`). In place of a
+//! damaged snapshot a new one is taken likewise.
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use synod_runtime::{
-    journal::{JournalError, Scrub, Scrubbed},
+    journal::Scrub,
+    snapshot,
     supervision::Policy,
     telemetry::Counter,
     world::disk::{Waker, Worker},
@@ -24,6 +27,9 @@ const EVERY: Duration = Duration::from_millis(250);
 /// …and how much: a mebibyte a second finds damage within minutes and takes nothing from others.
 const SLICE_BYTES: u64 = 256 * 1024;
 
+/// Of snapshots as much: they are larger, and needed less often.
+const SNAPSHOT_SLICE_BYTES: usize = 256 * 1024;
+
 /// After damage was found nothing is read for so long: the repair is under way.
 const REPAIR: Duration = Duration::from_secs(10);
 
@@ -33,6 +39,7 @@ pub(super) struct Scrubber {
     waker: Option<Arc<dyn Waker>>,
     bytes: Counter,
     damage: Counter,
+    snapshot_damage: Counter,
     /// Rounds to leave out.
     rests: u32,
 }
@@ -45,8 +52,14 @@ impl Scrubber {
         let node = site.node.clone();
         let scrubber = node.spawn_with(&name, Policy::default(), move || {
             let count = |family| site.node.metrics().counter(family, &[]);
-            let (bytes, damage) = (count(&metrics::SCRUBBED_BYTES), count(&metrics::DAMAGE));
-            Self { site: Rc::clone(&site), waker: None, bytes, damage, rests: 0 }
+            Self {
+                site: Rc::clone(&site),
+                waker: None,
+                bytes: count(&metrics::SCRUBBED_BYTES),
+                damage: count(&metrics::DAMAGE),
+                snapshot_damage: count(&metrics::SNAPSHOT_DAMAGE),
+                rests: 0,
+            }
         });
         if let Err(taken) = scrubber {
             tracing::error!(%taken, "the journal is not read again in the background");
@@ -61,8 +74,10 @@ impl Actor for Scrubber {
         let disk = &self.site.node.world().disk;
         let scrub = Scrub::new(Arc::clone(disk), &self.site.journal_dir, &self.site.journal);
         let me = ctx.address();
-        let told = Box::new(move |result| me.do_send(Read(result)));
-        self.waker = Some(disk.spawn_worker("scrubber", Box::new(Reader { scrub, told })));
+        let told = Box::new(move |read| me.do_send(read));
+        let snapshots = snapshot::Scrub::new(Arc::clone(disk), &self.site.snapshot_dir);
+        let reader = Reader { scrub, snapshots, told };
+        self.waker = Some(disk.spawn_worker("scrubber", Box::new(reader)));
         ctx.run_interval(EVERY, |scrubber, _ctx| {
             scrubber.rests = scrubber.rests.saturating_sub(1);
             if let Some(waker) = scrubber.waker.as_ref().filter(|_| scrubber.rests == 0) {
@@ -74,16 +89,26 @@ impl Actor for Scrubber {
 
 struct Reader {
     scrub: Scrub,
-    told: Box<dyn Fn(Result<Scrubbed, JournalError>) + Send>,
+    snapshots: snapshot::Scrub,
+    told: Box<dyn Fn(Read) + Send>,
 }
 
 impl Worker for Reader {
     fn run(&mut self) {
-        (self.told)(self.scrub.read_on(SLICE_BYTES));
+        let journal = self.scrub.read_on(SLICE_BYTES).map(|done| done.bytes);
+        (self.told)(Read::Journal(journal.map_err(|error| error.to_string())));
+        let snapshots = self.snapshots.read_on(SNAPSHOT_SLICE_BYTES);
+        if let Err(error) = snapshots {
+            (self.told)(Read::DamagedSnapshot(error.to_string()));
+        }
     }
 }
 
-struct Read(Result<Scrubbed, JournalError>);
+enum Read {
+    /// So many bytes of it, or why not.
+    Journal(Result<u64, String>),
+    DamagedSnapshot(String),
+}
 
 impl Message for Read {
     type Result = ();
@@ -93,14 +118,18 @@ impl Handler<Read> for Scrubber {
     type Result = ();
 
     fn handle(&mut self, read: Read, _ctx: &mut Self::Context) {
-        match read.0 {
-            Ok(done) => self.bytes.add(done.bytes),
-            Err(error) => {
+        match read {
+            Read::Journal(Ok(bytes)) => return self.bytes.add(bytes),
+            Read::Journal(Err(error)) => {
                 tracing::error!(%error, "the disk has lost a part of the journal; writing it anew");
                 self.damage.increment();
-                self.rests = u32::try_from(REPAIR.as_millis() / EVERY.as_millis()).unwrap_or(1);
-                self.site.tell(ReplicaMessage::Renew(Renew {}));
+            }
+            Read::DamagedSnapshot(error) => {
+                tracing::error!(%error, "the disk has lost a part of a snapshot; taking a new one");
+                self.snapshot_damage.increment();
             }
         }
+        self.rests = u32::try_from(REPAIR.as_millis() / EVERY.as_millis()).unwrap_or(1);
+        self.site.tell(ReplicaMessage::Renew(Renew {}));
     }
 }

@@ -72,7 +72,7 @@ use std::{
 
 use synod_runtime::{
     identity::{NodeId, NodeName},
-    journal::{Durability, Journal, JournalConfig, bounded::BoundedConfig},
+    journal::{Durability, Journal, JournalConfig, JournalError, bounded::BoundedConfig},
     node::Node,
     world::{Disk, World, disk::Lock},
 };
@@ -82,7 +82,7 @@ use super::{
     core::{CoreError, Machines, SEGMENT_BYTES},
     elections::Elections,
     scrubber::Scrubber,
-    site::{Parts, Seats, Site, survived},
+    site::{GAP, Parts, Seats, Site, is_without_gap, survived},
 };
 use crate::{
     consensus::{
@@ -249,6 +249,10 @@ impl Store {
         }
         let found = survived(&recovered.records, disk, &snapshot_dir)
             .map_err(|why| CoreError::Data { path: snapshot_dir.clone(), why })?;
+        if !is_without_gap(&found) {
+            let lost = JournalError::LostMemory { file: snapshot_dir, offset: 0, reason: GAP };
+            return Err(lost.into());
+        }
         Ok(Self { journal, snapshot_dir, found, torn: recovered.torn_tail })
     }
 }

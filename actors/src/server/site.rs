@@ -1,6 +1,7 @@
 //! What the roles of one node share: the way to one another, to the disk, and to people.
 
 mod roles;
+pub(super) mod shelf;
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,15 +17,15 @@ use synod_runtime::{
     journal::{self, Journal},
     node::{Node, PeerEvent},
     snapshot,
-    world::{
-        Disk, Rng,
-        disk::{Waker, Worker},
-    },
+    world::{Disk, Rng},
 };
 use tokio::sync::watch;
 
 pub(super) use self::roles::{ROLES, Resident, Targets, role_name, role_policy};
-use self::roles::{Roles, Route};
+use self::{
+    roles::{Roles, Route},
+    shelf::Shelf,
+};
 use super::{board::Board, clients::Clients, elections::Elections, metrics, passive::Passive};
 use crate::{
     consensus::{
@@ -35,15 +36,13 @@ use crate::{
         founder::Founder,
         home::Home,
         learner::Learner,
-        message::{
-            Message, NodeRole, Peer, ProposerMessage, ReplicaMessage, Report, SnapshotWritten,
-        },
+        message::{Message, NodeRole, Peer, ProposerMessage, Report},
         proposer::Proposer,
         record::{Image, Record},
         replica::{Replica, StateImage},
         timing::VoteStyle,
     },
-    effects::{Letter, To, Truncate},
+    effects::{Letter, ShelfTask, To, Truncate},
     machine::{Now, Survived},
     replicated::Submit,
     role::{Done, Inputs, Recovered, Role, RoleAddr, Surroundings},
@@ -78,8 +77,9 @@ pub(super) struct Site {
     connected: Cell<u64>,
     /// Nodes that were removed, as long as they are linked: what they lack they still learn.
     leaving: RefCell<BTreeSet<NodeName>>,
-    snapshots: Arc<Snapshots>,
-    snapshot_waker: Arc<dyn Waker>,
+    disk: Arc<dyn Disk>,
+    pub(super) snapshot_dir: PathBuf,
+    pub(super) shelf: Arc<Shelf>,
     targets: RefCell<Targets>,
     /// Auxiliaries without a machine, which this node asks in their stead.
     pub(super) passives: RefCell<BTreeMap<NodeName, Passive>>,
@@ -105,13 +105,7 @@ impl Site {
     pub(super) fn new(node: &Node, seats: &Seats, parts: Parts) -> Rc<Self> {
         let Parts { me, role, journal, journal_dir, snapshot_dir, found, style } = parts;
         let disk = Arc::clone(&node.world().disk);
-        let snapshots = Arc::new(Snapshots {
-            disk: Arc::clone(&disk),
-            dir: snapshot_dir,
-            queue: Mutex::default(),
-        });
-        let worker = SnapshotWorker(Arc::clone(&snapshots));
-        let snapshot_waker = disk.spawn_worker("snapshots", Box::new(worker));
+        let shelf = Arc::new(Shelf::new(&disk, snapshot_dir.clone()));
         metrics::follow_journal(node.metrics(), &journal);
         let board = Arc::new(Board::new(node.clone(), me.clone(), journal.clone(), style));
         let clients = Arc::new(Clients::new(me.clone(), journal.clone(), node.metrics()));
@@ -133,8 +127,9 @@ impl Site {
             removed: watch::Sender::new(false),
             connected: Cell::new(0),
             leaving: RefCell::default(),
-            snapshots,
-            snapshot_waker,
+            disk,
+            snapshot_dir,
+            shelf,
             targets: RefCell::default(),
             passives: RefCell::default(),
             me,
@@ -371,13 +366,14 @@ impl Site {
         if let Some(found) = self.found.borrow().as_ref() {
             return done(Arc::clone(found));
         }
-        let snapshots = Arc::clone(&self.snapshots);
+        let (disk, dir) = (Arc::clone(&self.disk), self.snapshot_dir.clone());
         let replayed = move |records: Result<Vec<journal::Record>, journal::JournalError>| {
             match records
                 .map_err(|e| e.to_string())
-                .and_then(|records| survived(&records, snapshots.disk.as_ref(), &snapshots.dir))
+                .and_then(|records| survived(&records, disk.as_ref(), &dir))
             {
-                Ok(found) => done(Arc::new(found)),
+                Ok(found) if is_without_gap(&found) => done(Arc::new(found)),
+                Ok(_) => tracing::error!("a role cannot be rebuilt: {GAP}"),
                 // Without its memory the role must not act: its life does not begin.
                 Err(why) => tracing::error!(why, "a role cannot be rebuilt"),
             }
@@ -421,16 +417,14 @@ impl<M: Resident> Surroundings<M> for Around {
         self.0.journal.truncate(upto, carry.iter().map(Record::to_journal).collect(), done);
     }
 
-    fn snapshot(&self, step: u64, bytes: Bytes) {
+    fn shelf(&self, tasks: Vec<ShelfTask>) {
         let mut roles = self.0.roles.borrow_mut();
         let Some(replica) = <Replica as Resident>::slot(&mut roles).addr.clone() else { return };
-        let me = self.0.me.clone();
-        let told = Box::new(move |durable| {
-            let written = SnapshotWritten { step: Step(step), durable };
-            replica.do_send(Inputs(vec![(me, ReplicaMessage::SnapshotWritten(written))]));
-        });
-        lock(&self.0.snapshots.queue).push((step, bytes, told));
-        self.0.snapshot_waker.wake();
+        for task in tasks {
+            let (me, replica) = (self.0.me.clone(), replica.clone());
+            let told = Box::new(move |message| replica.do_send(Inputs(vec![(me, message)])));
+            self.0.shelf.put(task, told);
+        }
     }
 
     fn recover(&self, done: Recovered<M>) {
@@ -444,6 +438,17 @@ impl<M: Resident> Surroundings<M> for Around {
         self.0.fail(why);
     }
 }
+
+/// Whether the snapshot reaches to where the journal begins. If not, the one that did is damaged, and
+/// what this node voted for between the two is forgotten.
+pub(super) fn is_without_gap(found: &Survived<Record, Image>) -> bool {
+    let covered = found.snapshot.as_ref().map_or(Step(0), |image| image.history.executed());
+    let beyond = |record: &Record| matches!(record, Record::Trimmed(upto) if *upto > covered);
+    !found.records.iter().any(beyond)
+}
+
+/// What is lost otherwise.
+pub(super) const GAP: &str = "no snapshot that is whole reaches to where the journal begins";
 
 /// What the journal's records and the newest snapshot say.
 ///
@@ -461,35 +466,12 @@ pub(crate) fn survived(
     }
     let snapshot = match newest.snapshot {
         Some(snapshot) => {
-            let image = StateImage::decode(&snapshot.bytes)?;
-            Some(Image { history: image.history, body: snapshot.bytes.into() })
+            let body: Bytes = snapshot.bytes.into();
+            Some(Image { history: StateImage::head(&body)?.history, body })
         }
         None => None,
     };
     Ok(Survived { records: records.map_err(|error| error.to_string())?, snapshot })
-}
-
-type Told = Box<dyn FnOnce(bool) + Send>;
-
-/// Snapshots waiting to be written; at most one, since a replica waits for it.
-struct Snapshots {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
-    queue: Mutex<Vec<(u64, Bytes, Told)>>,
-}
-
-struct SnapshotWorker(Arc<Snapshots>);
-
-impl Worker for SnapshotWorker {
-    fn run(&mut self) {
-        for (step, bytes, told) in std::mem::take(&mut *lock(&self.0.queue)) {
-            let written = snapshot::write(self.0.disk.as_ref(), &self.0.dir, step, &bytes);
-            if let Err(error) = &written {
-                tracing::error!(%error, "a snapshot could not be written");
-            }
-            told(written.is_ok());
-        }
-    }
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use serde::{Serialize, de::DeserializeOwned};
 use synod::replicated::{
-    ActorDescriptor, ApplyError, Function, JsonForm, JsonFunction, Moment, RemoteMessage,
+    ActorDescriptor, ApplyError, Function, InParts, JsonForm, JsonFunction, Moment, RemoteMessage,
     RestoreError, StateMachine, Turn,
 };
 
@@ -16,7 +16,7 @@ use crate::{
     },
     message::{Blob, Delete, Found, Get, List, Page, Precondition, Put, Written},
     reply::Reply,
-    store::Store,
+    store::{BadSnapshot, Store, Thawing},
     transaction,
 };
 
@@ -26,6 +26,8 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct Kv {
     store: Store,
+    /// A state on its way in.
+    thawing: Option<Thawing>,
 }
 
 /// The name commands are addressed to.
@@ -178,9 +180,12 @@ impl StateMachine for Kv {
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
-        self.store = Store::restore(bytes)
-            .map_err(|error| RestoreError { actor: NAME.to_owned(), reason: error.to_string() })?;
+        self.store = Store::restore(bytes).map_err(not_restored)?;
         Ok(())
+    }
+
+    fn in_parts(&mut self) -> Option<&mut dyn InParts> {
+        Some(self)
     }
 
     fn descriptor(&self) -> ActorDescriptor {
@@ -204,6 +209,34 @@ impl StateMachine for Kv {
     fn tick(&mut self, turn: &mut Turn) {
         self.store.sweep(turn.time_ms(), SWEEP_KEYS_TICK_MAX);
     }
+}
+
+impl InParts for Kv {
+    fn freeze(&mut self) {
+        self.store.freeze();
+    }
+
+    fn frozen_part(&mut self, bytes: usize, into: &mut Vec<u8>) -> bool {
+        self.store.frozen_part(bytes, into)
+    }
+
+    fn let_go(&mut self) {
+        self.store.let_go();
+    }
+
+    fn restore_part(&mut self, part: &[u8]) -> Result<(), RestoreError> {
+        self.thawing.get_or_insert_default().part(part).map_err(not_restored)
+    }
+
+    fn restore_end(&mut self) -> Result<(), RestoreError> {
+        let thawing = self.thawing.take().unwrap_or_default();
+        self.store = thawing.end().map_err(not_restored)?;
+        Ok(())
+    }
+}
+
+fn not_restored(error: BadSnapshot) -> RestoreError {
+    RestoreError { actor: NAME.to_owned(), reason: error.to_string() }
 }
 
 fn unpack<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, ApplyError> {

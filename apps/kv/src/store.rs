@@ -6,9 +6,10 @@
 //!  [ 7 2 ] [ 0 5 9 ] …            ────────────────►   0 │ version │ end │ key │ value │
 //!  Expiries: (end, slot)          ────────────────►   1 │ …
 //! ```
-//! Each key is one allocation, a place in a page and four bytes in the index, since a node may hold
+//! Each key is one allocation, a place in a page and eight bytes in the index, since a node may hold
 //! tens of millions of them.
 
+mod frozen;
 mod index;
 mod record;
 mod slots;
@@ -19,12 +20,13 @@ use std::{collections::BTreeSet, ops::Bound};
 use synod::replicated::{Moment, Position};
 
 use self::{
+    frozen::Frozen,
     index::{Index, Place},
     slots::{Page, Slots},
 };
 pub use self::{
     record::{Entry, Record},
-    snapshot::BadSnapshot,
+    snapshot::{BadSnapshot, Thawing},
 };
 
 /// The keys and values of one replica. Changed only by commands, in the order of the log.
@@ -41,6 +43,8 @@ pub struct Store {
     made: Made,
     /// What `clear` left to be freed, a little with each command. No part of the state.
     trash: Vec<Page>,
+    /// An earlier state that is being written down. No part of the state either.
+    frozen: Option<Frozen>,
 }
 
 /// For each of some thousand sets of keys, the command that last made one of them: enough to tell
@@ -56,18 +60,20 @@ impl Store {
             Ok(place) => place,
             Err(place) => {
                 self.made.note(key, at.position);
+                self.keep(key, || None);
                 let slot = self.slots.insert(record);
                 self.index.insert(place, slot, &self.slots);
                 return self.move_expiry(slot, None, expires_at_ms);
             }
         };
         let slot = self.index.slot(place);
-        let before = std::mem::replace(self.slots.get_mut(slot), record);
-        let before = before.entry();
+        let replaced = std::mem::replace(self.slots.get_mut(slot), record);
+        let before = replaced.entry();
         if !before.lives_at(at.time_ms) {
             self.made.note(key, at.position);
         }
         self.move_expiry(slot, before.expires_at_ms, expires_at_ms);
+        self.keep(key, || Some((slot, replaced)));
     }
 
     /// Replaces the value and keeps the time to live.
@@ -82,8 +88,10 @@ impl Store {
         let slot = self.index.slot(place);
         let record = self.slots.get_mut(slot);
         let Entry { value, expires_at_ms: before_ms, .. } = record.entry();
-        *record = Record::new(key, value, at.position, expires_at_ms);
+        let new = Record::new(key, value, at.position, expires_at_ms);
+        let replaced = std::mem::replace(record, new);
         self.move_expiry(slot, before_ms, expires_at_ms);
+        self.keep(key, || Some((slot, replaced)));
     }
 
     /// Removes a key; gives what was there, unless its time was up.
@@ -94,8 +102,12 @@ impl Store {
 
     /// Removes every key.
     pub fn clear(&mut self) {
-        self.trash.append(&mut self.slots.take_pages());
-        self.index = Index::default();
+        let (mut slots, index) = (std::mem::take(&mut self.slots), std::mem::take(&mut self.index));
+        let mut needless = match &mut self.frozen {
+            Some(frozen) => frozen.clear(slots, index),
+            None => slots.take_pages(),
+        };
+        self.trash.append(&mut needless);
         self.expiries.clear();
     }
 
@@ -191,10 +203,18 @@ impl Store {
     }
 
     fn take(&mut self, place: Place) -> Record {
-        let slot = self.index.remove(place);
+        let slot = self.index.remove(place, &self.slots);
         let record = self.slots.remove(slot);
         self.move_expiry(slot, record.entry().expires_at_ms, None);
+        self.keep(record.key(), || Some((slot, record.clone())));
         record
+    }
+
+    /// A key changes: a frozen state keeps what was there.
+    fn keep(&mut self, key: &[u8], before: impl FnOnce() -> Option<(u32, Record)>) {
+        if let Some(frozen) = &mut self.frozen {
+            frozen.keep(key, before);
+        }
     }
 
     fn move_expiry(&mut self, slot: u32, before_ms: Option<u64>, after_ms: Option<u64>) {

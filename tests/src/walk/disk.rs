@@ -15,6 +15,7 @@ use synod::{
 };
 
 use super::node::Role;
+use crate::shelf::Shelf;
 
 /// One operation on the journal.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub(crate) struct Disk {
     pub(crate) records: Vec<Record>,
     /// The durable snapshot.
     pub(crate) snapshot: Option<Image>,
+    /// All snapshots, and what is to be done with them.
+    pub(crate) shelf: Shelf,
     queue: VecDeque<Operation>,
     appended: u64,
     synced: u64,
@@ -153,6 +156,7 @@ impl Disk {
                 break;
             }
         }
+        self.shelf.crash();
         self.held.clear();
         self.syncing = false;
         self.synced = self.appended;

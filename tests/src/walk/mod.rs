@@ -28,7 +28,7 @@ use std::sync::{Arc, atomic::Ordering};
 use rand::{RngExt, SeedableRng};
 use synod::consensus::{
     configuration::Configuration,
-    message::{AuxiliaryMessage, Message, NodeRole, ReplicaMessage, SnapshotWritten},
+    message::{AuxiliaryMessage, Message, NodeRole},
     record::{Image, Record},
     replica::StateImage,
 };
@@ -214,9 +214,9 @@ impl Walk {
                     self.synced(node, upto)?;
                 }
             }
-            Event::Written { node, life, step, bytes } => {
+            Event::Shelved { node, life } => {
                 if self.nodes[node].up && self.nodes[node].life == life {
-                    self.written(node, step, &bytes);
+                    self.shelved(node);
                 }
             }
             Event::Start { node } => self.start(node)?,
@@ -329,7 +329,7 @@ impl Walk {
 
     /// Does what a machine's turn wants done, and looks at what it came to.
     fn absorb(&mut self, place: usize, role: Role, said: Said) -> Result<(), Violation> {
-        let Said { now, lazy, records, held, truncate, snapshot } = said;
+        let Said { now, lazy, records, held, truncate, shelf } = said;
         for letter in now {
             self.say(place, role, letter)?;
         }
@@ -346,10 +346,11 @@ impl Walk {
                 self.say(place, role, letter)?;
             }
         }
-        if let Some((step, bytes)) = snapshot {
+        for task in shelf {
             let after = self.rng.random_range(10_000..20_000_000);
             let life = self.nodes[place].life;
-            self.schedule.after(after, Event::Written { node: place, life, step, bytes });
+            self.nodes[place].disk.shelf.put(task);
+            self.schedule.after(after, Event::Shelved { node: place, life });
         }
         if urgent || self.nodes[place].disk.is_awaited() {
             self.sync(place);
@@ -424,17 +425,15 @@ impl Walk {
         self.absorb(place, role, said)
     }
 
-    fn written(&mut self, place: usize, step: u64, bytes: &bytes::Bytes) {
+    fn shelved(&mut self, place: usize) {
         let node = &mut self.nodes[place];
-        let history = StateImage::decode(bytes).expect("a replica wrote it").history;
-        let newer = node.disk.snapshot.as_ref().is_none_or(|old| old.history.executed().0 <= step);
-        if newer {
-            node.disk.snapshot = Some(Image { history, body: bytes.clone() });
+        let Some(told) = node.disk.shelf.work() else { return };
+        if let Some((_, body)) = node.disk.shelf.newest() {
+            let history = StateImage::decode(body).expect("a replica wrote it").history;
+            node.disk.snapshot = Some(Image { history, body: body.clone() });
         }
-        let step = synod::consensus::ballot::Step(step);
         let me = node.id.clone();
-        let written = ReplicaMessage::SnapshotWritten(SnapshotWritten { step, durable: true });
-        self.deliver(place, me, written.into());
+        self.deliver(place, me, told.into());
     }
 
     fn auxiliary_work(&self) -> Work {

@@ -15,7 +15,7 @@ use synod::{
         record::{Image, Record},
         replica::Replica,
     },
-    effects::{Effects, Letter, Truncate},
+    effects::{Effects, Letter, ShelfTask, Truncate},
     machine::{Machine, Now, Survived},
 };
 use synod_runtime::{
@@ -74,13 +74,13 @@ pub(crate) struct Said {
     pub(crate) records: Vec<Record>,
     pub(crate) held: Vec<Letter<Message>>,
     pub(crate) truncate: Option<Truncate<Record>>,
-    pub(crate) snapshot: Option<(u64, bytes::Bytes)>,
+    pub(crate) shelf: Vec<ShelfTask>,
 }
 
 impl Said {
     fn of<M: Part>(effects: Effects<M>) -> Self {
-        let Effects { now, records, lazy, held, truncate, snapshot } = effects;
-        Self { now, lazy, records, held, truncate, snapshot }
+        let Effects { now, records, lazy, held, truncate, shelf } = effects;
+        Self { now, lazy, records, held, truncate, shelf }
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::{cmp::Ordering, collections::BinaryHeap};
 
-use bytes::Bytes;
 use synod::consensus::message::Message;
 use synod_runtime::identity::NodeId;
 
@@ -21,8 +20,8 @@ pub(crate) enum Event {
     Alarm { node: usize, life: u32, role: Role },
     /// The disk has synced everything up to this operation.
     Synced { node: usize, life: u32, upto: u64 },
-    /// A snapshot is on the disk.
-    Written { node: usize, life: u32, step: u64, bytes: Bytes },
+    /// The disk does the next task of a node's snapshots.
+    Shelved { node: usize, life: u32 },
     /// A node that was down starts.
     Start { node: usize },
     /// A client of this node's home wants something.

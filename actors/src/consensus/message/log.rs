@@ -7,6 +7,7 @@ use synod_runtime::identity::NodeId;
 use crate::consensus::ballot::{Ballot, Step};
 use crate::consensus::configuration::History;
 use crate::consensus::value::Value;
+use crate::effects::Lot;
 
 /// Asks for chosen values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,21 +112,67 @@ pub struct SnapshotChunk {
     pub step: Step,
     /// Its whole size in bytes.
     pub total: u64,
-    /// CRC-32 of the whole.
+    /// Of the whole, as the shelf computes it: snapshots with equal step and digest are the same.
     pub digest: u32,
     /// Where the piece belongs.
     pub offset: u64,
     /// The piece.
     pub bytes: Bytes,
+    /// CRC-32 of the piece.
+    pub sum: u32,
 }
 
-/// *Local*: a snapshot is durable, or could not be written.
+/// *Local*, from the shelf: a part of a snapshot was written.
 #[derive(Debug, Clone)]
 pub struct SnapshotWritten {
     /// Of which step.
     pub step: Step,
-    /// Whether it is durable.
-    pub durable: bool,
+    /// In which writing of a snapshot.
+    pub run: u64,
+    /// Whether it was an own state.
+    pub lot: Lot,
+    /// What became of it.
+    pub written: Written,
+}
+
+/// What became of a part of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// More may come.
+    Part,
+    /// It was the last: all of it is durable.
+    Whole {
+        /// Bytes of the state.
+        total: u64,
+        /// See [`SnapshotChunk::digest`].
+        digest: u32,
+    },
+    /// The disk refused; nothing of the snapshot is left.
+    Failed,
+}
+
+/// *Local*, from the shelf: a part of a snapshot was read.
+#[derive(Debug, Clone)]
+pub struct SnapshotRead {
+    /// Of which step.
+    pub step: Step,
+    /// From which byte of the state.
+    pub offset: u64,
+    /// Who wants it; the replica itself if it is nobody.
+    pub reader: Option<NodeId>,
+    /// The part; none if it cannot be read, or not any more.
+    pub found: Option<Found>,
+}
+
+/// A part of a snapshot that was read.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Bytes of the whole state.
+    pub total: u64,
+    /// See [`SnapshotChunk::digest`].
+    pub digest: u32,
+    /// The part.
+    pub bytes: Bytes,
 }
 
 /// *Local*: something durable cannot be read any more: take a snapshot, so that the journal is

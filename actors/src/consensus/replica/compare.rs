@@ -41,7 +41,7 @@ const STATE_EVERY: u64 = 16 * COMPARE_EVERY;
 const DOUBTS_MAX: u32 = 2;
 
 /// Larger states are compared by what they answer alone: to write one down takes time.
-const STATE_BYTES_MAX: usize = 256 * 1024;
+const STATE_BYTES_MAX: u64 = 256 * 1024;
 
 /// Digests that are kept: a main that is further behind is compared later.
 const MARKS_LEN_MAX: usize = 64;
@@ -70,7 +70,7 @@ pub(super) struct Comparison {
     /// An actor that keeps its state in a hash map shows equal states as different bytes.
     blind: bool,
     /// How large the states were when last written down.
-    state_bytes: usize,
+    state_bytes: u64,
     /// Differences that were noticed.
     pub(super) differences: u64,
 }
@@ -228,11 +228,9 @@ impl Replica {
         }
         self.halt(format!("diverged from {to} at step {step}; taking its state"));
         self.comparison.marks.clear();
-        self.reset_machines();
-        self.state = State { history: self.genesis.clone(), ..State::default() };
+        self.forget_state();
         self.comparison.yields = Some((to.clone(), step));
-        self.transfer = Some(Transfer::new(to, step, self.turn.at));
-        self.ask(out);
+        self.fetch(to, step, out);
     }
 
     /// Will ask for the other's state once more, in a while, where that was lost or damaged.
@@ -263,7 +261,7 @@ impl Replica {
 
     /// The digest of all actors' states, where that is to be compared and not too much.
     fn state_digest(&mut self, step: Step) -> Option<u64> {
-        let known = self.newest.as_ref().map_or(0, |(_, bytes)| bytes.len());
+        let known = self.newest().map_or(0, |newest| newest.total);
         let large = known.max(self.comparison.state_bytes) > STATE_BYTES_MAX;
         if !step.0.is_multiple_of(STATE_EVERY) || large || self.comparison.blind {
             return None;
@@ -271,7 +269,7 @@ impl Replica {
         let states = self.machines.values().map(|machine| machine.snapshot());
         let (mut digest, mut bytes) = (0, 0);
         for state in states {
-            bytes += state.len();
+            bytes += state.len() as u64;
             digest = mix(digest, super::execute::digest(&state));
         }
         self.comparison.state_bytes = bytes;

@@ -11,6 +11,7 @@ use synod_runtime::identity::NodeId;
 use super::{
     REGISTER, Replica, State,
     guests::Admission as Admitted,
+    image::Actors,
     keys::{KEY_REUSED, Mark, Used, split_mark},
     sessions::Admission,
     takeover::TAKE_PIECE,
@@ -55,7 +56,7 @@ impl Replica {
         out: &mut Effects<Self>,
     ) {
         let executed = self.executed();
-        if self.halted.is_some() || self.writing.as_ref().is_some_and(|writing| writing.install) {
+        if self.halted.is_some() || self.is_away() {
             return; // halted, or about to be replaced by a newer state
         }
         if first > executed.next() {
@@ -266,7 +267,7 @@ impl Replica {
         let done =
             catch_unwind(AssertUnwindSafe(|| machine.apply(command.function, args, &mut turn)));
         match done {
-            Ok(Ok(reply)) => Ok(Ok(reply.into())),
+            Ok(Ok(reply)) => Ok(Ok(self.shared(reply))),
             Ok(Err(ApplyError::BadArguments(why))) => Ok(Err(format!("bad arguments: {why}"))),
             Ok(Err(unknown @ ApplyError::UnknownFunction { .. })) => {
                 Err(Stop::Halt(format!("position {position}: {unknown} in this build")))
@@ -305,15 +306,15 @@ impl Replica {
 
     /// Whether the cluster agreed on a version that this build cannot execute; then why.
     pub(super) fn is_too_old_for(&self, history: &History) -> Option<String> {
-        let agreed = history.newest().map_or(0, |configuration| configuration.version);
-        let known = self.machines.values().flat_map(|machine| machine.functions());
-        let known = known.map(|function| function.since).max().unwrap_or(0);
-        (agreed > known).then(|| {
-            format!(
-                "the cluster is at version {agreed}, and this build knows up to {known}: install \
-                 the newer build here"
-            )
-        })
+        too_old_for(&self.machines, history)
+    }
+
+    /// Most commands answer what the one before them did: such replies are kept once.
+    fn shared(&mut self, reply: Vec<u8>) -> Bytes {
+        if self.last_reply != reply {
+            self.last_reply = reply.into();
+        }
+        self.last_reply.clone()
     }
 
     /// A handler panicked half way: the state is rebuilt without that command. Every replica does the
@@ -322,21 +323,6 @@ impl Replica {
         tracing::error!(position, "a handler panicked; rebuilding the state without that command");
         self.poison.insert(position);
         self.rebuild(out);
-    }
-
-    /// Comes to the present state once more, from the newest snapshot and the log.
-    pub(super) fn rebuild(&mut self, out: &mut Effects<Self>) {
-        self.reset_machines();
-        self.state = State { history: self.genesis.clone(), ..State::default() };
-        // A snapshot that is still being written counts: once it is, the log below it is gone.
-        let writing = self.writing.as_ref().map(|writing| writing.bytes.clone());
-        let newest = writing.or_else(|| self.newest.as_ref().map(|(_, bytes)| bytes.clone()));
-        if let Some(bytes) = newest
-            && let Err(why) = self.install(&bytes)
-        {
-            return self.halt(format!("its own snapshot cannot be used: {why}"));
-        }
-        out.here(LearnerMessage::Resend(Resend { from: self.executed().next() }));
     }
 
     pub(super) fn halt(&mut self, why: String) {
@@ -372,6 +358,19 @@ impl Replica {
             out.send(self.to(home), HomeMessage::Replies(Replies { session, replies }));
         }
     }
+}
+
+/// Whether the cluster agreed on a version that a build with these actors cannot execute; then why.
+pub(super) fn too_old_for(machines: &Actors, history: &History) -> Option<String> {
+    let agreed = history.newest().map_or(0, |configuration| configuration.version);
+    let known = machines.values().flat_map(|machine| machine.functions());
+    let known = known.map(|function| function.since).max().unwrap_or(0);
+    (agreed > known).then(|| {
+        format!(
+            "the cluster is at version {agreed}, and this build knows up to {known}: install the \
+             newer build here"
+        )
+    })
 }
 
 pub(super) fn digest(bytes: &[u8]) -> u64 {

@@ -9,17 +9,15 @@
 mod compare;
 mod execute;
 mod guests;
+mod image;
 mod keys;
+mod loading;
 mod sessions;
-mod snapshot;
 mod takeover;
+mod taking;
 mod transfer;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fmt};
 
 use bytes::Bytes;
 use synod_runtime::{identity::NodeId, world::Instant};
@@ -27,23 +25,32 @@ use synod_runtime::{identity::NodeId, world::Instant};
 pub use self::{
     compare::COMPARE_EVERY,
     guests::{GUEST_WINDOW, SESSION_EXPIRED},
+    image::StateImage,
     keys::KEY_REUSED,
-    snapshot::StateImage,
+    taking::{SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_LOG_BYTES},
 };
 use self::{
-    compare::Comparison, guests::Guests, keys::Keys, sessions::Sessions, takeover::Taking,
-    transfer::Transfer,
+    compare::Comparison,
+    guests::Guests,
+    image::{Actors, Install},
+    keys::Keys,
+    loading::Loading,
+    sessions::Sessions,
+    takeover::Taking,
+    taking::{Outgoing, Wanted},
+    transfer::{Askers, Got, Transfer},
 };
 pub(crate) use self::{
     keys::{keyed_args, opens_session},
     takeover::{Piece, STATE_BYTES_MAX, TAKE_PIECE, Taken, WHOLE_STATE},
+    taking::Shelved,
 };
 use super::{
     ballot::Step,
     configuration::History,
     message::{
-        Answers, Execute, Expiry, HomeMessage, Installed, LearnerMessage, Message, NewRead,
-        ProposerMessage, Query, ReplicaMessage, Report, Resend, SnapshotWritten, TrimLog,
+        Answers, Execute, Expiry, HomeMessage, LearnerMessage, Message, NewRead, ProposerMessage,
+        Query, ReplicaMessage, Report, Resend,
     },
     record::{Image, Record},
     timing::Timing,
@@ -57,10 +64,6 @@ use crate::{
 /// The log's own function that registers a session.
 pub const REGISTER: u64 = 1;
 
-/// A snapshot is taken when the log since the last one is this long, or as long as that snapshot,
-/// whichever is more: so taking them never costs more than the log itself.
-pub const SNAPSHOT_LOG_BYTES: u64 = 32 * 1024 * 1024;
-
 /// How to make the replicated actors anew, empty.
 pub type MakeMachines = Box<dyn Fn() -> Vec<Box<dyn StateMachine>> + Send>;
 
@@ -69,12 +72,19 @@ pub struct Replica {
     me: NodeId,
     timing: Timing,
     make: MakeMachines,
-    machines: BTreeMap<u64, Box<dyn StateMachine>>,
+    machines: Actors,
     state: State,
     /// The state at the log's beginning, for when no snapshot exists.
     genesis: History,
-    newest: Option<(Step, Bytes)>,
-    writing: Option<Writing>,
+    /// The snapshots on the disk, oldest first.
+    shelf: Vec<Shelved>,
+    /// A snapshot that is being written.
+    outgoing: Option<Outgoing>,
+    wanted: Vec<Wanted>,
+    /// A snapshot that is being read; until it is, this replica has no state.
+    loading: Option<Loading>,
+    /// Snapshots that were begun, of either kind.
+    runs: u64,
     /// When to try again what could not be written.
     retry_at: Option<Instant>,
     log_bytes: u64,
@@ -83,22 +93,16 @@ pub struct Replica {
     poison: BTreeSet<u64>,
     waiting: Vec<WaitingReads>,
     transfer: Option<Transfer>,
+    /// What is here of a snapshot that its peer stopped sending.
+    begun: Option<Got>,
+    askers: Askers,
     comparison: Comparison,
+    last_reply: Bytes,
     reported_expiry: Option<u64>,
     /// A function or actor this build does not know: it must not go on, others may have executed
     /// it.
     halted: Option<String>,
     turn: Now,
-}
-
-/// A snapshot on its way to the disk.
-#[derive(Debug)]
-struct Writing {
-    step: Step,
-    bytes: Bytes,
-    /// Once durable it is installed where it came from a peer, and the learner goes on from there;
-    /// until then nothing is executed.
-    install: bool,
 }
 
 #[derive(Debug)]
@@ -129,18 +133,24 @@ impl Replica {
             me,
             timing: Timing::default(),
             make,
-            machines: BTreeMap::new(),
+            machines: Actors::new(),
             state: State::default(),
             genesis: History::default(),
-            newest: None,
-            writing: None,
+            shelf: Vec::new(),
+            outgoing: None,
+            wanted: Vec::new(),
+            loading: None,
+            runs: 0,
             retry_at: None,
             log_bytes: 0,
             snapshot_log_bytes,
             poison: BTreeSet::new(),
             waiting: Vec::new(),
             transfer: None,
+            begun: None,
+            askers: Askers::default(),
             comparison: Comparison::default(),
+            last_reply: Bytes::new(),
             reported_expiry: None,
             halted: None,
             turn: Now::default(),
@@ -171,10 +181,19 @@ impl Replica {
     }
 
     fn reset_machines(&mut self) {
-        self.machines = (self.make)()
-            .into_iter()
-            .map(|machine| (crate::replicated::name_hash(machine.name()), machine))
-            .collect();
+        self.machines = self.fresh_machines();
+    }
+
+    fn fresh_machines(&self) -> Actors {
+        let made = (self.make)().into_iter();
+        made.map(|machine| (crate::replicated::name_hash(machine.name()), machine)).collect()
+    }
+
+    /// Whether what it would execute now is thrown away soon, or cannot be executed.
+    fn is_away(&self) -> bool {
+        self.loading.is_some()
+            || self.outgoing.as_ref().is_some_and(|outgoing| outgoing.install)
+            || self.transfer.as_ref().is_some_and(Transfer::is_ending)
     }
 
     fn moment(&self) -> Moment {
@@ -188,7 +207,7 @@ impl Replica {
                 query.reads.into_iter().map(|read| (read.ticket, 0, Err(none.to_owned())));
             return out.here(HomeMessage::Answers(Answers { answers: answers.collect() }));
         }
-        let executed = query.after <= self.executed();
+        let executed = query.after <= self.executed() && self.loading.is_none();
         #[cfg(any(test, feature = "mutations"))]
         let executed = executed || crate::mutation::on(crate::mutation::Mutation::ReadNotAwaited);
         if executed {
@@ -202,13 +221,16 @@ impl Replica {
         self.waiting.push(WaitingReads { after: query.after, reads: reads.collect() });
     }
 
-    fn answer(&self, reads: Vec<NewRead>, out: &mut Effects<Self>) {
+    fn answer(&mut self, mut reads: Vec<NewRead>, out: &mut Effects<Self>) {
+        let whole = |read: &mut NewRead| read.actor == 0 && read.function == WHOLE_STATE;
+        for read in reads.extract_if(.., whole) {
+            self.want_whole(&read, out);
+        }
         let at = self.moment();
         let answers = reads
             .into_iter()
             .map(|read| {
                 let result = match self.machines.get(&read.actor) {
-                    None if read.actor == 0 && read.function == WHOLE_STATE => Ok(self.image()),
                     Some(machine) => machine
                         .query(read.function, &read.args, &at)
                         .map(Bytes::from)
@@ -225,7 +247,7 @@ impl Replica {
     fn answer_waiting(&mut self, out: &mut Effects<Self>) {
         let (executed, now) = (self.executed(), self.turn.at);
         for mut waiting in std::mem::take(&mut self.waiting) {
-            if waiting.after <= executed {
+            if waiting.after <= executed && self.loading.is_none() {
                 let reads = waiting.reads.into_iter().map(|(read, _)| read).collect();
                 self.answer(reads, out);
                 continue;
@@ -245,38 +267,6 @@ impl Replica {
         }
     }
 
-    fn written(&mut self, written: &SnapshotWritten, out: &mut Effects<Self>) {
-        let Some(writing) = self.writing.take_if(|writing| writing.step == written.step) else {
-            return;
-        };
-        let Writing { step, bytes, install } = writing;
-        if !written.durable {
-            tracing::error!(%step, "a snapshot could not be written");
-            // Without one the journal only grows: tried again before the log is that long again.
-            self.retry_at = (!install).then(|| self.turn.at + SNAPSHOT_AGAIN);
-            self.give_way_again();
-            return self.resume(install, out);
-        }
-        if install {
-            let own = step == self.executed() && self.state.history.newest().is_some();
-            if !own && let Err(why) = self.install(&bytes) {
-                tracing::error!(%step, %why, "a peer's snapshot cannot be used");
-                let newer = StateImage::decode(&bytes).map(|image| image.history);
-                if let Some(why) = newer.ok().and_then(|newer| self.is_too_old_for(&newer)) {
-                    self.halt(why);
-                    return self.tell(out);
-                }
-                return self.resume(install, out);
-            }
-            self.gave_way();
-            let history = self.state.history.clone();
-            out.here(LearnerMessage::Installed(Installed { history }));
-            self.resume(install, out);
-        }
-        self.newest = Some((step, bytes));
-        out.here(LearnerMessage::TrimLog(TrimLog { upto: step }));
-    }
-
     /// What the learner handed over while a peer's snapshot was under way was passed over.
     fn resume(&self, installed: bool, out: &mut Effects<Self>) {
         if installed {
@@ -284,22 +274,10 @@ impl Replica {
         }
     }
 
-    fn snapshot_if_due(&mut self, out: &mut Effects<Self>) {
-        let last = self.newest.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
-        let again = self.retry_at.is_some_and(|at| self.turn.at >= at);
-        let due = again || self.log_bytes >= self.snapshot_log_bytes.max(last);
-        if self.writing.is_some() || self.halted.is_some() || !due {
-            return;
-        }
-        self.retry_at = None;
-        self.log_bytes = 0;
-        let (step, bytes) = (self.executed(), self.image());
-        tracing::info!(%step, bytes = bytes.len(), "taking a snapshot");
-        self.writing = Some(Writing { step, bytes: bytes.clone(), install: false });
-        out.snapshot = Some((step.0, bytes));
-    }
-
     fn tell(&mut self, out: &mut Effects<Self>) {
+        if self.loading.is_some() && self.halted.is_none() {
+            return; // what it has for the moment says nothing
+        }
         let due_ms = self.machines.values().filter_map(|machine| machine.next_expiry_ms()).min();
         if due_ms != self.reported_expiry {
             self.reported_expiry = due_ms;
@@ -324,6 +302,8 @@ impl Machine for Replica {
 
     fn start(&mut self, now: Now, survived: &Survived<Record, Image>, out: &mut Effects<Self>) {
         self.turn = now;
+        // What an earlier life of this role left on its way to the shelf is not taken for ours.
+        self.runs = now.at.as_nanos();
         for record in &survived.records {
             if let Record::Genesis(genesis) = record {
                 self.genesis = History::new(genesis.clone());
@@ -331,8 +311,14 @@ impl Machine for Replica {
         }
         self.state.history = self.genesis.clone();
         if let Some(image) = &survived.snapshot {
-            match self.install(&image.body) {
-                Ok(()) => self.newest = Some((self.executed(), image.body.clone())),
+            let mut install = Install::new(self.fresh_machines());
+            match install.take(image.body.clone()).and_then(|()| install.end()) {
+                Ok((head, machines)) => {
+                    self.install(head, machines);
+                    let (step, total) = (self.executed(), image.body.len() as u64);
+                    let State { position, time_ms, .. } = self.state;
+                    self.shelf.push(Shelved { step, total, position, time_ms });
+                }
                 Err(why) => self.halt(format!("the snapshot cannot be used: {why}")),
             }
         }
@@ -360,10 +346,11 @@ impl Machine for Replica {
                 self.tell(out);
             }
             ReplicaMessage::SnapshotWanted(wanted) => self.want(&wanted, out),
-            ReplicaMessage::Fetch(fetch) => self.serve(from, &fetch, out),
-            ReplicaMessage::SnapshotChunk(chunk) => self.chunk(from, &chunk, out),
+            ReplicaMessage::Fetch(fetch) => self.serve(from, fetch, out),
+            ReplicaMessage::SnapshotChunk(chunk) => self.chunk(from, chunk, out),
             ReplicaMessage::SnapshotWritten(written) => self.written(&written, out),
             ReplicaMessage::Renew(_) => self.retry_at = Some(self.turn.at),
+            ReplicaMessage::SnapshotRead(read) => self.read(read, out),
             ReplicaMessage::TellAgain(_) => {
                 self.reported_expiry = None;
                 self.tell(out);
@@ -380,6 +367,9 @@ impl Machine for Replica {
     fn timeout(&mut self, now: Now, out: &mut Effects<Self>) {
         self.turn = now;
         self.fetch_again(out);
+        self.hand_out(out);
+        self.serve_waiting(out);
+        self.answer_wanted(out);
         if self.retry_at.is_some() {
             self.snapshot_if_due(out);
         }
@@ -387,8 +377,13 @@ impl Machine for Replica {
 
     fn deadline(&self) -> Option<Instant> {
         let reads = self.waiting.iter().flat_map(|waiting| &waiting.reads);
-        let transfer = self.transfer.as_ref().map(|transfer| transfer.asked + self.timing.fetch);
-        reads.map(|(_, until)| *until).chain(transfer).chain(self.retry_at).min()
+        let transfer = self.transfer.as_ref();
+        let ask = transfer.and_then(|transfer| transfer.deadline(self.timing.fetch));
+        let part = self.outgoing.as_ref().and_then(Outgoing::next_due);
+        let again = self.retry_at.filter(|_| self.outgoing.is_none() && !self.is_away());
+        let others = [ask, part, self.askers.deadline(), again];
+        let wanted = self.wanted.iter().map(Wanted::until);
+        reads.map(|(_, until)| *until).chain(wanted).chain(others.into_iter().flatten()).min()
     }
 }
 
@@ -397,7 +392,3 @@ impl fmt::Debug for Replica {
         f.debug_struct("Replica").field("state", &self.state).finish_non_exhaustive()
     }
 }
-
-/// A snapshot that could not be written is tried again after this time: a full disk seldom has room
-/// again at once.
-const SNAPSHOT_AGAIN: Duration = Duration::from_secs(2);

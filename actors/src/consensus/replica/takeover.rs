@@ -107,6 +107,7 @@ impl Replica {
             let machine = machine.ok_or_else(|| format!("no actor {name} in this build"))?;
             machine.restore(bytes).map_err(|error| error.to_string())?;
         }
+        self.give_up_snapshot();
         self.machines = machines;
         let state = &mut self.state;
         state.time_ms = state.time_ms.max(image.time_ms);

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Weak};
 
-use bytes::Bytes;
 use synod_runtime::{
     identity::{NodeId, NodeName},
     node::Node,
@@ -12,7 +11,7 @@ use synod_runtime::{
 
 use super::{super::site::role_policy, DEADLINE_DEFAULT, Elections, Inner, lock};
 use crate::{
-    effects::{Letter, Truncate},
+    effects::{Letter, ShelfTask, Truncate},
     election::{
         message::Change,
         service::{Ended, Event, Failed, Service, ServiceMessage, Word},
@@ -103,7 +102,7 @@ impl Surroundings<Service> for Around {
         done(Ok(()));
     }
 
-    fn snapshot(&self, _step: u64, _bytes: Bytes) {}
+    fn shelf(&self, _tasks: Vec<ShelfTask>) {}
 
     fn recover(&self, done: Recovered<Service>) {
         done(Arc::new(Survived { records: Vec::new(), snapshot: None }));

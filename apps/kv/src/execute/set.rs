@@ -10,10 +10,13 @@ type Done = Result<(), CommandError>;
 pub(super) fn set(store: &mut Store, at: Moment, a: &Arguments<'_>, reply: &mut Reply) -> Done {
     let options = Options::parse(&a[3..], For::Set)?;
     let end_ms = options.end.map(|end| end.resolve("set", at)).transpose()?;
-    let present = store.get(a[1], at.time_ms);
-    let goes = !(options.nx && present.is_some() || options.xx && present.is_none());
-    let kept_ms = present.and_then(|entry| entry.expires_at_ms).filter(|_| options.keep_ttl);
-    if options.get {
+    let Options { nx, xx, get, keep_ttl, .. } = options;
+    // What a plain SET replaces concerns nobody: the key is looked up once.
+    let asks = nx || xx || get || keep_ttl;
+    let present = asks.then(|| store.get(a[1], at.time_ms)).flatten();
+    let goes = !(nx && present.is_some() || xx && present.is_none());
+    let kept_ms = present.and_then(|entry| entry.expires_at_ms).filter(|_| keep_ttl);
+    if get {
         reply.optional(present.map(|entry| entry.value));
     } else if goes {
         reply.ok();

@@ -8,7 +8,7 @@
 
 use synod::replicated::Position;
 
-use super::{MADE_SETS, Record, Store, index::Place};
+use super::{MADE_SETS, Record, Store, frozen::Frozen};
 use crate::{
     args::{BadArgs, split_u32, split_u64},
     limits::VALUE_BYTES_MAX,
@@ -19,28 +19,7 @@ impl Store {
     pub fn snapshot(&self) -> Vec<u8> {
         // About what small keys and values take; the rest grows.
         let mut out = Vec::with_capacity(ENTRY_BYTES_GUESS * self.index.len());
-        out.push(FORMAT);
-        out.extend_from_slice(&(self.index.len() as u64).to_le_bytes());
-        for slot in self.index.from(Place::default()) {
-            let record = self.slots.get(slot);
-            let entry = record.entry();
-            for run in [record.key(), entry.value] {
-                let len = u32::try_from(run.len()).expect("values are limited to 1 MiB");
-                out.extend_from_slice(&len.to_le_bytes());
-                out.extend_from_slice(run);
-            }
-            out.extend_from_slice(&entry.version.0.to_le_bytes());
-            out.extend_from_slice(&slot.to_le_bytes());
-            let end = entry.expires_at_ms.map_or(0, |end_ms| end_ms.saturating_add(1));
-            out.extend_from_slice(&end.to_le_bytes());
-        }
-        let made = (0_u32..).zip(&self.made.0).filter(|(_, position)| **position > 0);
-        let count = u32::try_from(made.clone().count()).expect("some thousand sets");
-        out.extend_from_slice(&count.to_le_bytes());
-        for (set, position) in made {
-            out.extend_from_slice(&set.to_le_bytes());
-            out.extend_from_slice(&position.to_le_bytes());
-        }
+        Frozen::new(self).part(&self.slots, &self.index, usize::MAX, &mut out);
         out
     }
 
@@ -49,36 +28,143 @@ impl Store {
     /// # Errors
     /// When they are not such bytes.
     pub fn restore(bytes: &[u8]) -> Result<Self, BadSnapshot> {
-        let rest = match bytes {
-            [FORMAT, rest @ ..] => rest,
-            [version, ..] => return Err(BadSnapshot::Version(*version)),
-            [] => return Err(BadSnapshot::Cut),
+        let mut thawing = Thawing::default();
+        thawing.part(bytes)?;
+        thawing.end()
+    }
+
+    /// Holds on to the present state, for [`frozen_part`](Self::frozen_part). An earlier one is let
+    /// go.
+    pub fn freeze(&mut self) {
+        self.let_go();
+        self.frozen = Some(Frozen::new(self));
+    }
+
+    /// Appends about `bytes` more of the frozen state; all of them together are what
+    /// [`snapshot`](Self::snapshot) gave when it was frozen. Whether there is more; if not, or if
+    /// nothing is frozen, nothing is held on to any longer.
+    pub fn frozen_part(&mut self, bytes: usize, out: &mut Vec<u8>) -> bool {
+        let Some(frozen) = &mut self.frozen else { return false };
+        let more = frozen.part(&self.slots, &self.index, bytes, out);
+        if !more {
+            self.let_go();
+        }
+        more
+    }
+
+    /// Lets go of a frozen state.
+    pub fn let_go(&mut self) {
+        if let Some(frozen) = self.frozen.take() {
+            self.trash.append(&mut frozen.into_pages());
+        }
+    }
+}
+
+/// A store on its way back from its bytes, which come in parts of any size.
+#[derive(Clone, Debug, Default)]
+pub struct Thawing {
+    store: Store,
+    awaits: Awaits,
+    /// The beginning of what is not there in whole.
+    rest: Vec<u8>,
+    last: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Awaits {
+    #[default]
+    Head,
+    Entries(u64),
+    Sets(u32),
+    End,
+}
+
+impl Thawing {
+    /// Takes the next part.
+    ///
+    /// # Errors
+    /// When it cannot be one; the rest is then of no use.
+    pub fn part(&mut self, bytes: &[u8]) -> Result<(), BadSnapshot> {
+        if self.rest.is_empty() {
+            let left = self.take(bytes)?;
+            self.rest.extend_from_slice(&bytes[bytes.len() - left..]);
+            return Ok(());
+        }
+        let mut all = std::mem::take(&mut self.rest);
+        all.extend_from_slice(bytes);
+        let left = self.take(&all)?;
+        self.rest = all.split_off(all.len() - left);
+        Ok(())
+    }
+
+    /// The store, once all parts came.
+    ///
+    /// # Errors
+    /// When some are missing.
+    pub fn end(self) -> Result<Store, BadSnapshot> {
+        match self.awaits {
+            Awaits::End => Ok(self.store),
+            Awaits::Head | Awaits::Entries(_) | Awaits::Sets(_) => Err(BadSnapshot::Cut),
+        }
+    }
+
+    /// Takes all that is there in whole; answers how many bytes are left.
+    fn take(&mut self, mut bytes: &[u8]) -> Result<usize, BadSnapshot> {
+        loop {
+            match self.take_one(bytes) {
+                Ok(Some(rest)) => bytes = rest,
+                Ok(None) => return Ok(bytes.len()),
+                // Maybe it goes on in the next part: unless that could not be one thing any more.
+                Err(BadSnapshot::Cut) if bytes.len() <= ENTRY_BYTES_MAX => return Ok(bytes.len()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Takes one thing off the beginning; none when nothing more is awaited.
+    fn take_one<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<&'a [u8]>, BadSnapshot> {
+        let (awaits, rest) = match self.awaits {
+            Awaits::Head => {
+                let (version, rest) = bytes.split_first().ok_or(BadSnapshot::Cut)?;
+                if *version != FORMAT {
+                    return Err(BadSnapshot::Version(*version));
+                }
+                let (count, rest) = split_u64(rest)?;
+                (Awaits::Entries(count), rest)
+            }
+            Awaits::Entries(0) => {
+                let (sets, rest) = split_u32(bytes)?;
+                (if sets == 0 { Awaits::End } else { Awaits::Sets(sets) }, rest)
+            }
+            Awaits::Entries(count) => (Awaits::Entries(count - 1), self.entry(bytes)?),
+            Awaits::Sets(count) => {
+                let (set, rest) = split_u32(bytes)?;
+                let (position, rest) = split_u64(rest)?;
+                let set = usize::try_from(set).ok().filter(|set| *set < MADE_SETS);
+                self.store.made.0[set.ok_or(BadSnapshot::Set)?] = position;
+                (if count == 1 { Awaits::End } else { Awaits::Sets(count - 1) }, rest)
+            }
+            Awaits::End if bytes.is_empty() => return Ok(None),
+            Awaits::End => return Err(BadSnapshot::Long),
         };
-        let (count, mut rest) = split_u64(rest)?;
-        let mut store = Self::default();
-        let mut last: Option<&[u8]> = None;
-        for _ in 0..count {
-            let (key, slot, record, tail) = split_entry(rest)?;
-            if last.is_some_and(|last| last >= key) {
-                return Err(BadSnapshot::Order);
-            }
-            (last, rest) = (Some(key), tail);
-            let end_ms = record.entry().expires_at_ms;
-            if slot >= SLOTS_MAX || store.slots.put(slot, record).is_some() {
-                return Err(BadSnapshot::Slot(slot));
-            }
-            store.index.push(slot, &store.slots);
-            store.move_expiry(slot, None, end_ms);
+        self.awaits = awaits;
+        Ok(Some(rest))
+    }
+
+    fn entry<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], BadSnapshot> {
+        let (key, slot, record, rest) = split_entry(bytes)?;
+        let store = &mut self.store;
+        if self.last.is_some_and(|last| store.slots.get(last).key() >= key) {
+            return Err(BadSnapshot::Order);
         }
-        let (sets, mut rest) = split_u32(rest)?;
-        for _ in 0..sets {
-            let (set, tail) = split_u32(rest)?;
-            let (position, tail) = split_u64(tail)?;
-            let set = usize::try_from(set).ok().filter(|set| *set < MADE_SETS);
-            store.made.0[set.ok_or(BadSnapshot::Cut)?] = position;
-            rest = tail;
+        let end_ms = record.entry().expires_at_ms;
+        if slot >= SLOTS_MAX || store.slots.put(slot, record).is_some() {
+            return Err(BadSnapshot::Slot(slot));
         }
-        if rest.is_empty() { Ok(store) } else { Err(BadSnapshot::Cut) }
+        store.index.push(slot, &store.slots);
+        store.move_expiry(slot, None, end_ms);
+        self.last = Some(slot);
+        Ok(rest)
     }
 }
 
@@ -96,8 +182,10 @@ fn split_entry(bytes: &[u8]) -> Result<Split<'_>, BadSnapshot> {
 
 fn split_run(bytes: &[u8]) -> Result<(&[u8], &[u8]), BadSnapshot> {
     let (len, rest) = split_u32(bytes)?;
-    let (run, rest) = rest.split_at_checked(len as usize).ok_or(BadSnapshot::Cut)?;
-    if run.len() > VALUE_BYTES_MAX { Err(BadSnapshot::Cut) } else { Ok((run, rest)) }
+    if len as usize > VALUE_BYTES_MAX {
+        return Err(BadSnapshot::Long);
+    }
+    rest.split_at_checked(len as usize).ok_or(BadSnapshot::Cut)
 }
 
 /// Why a snapshot was refused. The state did not change.
@@ -106,12 +194,18 @@ pub enum BadSnapshot {
     /// Another version of the program wrote it.
     #[error("format {0} is not known here, only {FORMAT}")]
     Version(u8),
-    /// It ends too early, goes on behind its end, or a length in it cannot be.
-    #[error("it has the wrong length")]
+    /// It ends too early.
+    #[error("it is cut short")]
     Cut,
+    /// It goes on behind its end, or a length in it cannot be.
+    #[error("it has the wrong length")]
+    Long,
     /// A slot is out of range or there twice.
     #[error("slot {0} cannot be")]
     Slot(u32),
+    /// A set of made keys is out of range.
+    #[error("a set of keys cannot be")]
+    Set,
     /// A key is there twice, or at the wrong place.
     #[error("its keys are not in order")]
     Order,
@@ -123,10 +217,14 @@ impl From<BadArgs> for BadSnapshot {
     }
 }
 
-const FORMAT: u8 = 2;
+/// Of the bytes.
+pub(super) const FORMAT: u8 = 2;
 
 /// More keys than a machine holds: a damaged number must not allocate pages without end.
 const SLOTS_MAX: u32 = 1 << 30;
 
 /// A short key, a short value and the numbers between.
 const ENTRY_BYTES_GUESS: usize = 64;
+
+/// The longest key, the longest value and the numbers between.
+const ENTRY_BYTES_MAX: usize = 2 * VALUE_BYTES_MAX + 32;

@@ -55,7 +55,60 @@ fn records(store: &Store) -> Vec<(u32, Record)> {
     store.slots.below(u32::MAX).map(|(slot, record)| (slot, record.clone())).collect()
 }
 
+/// What is left of a frozen state.
+fn rest_of(store: &mut Store, bytes: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    while store.frozen_part(bytes, &mut out) {}
+    out
+}
+
 proptest! {
+    #[test]
+    fn a_frozen_state_is_that_of_its_moment_whatever_happens_meanwhile(
+        ops in proptest::collection::vec((op(), 0..60_usize), 0..80),
+        more in proptest::collection::vec((op(), 0..60_usize), 0..80),
+    ) {
+        let mut store = Store::default();
+        let mut now = at(0, 0);
+        for (op, _) in &ops {
+            now = at(now.position.0 + 1, now.time_ms + 1);
+            apply(&mut store, op, now);
+        }
+        let (whole, mut twin) = (store.snapshot(), store.clone());
+        store.freeze();
+        let (mut parts, mut left) = (Vec::new(), true);
+        for (op, bytes) in &more {
+            now = at(now.position.0 + 1, now.time_ms + 1);
+            apply(&mut store, op, now);
+            apply(&mut twin, op, now);
+            if left {
+                left = store.frozen_part(*bytes, &mut parts);
+            }
+        }
+        if left {
+            parts.extend(rest_of(&mut store, 40));
+        }
+        prop_assert_eq!(parts, whole);
+        prop_assert_eq!(store.snapshot(), twin.snapshot());
+        prop_assert_eq!(records(&store), records(&twin));
+    }
+
+    #[test]
+    fn a_state_comes_back_from_parts_of_any_size(
+        ops in proptest::collection::vec(op(), 0..80), size in 1..300_usize,
+    ) {
+        let store = run(&ops);
+        let whole = store.snapshot();
+        let mut thawing = Thawing::default();
+        for part in whole.chunks(size) {
+            thawing.part(part).unwrap();
+        }
+        prop_assert_eq!(thawing.end().unwrap().snapshot(), whole.clone());
+        let mut cut = Thawing::default();
+        cut.part(&whole[..whole.len() - 1]).unwrap();
+        prop_assert!(cut.end().is_err());
+    }
+
     #[test]
     fn the_indices_follow_the_records(ops in proptest::collection::vec(op(), 0..80)) {
         let store = run(&ops);
