@@ -47,6 +47,9 @@ pub enum ShelfTask {
     Write(ShelfWrite),
     /// Reads a part of a snapshot.
     Read(ShelfRead),
+    /// Goes on with what an earlier life of the node left of another node's snapshot, as the writing
+    /// of this number.
+    Resume(u64),
 }
 
 /// A part of a snapshot to write.
@@ -64,6 +67,8 @@ pub struct ShelfWrite {
     pub last: bool,
     /// The part.
     pub part: bytes::Bytes,
+    /// The digest of the whole, where it is known: what has another one does not become a snapshot.
+    pub digest: Option<u32>,
 }
 
 /// A part of a snapshot to read.

@@ -98,7 +98,7 @@ pub enum SnapshotError {
 pub fn write(disk: &dyn Disk, dir: &Path, step: u64, bytes: &[u8]) -> Result<Mark, SnapshotError> {
     let mut writer = Writer::begin(disk, dir, step, "unfinished-snapshot")?;
     writer.part(disk, bytes)?;
-    writer.finish(disk)
+    writer.finish(disk, None)
 }
 
 /// Reads the newest snapshot that is whole. Blocks.
@@ -179,6 +179,11 @@ fn header(step: u64) -> [u8; HEADER_BYTES] {
     let crc = crc32fast::hash(&bytes[12..]);
     bytes[8..12].copy_from_slice(&crc.to_le_bytes());
     bytes
+}
+
+/// The step that a header names.
+fn step_of(header: &[u8; HEADER_BYTES]) -> u64 {
+    u64::from_le_bytes(header[16..24].try_into().expect("eight"))
 }
 
 fn footer(length: u64, digest: u32) -> [u8; FOOTER_BYTES] {

@@ -17,6 +17,10 @@ use synod_runtime::snapshot::SNAPSHOTS_KEPT;
 pub struct Shelf {
     whole: BTreeMap<u64, Bytes>,
     unfinished: BTreeMap<Lot, (u64, Vec<u8>)>,
+    /// What is left of a peer's snapshot from before a crash, and of which step.
+    left: Option<(u64, Vec<u8>)>,
+    /// Of which step that is which comes from a peer.
+    fetched: u64,
     queue: VecDeque<ShelfTask>,
 }
 
@@ -32,6 +36,17 @@ impl Shelf {
             ShelfTask::Write(write) => {
                 let ShelfWrite { step, run, lot, .. } = write;
                 let written = self.write(write)?;
+                Some(SnapshotWritten { step: Step(step), run, lot, written }.into())
+            }
+            ShelfTask::Resume(run) => {
+                let lot = Lot::Fetched;
+                let begun = self.left.take().map(|(step, bytes)| {
+                    let begun = (step, bytes.len() as u64);
+                    self.unfinished.insert(lot, (run, bytes));
+                    begun
+                });
+                let (step, bytes) = begun.unwrap_or_default();
+                let written = Written::Resumed(bytes);
                 Some(SnapshotWritten { step: Step(step), run, lot, written }.into())
             }
             ShelfTask::Read(ShelfRead { step, offset, bytes, reader }) => {
@@ -53,11 +68,17 @@ impl Shelf {
     /// The node crashed: what was not durable is gone.
     pub fn crash(&mut self) {
         self.queue.clear();
+        let fetched = self.unfinished.remove(&Lot::Fetched);
+        // A part of what was not synced is gone.
+        self.left = fetched.map(|(_, bytes)| (self.fetched, bytes[..bytes.len() / 2].to_vec()));
         self.unfinished.clear();
     }
 
     fn write(&mut self, write: ShelfWrite) -> Option<Written> {
-        let ShelfWrite { step, run, lot, first, last, part } = write;
+        let ShelfWrite { step, run, lot, first, last, part, digest: wanted } = write;
+        if lot == Lot::Fetched {
+            self.fetched = step;
+        }
         if first {
             self.unfinished.insert(lot, (run, Vec::new()));
         }
@@ -68,6 +89,9 @@ impl Shelf {
         }
         let whole: Bytes = self.unfinished.remove(&lot)?.1.into();
         let (total, digest) = (whole.len() as u64, digest(&whole));
+        if wanted.is_some_and(|wanted| wanted != digest) {
+            return Some(Written::Failed);
+        }
         self.whole.insert(step, whole);
         while self.whole.len() > SNAPSHOTS_KEPT {
             self.whole.pop_first();

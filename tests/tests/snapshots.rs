@@ -222,3 +222,45 @@ fn who_lost_the_link_goes_on_where_it_was() {
     assert!(millis >= least, "{millis} ms for {} bytes", body.len());
     assert_eq!(to.shelf.newest(), from.shelf.newest());
 }
+
+/// Goal: who was killed while it fetched a snapshot goes on with what its disk has of it.
+#[test]
+fn who_was_started_again_goes_on_where_its_disk_is() {
+    let log = log(STEPS);
+    let mut from = Main::founded(A, u64::MAX);
+    from.execute(1, &log);
+    let mut to = Main::new(B, u64::MAX, &Survived { records: vec![], snapshot: None });
+    let wanted = SnapshotWanted { peer: node(A), chosen_upto: Step(STEPS), known: Step(0) };
+    to.tell(B, wanted.clone());
+    let (mut asked, mut restarted_at) = (Vec::new(), None);
+    for turn in 0..100_000 {
+        for message in std::mem::take(&mut to.said) {
+            if let ReplicaMessage::Fetch(fetch) = &message {
+                asked.push(fetch.offset);
+                from.tell(B, message);
+            }
+        }
+        for message in std::mem::take(&mut from.said) {
+            to.tell(A, message);
+        }
+        if restarted_at.is_none() && asked.last().is_some_and(|offset| *offset > 0) {
+            to.shelf.crash();
+            let shelf = std::mem::take(&mut to.shelf);
+            to = Main::new(B, u64::MAX, &Survived { records: vec![], snapshot: None });
+            to.shelf = shelf;
+            to.tell(B, wanted.clone());
+            restarted_at = Some(asked.len());
+        }
+        while from.work() || to.work() {}
+        from.wait(Duration::from_millis(1));
+        to.wait(Duration::from_millis(1));
+        if to.replica.summary().0 == Step(STEPS) {
+            break;
+        }
+        assert!(turn < 99_999, "it never comes: {asked:?}");
+    }
+    let restarted_at = restarted_at.expect("it was restarted half way");
+    assert!(asked[restarted_at] > 0, "not from the start: {asked:?}");
+    assert_eq!(to.replica.summary(), from.replica.summary());
+    assert_eq!(to.shelf.newest(), from.shelf.newest());
+}

@@ -107,7 +107,7 @@ fn parts_make_the_whole_and_every_part_of_it_can_be_read() {
     for part in [1, 1000, CHUNK_BYTES, whole.len()] {
         let mut writer = Writer::begin(&disk, dir, 5, "by-parts").unwrap();
         whole.chunks(part).for_each(|part| writer.part(&disk, part).unwrap());
-        assert_eq!(writer.finish(&disk).unwrap(), mark, "parts of {part}");
+        assert_eq!(writer.finish(&disk, Some(mark.digest)).unwrap(), mark, "parts of {part}");
     }
     let reader = Reader::open(&disk, dir, 5).unwrap();
     assert_eq!(reader.mark(), mark);
@@ -194,4 +194,53 @@ fn a_scrub_reads_all_and_names_each_damaged_snapshot_once() {
     put(&disk, 12, b"new").unwrap();
     put(&disk, 15, b"newer").unwrap();
     assert_eq!(round(0), 8, "it made room for others");
+}
+
+#[test]
+fn a_writer_goes_on_where_the_one_before_the_crash_was() {
+    let whole = state(200 * CHUNK_BYTES + 77);
+    let disk = FakeDisk::default();
+    let dir = Path::new(DIR);
+    assert!(Writer::resume(&disk, dir, "by-parts").unwrap().is_none());
+    let mark = write(&disk, dir, 5, &whole).unwrap();
+    let mut resumed = 0;
+    for cut in [0, 10, 3 * CHUNK_BYTES + 5, 150 * CHUNK_BYTES, whole.len()] {
+        let disk = FakeDisk::default();
+        let mut writer = Writer::begin(&disk, dir, 5, "by-parts").unwrap();
+        writer.part(&disk, &whole[..cut]).unwrap();
+        drop(writer);
+        // A name is durable once the system thinks of it; what it names, once it is synced.
+        disk.rename(&dir.join("by-parts"), &dir.join("left")).unwrap();
+        let mut sectors = 0;
+        disk.crash(|| {
+            sectors += 1;
+            sectors % 50 != 0
+        });
+        let Some(mut writer) = Writer::resume(&disk, dir, "left").unwrap() else {
+            assert!(cut < 64 * CHUNK_BYTES, "it was synced");
+            continue;
+        };
+        let from = usize::try_from(writer.length()).unwrap();
+        assert!(writer.step() == 5 && from <= cut, "{from} of {cut}");
+        resumed += from;
+        writer.part(&disk, &whole[from..]).unwrap();
+        assert_eq!(
+            writer.finish(&disk, Some(mark.digest)).unwrap(),
+            mark,
+            "cut at {cut}, went on at {from}"
+        );
+        let reader = Reader::open(&disk, dir, 5).unwrap();
+        assert_eq!(reader.read(0, whole.len()).unwrap(), whole);
+    }
+    assert!(resumed > 200 * CHUNK_BYTES, "{resumed}");
+}
+
+#[test]
+fn what_is_not_what_was_to_be_written_becomes_no_snapshot() {
+    let disk = FakeDisk::default();
+    let mut writer = Writer::begin(&disk, Path::new(DIR), 5, "by-parts").unwrap();
+    writer.part(&disk, b"another state").unwrap();
+    let refused = writer.finish(&disk, Some(7)).unwrap_err();
+    assert!(matches!(refused, SnapshotError::Damaged { .. }), "{refused}");
+    assert!(found(&disk).is_none() && disk.list(Path::new(DIR)).unwrap().is_empty());
 }

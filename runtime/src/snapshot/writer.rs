@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    CHUNK_BYTES, CRC_BYTES, Mark, SNAPSHOTS_KEPT, SnapshotError, chunk_crc, footer, header,
-    io_error, offset_of, path_of, steps,
+    CHUNK_BYTES, CRC_BYTES, HEADER_BYTES, Mark, SNAPSHOTS_KEPT, SnapshotError, chunk_crc, footer,
+    header, io_error, offset_of, path_of, step_of, steps,
 };
 use crate::world::{Disk, disk::DiskFile};
 
@@ -59,6 +59,46 @@ impl Writer {
         })
     }
 
+    /// Goes on where an earlier writer of that name was, of a process that is gone: with what of its
+    /// file is good. None if there is nothing. Blocks.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`].
+    pub fn resume(
+        disk: &dyn Disk,
+        dir: &Path,
+        unfinished: &str,
+    ) -> Result<Option<Self>, SnapshotError> {
+        let unfinished = dir.join(unfinished);
+        let mut file = match disk.open(&unfinished, false) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(io_error(&unfinished))?,
+        };
+        let mut head = [0; HEADER_BYTES];
+        let read = file.read_at(0, &mut head).map_err(io_error(&unfinished))?;
+        let step = step_of(&head);
+        if read < HEADER_BYTES || head != header(step) {
+            return Ok(None);
+        }
+        let (mut length, mut digest) = (0, crc32fast::Hasher::new());
+        let mut chunk = vec![0; CRC_BYTES + CHUNK_BYTES];
+        loop {
+            let index = length / CHUNK_BYTES as u64;
+            let read = file.read_at(offset_of(index), &mut chunk).map_err(io_error(&unfinished))?;
+            let (crc, state) = chunk.split_at(CRC_BYTES);
+            if read < chunk.len() || chunk_crc(step, index, state).to_le_bytes() != crc {
+                break;
+            }
+            digest.update(crc);
+            length += CHUNK_BYTES as u64;
+        }
+        let end = offset_of(length / CHUNK_BYTES as u64);
+        file.set_len(end).map_err(io_error(&unfinished))?;
+        chunk.truncate(CRC_BYTES);
+        let dir = dir.to_path_buf();
+        Ok(Some(Self { file, dir, unfinished, step, length, digest, chunk, unsynced: 0 }))
+    }
+
     /// Appends a part of the state, of any size. Blocks.
     ///
     /// # Errors
@@ -82,17 +122,28 @@ impl Writer {
         self.length
     }
 
+    /// The last step of the state.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
     /// Makes the snapshot durable under its name, and removes all but the [`SNAPSHOTS_KEPT`]
     /// newest. Blocks.
     ///
     /// # Errors
-    /// [`SnapshotError::Io`]: then it is not there, and the unfinished file is gone.
-    pub fn finish(mut self, disk: &dyn Disk) -> Result<Mark, SnapshotError> {
-        let written = self.end().and_then(|digest| {
-            let path = path_of(&self.dir, self.step);
-            disk.rename(&self.unfinished, &path).map(|()| digest)
-        });
-        let digest = written.map_err(|error| self.failed(disk, error))?;
+    /// [`SnapshotError::Io`], and [`SnapshotError::Damaged`] if a `digest` was to come out of it and
+    /// did not: then it is not there, and the unfinished file is gone.
+    pub fn finish(mut self, disk: &dyn Disk, wanted: Option<u32>) -> Result<Mark, SnapshotError> {
+        let digest = self.end().map_err(|error| self.failed(disk, error))?;
+        if wanted.is_some_and(|wanted| wanted != digest) {
+            let reason = "it is another state than the one that was to be written";
+            let file = self.unfinished;
+            disk.remove(&file).map_err(io_error(&file))?;
+            return Err(SnapshotError::Damaged { file, offset: 0, reason });
+        }
+        let path = path_of(&self.dir, self.step);
+        let named = disk.rename(&self.unfinished, &path);
+        named.map_err(|error| self.failed(disk, error))?;
         for step in steps(disk, &self.dir)?.iter().rev().skip(SNAPSHOTS_KEPT) {
             let path = path_of(&self.dir, *step);
             disk.remove(&path).map_err(io_error(&path))?;

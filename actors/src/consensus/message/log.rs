@@ -140,6 +140,8 @@ pub struct SnapshotWritten {
 pub enum Written {
     /// More may come.
     Part,
+    /// So many bytes of that step's state were there from an earlier life; none if it is zero.
+    Resumed(u64),
     /// It was the last: all of it is durable.
     Whole {
         /// Bytes of the state.

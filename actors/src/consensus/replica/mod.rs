@@ -95,6 +95,8 @@ pub struct Replica {
     transfer: Option<Transfer>,
     /// What is here of a snapshot that its peer stopped sending.
     begun: Option<Got>,
+    /// What an earlier life left of one was looked for.
+    looked: bool,
     askers: Askers,
     comparison: Comparison,
     last_reply: Bytes,
@@ -148,6 +150,7 @@ impl Replica {
             waiting: Vec::new(),
             transfer: None,
             begun: None,
+            looked: false,
             askers: Askers::default(),
             comparison: Comparison::default(),
             last_reply: Bytes::new(),

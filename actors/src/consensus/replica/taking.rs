@@ -143,6 +143,7 @@ impl Replica {
             first: !std::mem::replace(&mut outgoing.begun, true),
             last: !more,
             part: Bytes::from(part),
+            digest: None,
         }));
     }
 
@@ -155,7 +156,7 @@ impl Replica {
             return;
         };
         match written.written {
-            Written::Part => {
+            Written::Part | Written::Resumed(_) => {
                 outgoing.under_way = outgoing.under_way.saturating_sub(1);
                 self.hand_out(out);
             }

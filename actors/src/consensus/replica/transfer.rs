@@ -4,7 +4,7 @@
 //! nothing, a slow receiver holds up nobody, and neither has more than a piece of it in memory.
 //! Pieces travel on the bulk lane, each with its checksum, and are handed out no faster than
 //! [`SNAPSHOT_BYTES_PER_SECOND`](super::taking::SNAPSHOT_BYTES_PER_SECOND). Who lost the link goes on
-//! where it was, as long as the snapshot is still there.
+//! where it was, as long as the snapshot is still there, and so does who was started again.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -51,8 +51,8 @@ pub(super) struct Transfer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Got {
     step: Step,
-    total: u64,
-    digest: u32,
+    /// Size and digest of the whole, once its sender said so in this life.
+    whole: Option<(u64, u32)>,
     bytes: u64,
     run: u64,
 }
@@ -75,12 +75,18 @@ impl Transfer {
 
     /// All of it is here, or nearly: what is executed now would be thrown away.
     pub(super) fn is_ending(&self) -> bool {
-        self.writing && self.got.is_some_and(|got| got.bytes == got.total)
+        self.writing && self.got.is_some_and(|got| got.is_all())
     }
 
     /// When to ask again.
     pub(super) fn deadline(&self, patience: Duration) -> Option<Instant> {
         (!self.writing).then(|| self.asked + patience)
+    }
+}
+
+impl Got {
+    fn is_all(&self) -> bool {
+        self.whole.is_some_and(|(total, _)| self.bytes == total)
     }
 }
 
@@ -117,7 +123,26 @@ impl Replica {
     /// Fetches a peer's snapshot; goes on with one that was begun.
     pub(super) fn fetch(&mut self, peer: NodeId, least: Step, out: &mut Effects<Self>) {
         let got = self.begun.take().filter(|got| got.step >= least);
-        self.transfer = Some(Transfer { got, ..Transfer::new(peer, least, self.turn.at) });
+        let transfer = Transfer { got, ..Transfer::new(peer, least, self.turn.at) };
+        if std::mem::replace(&mut self.looked, true) {
+            self.transfer = Some(transfer);
+            return self.ask(out);
+        }
+        // An earlier life may have begun.
+        let run = self.next_run();
+        let got = Some(Got { step: least, whole: None, bytes: 0, run });
+        self.transfer = Some(Transfer { got, writing: true, ..transfer });
+        out.shelf.push(ShelfTask::Resume(run));
+    }
+
+    /// What an earlier life left of a peer's snapshot is there to go on with, if it reaches far enough.
+    fn resumed(&mut self, step: Step, bytes: u64, out: &mut Effects<Self>) {
+        let Some(transfer) = &mut self.transfer else { return };
+        let begun = transfer.got.filter(|_| bytes > 0 && step >= transfer.least);
+        transfer.got = begun.map(|got| Got { step, bytes, ..got });
+        if begun.is_some() {
+            tracing::info!(%step, bytes, "going on with a snapshot that was begun before");
+        }
         self.ask(out);
     }
 
@@ -220,20 +245,26 @@ impl Replica {
             tracing::warn!(%from, %step, offset, "a piece of a snapshot came damaged");
             return;
         }
-        let same = |got: &Got| got.step == step && got.digest == digest && got.total == total;
+        let whole = (total, digest);
+        let same = |got: &Got| {
+            let known = got.whole.is_none_or(|known| known == whole);
+            got.step == step && known && got.bytes <= total
+        };
         if !transfer.got.as_ref().is_some_and(same) {
             if offset != 0 {
                 transfer.got = None;
                 return;
             }
             self.runs += 1;
-            transfer.got = Some(Got { step, total, digest, bytes: 0, run: self.runs });
+            transfer.got = Some(Got { step, whole: Some(whole), bytes: 0, run: self.runs });
         }
         let Some(got) = &mut transfer.got else { return };
-        if offset != got.bytes || bytes.is_empty() || got.bytes + bytes.len() as u64 > total {
+        let upto = offset + bytes.len() as u64;
+        // Nothing is good only where an earlier life had all but the end.
+        if offset != got.bytes || upto > total || (bytes.is_empty() && upto < total) {
             return; // a repetition
         }
-        got.bytes += bytes.len() as u64;
+        (got.whole, got.bytes) = (Some(whole), upto);
         (transfer.tries, transfer.writing) = (0, true);
         out.shelf.push(ShelfTask::Write(ShelfWrite {
             step: step.0,
@@ -242,6 +273,7 @@ impl Replica {
             first: offset == 0,
             last: got.bytes == total,
             part: bytes,
+            digest: Some(digest),
         }));
     }
 
@@ -252,19 +284,15 @@ impl Replica {
         transfer.writing = false;
         match written.written {
             Written::Part => self.ask(out),
+            Written::Resumed(bytes) => self.resumed(written.step, bytes, out),
             Written::Failed => {
                 tracing::error!(step = %written.step, "a peer's snapshot could not be written");
                 self.transfer = None;
                 self.give_way_again();
                 self.resume(true, out);
             }
-            Written::Whole { total, digest } => {
-                let Some(Transfer { peer, got, .. }) = self.transfer.take() else { return };
-                if got.is_some_and(|got| (got.total, got.digest) != (total, digest)) {
-                    tracing::warn!(from = %peer, "a snapshot came damaged; fetching it again");
-                    self.give_way_again();
-                    return self.resume(true, out);
-                }
+            Written::Whole { .. } => {
+                self.transfer = None;
                 let needed = self.state.history.newest().is_none() || self.gives_way();
                 // As far as this one is enough: its learner may know nothing yet.
                 if written.step >= self.executed() || needed {

@@ -75,6 +75,9 @@ impl Shelf {
     }
 }
 
+/// The file of a peer's snapshot that is not all here.
+const FETCHED: &str = "unfinished-fetched-snapshot";
+
 /// One part for somebody outside.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -106,6 +109,11 @@ impl Worker for Clerk {
                     let step = Step(step);
                     told(SnapshotWritten { step, run, lot, written }.into());
                 }
+                ShelfTask::Resume(run) => {
+                    let (step, bytes) = self.resume(run);
+                    let (lot, written) = (Lot::Fetched, Written::Resumed(bytes));
+                    told(SnapshotWritten { step: Step(step), run, lot, written }.into());
+                }
                 ShelfTask::Read(read) => {
                     let found = self.read(&read);
                     let ShelfRead { step, offset, reader, .. } = read;
@@ -136,7 +144,7 @@ impl Clerk {
         if write.first {
             let name = match write.lot {
                 Lot::Own => "unfinished-snapshot",
-                Lot::Fetched => "unfinished-fetched-snapshot",
+                Lot::Fetched => FETCHED,
             };
             let writer = Writer::begin(disk, &self.dir, write.step, name)?;
             self.writers.insert(write.lot, (write.run, writer));
@@ -150,7 +158,23 @@ impl Clerk {
             return Ok(None);
         }
         let Some((_, writer)) = self.writers.remove(&write.lot) else { return Ok(None) };
-        writer.finish(disk).map(Some)
+        writer.finish(disk, write.digest).map(Some)
+    }
+
+    /// Of which step a part is there, and how much of it.
+    fn resume(&mut self, run: u64) -> (u64, u64) {
+        match Writer::resume(self.disk.as_ref(), &self.dir, FETCHED) {
+            Ok(Some(writer)) if writer.length() > 0 => {
+                let begun = (writer.step(), writer.length());
+                self.writers.insert(Lot::Fetched, (run, writer));
+                begun
+            }
+            Ok(_) => (0, 0),
+            Err(error) => {
+                tracing::warn!(%error, "what was fetched of a snapshot before is of no use");
+                (0, 0)
+            }
+        }
     }
 
     fn read(&mut self, read: &ShelfRead) -> Option<Found> {
