@@ -4,6 +4,10 @@ use std::process::ExitCode;
 
 use synod_kv::KvService;
 
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     synod::Cli::new("synod").service(KvService).main()
 }
