@@ -70,7 +70,7 @@
 //!
 //! # Layout
 //! - [`manual`]: getting started, messages, async handlers, guarantees, testing, operations,
-//!   roles, the key/value service, security, compatibility, composing, design
+//!   roles, singletons, the key/value service, security, compatibility, composing, design
 //! - [`replicated`]: actors that live in the log
 //! - [`Client`]: the way in for programs outside the cluster
 //! - [`Cli`]: the verbs, for your own program; [`server`]: one node

@@ -352,7 +352,10 @@ impl Drop for Lent {
 }
 
 /// As [`decode`], and addresses within the body are bound to `node`.
-pub(crate) fn decode_on<T: DeserializeOwned>(node: &Node, body: &[u8]) -> Result<T, CodecError> {
+///
+/// # Errors
+/// As there.
+pub fn decode_on<T: DeserializeOwned>(node: &Node, body: &[u8]) -> Result<T, CodecError> {
     let _lent = lend(node);
     decode(body)
 }

@@ -58,19 +58,23 @@ use actix_rt::System;
 use self::{args::Verb, failure::Failure};
 use crate::{
     replicated::Replicated,
-    server::{Replica, Service},
+    server::{
+        Program, Replica, Service,
+        singletons::{AnySingleton, HaActor, Hosted},
+    },
 };
 
 /// A program: its name, and what its nodes host. Finish with [`Cli::main`].
 pub struct Cli {
     name: &'static str,
     services: Vec<Box<dyn Service>>,
+    singletons: Vec<Box<dyn AnySingleton>>,
 }
 
 impl Cli {
     /// A program called `name`, as people type it.
     pub const fn new(name: &'static str) -> Self {
-        Self { name, services: Vec::new() }
+        Self { name, services: Vec::new(), singletons: Vec::new() }
     }
 
     /// Lets its nodes host the replicated actor `A` under the name `actor`.
@@ -88,13 +92,36 @@ impl Cli {
     /// When something else already has its name, or already serves Redis clients as it does.
     #[must_use]
     pub fn service(mut self, service: impl Service) -> Self {
+        self.check_free(service.name());
         for other in &self.services {
-            assert!(other.name() != service.name(), "two services called {}", other.name());
             let both = other.speaks_resp() && service.speaks_resp();
             assert!(!both, "{} and {} both serve Redis clients", other.name(), service.name());
         }
         self.services.push(Box::new(service));
         self
+    }
+
+    /// Lets its nodes, but for auxiliaries, host the singleton `A` under the name `actor`: one of
+    /// them at a time, built from `args`.
+    ///
+    /// # Panics
+    /// When something else already has that name.
+    #[must_use]
+    pub fn singleton<A: HaActor<Args: Clone>>(
+        mut self,
+        actor: &'static str,
+        args: A::Args,
+    ) -> Self {
+        self.check_free(actor);
+        self.singletons.push(Box::new(Hosted::<A>::new(actor, args)));
+        self
+    }
+
+    fn check_free(&self, name: &str) {
+        let services = self.services.iter().map(|other| other.name());
+        for other in services.chain(self.singletons.iter().map(|other| other.name())) {
+            assert!(other != name, "two services called {other}");
+        }
     }
 
     /// Does what the command line says. Returns the program's exit code: 0 done, 1 failed, 2
@@ -125,7 +152,10 @@ impl Cli {
         let with_resp = self.services.iter().any(|service| service.speaks_resp());
         let done = match verb {
             Verb::Dev(args) => dev::run(self.name, &args, &self.services),
-            Verb::Node(args) => node::run(self.name, &args, self.services),
+            Verb::Node(args) => {
+                let (services, singletons) = (self.services.into(), self.singletons.into());
+                node::run(self.name, &args, &Program { services, singletons })
+            }
             Verb::Init(args) => init::run(self.name, &args, with_resp),
             Verb::Status(args) => System::new().block_on(status::run(&args)),
             Verb::Members(args) => System::new().block_on(members::run(&args)),

@@ -5,7 +5,6 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use actix_rt::System;
@@ -15,7 +14,7 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberI
 use super::{args::NodeArgs, failure::Failure, resident};
 use crate::{
     server::{
-        self, ServerError, Service, StopSignal, StopTrigger,
+        self, Program, ServerError, StopSignal, StopTrigger,
         config::{LogConfig, LogFormat, NodeConfig, NodeRole, Overrides},
         stop_pair,
     },
@@ -23,11 +22,7 @@ use crate::{
 };
 
 /// Runs the node that `args` names, or all of them.
-pub(crate) fn run(
-    program: &'static str,
-    args: &NodeArgs,
-    services: Vec<Box<dyn Service>>,
-) -> Result<(), Failure> {
+pub(crate) fn run(program: &'static str, args: &NodeArgs, hosted: &Program) -> Result<(), Failure> {
     let overrides = overrides(args)?;
     let files = files(&args.config)?;
     let mut configs = Vec::with_capacity(files.len());
@@ -50,7 +45,6 @@ pub(crate) fn run(
     });
     let Some(first) = configs.first() else { return Ok(()) };
     start_log(&first.log);
-    let services: Arc<[Box<dyn Service>]> = services.into();
     System::new().block_on(async {
         let (trigger, stop) = stop_pair();
         let signals = Signals::listen().map_err(|e| Failure::failed(program, e, "report this"))?;
@@ -60,9 +54,9 @@ pub(crate) fn run(
         }
         let mut running = Vec::with_capacity(configs.len());
         for config in configs {
-            let (services, stop) = (Arc::clone(&services), stop.clone());
+            let (hosted, stop) = (hosted.clone(), stop.clone());
             running.push(actix_rt::spawn(async move {
-                let ended = serve(program, config, services, stop).await;
+                let ended = serve(program, config, hosted, stop).await;
                 // The others go on, so this one is told of at once.
                 ended.inspect_err(|failure| tracing::error!(%failure, "a node ended"))
             }));
@@ -81,13 +75,13 @@ pub(crate) fn run(
 async fn serve(
     program: &str,
     config: NodeConfig,
-    services: Arc<[Box<dyn Service>]>,
+    hosted: Program,
     stop: StopSignal,
 ) -> Result<(), Failure> {
     let (name, cluster) = (config.name.clone(), config.cluster.clone());
     let marker = config.data_dir.join(REMOVED_MARKER);
     let what = format!("node {name} of {cluster}");
-    match server::run(config, services, stop).await {
+    match server::run(config, hosted, stop).await {
         Ok(server::Ended::Stopped) => Ok(()),
         Ok(server::Ended::Removed) => {
             eprintln!("{program}: node {name} was removed from cluster {cluster}");

@@ -37,6 +37,7 @@
 //! - [`roles`]: the store, a deterministic state; [`store`]: it under the log
 //! - [`count`]: a main's own count; [`HighWater`]: the resource's check
 //! - [`service`]: the machine of a node's election service; [`lease`]: the arithmetic of leases
+//! - [`line`]: the messages of a proxy to a holder; [`tenure`]: when a holder steps down
 
 /// Whether a rule is switched off, to see that the judges notice; never in a normal build.
 macro_rules! off {
@@ -56,9 +57,11 @@ mod high_water;
 
 pub mod count;
 pub mod lease;
+pub mod line;
 pub mod message;
 pub mod roles;
 pub mod service;
 pub mod store;
+pub mod tenure;
 
 pub use high_water::{HighWater, Stale};

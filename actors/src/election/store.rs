@@ -11,7 +11,7 @@ use synod_runtime::world::{Clock, Instant};
 use super::{
     count::{Count, Overdue},
     lease::waits_for,
-    message::{Change, Epoch, Op, Refusal, RoleView, Said},
+    message::{Change, Epoch, Holder, Op, Refusal, RoleView, Said},
     roles::{Role, Roles},
 };
 use crate::replicated::{
@@ -54,6 +54,11 @@ impl Book {
         let mut views: Vec<_> = self.roles.iter().map(|(_, role)| self.view(role, now)).collect();
         views.sort_by(|one, other| one.role.cmp(&other.role));
         views
+    }
+
+    /// Who holds the role of that name.
+    pub fn holder(&self, role: &str) -> Option<Holder> {
+        self.roles.named(role)?.holder()
     }
 
     fn look(&self, question: &Question, now: Instant) -> Vec<RoleView> {

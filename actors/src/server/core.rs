@@ -29,6 +29,7 @@ use super::{
     memory::Memory,
     passive::SharedObject,
     seat::{House, Seat, SeatConfig},
+    singletons::{HaActor, Hosting, SingletonRef},
     site::{role_name, shelf::Shelf},
 };
 use crate::{
@@ -227,6 +228,16 @@ impl Core {
         self.seat.elections()
     }
 
+    /// The singleton `name`, to be hosted by this node when its turn comes.
+    pub fn singleton<A: HaActor>(&self, name: &str, args: A::Args) -> Hosting<A> {
+        self.elections().singleton(name, args)
+    }
+
+    /// The way to the singleton `name`, wherever it lives.
+    pub fn singleton_ref<A: HaActor>(&self, name: &str) -> SingletonRef<A> {
+        self.elections().singleton_ref(name)
+    }
+
     pub(super) fn board(&self) -> Arc<Board> {
         Arc::clone(&self.seat.site.board)
     }
@@ -283,9 +294,19 @@ impl Core {
         self.seat.site.tell(ProposerMessage::Resign(Resign {}));
     }
 
-    /// Resigns, and waits until another leads and what clients asked here was answered; not longer
-    /// than a second.
+    /// Lets what acts here under leases step down, then resigns, and waits until another leads and
+    /// what clients asked here was answered; not longer than a second and a half.
     pub async fn hand_over(&self) {
+        let elections = self.elections();
+        elections.hosts().leave();
+        let put_down = async {
+            while elections.hosts().is_busy() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        if tokio::time::timeout(STEP_DOWN_MAX, put_down).await.is_err() {
+            tracing::warn!("what acts here under leases was not put down in time");
+        }
         self.resign();
         let passed_on = async {
             while self.leads() || self.seat.site.clients.is_busy() {
@@ -334,6 +355,9 @@ impl Core {
 
 /// How long leadership may take to pass on.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
+
+/// How long what acts under leases may take to step down.
+const STEP_DOWN_MAX: Duration = Duration::from_millis(500);
 
 /// How often to look whether it has.
 const LOOK: Duration = Duration::from_millis(5);

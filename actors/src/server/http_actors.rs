@@ -14,9 +14,10 @@ use actix_web::{
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use synod_runtime::address::{Delivery, SendError};
 use tokio::sync::oneshot;
 
-use super::config::units;
+use super::{config::units, singletons::Door};
 use crate::replicated::{
     ARGS_BYTES_MAX, ActorCatalogue, BadFence, CallError, Consistency, DEADLINE_DEFAULT, Done,
     Fence, IdempotencyKey, Inquiry, JsonError, JsonFunction, Outcome, Position, Reason, Submission,
@@ -28,6 +29,7 @@ use crate::replicated::{
 pub struct ActorsHttp {
     submit: Arc<dyn Submit>,
     catalogue: Arc<ActorCatalogue>,
+    singletons: Arc<[Door]>,
     deadline: Duration,
     body_max: usize,
 }
@@ -38,6 +40,7 @@ impl ActorsHttp {
         Self {
             submit,
             catalogue: Arc::new(catalogue),
+            singletons: Arc::default(),
             deadline: DEADLINE_DEFAULT,
             body_max: ARGS_BYTES_MAX,
         }
@@ -57,7 +60,34 @@ impl ActorsHttp {
         self
     }
 
-    async fn call(&self, call: Call<'_>) -> Result<(Value, Position), Failure> {
+    /// Serves these singletons too.
+    pub(super) fn singletons(mut self, doors: Vec<Door>) -> Self {
+        let descriptors = doors.iter().map(|door| door.descriptor.clone());
+        let all = self.catalogue.actors().iter().cloned().chain(descriptors).collect();
+        self.catalogue = Arc::new(ActorCatalogue::new(all));
+        self.singletons = doors.into();
+        self
+    }
+
+    async fn call(&self, call: Call<'_>) -> Result<(Value, Option<Position>), Failure> {
+        match self.singletons.iter().find(|door| door.descriptor.name == call.actor) {
+            Some(door) => Ok((self.call_singleton(door, &call).await?, None)),
+            None => self.call_replicated(call).await.map(|(reply, at)| (reply, Some(at))),
+        }
+    }
+
+    async fn call_singleton(&self, door: &Door, call: &Call<'_>) -> Result<Value, Failure> {
+        if call.idempotency.is_some() || call.fence.is_some() {
+            let why = "a singleton takes neither Idempotency-Key nor Synod-Fence";
+            return Err(Failure::bad_request(why.to_owned()));
+        }
+        let function = door.descriptor.function(call.message)?;
+        let args = args_of(function, call.body)?;
+        let reply = door.way.ask(function.function.id, args.into(), self.deadline).await?;
+        Ok(function.reply_to_json(&reply)?)
+    }
+
+    async fn call_replicated(&self, call: Call<'_>) -> Result<(Value, Position), Failure> {
         let actor = self.catalogue.actor(call.actor)?;
         let function = actor.function(call.message)?;
         let args = args_of(function, call.body)?;
@@ -116,9 +146,10 @@ async fn call(
         state.call(Call { actor, message, body, idempotency, fence, consistency }).await
     };
     match answer.await {
-        Ok((reply, position)) => {
+        Ok((reply, Some(position))) => {
             HttpResponse::Ok().insert_header((POSITION_HEADER, position.0)).json(reply)
         }
+        Ok((reply, None)) => HttpResponse::Ok().json(reply),
         Err(failure) => failure.response(),
     }
 }
@@ -225,6 +256,16 @@ impl From<CallError> for Failure {
             }
         };
         Self { status, text: error.to_string(), outcome: error.outcome() }
+    }
+}
+
+impl From<SendError> for Failure {
+    fn from(error: SendError) -> Self {
+        let (status, outcome) = match error.outcome() {
+            Delivery::NotRun => (StatusCode::SERVICE_UNAVAILABLE, NOT_APPLIED),
+            Delivery::Unknown => (StatusCode::GATEWAY_TIMEOUT, "unknown"),
+        };
+        Self { status, text: error.to_string(), outcome }
     }
 }
 

@@ -8,6 +8,7 @@
 //! - [`correspondent`]: a word with any role, from outside
 //! - [`elections`]: standing for roles; `http_roles`: the same for programs in any language
 //! - [`Service`]: what a program adds to a node: a state machine and its ways in
+//! - [`singletons`]: actors of which exactly one lives
 //! - [`http_actors`]: replicated actors over HTTP and JSON; `http_guests`: the same for
 //!   [`Client`](crate::Client), in MessagePack
 
@@ -32,11 +33,12 @@ mod reload;
 mod scrubber;
 pub mod seat;
 mod service;
+pub mod singletons;
 mod site;
 mod stop;
 mod view;
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{fmt, net::TcpListener, sync::Arc, time::Duration};
 
 use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn};
 use synod_runtime::{
@@ -58,6 +60,7 @@ use self::{
     http_actors::ActorsHttp,
     http_guests::GuestsHttp,
     http_state::StateHttp,
+    singletons::{AnySingleton, Door},
 };
 pub(crate) use self::{memory::owner, site::survived};
 use crate::{
@@ -101,14 +104,34 @@ pub enum ServerError {
     Failed(String),
 }
 
-/// Runs the node of `config` with `services` until `stop`, on the calling arbiter; several may run
+/// What a program runs on each of its nodes. Cloning is cheap.
+#[derive(Clone)]
+pub struct Program {
+    /// State machines under the log, and their ways in.
+    pub services: Arc<[Box<dyn Service>]>,
+    /// Actors of which exactly one lives; not on auxiliaries.
+    pub singletons: Arc<[Box<dyn AnySingleton>]>,
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let services: Vec<_> = self.services.iter().map(|one| one.name()).collect();
+        let singletons: Vec<_> = self.singletons.iter().map(|one| one.name()).collect();
+        f.debug_struct("Program")
+            .field("services", &services)
+            .field("singletons", &singletons)
+            .finish()
+    }
+}
+
+/// Runs the node of `config` with `program` until `stop`, on the calling arbiter; several may run
 /// on one.
 ///
 /// # Errors
 /// Why it could not start or go on; its listeners are closed then.
 pub async fn run(
     config: NodeConfig,
-    services: Arc<[Box<dyn Service>]>,
+    program: Program,
     mut stop: StopSignal,
 ) -> Result<Ended, ServerError> {
     let world = World {
@@ -118,7 +141,7 @@ pub async fn run(
         disk: Arc::new(RealDisk),
     };
     let access = Access::new(&config.cluster, &config.tls)?;
-    let core = Core::start(world, core_config(&config, Arc::clone(&services)))?;
+    let core = Core::start(world, core_config(&config, Arc::clone(&program.services)))?;
     let links = core.node().links();
     links.revoke(config.tls.revoked.clone());
     core.node().task(reload::watch(config.clone(), links.clone(), access.clone()));
@@ -137,7 +160,7 @@ pub async fn run(
         stop: stop.clone(),
         access,
     };
-    let listeners = listen(&config, &core, &services, &context);
+    let listeners = listen(&config, &core, &program, &context);
     let http = match listeners {
         Ok(http) => http,
         Err(error) => {
@@ -145,6 +168,12 @@ pub async fn run(
             return Err(error);
         }
     };
+    if config.role != NodeRole::Auxiliary {
+        for singleton in program.singletons.iter() {
+            let refused = |why| ServerError::Failed(format!("{}: {why}", singleton.name()));
+            singleton.start(&context.elections).map_err(refused)?;
+        }
+    }
     tracing::info!(node = %config.name, http = %config.listen.http, "running");
     let (why, ended) = tokio::select! {
         biased;
@@ -173,9 +202,10 @@ pub async fn run(
 fn listen(
     config: &NodeConfig,
     core: &Core,
-    services: &Arc<[Box<dyn Service>]>,
+    program: &Program,
     context: &ServiceContext,
 ) -> Result<ServerHandle, ServerError> {
+    let services = &program.services;
     let looks = Looks { node: core.node().clone(), board: core.board() };
     let machines = services.iter().map(|service| service.machine().descriptor());
     let catalogue = ActorCatalogue::new(machines.collect());
@@ -194,6 +224,8 @@ fn listen(
     let votes_only = config.role == NodeRole::Auxiliary;
     let (members, elections) = (core.clients(), core.elections());
     let watchers = view::Watchers::new(context.stop.clone());
+    let doors: Vec<_> =
+        program.singletons.iter().map(|one| Door::new(&elections, one.as_ref())).collect();
     let guests = GuestsHttp::new(Arc::clone(&context.submit), &services);
     let state = StateHttp {
         submit: Arc::clone(&context.submit),
@@ -204,6 +236,7 @@ fn listen(
         let body_max = usize::try_from(context.limits.request_bytes_max).unwrap_or(usize::MAX);
         let actors =
             ActorsHttp::new(Arc::clone(&context.submit), catalogue.clone()).body_max(body_max);
+        let actors = actors.singletons(doors.clone());
         let access = context.access.clone();
         let door = from_fn(move |request, next| guard(access.clone(), request, next));
         let mut app = App::new().wrap(door);

@@ -14,6 +14,7 @@ use super::{
     Access, StopSignal,
     config::{Limits, NodeRole},
     elections::Elections,
+    singletons::{HaActor, Hosting, SingletonRef},
 };
 use crate::replicated::{Host, Replicated, StateMachine, Submit};
 
@@ -73,6 +74,18 @@ pub struct ServiceContext {
     pub stop: StopSignal,
     /// Who may come to its listeners: TLS and tokens.
     pub access: Access,
+}
+
+impl ServiceContext {
+    /// The singleton `name`, to be hosted by this node when its turn comes.
+    pub fn singleton<A: HaActor>(&self, name: &str, args: A::Args) -> Hosting<A> {
+        self.elections.singleton(name, args)
+    }
+
+    /// The way to the singleton `name`, wherever it lives.
+    pub fn singleton_ref<A: HaActor>(&self, name: &str) -> SingletonRef<A> {
+        self.elections.singleton_ref(name)
+    }
 }
 
 /// Where a running node is reached.

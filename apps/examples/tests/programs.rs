@@ -10,7 +10,9 @@ fn said(program: &str, arguments: &[&str]) -> String {
 
 #[test]
 fn every_example_has_the_verbs_of_a_cluster() {
-    for program in [env!("CARGO_BIN_EXE_bank"), env!("CARGO_BIN_EXE_counter")] {
+    for program in
+        [env!("CARGO_BIN_EXE_bank"), env!("CARGO_BIN_EXE_counter"), env!("CARGO_BIN_EXE_tickets")]
+    {
         let help = said(program, &["--help"]);
         for verb in ["dev", "node", "init", "status", "call", "actors", "simulate"] {
             assert!(help.contains(verb), "{program} --help does not name {verb}:\n{help}");

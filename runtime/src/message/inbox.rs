@@ -20,7 +20,7 @@ use crate::{
     address::SendError,
     identity::NodeId,
     node::{Debt, Node, WeakNode, units},
-    supervision::charge,
+    supervision::{Permit, charge},
     wire::{Frame, FrameKind},
     world::Instant,
 };
@@ -65,6 +65,8 @@ pub(crate) struct Inbox<A: RemoteActor> {
     addr: Addr<A>,
     routes: Routes<A>,
     node: WeakNode,
+    /// For how long messages are taken; none: for ever.
+    permit: Option<Arc<dyn Permit>>,
     queue: Mutex<Queue>,
 }
 
@@ -87,8 +89,14 @@ struct Waiting {
 }
 
 impl<A: RemoteActor> Inbox<A> {
-    pub(crate) fn new(addr: Addr<A>, routes: Routes<A>, node: &Node) -> Arc<Self> {
-        Arc::new(Self { addr, routes, node: WeakNode::of(node), queue: Mutex::default() })
+    pub(crate) fn new(
+        addr: Addr<A>,
+        routes: Routes<A>,
+        permit: Option<Arc<dyn Permit>>,
+        node: &Node,
+    ) -> Arc<Self> {
+        let node = WeakNode::of(node);
+        Arc::new(Self { addr, routes, node, permit, queue: Mutex::default() })
     }
 
     pub(crate) fn addr(&self) -> &Addr<A> {
@@ -160,6 +168,10 @@ impl<A: RemoteActor> Inbox<A> {
                 waiting.handled += cost;
                 Debt::default()
             };
+            if self.permit.as_ref().is_some_and(|permit| !permit.takes()) {
+                node.refuse(&waiting.from, &frame.header, &SendError::NoSuchActor);
+                continue;
+            }
             self.routes.handle(actor, context, &waiting.from, &frame, debt, &node);
         }
     }

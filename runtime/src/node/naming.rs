@@ -20,6 +20,7 @@ use crate::{
         directory::{News, Taken, entries},
         group::{Group, JoinError},
     },
+    supervision::Permit,
     wire::{Frame, FrameHeader, FrameKind, name_hash},
     world::network::Lane,
 };
@@ -46,10 +47,35 @@ impl Node {
         name: &str,
         addr: Addr<A>,
     ) -> Result<RemoteAddr<A>, RegisterError> {
+        self.register_actor(name, addr, None)
+    }
+
+    /// As [`Node::register`], for an actor that takes messages only while `permit` says so; others
+    /// are refused as `NoSuchActor`, *not run*, each as its turn comes. That holds for what comes
+    /// over the wire, and for what this node [asks](Node::ask) or [tells](Node::tell) itself: a
+    /// local address leads straight to the mailbox.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn register_while<A: RemoteActor>(
+        &self,
+        name: &str,
+        addr: Addr<A>,
+        permit: Arc<dyn Permit>,
+    ) -> Result<RemoteAddr<A>, RegisterError> {
+        self.register_actor(name, addr, Some(permit))
+    }
+
+    fn register_actor<A: RemoteActor>(
+        &self,
+        name: &str,
+        addr: Addr<A>,
+        permit: Option<Arc<dyn Permit>>,
+    ) -> Result<RemoteAddr<A>, RegisterError> {
         let routes = Routes::of()?;
         self.know(&routes.known().collect::<Vec<_>>())?;
         let here: Arc<dyn Any + Send + Sync> = Arc::new(addr.clone());
-        let registered = Registered(Inbox::new(addr.clone(), routes, self));
+        let registered = Registered(Inbox::new(addr.clone(), routes, permit, self));
         self.0.names.bound(name, Arc::new(registered), Some(here))?;
         self.renamed();
         Ok(RemoteAddr::new(self.place(self.id().clone(), name), Some(addr)))

@@ -16,7 +16,7 @@ use tracing::Instrument as _;
 use super::{Node, WeakNode, lock};
 use crate::{
     registry::{RegisterError, local::Spawned, watch::Reason},
-    supervision::{Control, Fault, Lives, Manager, Policy, Setting},
+    supervision::{Control, Fault, Lives, Manager, Permit, Policy, Setting},
     telemetry::{ACTOR_PANICS, ACTOR_RESTARTS},
 };
 
@@ -91,6 +91,29 @@ impl Node {
         Ok(addr)
     }
 
+    /// As [`Node::spawn_with`], for an actor that acts only while `permit` says so. Its factory is
+    /// lent the context it will have, to give it futures that live as long as it does.
+    ///
+    /// # Errors
+    /// When the name is taken; nothing was started.
+    pub fn spawn_while<A, F>(
+        &self,
+        name: &str,
+        policy: Policy,
+        permit: Arc<dyn Permit>,
+        factory: F,
+    ) -> Result<Addr<A>, RegisterError>
+    where
+        A: Actor<Context = Context<A>>,
+        F: FnMut(&mut Context<A>) -> A + 'static,
+    {
+        let (addr, mailbox, mut setting) = self.prepare(name, policy)?;
+        setting.permit = Some(permit);
+        let retire = self.retire(&setting.name, None);
+        self.run_lives(mailbox, setting, factory, retire);
+        Ok(addr)
+    }
+
     /// As [`Node::spawn_with`], on another arbiter, so that a busy actor cannot starve the
     /// protocol.
     ///
@@ -137,12 +160,10 @@ impl Node {
         task
     }
 
-    /// As [`Node::task`], where [`Deliver`](crate::registry::Deliver)s and hooks are called: the
-    /// network runs on the arbiter's thread but outside of its `LocalSet`.
-    pub(super) fn task_anywhere(
-        &self,
-        future: impl Future<Output = ()> + Send + 'static,
-    ) -> AbortHandle {
+    /// As [`Node::task`], from any thread that tokio knows; also where
+    /// [`Deliver`](crate::registry::Deliver)s and hooks are called: the network runs on the
+    /// arbiter's thread but outside of its `LocalSet`.
+    pub fn task_anywhere(&self, future: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         let task = tokio::spawn(future).abort_handle();
         self.0.tasks.add(task.clone());
         task
@@ -273,14 +294,33 @@ impl Node {
             panicked: self.metrics().counter(&ACTOR_PANICS, &[]),
             control,
             manager: None,
+            permit: None,
         };
         Ok((addr, mailbox, setting))
     }
 
-    fn run<A, F>(&self, mailbox: AddressReceiver<A>, setting: Setting, factory: F, retire: Retire)
-    where
+    fn run<A, F>(
+        &self,
+        mailbox: AddressReceiver<A>,
+        setting: Setting,
+        mut factory: F,
+        retire: Retire,
+    ) where
         A: Actor<Context = Context<A>>,
         F: FnMut() -> A + 'static,
+    {
+        self.run_lives(mailbox, setting, move |_| factory(), retire);
+    }
+
+    fn run_lives<A, F>(
+        &self,
+        mailbox: AddressReceiver<A>,
+        setting: Setting,
+        factory: F,
+        retire: Retire,
+    ) where
+        A: Actor<Context = Context<A>>,
+        F: FnMut(&mut Context<A>) -> A + 'static,
     {
         // For whoever reads a log with many nodes in it, such as a simulation's.
         let span = tracing::debug_span!("actor", name = setting.name);

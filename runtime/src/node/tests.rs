@@ -5,6 +5,7 @@ mod builds;
 mod draining;
 mod memory;
 mod outcomes;
+mod permits;
 mod real;
 mod serial;
 mod verbs;

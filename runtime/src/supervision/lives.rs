@@ -19,7 +19,7 @@ use actix::{
 use tokio::time::Sleep;
 
 use super::{
-    Policy, Restart,
+    Permit, Policy, Restart,
     control::{BEGIN, Control, FINISH, FOR_GOOD, HALT, KILL, Manager, Orders, PANIC, RETIRE, STOP},
     mailbox::{Backlog, Pump},
     policy::History,
@@ -41,6 +41,18 @@ pub(crate) struct Setting {
     pub(crate) control: Arc<Control>,
     /// The tree that decides what follows the end of a life; by itself, the policy does.
     pub(crate) manager: Option<Manager>,
+    /// For how long it may act; none: for ever.
+    pub(crate) permit: Option<Arc<dyn Permit>>,
+}
+
+impl Setting {
+    fn may_begin(&self) -> bool {
+        self.permit.as_ref().is_none_or(|permit| permit.takes() && permit.acts())
+    }
+
+    fn may_act(&self) -> bool {
+        self.permit.as_ref().is_none_or(|permit| permit.acts())
+    }
 }
 
 impl fmt::Debug for Setting {
@@ -84,7 +96,7 @@ enum End {
 impl<A, F> Lives<A, F>
 where
     A: Actor<Context = Context<A>>,
-    F: FnMut() -> A,
+    F: FnMut(&mut Context<A>) -> A,
 {
     /// Will build the actor by `factory` and feed it from `mailbox`.
     pub(crate) fn new(setting: Setting, mailbox: AddressReceiver<A>, factory: F) -> Self {
@@ -112,16 +124,20 @@ where
         }
         (self.built, self.begun, self.asked) = (self.built + 1, false, false);
         let factory = &mut self.factory;
-        let actor = catch_unwind(AssertUnwindSafe(factory)).map_err(End::panicked)?;
         let mut context = Context::new();
         // The life's own mailbox stays empty: its address is that of the one that outlives it.
         *context.parts() = self.backlog.borrow().context_parts();
+        let actor = catch_unwind(AssertUnwindSafe(|| factory(&mut context)));
+        let actor = actor.map_err(End::panicked)?;
         context.spawn(Pump::new(Rc::clone(&self.backlog)));
         Ok(Box::new(context.into_future(actor)))
     }
 
     /// One turn of the present life.
     fn turn(&mut self, cx: &mut task::Context<'_>) -> Poll<End> {
+        if !self.setting.may_act() {
+            return Poll::Ready(End::Retired);
+        }
         let Phase::Alive(life) = &mut self.phase else { unreachable!("only the living turn") };
         let control = &self.setting.control;
         let (orders, fault) = (control.orders(), control.take(PANIC | STOP));
@@ -183,8 +199,9 @@ where
         if matches!(end, End::Panicked(_)) {
             self.setting.panicked.increment();
         }
+        let may_begin = self.setting.may_begin();
         let Setting { name, policy, clock, rng, control, manager, .. } = &mut self.setting;
-        if control.orders() & FOR_GOOD != 0 {
+        if control.orders() & FOR_GOOD != 0 || !may_begin {
             tracing::debug!(actor = name, "{end}");
             return Phase::Over;
         }
@@ -227,7 +244,7 @@ impl<A: Actor<Context = Context<A>>, F> Unpin for Lives<A, F> {}
 impl<A, F> Future for Lives<A, F>
 where
     A: Actor<Context = Context<A>>,
-    F: FnMut() -> A,
+    F: FnMut(&mut Context<A>) -> A,
 {
     type Output = Reason;
 
@@ -245,7 +262,9 @@ where
                     }
                     None => return Poll::Pending,
                 },
-                Phase::Due(_) if orders & FOR_GOOD != 0 => End::Retired,
+                Phase::Due(_) if orders & FOR_GOOD != 0 || !this.setting.may_begin() => {
+                    End::Retired
+                }
                 Phase::Due(wait) => {
                     if let Some(wait) = wait {
                         ready!(wait.as_mut().poll(cx));

@@ -22,6 +22,7 @@ mod elsewhere;
 mod lives;
 mod machine;
 mod mailbox;
+mod permit;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ pub(crate) use self::{
 };
 pub use self::{
     machine::Strategy,
+    permit::Permit,
     policy::{Policy, Restart, TurnBudget},
     tree::{Supervisor, Tree},
 };

@@ -113,9 +113,10 @@ fn supervised(policy: Policy) -> Supervised {
         panicked: Counter::default(),
         control: Arc::clone(&control),
         manager: None,
+        permit: None,
     };
     let diary_of_lives = Rc::<Diary>::clone(&diary);
-    let supervisor = Lives::new(setting, mailbox, move || {
+    let supervisor = Lives::new(setting, mailbox, move |_| {
         let life = diary_of_lives.lives.get() + 1;
         diary_of_lives.lives.set(life);
         Worker { life, diary: Rc::clone(&diary_of_lives) }
@@ -190,10 +191,11 @@ fn an_actor_that_stops_at_once_does_not_spin() {
             panicked: Counter::default(),
             control: Arc::default(),
             manager: None,
+            permit: None,
         };
         let starts = Rc::new(Cell::new(0));
         let counted = Rc::clone(&starts);
-        actix_rt::spawn(Lives::new(setting, mailbox, move || Quitter(Rc::clone(&counted))));
+        actix_rt::spawn(Lives::new(setting, mailbox, move |_| Quitter(Rc::clone(&counted))));
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert!((8..30).contains(&starts.get()), "{} starts", starts.get());
     });
@@ -360,13 +362,14 @@ fn slow(
         panicked: Counter::default(),
         control: Arc::default(),
         manager: None,
+        permit: None,
     };
     let addr = Addr::new(sender);
     for _ in 0..200 {
         addr.do_send(job());
     }
     let counted = Rc::clone(&handled);
-    let build = move || Slow(Arc::clone(&clock), Rc::clone(&counted), work);
+    let build = move |_: &mut Context<Slow>| Slow(Arc::clone(&clock), Rc::clone(&counted), work);
     (Lives::new(setting, mailbox, build), handled)
 }
 

@@ -31,7 +31,7 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 /// The programs that tests start.
-pub const PROGRAMS: [&str; 4] = ["synod", "bank", "counter", "counter-next"];
+pub const PROGRAMS: [&str; 5] = ["synod", "bank", "counter", "counter-next", "tickets"];
 
 fn file(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}{EXE_SUFFIX}"))

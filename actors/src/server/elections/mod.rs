@@ -53,10 +53,10 @@ use tokio::sync::{Notify, oneshot};
 
 pub(super) use self::cell::{Cell, Found};
 pub use self::volunteer::{Candidacy, Leadership, Lease, Pulse, Volunteer};
-use super::{board::Board, http_roles::documents, metrics, site::lock};
+use super::{board::Board, http_roles::documents, metrics, singletons::Hosts, site::lock};
 use crate::{
     election::{
-        message::{Change, Op, Refusal, RoleView, Said},
+        message::{Change, Holder, Op, Refusal, RoleView, Said},
         service::{Service, ServiceMessage},
         store::{CHANGE, Desk, LOOK, Question, decode, encode, store_id},
     },
@@ -85,6 +85,7 @@ pub(super) struct Inner {
     /// What was taken over HTTP, by role and holder.
     leases: Mutex<BTreeMap<(String, String), Arc<Cell>>>,
     changes: Mutex<BTreeMap<String, Counter>>,
+    hosts: Hosts,
     /// Something may run out sooner than before.
     news: Notify,
     nonce: u64,
@@ -121,6 +122,7 @@ impl Elections {
             cells: Mutex::default(),
             leases: Mutex::default(),
             changes: Mutex::default(),
+            hosts: Hosts::default(),
             news: Notify::new(),
             nonce,
         });
@@ -211,6 +213,20 @@ impl Elections {
 
     pub(super) fn store(&self) -> Box<dyn StateMachine> {
         self.desk().store()
+    }
+
+    /// Who holds a role, as this node has it; the outer `None`: it does not execute the log.
+    pub(super) fn glance(&self, role: &str) -> Option<Option<Holder>> {
+        self.desk().read(|book, _| book.holder(role))
+    }
+
+    pub(super) fn node(&self) -> &Node {
+        &self.0.node
+    }
+
+    /// What acts here under leases, and is told when the node leaves.
+    pub(super) fn hosts(&self) -> &Hosts {
+        &self.0.hosts
     }
 
     pub(super) fn now(&self) -> Instant {

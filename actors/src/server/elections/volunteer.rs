@@ -189,6 +189,11 @@ impl Lease {
         self.grant.epoch
     }
 
+    /// The whole lease, as it was granted.
+    pub fn length(&self) -> Duration {
+        self.grant.terms.lease()
+    }
+
     /// Until when its holder may act, by this node's clock; later as it is renewed. Zero once it is
     /// lost or given up.
     pub fn deadline(&self) -> Instant {
