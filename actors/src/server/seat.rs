@@ -244,8 +244,16 @@ impl Store {
             let main = JournalConfig { dir: journal_dir, durability, segment_bytes, scar };
             Journal::open(world, &main)?
         };
-        if recovered.torn_tail {
-            tracing::warn!("the end of the journal was torn in a crash; asking what stood there");
+        match (recovered.torn_tail, config.role) {
+            (false, _) => {}
+            // It says nothing before a second write shows the first.
+            (true, NodeRole::Auxiliary) => {
+                tracing::info!("a write was cut off by a crash; nobody had been told of it");
+            }
+            (true, NodeRole::Main | NodeRole::Member) => {
+                let what = "the end of the journal was torn in a crash; asking what stood there";
+                tracing::warn!("{what}");
+            }
         }
         let found = survived(&recovered.records, disk, &snapshot_dir)
             .map_err(|why| CoreError::Data { path: snapshot_dir.clone(), why })?;

@@ -3,6 +3,10 @@
 //! Room: half of the ring is enough for all records that count, packed. After each turn not more
 //! than half is in use, so the packed records always fit into the other half, after which the head
 //! moves to them.
+//!
+//! Nobody is told before two writes, each durable by itself, show what was written: a batch and its
+//! seal, or a batch and the slots. The very last write is the one that a crash may damage though the
+//! disk had called it durable; so what is found torn was never said, and needs no asking around.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,7 +40,7 @@ pub(super) struct Keeper {
     pending: BTreeSet<Cell>,
     /// Whether a word changed.
     reworded: bool,
-    /// Whether the last batch has no seal yet.
+    /// Whether the last batch has no seal yet, and the slots do not speak of it.
     unsealed: bool,
     answers: Answers,
 }
@@ -81,12 +85,13 @@ impl Keeper {
             Entry::Truncate { upto, carry, done, .. } => {
                 let outcome = self.flush().and_then(|()| self.truncate(upto, carry));
                 self.answers.push(done, outcome);
-                self.answers.give(&self.shared);
+                self.answer();
                 self.make_room();
             }
             Entry::Replay { done } => {
                 let flushed = self.flush();
-                self.answers.give(&self.shared);
+                self.seal();
+                self.answer();
                 let records =
                     || self.store.cells.values().map(|kept| kept.record.clone()).collect();
                 done(flushed.map(|()| records()).map_err(Into::into));
@@ -202,7 +207,7 @@ impl Keeper {
 
     /// Writes the slots, if that changes anything.
     fn word(&mut self) -> io::Result<()> {
-        self.reworded = false;
+        (self.reworded, self.unsealed) = (false, false);
         let words = Words::encode(&self.store);
         if self.slots.read().as_ref() == Some(&words) {
             return Ok(());
@@ -245,6 +250,17 @@ impl Keeper {
         written.and_then(|()| self.word()).map_err(|error| self.shared.fail(&error))
     }
 
+    /// Answers everybody who waits.
+    fn answer(&mut self) {
+        let sealed = !self.answers.is_empty();
+        #[cfg(test)]
+        let sealed = sealed && !super::tests::is_off(super::tests::Rule::SealedBeforeSaid);
+        if sealed {
+            self.seal();
+        }
+        self.answers.give(&self.shared);
+    }
+
     /// Gives up what no longer counts, once more than half of the ring is in use.
     fn make_room(&mut self) {
         let crowded = self.store.ring.span() > self.store.ring.capacity() / 2;
@@ -256,7 +272,7 @@ impl Keeper {
         }
     }
 
-    /// What is done while nobody waits.
+    /// Says on the disk that the last batch is durable, if nothing says so yet.
     fn seal(&mut self) {
         if mem::take(&mut self.unsealed) && self.shared.failed.get().is_none() {
             match self.store.ring.seal() {
@@ -285,7 +301,7 @@ impl Worker for Keeper {
             }
             // The error is latched and told to everybody.
             let _ = self.flush();
-            self.answers.give(&self.shared);
+            self.answer();
             self.make_room();
         }
     }

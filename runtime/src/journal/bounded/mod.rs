@@ -16,7 +16,8 @@
 //! journal holds; it moves the head, by one write of the slots.
 //!
 //! Rot in either slot is healed from the other, and rot in the ring is found: a batch says how far
-//! all was durable, and so does a seal behind the last one.
+//! all was durable, and so do the slots and a seal behind the last batch. Since one of these is
+//! durable before anybody is told, damage to the very last write hides nothing that was said.
 
 mod keeper;
 mod ring;
@@ -183,6 +184,12 @@ fn read(disk: &dyn Disk, path: &Path, words: &[u8]) -> Result<(Store, Found), Jo
     }
     let ring = Ring::open(disk, &path.with_file_name(RING), words.ring, words.head)?;
     let mut found = ring.read()?;
+    let lacks = found.end < words.tail;
+    #[cfg(test)]
+    let lacks = lacks && !tests::is_off(tests::Rule::SlotsSayHowFar);
+    if lacks {
+        return Err(ring.lacks(&found));
+    }
     for (at, record) in std::mem::take(&mut found.records) {
         let cell = Cell::of(&record, by_step);
         // The slots know better what came before they were written.
@@ -244,7 +251,7 @@ struct Words {
     ring: u64,
     /// Where the ring begins.
     head: u64,
-    /// Where it ended then: words in it before this are older than those in the slots.
+    /// Where it ended then, durably: words in it before this are older than those in the slots.
     tail: u64,
     records: Vec<Record>,
 }

@@ -162,7 +162,7 @@ impl Ring {
                 match self.header(block, place) {
                     Some(header) if header.at < at => {} // of an earlier round, or read above
                     Some(header) if header.synced > at => {
-                        return Err(lost(&self.path, at % self.capacity, "a batch is damaged"));
+                        return Err(self.lacks(&found));
                     }
                     Some(header) if header.at > at || header.count > 0 => {
                         found.remnants.push(place);
@@ -172,6 +172,11 @@ impl Ring {
             }
         }
         Ok(found)
+    }
+
+    /// Something is missing behind what was found.
+    pub(super) fn lacks(&self, found: &Found) -> JournalError {
+        lost(&self.path, found.end % self.capacity, "a batch that was durable is damaged")
     }
 
     /// Goes on behind what was found. What was read may stand in the system's cache only, when the

@@ -28,6 +28,8 @@ struct State {
     operations_max: Option<u64>,
     crashes: u64,
     workers: Vec<Arc<Slot>>,
+    /// The file that was synced last, and what was durable of it before.
+    synced: Option<(usize, Vec<u8>)>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -102,6 +104,21 @@ impl FakeDisk {
         }
         drop(state);
         drop(workers);
+    }
+
+    /// The disk breaks its word: each sector that the last sync made durable is kept or is again what
+    /// it was before, as `keep` says.
+    pub(crate) fn undo_last_sync(&self, mut keep: impl FnMut() -> bool) {
+        let mut state = self.lock();
+        let Some((index, before)) = state.synced.take() else { return };
+        let file = &mut state.files[index];
+        let sectors = before.chunks(SECTOR).zip(file.durable.chunks_mut(SECTOR));
+        for (old, new) in sectors.filter(|(old, new)| old.len() == new.len() && old != new) {
+            if !keep() {
+                new.copy_from_slice(old);
+            }
+        }
+        file.now.clone_from(&file.durable);
     }
 
     /// Ends the process, not the machine: what was written stays, synced or not.
@@ -275,7 +292,8 @@ impl DiskFile for FakeFile {
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
         let file = &mut state.files[self.index];
-        file.durable.clone_from(&file.now);
+        let before = std::mem::replace(&mut file.durable, file.now.clone());
+        state.synced = Some((self.index, before));
         Ok(())
     }
 
