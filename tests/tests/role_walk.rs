@@ -44,19 +44,12 @@ fn each_rule_is_missed_when_it_is_off() {
         }
     }
     println!("not noticed within {HUNTED} walks: {unnoticed:?}");
-    unnoticed.retain(|rule| !UNNOTICED.contains(&rule.as_str()));
+    unnoticed.retain(|rule| !SELDOM.contains(&rule.as_str()));
     assert!(unnoticed.is_empty(), "nobody noticed within {HUNTED} walks: {unnoticed:?}");
 }
 
-/// What these walks do not miss yet: so much they cannot show.
-const UNNOTICED: [&str; 6] = [
-    "HolderAllowsForDrift",
-    "MainAllowsForDrift",
-    "HeldIsNoGrant",
-    "StandingLapses",
-    "OnlyAskedRenewed",
-    "RemainingTimeHandedOver",
-];
+/// What these walks miss in some hundred walks only, or not at all: so much they cannot show.
+const SELDOM: [&str; 2] = ["MainAllowsForDrift", "HeldIsNoGrant"];
 
 fn hunt(slip: Option<Slip>) -> Option<(u64, Broken)> {
     (0..HUNTED).find_map(|seed| walk(seed, slip).err().map(|broken| (seed, broken)))
@@ -66,4 +59,4 @@ fn hunt(slip: Option<Slip>) -> Option<(u64, Broken)> {
 const WALKS: u64 = 100;
 
 /// Walks within which a missing rule must be missed.
-const HUNTED: u64 = 200;
+const HUNTED: u64 = 300;

@@ -64,8 +64,10 @@ pub fn walk(seed: u64, slip: Option<Slip>) -> Result<Walked, Broken> {
         walk.turn()?;
     }
     walk.calm = true;
-    for node in &mut walk.nodes {
-        node.recover(walk.now);
+    // Whoever hangs for ever is no live holder: another one must have its roles.
+    let hangs = walk.rng.random_bool(0.5).then(|| walk.rng.random_range(0..NODES));
+    for (number, node) in walk.nodes.iter_mut().enumerate() {
+        node.recover(walk.now, hangs == Some(number));
     }
     while walk.now < FAULTY + SETTLING {
         walk.turn()?;
@@ -87,6 +89,7 @@ struct Walk {
     now: u64,
     rng: Rng,
     slip: Option<Slip>,
+    air: Air,
     calm: bool,
     nodes: Vec<Node>,
     /// The log; what each command answered, and when it was proposed by the proposer's clock.
@@ -96,6 +99,52 @@ struct Walk {
     events: BTreeMap<(u64, u64), Event>,
     serial: u64,
     walked: Walked,
+}
+
+/// What lies between nodes and clients in a walk: what is rare in one is common in another. Times are in
+/// microseconds.
+struct Air {
+    /// The longest usual way of a command to the log, and of its answer back.
+    way: u64,
+    /// One of so many commands is late…
+    slow: u32,
+    /// …and of so many nobody knows whether they were executed.
+    lost: u32,
+    /// The longest usual way of a word to a client.
+    word: u64,
+    /// One of so many words is late.
+    late: u32,
+    /// How many clients stand at a node, at most.
+    clients: usize,
+    /// How many roles there are.
+    roles: usize,
+    /// How often nodes look at their timers.
+    tick: u64,
+    /// Whether every clock is as wrong as may be, some either way.
+    drifts: bool,
+    /// The leases that clients ask for, in milliseconds.
+    leases: [u64; 3],
+}
+
+impl Air {
+    fn drawn(rng: &mut Rng) -> Self {
+        let mut either = |one, other| if rng.random() { one } else { other };
+        // Rules that allow for clocks matter where a role changes hands within a hundredth of a lease.
+        let brisk = either(1, 0) == 1;
+        let word = if brisk { 300 } else { either(300, 60_000) };
+        Self {
+            way: if brisk { 1_000 } else { either(1_000, 20_000) },
+            slow: u32::try_from(either(5, 30)).expect("small"),
+            lost: u32::try_from(either(5, 40)).expect("small"),
+            word,
+            late: u32::try_from(either(10, 100)).expect("small"),
+            clients: usize::try_from(either(4, 16)).expect("small"),
+            roles: usize::try_from(either(1, 2)).expect("small"),
+            tick: if brisk { 1_000 } else { 4_000 },
+            drifts: brisk,
+            leases: if brisk { [2_000; 3] } else { [300, 500, 2_000] },
+        }
+    }
 }
 
 /// What is on its way.
@@ -119,11 +168,13 @@ enum Event {
 impl Walk {
     fn new(seed: u64, slip: Option<Slip>) -> Self {
         let mut rng = Rng::seed_from_u64(seed);
-        let nodes = (0..NODES).map(|number| Node::new(number, &mut rng)).collect();
+        let air = Air::drawn(&mut rng);
+        let nodes = (0..NODES).map(|number| Node::new(number, &air, &mut rng)).collect();
         let mut walk = Self {
             now: 0,
             rng,
             slip,
+            air,
             calm: false,
             nodes,
             log: Vec::new(),
@@ -138,7 +189,7 @@ impl Walk {
             walk.after(0, Event::Apply(node));
             for _ in 0..2 {
                 let now = walk.now;
-                walk.nodes[node].volunteer(now, &mut walk.rng);
+                walk.nodes[node].volunteer(now, &walk.air, &mut walk.rng);
             }
         }
         walk.after(10_000, Event::Chance);
@@ -155,13 +206,15 @@ impl Walk {
         self.now = at;
         match event {
             Event::Tick(node) => {
-                let wait = if self.nodes[node].is_paused(self.now) { 20_000 } else { 4_000 };
-                self.nodes[node].tick(self.now, &mut self.rng);
+                let wait =
+                    if self.nodes[node].is_paused(self.now) { 20_000 } else { self.air.tick };
+                self.nodes[node].tick(self.now, &self.air, &mut self.rng);
                 self.after(wait, Event::Tick(node));
             }
             Event::Apply(node) => {
                 self.apply(node);
-                let lag = if self.calm || self.rng.random_ratio(9, 10) { 4_000 } else { 300_000 };
+                let lag =
+                    if self.calm || self.rng.random_ratio(9, 10) { self.air.tick } else { 300_000 };
                 let wait = self.rng.random_range(500..lag);
                 self.after(wait, Event::Apply(node));
             }
@@ -194,14 +247,16 @@ impl Walk {
             let stamp = self.nodes[node].clock(now).as_nanos();
             for (flight, ops) in self.nodes[node].commands() {
                 let life = self.nodes[node].life;
-                let slow = !self.calm && self.rng.random_ratio(1, 20);
-                let way = self.rng.random_range(300..if slow { 1_500_000 } else { 20_000 });
+                let slow = !self.calm && self.rng.random_ratio(1, self.air.slow);
+                let way = self.rng.random_range(300..if slow { 1_500_000 } else { self.air.way });
                 // Commands of one home come in order.
                 let at = (now + way).max(self.nodes[node].last_arrival);
                 self.nodes[node].last_arrival = at;
-                if !self.calm && self.rng.random_ratio(1, 30) {
+                if !self.calm && self.rng.random_ratio(1, self.air.lost) {
                     let event = Event::Answer { node, life, flight, said: None };
-                    self.after(way, event);
+                    // That nobody knows is told late.
+                    let late = self.rng.random_range(0..600_000);
+                    self.after(way + late, event);
                     // It may be executed all the same.
                     if self.rng.random() {
                         continue;
@@ -210,7 +265,9 @@ impl Walk {
                 self.after(at - now, Event::Command { node, life, flight, ops, stamp });
             }
             for (handle, event) in self.nodes[node].words() {
-                let way = self.rng.random_range(50..if self.calm { 1_000 } else { 60_000 });
+                let late = !self.calm && self.rng.random_ratio(1, self.air.late);
+                let usual = if self.calm { 1_000 } else { self.air.word };
+                let way = self.rng.random_range(50..if late { 1_000_000 } else { usual });
                 // One client hears one thing after the other.
                 let at = (now + way).max(self.nodes[node].last_told);
                 self.nodes[node].last_told = at;
@@ -247,7 +304,7 @@ impl Walk {
         self.log.push((ops, stamp));
         self.rise(&changes)?;
         let lost = !self.calm && self.rng.random_ratio(1, 20);
-        let way = self.rng.random_range(300..if lost { 2_000_000 } else { 15_000 });
+        let way = self.rng.random_range(300..if lost { 2_000_000 } else { self.air.way });
         self.after(way, Event::Answer { node, life, flight, said: Some(said) });
         Ok(())
     }
@@ -295,7 +352,11 @@ impl Walk {
             3 => one.restart_service(&mut self.rng),
             4 | 5 => one.hang(now + self.rng.random_range(100_000..5_000_000)),
             6 | 7 => one.leave(now, self.slip, &mut self.rng),
-            8..=10 => one.volunteer(now, &mut self.rng),
+            8..=10 => {
+                for _ in 0..self.air.clients / 4 {
+                    one.volunteer(now, &self.air, &mut self.rng);
+                }
+            }
             11 => {
                 let (roles, applied) = (self.truth.clone(), self.log.len());
                 one.install(now, roles, applied);
@@ -325,8 +386,9 @@ impl Walk {
     /// P4.
     fn somebody_holds(&self) -> Result<(), Broken> {
         for role in ROLES {
-            let wanted = self.nodes.iter().any(|node| node.stands_for(role));
-            let led = self.nodes.iter().any(|node| node.acting(self.now).any(|one| one.0 == role));
+            let mut live = self.nodes.iter().filter(|node| !node.hangs(self.now));
+            let wanted = live.clone().any(|node| node.stands_for(role));
+            let led = live.any(|node| node.acting(self.now).any(|one| one.0 == role));
             if wanted && !led {
                 let known = self.truth.named(role).map(|role| role.view());
                 return Err(broken("P4", format!("nobody acts in {role}: {known:?}")));

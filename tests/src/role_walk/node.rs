@@ -19,7 +19,7 @@ use synod_runtime::{
     world::{Instant, Rng},
 };
 
-use super::{ROLES, Slip};
+use super::{Air, ROLES, Slip};
 
 /// A second of true time.
 pub(super) const MICROS: u64 = 1_000_000;
@@ -62,9 +62,12 @@ struct Client {
 }
 
 impl Node {
-    pub(super) fn new(number: usize, rng: &mut Rng) -> Self {
+    pub(super) fn new(number: usize, air: &Air, rng: &mut Rng) -> Self {
         let name = ["a", "b", "c"][number];
-        let rate = rng.random_range(990..=1_010);
+        let rate = match air.drifts {
+            true => [990, 1_010, [990, 1_010][rng.random_range(0..2)]][number],
+            false => rng.random_range(990..=1_010),
+        };
         let now = Instant::from_nanos(0);
         Self {
             id: NodeId::new(name.parse().expect("a name"), Incarnation(number as u64 + 1)),
@@ -105,7 +108,7 @@ impl Node {
     }
 
     /// Timers: the pulse of clients, the service's own, and the warden's.
-    pub(super) fn tick(&mut self, now: u64, rng: &mut Rng) {
+    pub(super) fn tick(&mut self, now: u64, air: &Air, rng: &mut Rng) {
         if self.is_paused(now) {
             return;
         }
@@ -117,7 +120,7 @@ impl Node {
         if self.service.deadline().is_some_and(|due| due <= clock) {
             self.service.timeout(Now { at: clock, wall_ms: 0 }, &mut self.out);
         }
-        if self.leads && now >= self.looked + 10_000 {
+        if self.leads && now >= self.looked + 2 * air.tick {
             self.looked = now;
             let overdue = self.count.overdue(&self.roles, clock);
             if !overdue.ops.is_empty() && rng.random_ratio(9, 10) {
@@ -221,13 +224,13 @@ impl Node {
         self.clients.values().any(|client| client.stands && client.role == role)
     }
 
-    pub(super) fn volunteer(&mut self, now: u64, rng: &mut Rng) {
-        if self.clients.values().filter(|client| client.stands).count() >= 4 {
+    pub(super) fn volunteer(&mut self, now: u64, air: &Air, rng: &mut Rng) {
+        if self.clients.values().filter(|client| client.stands).count() >= air.clients {
             return;
         }
         self.handles += 1;
-        let role = ROLES[rng.random_range(0..ROLES.len())];
-        let lease = Duration::from_millis([300, 500, 2_000][rng.random_range(0..3)]);
+        let role = ROLES[rng.random_range(0..air.roles)];
+        let lease = Duration::from_millis(air.leases[rng.random_range(0..3)]);
         let terms = Terms::new(lease, rng.random_range(0..3)).expect("allowed");
         let new = Volunteered {
             handle: self.handles,
@@ -299,9 +302,15 @@ impl Node {
         (self.roles, self.applied) = (roles, applied);
     }
 
-    /// Faults end; every machine has a client for each role.
-    pub(super) fn recover(&mut self, now: u64) {
-        (self.paused_until, self.hung_until, self.leads) = (now, now, true);
+    /// Faults end, but that the clients may hang for ever.
+    pub(super) fn recover(&mut self, now: u64, hang: bool) {
+        (self.paused_until, self.leads) = (now, true);
+        self.hung_until = if hang { u64::MAX } else { now };
+    }
+
+    /// Whether its clients do.
+    pub(super) fn hangs(&self, now: u64) -> bool {
+        now < self.hung_until
     }
 }
 
