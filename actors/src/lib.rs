@@ -97,6 +97,8 @@ pub mod replicated;
 pub mod role;
 pub mod server;
 pub mod sim;
+#[cfg(any(test, feature = "mutations"))]
+pub mod sometimes;
 pub mod trace;
 
 pub use cli::Cli;

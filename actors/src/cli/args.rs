@@ -234,6 +234,10 @@ pub(crate) struct SimulateArgs {
     /// member]
     #[arg(long, value_name = "MAINS+AUXILIARIES[+MEMBERS]")]
     pub(crate) shape: Option<Shape>,
+    /// Fail if anything that may go wrong never did in all these runs, or nothing came of it: for a
+    /// long series
+    #[arg(long)]
+    pub(crate) cover: bool,
 }
 
 impl SimulateArgs {

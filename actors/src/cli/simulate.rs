@@ -18,7 +18,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use synod_runtime::world::{Clock as _, RealClock};
 
 use super::{args::SimulateArgs, failure::Failure};
-use crate::sim::{Report, Trial};
+use crate::sim::{Report, Seen, Trial, never_seen};
 
 pub(super) fn run(program: &str, args: &SimulateArgs) -> Result<(), Failure> {
     start_log();
@@ -41,7 +41,7 @@ pub(super) fn run(program: &str, args: &SimulateArgs) -> Result<(), Failure> {
         progress.inc(1);
     });
     progress.finish_and_clear();
-    println!("{}", total.line());
+    println!("{}\n{}", total.line(), total.seen());
     let seconds = RealClock.now().since(started).as_secs_f64().max(f64::EPSILON);
     eprintln!(
         "{:.1} s: {:.1} runs and {:.0} simulated minutes a second of this machine",
@@ -50,7 +50,7 @@ pub(super) fn run(program: &str, args: &SimulateArgs) -> Result<(), Failure> {
         total.runs as f64 * f64::from(args.minutes_each) / seconds
     );
     if total.failed == 0 {
-        return Ok(());
+        return if args.cover { total.covers(args) } else { Ok(()) };
     }
     let why = format!("{} of {} runs violated a property", total.failed, total.runs);
     Err(Failure::failed("simulation", why, "the lines above say how to replay them"))
@@ -122,6 +122,7 @@ struct Total {
     steps: u64,
     faults: u64,
     acknowledged: u64,
+    seen: Seen,
     digest: u64,
 }
 
@@ -132,16 +133,36 @@ impl Total {
         self.steps += report.steps;
         self.faults += report.faults;
         self.acknowledged += report.calls.1;
+        report.seen.iter().for_each(|(what, count)| *self.seen.entry(*what).or_default() += count);
         // Order matters.
         self.digest = self.digest.rotate_left(7) ^ report.digest;
     }
 
     fn line(&self) -> String {
-        let Self { runs, failed, steps, faults, acknowledged, digest } = self;
+        let Self { runs, failed, steps, faults, acknowledged, digest, .. } = self;
         format!(
             "total: {runs} runs  {failed} violated  steps {steps}  faults {faults}  calls \
              {acknowledged}  digest {digest:016x}"
         )
+    }
+
+    fn seen(&self) -> String {
+        let counts = self.seen.iter().map(|(what, count)| format!("{what} {count}"));
+        format!("seen: {}", counts.collect::<Vec<_>>().join("  "))
+    }
+
+    /// Whether everything happened that may.
+    fn covers(&self, args: &SimulateArgs) -> Result<(), Failure> {
+        let never = never_seen(&args.faults, &self.seen);
+        if never.is_empty() {
+            return Ok(());
+        }
+        let why = format!("never seen in {} runs: {}", self.runs, never.join(", "));
+        Err(Failure::failed(
+            "simulation",
+            why,
+            "run more seeds: what never happened was not tested",
+        ))
     }
 }
 

@@ -76,6 +76,7 @@ impl Acceptor {
         } else {
             first
         };
+        sometimes!(PromiseReportsVotes if self.votes.range(first..).next().is_some());
         let votes = self
             .votes
             .range(first..)
@@ -108,6 +109,7 @@ impl Acceptor {
         }
         // A covered step was chosen, so its value is known; this node cannot vote on it again.
         let skip = self.trimmed.next().beyond(asked.first);
+        sometimes!(CoveredStepAsked if skip > 0);
         let values: Vec<Value> =
             asked.values.into_iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)).collect();
         let first = asked.first.plus(skip);
@@ -118,6 +120,7 @@ impl Acceptor {
         self.promised = self.promised.max(ballot);
         for (step, value) in (first.0..).map(Step).zip(&values) {
             if self.votes.get(&step).is_some_and(|(voted, _)| *voted == ballot) {
+                sometimes!(VoteAskedAgain);
                 continue; // a repetition: the vote is on its way to the disk, or there
             }
             self.votes.insert(step, (ballot, value.clone()));
@@ -144,6 +147,7 @@ impl Acceptor {
     }
 
     fn refuse(&self, from: &NodeId, ballot: Ballot, out: &mut Effects<Self>) {
+        sometimes!(OlderBallotRefused);
         // Claiming what was promised is harmless before it is durable: it only refuses.
         let nack = ProposerMessage::Nack(Nack { ballot, promised: self.promised });
         out.send(To::Node(from.clone()), nack);
@@ -187,6 +191,7 @@ impl Acceptor {
             for vote in mend.votes {
                 let newer = self.votes.get(&vote.step).is_none_or(|(own, _)| *own < vote.ballot);
                 if newer && vote.step > self.trimmed {
+                    sometimes!(MendTakesVotes);
                     self.votes.insert(vote.step, (vote.ballot, vote.value.clone()));
                     out.persist(Record::Vote(vote));
                 }
@@ -264,12 +269,18 @@ impl Machine for Acceptor {
         match message {
             AcceptorMessage::Mend(mend) => self.mend(mend, out),
             // Also while torn itself: two disks do not break their word at once.
-            AcceptorMessage::Vouch(asked) => self.prepare(from, &asked, out),
+            AcceptorMessage::Vouch(asked) => {
+                sometimes!(TornVouches if self.torn);
+                self.prepare(from, &asked, out);
+            }
             AcceptorMessage::Prepare(_)
             | AcceptorMessage::Accept(_)
             | AcceptorMessage::Confirm(_)
             | AcceptorMessage::LeaseAsk(_)
-                if self.torn => {}
+                if self.torn =>
+            {
+                sometimes!(TornKeepsSilent);
+            }
             AcceptorMessage::Prepare(asked) => self.prepare(from, &asked, out),
             AcceptorMessage::Accept(asked) => self.accept(from, asked, out),
             AcceptorMessage::Confirm(asked) => self.confirm(from, &asked, out),

@@ -158,6 +158,7 @@ impl Auxiliary {
             out.after_all_before()
         };
         let first = asked.from.max(self.floor);
+        sometimes!(AuxiliaryReportsVotes if self.votes.range(first..).next().is_some());
         let votes = self
             .votes
             .range(first..)
@@ -183,6 +184,7 @@ impl Auxiliary {
         let mut last = None;
         let skip = usize::try_from(self.floor.beyond(asked.first)).unwrap_or(usize::MAX);
         let first = asked.first.max(self.floor);
+        sometimes!(BelowFloorAsked if skip > 0);
         for (step, value) in (asked.first.0..).map(Step).zip(asked.values).skip(skip) {
             let known = self.votes.get(&step);
             if known.is_some_and(|(voted, _)| *voted == ballot) {
@@ -194,6 +196,7 @@ impl Auxiliary {
             if after > self.bytes_max && !needed {
                 break;
             }
+            sometimes!(AuxiliaryVotes);
             self.bytes = after;
             self.promised = ballot;
             self.votes.insert(step, (ballot, value.clone()));
@@ -212,6 +215,7 @@ impl Auxiliary {
     }
 
     fn refuse(&self, from: &NodeId, ballot: Ballot, out: &mut Effects<Self>) {
+        sometimes!(AuxiliaryRefuses);
         let nack = Nack { ballot, promised: self.promised };
         out.send(To::Node(from.clone()), ProposerMessage::Nack(nack));
     }
@@ -234,6 +238,7 @@ impl Auxiliary {
             self.configuration = Some(asked.configuration);
         }
         if asked.floor > self.floor {
+            sometimes!(AuxiliaryForgets if !self.votes.is_empty());
             self.floor = asked.floor;
             self.votes = self.votes.split_off(&self.floor);
             self.bytes = self.votes.values().map(|(_, value)| cost(value)).sum();
@@ -253,6 +258,7 @@ impl Auxiliary {
             .is_none_or(|c| c.epoch < asked.epoch || c.has_main(from.incarnation));
         #[cfg(any(test, feature = "mutations"))]
         let member = member || crate::mutation::on(crate::mutation::Mutation::ForgetsFloor);
+        sometimes!(OutsiderAdvisedAgainst if !member);
         match &asked.suspect {
             _ if !member => self.opine(from, asked.round, false, out),
             None => self.opine(from, asked.round, true, out),
@@ -288,6 +294,8 @@ impl Auxiliary {
     }
 
     fn conclude(&self, probe: AwaitedProbe, alive: bool, out: &mut Effects<Self>) {
+        sometimes!(ProbeAnswered if alive);
+        sometimes!(ProbeUnanswered if !alive);
         match probe.why {
             Why::Stand(round) => self.opine(&probe.asker, round, !alive, out),
             Why::Reach(node) => {

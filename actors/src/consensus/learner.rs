@@ -231,6 +231,8 @@ impl Learner {
                     .collect();
                 configuration.is_quorum(&seen)
             };
+            sometimes!(LearnedByWord if told);
+            sometimes!(LearnedByVotes if decided && !told);
             decided.then(|| (*ballot, value.clone()))
         })
     }

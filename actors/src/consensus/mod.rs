@@ -29,6 +29,16 @@
 //! [`acceptor`], [`proposer`], [`learner`], [`replica`], [`auxiliary`] are the roles, each a pure
 //! machine; [`home`] stands for clients; [`message`] holds what they say, [`record`] what they keep.
 
+/// Counts, for tests, what a machine does only now and then.
+macro_rules! sometimes {
+    ($what:ident $(if $that:expr)?) => {
+        #[cfg(any(test, feature = "mutations"))]
+        if true $(&& $that)? {
+            crate::sometimes::note(crate::sometimes::Sometimes::$what);
+        }
+    };
+}
+
 pub mod acceptor;
 pub mod auxiliary;
 pub mod ballot;

@@ -18,6 +18,7 @@ use super::{
     cluster::Cluster,
     properties::{Property, Violation},
     record::{Shared, View},
+    sights::{ANOTHER_NODE, GIVEN_UP, Sights},
 };
 use crate::server::core::{CoreError, Reached};
 
@@ -32,6 +33,8 @@ pub(super) struct Director {
     calm: bool,
     /// Faults that were put in.
     pub(super) faults: u64,
+    /// What happened.
+    pub(super) sights: Sights,
     /// When nodes that stopped by themselves are started again, as a service manager would.
     due: BTreeMap<NodeName, Duration>,
     /// How many panics were ordered of each node in its present life.
@@ -57,6 +60,7 @@ impl Director {
             length,
             calm: false,
             faults: 0,
+            sights: Sights::default(),
             due: BTreeMap::new(),
             ordered: BTreeMap::new(),
             spare: BTreeSet::new(),
@@ -122,13 +126,14 @@ impl Director {
     }
 
     fn look(&mut self) {
-        let mut failed = Vec::new();
+        let (mut failed, mut all) = (Vec::new(), Vec::new());
         for name in self.names() {
             let cluster = self.cluster.borrow();
             let Some(core) = cluster.core(&name) else { continue };
             let why = core.failed().borrow().clone();
             failed.extend(why.map(|why| (name.clone(), why)));
             let reached = core.reached();
+            all.push(reached.clone());
             let mut record = self.record.open();
             if reached.position > 0 {
                 record.digest(&name, reached.position, reached.digest);
@@ -139,7 +144,9 @@ impl Director {
                 record.view(&name, View { leader, epoch, suspects, bridging });
             }
         }
+        self.sights.look(&all);
         for (name, why) in failed {
+            self.sights.count(GIVEN_UP);
             self.tell(&format!("{name} gives up: {why}"));
             self.stop(&name, RESTARTED_AFTER);
         }
@@ -202,6 +209,7 @@ impl Director {
             | FaultAction::Jump { .. }
             | FaultAction::Heal => self.sim.apply(action),
         }
+        self.sights.did(action);
     }
 
     /// Stops a node, to be started again after `pause` unless the nemesis does it before.
@@ -247,6 +255,7 @@ impl Director {
     /// A node that forgot what it said gets an empty disk, and so becomes another node.
     fn replace(&mut self, name: &NodeName, why: &CoreError) {
         self.expect_rot(name, &why.to_string());
+        self.sights.count(ANOTHER_NODE);
         self.tell(&format!("{name} gets a new disk"));
         self.cluster.borrow_mut().lose(name);
     }
@@ -257,6 +266,7 @@ impl Director {
         let lost = core.core(name).and_then(|core| core.lost_memory()).map(str::to_owned);
         drop(core);
         if let Some(why) = lost {
+            self.sights.count(ANOTHER_NODE);
             self.tell(&format!("{name} comes back as another node: {why}"));
             self.expect_rot(name, &why);
         }

@@ -47,7 +47,7 @@
 //! - `doors`: the way in for clients that outlive the nodes they ask
 //! - `director`: a nemesis's wishes, and a service manager's care
 //! - `drill`: tests of your own, out of these
-//! - `trial`, `finale`: the phases of a trial
+//! - `trial`, `finale`: the phases of a trial; `sights`: what happened in it
 //! - `clients`, `witness`: what clients do, and the replicated actor they do it to
 //! - [`record`]: what was seen
 //! - [`properties`]: what must hold, one a file
@@ -60,6 +60,7 @@ mod drill;
 mod finale;
 pub mod properties;
 pub mod record;
+mod sights;
 mod trial;
 mod witness;
 
@@ -69,6 +70,7 @@ pub use self::{
     cluster::{Blueprint, Cluster, Shape},
     director::LIVENESS_MAX,
     drill::{AGAIN_AFTER, Drill, Find, Run, Scene},
+    sights::{OUTCOMES, Seen, never_seen},
     trial::{Report, Trial},
     witness::{Entry, Lists},
 };

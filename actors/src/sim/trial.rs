@@ -15,6 +15,7 @@ use super::{
     director::{Director, Story},
     finale,
     properties::{Property, Violation, judge},
+    sights::Seen,
     witness::{NAME, Witness},
 };
 use crate::consensus::{Profile, VoteStyle};
@@ -44,6 +45,8 @@ pub struct Report {
     pub faults: u64,
     /// Calls that clients made, and those of them that were acknowledged.
     pub calls: (u64, u64),
+    /// What happened, and how often.
+    pub seen: Seen,
     /// One number for all that happened.
     pub digest: u64,
     /// What did not hold.
@@ -74,7 +77,8 @@ impl Trial {
                 let what = format!("panicked: {}", words(panic.as_ref()));
                 let violations = vec![Violation::new(Property::Soundness, what)];
                 let digest = sim.trace_digest();
-                Report { seed, steps: 0, faults: 0, calls: (0, 0), digest, violations, story }
+                let (calls, seen) = ((0, 0), Seen::new());
+                Report { seed, steps: 0, faults: 0, calls, seen, digest, violations, story }
             }
         }
     }
@@ -116,6 +120,7 @@ fn report(director: &Director) -> Report {
         steps: reached.iter().map(|r| r.step.0).max().unwrap_or(0),
         faults: director.faults,
         calls: (record.calls.len() as u64, acknowledged as u64),
+        seen: director.sights.seen.clone(),
         digest: director.sim.trace_digest() ^ state.rotate_left(17),
         violations: judge(&record),
         story: Vec::new(),

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
+use super::{DiskConditions, FaultAction};
+
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
@@ -103,6 +105,44 @@ impl Fault {
             Self::Drift => "drift",
             Self::Jump => "jump",
         }
+    }
+}
+
+impl FaultAction {
+    /// The kinds of fault that it puts in; none where it ends one.
+    pub fn kinds(&self) -> Vec<Fault> {
+        let one = match self {
+            Self::Weather(weather) => {
+                let loss = (Fault::Loss, weather.loss);
+                let doubled = (Fault::Duplication, weather.duplication);
+                let all = [loss, doubled, (Fault::Reorder, weather.reorder)];
+                let some = all.into_iter().filter(|(_, chance)| *chance > 0.0);
+                return some.map(|(kind, _)| kind).collect();
+            }
+            Self::Cut { .. } => Fault::Cut,
+            Self::Partition { .. } => Fault::Partition,
+            Self::Clog { .. } => Fault::Clog,
+            Self::Crash { .. } | Self::CrashAtDiskOperation { .. } => Fault::Crash,
+            Self::Pause { .. } => Fault::Pause,
+            Self::Panic { .. } => Fault::Panic,
+            Self::LoseDisk { .. } => Fault::DiskLoss,
+            Self::Rot { .. } => Fault::BitRot,
+            Self::FailSync { .. } => Fault::Eio,
+            Self::FillDisk { .. } => Fault::Enospc,
+            Self::DiskSpeed { latency, .. } if *latency > DiskConditions::default().latency => {
+                Fault::SlowSync
+            }
+            Self::Drift { .. } => Fault::Drift,
+            Self::Jump { .. } => Fault::Jump,
+            Self::DiskSpeed { .. }
+            | Self::Mend { .. }
+            | Self::MendPartition { .. }
+            | Self::Restart { .. }
+            | Self::Resume { .. }
+            | Self::FreeDisk { .. }
+            | Self::Heal => return Vec::new(),
+        };
+        vec![one]
     }
 }
 

@@ -28,7 +28,8 @@ struct Seen {
     enough: Cell<bool>,
     applied: Cell<u64>,
     last: Cell<Duration>,
-    longest_gap: Cell<Duration>,
+    /// And when it ended.
+    longest_gap: Cell<(Duration, Duration)>,
     errors: RefCell<Vec<CallError>>,
 }
 
@@ -64,7 +65,7 @@ impl Load {
                 Ok(_) => {
                     let now = self.now();
                     let gap = now - seen.last.replace(now);
-                    seen.longest_gap.set(seen.longest_gap.get().max(gap));
+                    seen.longest_gap.set(seen.longest_gap.get().max((gap, now)));
                     seen.applied.set(seen.applied.get() + 1);
                     if !seen.pause.is_zero() {
                         tokio::time::sleep(seen.pause).await;
@@ -183,7 +184,7 @@ impl Load {
         tokio::time::sleep(Duration::from_secs(6)).await;
         assert_eq!(*self.seen.errors.borrow(), vec![]);
         assert_eq!(self.total().await, self.seen.applied.get());
-        let gap = self.seen.longest_gap.get();
-        assert!(gap <= most, "a pause of {gap:?}");
+        let (gap, until) = self.seen.longest_gap.get();
+        assert!(gap <= most, "a pause of {gap:?} until {until:?}");
     }
 }

@@ -18,6 +18,9 @@ use super::{
 };
 use crate::invariants::Violation;
 
+/// So many times longer takes a sync on a disk that is slow: some take longer than a leader may wait.
+const STALLED: u64 = 120;
+
 /// The ticket of operators' wishes: nobody waits for what comes of one.
 pub(super) const WISH: u64 = u64::MAX >> 1;
 
@@ -36,6 +39,9 @@ impl Walk {
             drawn = drawn.saturating_sub(*weight);
             hit
         });
+        if let Some(kind) = kind {
+            self.summary.faults[kind] += 1;
+        }
         let any = self.rng.random_range(0..self.nodes.len());
         let other = self.rng.random_range(0..self.nodes.len());
         match kind {
@@ -70,7 +76,7 @@ impl Walk {
                 self.split();
             }
             Some(15) => self.operate(any),
-            Some(_) => self.nodes[any].stall = if self.nodes[any].stall > 1 { 1 } else { 40 },
+            Some(_) => self.nodes[any].stall = if self.nodes[any].stall > 1 { 1 } else { STALLED },
             None => {}
         }
         Ok(())

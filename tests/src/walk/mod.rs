@@ -64,6 +64,8 @@ pub struct Summary {
     pub failed: u64,
     /// Nodes started, over again or as others.
     pub starts: u64,
+    /// How often each fault was drawn, in the order of [`Faults::NAMES`].
+    pub faults: [u64; Faults::KINDS],
     /// Journals whose end was torn.
     pub torn: u64,
     /// …and took along what had been durable.

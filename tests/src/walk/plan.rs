@@ -55,8 +55,31 @@ pub struct Faults {
 }
 
 impl Faults {
+    /// How many kinds there are.
+    pub const KINDS: usize = 16;
+
+    /// Their names, in the order of the fields.
+    pub const NAMES: [&str; Self::KINDS] = [
+        "crash",
+        "crash_leader",
+        "crash_auxiliary",
+        "role",
+        "partition",
+        "one_way",
+        "isolate",
+        "split",
+        "mend",
+        "lose_main",
+        "lose_auxiliary",
+        "pause",
+        "stall",
+        "depose",
+        "topple",
+        "wish",
+    ];
+
     /// In the order of the fields.
-    pub(super) fn weights(&self) -> [u32; 16] {
+    pub(super) fn weights(&self) -> [u32; Self::KINDS] {
         let Self {
             crash,
             crash_leader,
@@ -163,6 +186,7 @@ pub(super) fn quick() -> Timing {
         auxiliary: ms(100),
         lease: ms(20),
         lease_renewal: ms(6),
+        give_up: ms(120),
         ..Timing::default()
     }
 }
@@ -217,10 +241,7 @@ impl Plan {
             ..Faults::default()
         };
         let (loss, duplicates, late) = (some(200), some(200), some(100));
-        // With several auxiliaries, or none, a main whose journal is torn may wait for ever for those
-        // that lose their disks meanwhile: a limit that the guarantees name, found by walks 85 of 2+2
-        // and of 3+0.
-        let torn = some(500) * u32::from(shape.auxiliaries == 1);
+        let torn = some(500);
         let styles = [VoteStyle::Split, VoteStyle::Split, VoteStyle::Piggyback];
         Self {
             timing: if rng.random_bool(0.8) { quick() } else { Timing::default() },

@@ -264,7 +264,7 @@ const HOUSES: &[(&str, &[&[&str]])] = &[
     (
         "actors/src/",
         &[
-            &["mutation", "trace"],
+            &["mutation", "sometimes", "trace"],
             &["replicated"],
             &["machine", "effects"],
             &["consensus", "election"],

@@ -53,6 +53,8 @@ impl Learner {
                 self.readers.insert(from.clone(), (next, now.at + READS_FOR));
             }
         }
+        sometimes!(SnapshotOffered if entries.snapshot);
+        sometimes!(LogHandedOut if !entries.values.is_empty());
         if entries.snapshot || !entries.values.is_empty() {
             out.send(To::Node(from.clone()), LearnerMessage::Entries(entries));
         }
@@ -125,6 +127,7 @@ impl Learner {
         for (step, (ballot, value)) in (entries.first.0..).map(Step).zip(entries.values) {
             if step == self.history.executed().next() {
                 let own = self.has_vote(ballot, self.me.incarnation, step);
+                sometimes!(LearnedWithoutVote if !own);
                 self.learn(now, step, Chosen { ballot, value, own }, out);
             }
         }
@@ -176,6 +179,7 @@ impl Learner {
         } else {
             history
         };
+        sometimes!(SnapshotInstalled);
         let executed = history.executed();
         self.history = history;
         self.log.clear();

@@ -43,6 +43,7 @@ impl Learner {
     pub(super) fn trim(&mut self, upto: Step, out: &mut Effects<Self>) {
         // Made anew, it may know less than its replica executed: those votes are still needed.
         if upto >= self.covered && upto <= self.history.executed() {
+            sometimes!(JournalTrimmed);
             self.covered = upto;
             out.here(AcceptorMessage::Trim(Trim { upto }));
         }

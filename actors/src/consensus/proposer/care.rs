@@ -80,6 +80,7 @@ impl Proposer {
             return;
         }
         if self.is_stuck() {
+            sometimes!(SlowLeaderStepsDown);
             tracing::warn!("the own journal makes no progress: another may lead");
             self.step_down(out);
             if let Phase::Following(following) = &mut self.phase {
@@ -184,6 +185,7 @@ impl Proposer {
                 return;
             }
             let sent = self.history.executed();
+            sometimes!(BridgeBegins);
             tracing::info!(from = %sent.next(), "an auxiliary completes steps for a silent main");
             let Phase::Leading(reign) = &mut self.phase else { return };
             reign.bridge = Some(Bridge { sent, bytes: 0 });
@@ -204,6 +206,7 @@ impl Proposer {
                 acked.max(executes.unwrap_or_default()) >= executed
             });
         if current {
+            sometimes!(BridgeEnds);
             tracing::info!("every main votes again");
             let Phase::Leading(reign) = &mut self.phase else { return };
             reign.bridge = None;
@@ -272,6 +275,7 @@ impl Proposer {
                 || (now >= since + self.timing.remove_unreachable && unreachable);
             let gains = configuration.gains_without(main.incarnation);
             if replaced || gains && (spent || overdue) {
+                sometimes!(MainVotedOut);
                 return Some(main);
             }
             if now >= since + self.timing.remove_unreachable {
@@ -331,6 +335,7 @@ impl Proposer {
                         && peer.pace.keeps_up(now, self.timing.remove_unreachable)
                         && self.heard_within(&peer.id, self.timing.hedge);
                     if keeps_pace {
+                        sometimes!(MainAdmitted);
                         return Some(configuration.with_main(peer.id.clone()));
                     }
                 }
@@ -338,6 +343,7 @@ impl Proposer {
                     if standing_in.is_some_and(|a| *a != peer.id)
                         || expected == Some(NodeRole::Auxiliary) && self.is_there(&peer.id) =>
                 {
+                    sometimes!(AuxiliaryReplaced if standing_in.is_some());
                     return Some(configuration.with_auxiliary(peer.id.clone()));
                 }
                 NodeRole::Main | NodeRole::Auxiliary | NodeRole::Member => {}

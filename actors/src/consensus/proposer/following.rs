@@ -76,9 +76,11 @@ impl Proposer {
         self.seen.round = self.seen.round.max(answer.seen);
         let epoch = self.history.newest().map_or(0, |c| c.epoch);
         if answer.epoch > epoch {
+            sometimes!(LeftBehind);
             // The cluster went on without this node: it must catch up, it cannot lead.
             self.behind = Some(answer.mains);
         } else if answer.go {
+            sometimes!(SoleConfirmed if self.was_sole() && !self.confirmed_sole);
             self.confirmed_sole |=
                 self.configuration().is_some_and(|c| c.auxiliaries.iter().any(|a| a == from));
         }
@@ -91,6 +93,7 @@ impl Proposer {
             if answer.go {
                 standing.go.insert(from.incarnation);
             } else {
+                sometimes!(AdvisedAgainst);
                 following.standing = None;
                 following.stand_at = now + patience;
             }

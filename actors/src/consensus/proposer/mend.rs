@@ -20,6 +20,13 @@
 //! Configurations need no guessing: the first one that this node does not know was chosen by a
 //! quorum of one that it knows, of which somebody asked is a part.
 //!
+//! **When to ask anew.** What a promise passes over because it is chosen, its author knows, but not
+//! durably: it may have crashed since, and then has its vote only, which this node did not ask for.
+//! The author cannot find out again without this node's promise, and this node would wait for a step
+//! that nobody knows to be chosen. So once nobody who is up says that far any more, all are asked
+//! again, in a higher ballot, and the votes come with the new promises. An earlier answer counts for
+//! nothing then, so this is as sound as the first time. Who lost its disk meanwhile is not asked.
+//!
 //! A node that is a quorum by itself has nobody to ask. It trusts its disk. Nodes that are torn at
 //! once (the power failed) answer one another with what they have left: that suffices unless two
 //! disks broke their word at the same time. For the same reason nobody waits for a node that lost
@@ -59,6 +66,8 @@ pub(super) struct Mending {
     configurations: BTreeMap<Step, Configuration>,
     /// When the acceptor was last told.
     told: Option<Instant>,
+    /// Since when nobody knows any more what those who promised knew to be chosen.
+    forgotten: Option<Instant>,
     /// After a refusal: all are asked at once again, or one would lead before the next is asked.
     not_before: Instant,
     since: Instant,
@@ -73,6 +82,7 @@ impl Mending {
             asked: BTreeMap::new(),
             configurations: BTreeMap::new(),
             told: None,
+            forgotten: None,
             not_before: now,
             since: now,
         }
@@ -91,6 +101,11 @@ impl Mending {
                 self.configurations.entry(step.plus(ALPHA)).or_insert(next);
             }
         }
+    }
+
+    /// The first step that no promise passes over.
+    fn spoken(&self) -> Step {
+        self.promises.values().max().copied().unwrap_or_default()
     }
 
     /// Who still has to answer `me`: mains, and auxiliaries. Nobody waits for those that are `gone`.
@@ -146,9 +161,11 @@ impl Proposer {
         for auxiliary in auxiliaries.iter().filter(&mut due) {
             out.send(To::Node(auxiliary.clone()), AuxiliaryMessage::Prepare(asked.clone()));
         }
-        let spoken = mending.promises.values().max().copied().unwrap_or_default();
-        let complete = mains.is_empty() && auxiliaries.is_empty() && durable.next() >= spoken;
-        if complete && mending.told.is_none_or(|at| now >= at + resend) {
+        let answered = mains.is_empty() && auxiliaries.is_empty();
+        if answered && durable.next() < mending.spoken() {
+            return self.ask_anew_if_forgotten();
+        }
+        if answered && mending.told.is_none_or(|at| now >= at + resend) {
             mending.told = Some(now);
             let open = mending.reported.range(durable.next()..);
             let votes = open.map(|(_, vote)| vote.clone()).collect();
@@ -158,6 +175,23 @@ impl Proposer {
                 false => votes,
             };
             out.here(AcceptorMessage::Mend(Mend { ballot, votes }));
+        }
+    }
+
+    /// Whoever promised knew more to be chosen than is durable here. Somebody who is up hands it over,
+    /// or nobody knows it any more.
+    fn ask_anew_if_forgotten(&mut self) {
+        let (now, patience) = (self.turn.at, 2 * self.timing.election);
+        let Some(mending) = &mut self.mending else { return };
+        let spoken = mending.spoken();
+        let beats =
+            self.peers.values().filter(|peer| peer.up).filter_map(|peer| peer.beat.as_ref());
+        if beats.map(|beat| beat.chosen_upto.next()).max() >= Some(spoken) {
+            mending.forgotten = None;
+        } else if now >= *mending.forgotten.get_or_insert(now) + patience {
+            sometimes!(MendAsksAnew);
+            tracing::info!("nobody knows any more what was chosen; asking all again");
+            *mending = Mending::begun(mending.since);
         }
     }
 
@@ -183,6 +217,7 @@ impl Proposer {
             mending.ballot == Some(nack.ballot) && nack.promised > nack.ballot
         });
         if refused {
+            sometimes!(MendRefused);
             let not_before = self.turn.at + self.jitter(self.timing.resend);
             self.mending = self
                 .mending

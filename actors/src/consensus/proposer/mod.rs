@@ -244,8 +244,10 @@ impl Proposer {
         let refuses = self.leads().is_some_and(|ballot| beat.ballot > ballot)
             && self.configuration().is_some_and(|c| c.has_main(from.incarnation));
         if newer {
+            sometimes!(LeaderHearsLeader if matches!(self.phase, Phase::Leading(_)));
             self.follow(from.clone(), beat.ballot, beat.serving, out);
         } else if refuses {
+            sometimes!(LeaderStandsAgain);
             // It stood, or promised, in a higher ballot, and can neither vote for this leader nor
             // follow it: a still higher one brings both together again.
             self.step_down(out);

@@ -65,6 +65,8 @@ impl Proposer {
         };
         if step <= last_reported {
             let vote = reign.reported.get(&step);
+            sometimes!(ReportedValueProposed if vote.is_some());
+            sometimes!(GapFilled if vote.is_none());
             return Some(vote.map_or_else(Value::noop, |vote| vote.value.clone()));
         }
         let in_flight = step.beyond(executed) - 1;
@@ -179,6 +181,7 @@ impl Proposer {
     /// Sends the open steps that the auxiliaries have not got yet.
     pub(super) fn send_bridged(&mut self, out: &mut Effects<Self>) {
         if self.owes_lease() {
+            sometimes!(LeaseHoldsBridge);
             return; // nothing is chosen behind the back of a main that reads by lease
         }
         let executed = self.history.executed();

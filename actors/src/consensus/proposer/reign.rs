@@ -253,8 +253,10 @@ impl Proposer {
         let gone = self.configuration().is_none_or(|c| !c.has_main(self.me.incarnation));
         let late = self.turn.at >= reign.since + self.timing.give_up && !reign.established;
         if gone || late {
+            sometimes!(ReignGivenUp if late);
             return self.step_down(out);
         }
+        sometimes!(NewConfigurationAsked if reign.established);
         self.ask_promises(next, out);
     }
 
@@ -338,6 +340,7 @@ impl Proposer {
             && nack.ballot == reign.ballot
             && nack.promised > reign.ballot
         {
+            sometimes!(RefusedLeaderFollows);
             self.step_down(out);
         }
     }
@@ -360,6 +363,7 @@ impl Proposer {
             #[cfg(any(test, feature = "mutations"))]
             let gap = gap && !crate::mutation::on(crate::mutation::Mutation::ClaimOverGap);
             if gap {
+                sometimes!(VotesBehindGap);
                 // Only what was really voted is claimed: the steps between may have been chosen
                 // in another ballot, for other values.
                 reign.voted_from = acked.run.first;
@@ -378,6 +382,7 @@ impl Proposer {
         if progress.history.executed() > self.history.executed() {
             self.alive = now;
         } else if progress.history.executed() < self.history.executed() {
+            sometimes!(LearnerKnowsLess);
             // The learner was made anew and knows less than it told. Those steps are no longer
             // open here, so whoever leads must find them by asking for promises again.
             self.step_down(out);

@@ -99,6 +99,7 @@ impl Proposer {
         let Phase::Following(following) = &self.phase else { return };
         let of_leader = following.leader.as_ref() == Some(from) && following.ballot == asked.ballot;
         if of_leader && self.is_main() && !self.resigned {
+            sometimes!(LeadershipHandedOver);
             self.campaign(self.seen.round + 1, out);
         }
     }
