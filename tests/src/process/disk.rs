@@ -60,6 +60,22 @@ impl SmallDisk {
         fs::remove_file(self.ballast()).expect("it was filled up");
     }
 
+    /// From now on whoever writes or syncs there waits, as on a disk that hangs. Not on one in memory.
+    ///
+    /// # Errors
+    /// What the machine does not allow.
+    pub fn hang(&self) -> Result<(), String> {
+        done("fsfreeze", Command::new("fsfreeze").arg("--freeze").arg(&self.0))
+    }
+
+    /// Undoes [`SmallDisk::hang`].
+    ///
+    /// # Errors
+    /// When it does not hang.
+    pub fn go_on(&self) -> Result<(), String> {
+        done("fsfreeze", Command::new("fsfreeze").arg("--unfreeze").arg(&self.0))
+    }
+
     fn ballast(&self) -> PathBuf {
         self.0.join("ballast")
     }
@@ -67,6 +83,8 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
+        // Whoever waits for a disk that hangs could not even be killed.
+        self.go_on().ok();
         // Lazily: a test that failed may still have a node on it.
         Command::new("umount").arg("-l").arg(&self.0).status().ok();
     }
