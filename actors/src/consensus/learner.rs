@@ -95,6 +95,8 @@ pub struct Learner {
     /// until then.
     readers: BTreeMap<NodeId, (Step, Instant)>,
     asked: Option<Instant>,
+    /// Who was asked, and has not answered.
+    asked_of: Option<NodeId>,
     /// The history changed since the other roles were told.
     news: bool,
 }
@@ -137,6 +139,7 @@ impl Learner {
             ahead: BTreeMap::new(),
             readers: BTreeMap::new(),
             asked: None,
+            asked_of: None,
             news: true,
         }
     }

@@ -111,7 +111,7 @@ impl Learner {
         entries: Entries,
         out: &mut Effects<Self>,
     ) {
-        self.asked = None;
+        (self.asked, self.asked_of) = (None, None);
         self.ahead.insert(from.clone(), entries.chosen_upto);
         if entries.snapshot {
             self.asked = Some(now.at + 10 * self.timing.catch_up);
@@ -138,6 +138,12 @@ impl Learner {
         let executed = self.history.executed();
         let fresh = self.is_fresh();
         self.ahead.retain(|_, upto| *upto > executed || fresh);
+        // Who did not answer may be gone, and another can help: who is there soon says so again.
+        if self.asked.is_some_and(|when| now.at >= when)
+            && let Some(silent) = self.asked_of.take()
+        {
+            self.ahead.remove(&silent);
+        }
         let Some((peer, _)) = self.ahead.iter().max_by_key(|(_, upto)| **upto) else {
             self.asked = None;
             return;
@@ -149,6 +155,7 @@ impl Learner {
                 self.asked = Some(now.at + self.timing.catch_up);
                 let wanted = CatchUp { from: executed.next(), fresh };
                 out.send(To::Node(peer.clone()), LearnerMessage::CatchUp(wanted));
+                self.asked_of = Some(peer.clone());
             }
         }
     }
