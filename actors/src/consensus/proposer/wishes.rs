@@ -191,6 +191,8 @@ impl Proposer {
                 self.hand_over(to);
                 Answer::Wait
             }
+            // Whoever is there catches up; the client says how long it waits for that.
+            None if next.mains.iter().any(|main| self.is_there(main)) => Answer::Wait,
             None => Answer::Refused(format!("{name} leads, and nobody could lead in its place")),
         }
     }
