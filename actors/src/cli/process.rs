@@ -113,12 +113,9 @@ pub(in crate::cli) fn wait_ended(pid: u32) {
 /// The system does not tell who they are.
 pub(in crate::cli) fn end_all_children() -> io::Result<()> {
     loop {
-        for thread in fs::read_dir("/proc/self/task")? {
-            let list = fs::read_to_string(thread?.path().join("children"))?;
-            for child in list.split_whitespace().filter_map(|pid| pid.parse().ok()) {
-                // SAFETY: kill takes no pointers; it is a child's id, waited for only below.
-                unsafe { libc::kill(child, libc::SIGKILL) };
-            }
+        for child in children()? {
+            // SAFETY: kill takes no pointers; it is a child's id, waited for only below.
+            unsafe { libc::kill(child, libc::SIGKILL) };
         }
         // SAFETY: waitpid may be given no place for the status.
         if unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } == -1 {
@@ -129,6 +126,25 @@ pub(in crate::cli) fn end_all_children() -> io::Result<()> {
                 _ => return Err(error),
             }
         }
+    }
+}
+
+/// The children of all threads of this process.
+fn children() -> io::Result<Vec<libc::pid_t>> {
+    'look: loop {
+        let mut all = Vec::new();
+        for thread in fs::read_dir("/proc/self/task")? {
+            match fs::read_to_string(thread?.path().join("children")) {
+                Ok(list) => all.extend(
+                    list.split_whitespace().filter_map(|pid| pid.parse::<libc::pid_t>().ok()),
+                ),
+                // The thread has ended meanwhile, and another has its children.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue 'look,
+                Err(e) if e.raw_os_error() == Some(libc::ESRCH) => continue 'look,
+                Err(e) => return Err(e),
+            }
+        }
+        return Ok(all);
     }
 }
 
@@ -198,5 +214,21 @@ mod tests {
         assert!(timer.wait());
         timer.set(Instant::from_nanos(0));
         assert!(timer.wait());
+    }
+
+    #[test]
+    fn threads_that_end_meanwhile_do_not_hide_the_children() {
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    let short: Vec<_> = (0..8).map(|_| std::thread::spawn(|| {})).collect();
+                    short.into_iter().for_each(|thread| thread.join().unwrap());
+                }
+            });
+            let failed = (0..2_000).find_map(|_| children().err());
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(failed.is_none(), "{failed:?}");
+        });
     }
 }
