@@ -37,7 +37,7 @@
 //! - [`roles`]: the store, a deterministic state; [`store`]: it under the log
 //! - [`count`]: a main's own count; [`HighWater`]: the resource's check
 //! - [`service`]: the machine of a node's election service; [`lease`]: the arithmetic of leases
-//! - [`line`]: the messages of a proxy to a holder; [`tenure`]: when a holder steps down
+//! - [`mod@line`]: the messages of a proxy to a holder; [`tenure`]: when a holder steps down
 
 /// Whether a rule is switched off, to see that the judges notice; never in a normal build.
 macro_rules! off {
