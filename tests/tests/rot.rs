@@ -85,6 +85,19 @@ fn rot_in_a_snapshot_of_a_running_node_is_found_and_another_is_taken() {
     }
 }
 
+/// Bits of a node's files flip, at most so many, and it starts again after each, until it notices.
+async fn rot_until_noticed(sim: &Simulation, cluster: &mut Cluster, files: &str, most: u32) {
+    let mut flips = 0;
+    while cluster.core(&name("a")).unwrap().lost_memory().is_none() {
+        flips += 1;
+        assert!(flips < most, "{flips} bits flipped and nothing was found");
+        cluster.crash(&name("a"));
+        sim.rot(&name("a"), files).unwrap();
+        cluster.start(&name("a")).unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// Goal: a node whose snapshot is damaged never votes as if it had never voted for what that covered.
 /// Method: a bit flips in one while the node is down, until its newest is hit.
 #[test]
@@ -92,15 +105,7 @@ fn a_node_without_its_snapshot_comes_back_as_another_one() {
     Simulation::new(65).run(|sim| async move {
         let mut cluster = with_snapshots(&sim).await;
         let before = cluster.core(&name("a")).unwrap().node().id().clone();
-        let mut flips = 0;
-        while cluster.core(&name("a")).unwrap().lost_memory().is_none() {
-            flips += 1;
-            assert!(flips < 20, "{flips} bits flipped and nothing was found");
-            cluster.crash(&name("a"));
-            sim.rot(&name("a"), "snapshot-").unwrap();
-            cluster.start(&name("a")).unwrap();
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        rot_until_noticed(&sim, &mut cluster, "snapshot-", 20).await;
         whole(&cluster).await;
         assert_ne!(*cluster.core(&name("a")).unwrap().node().id(), before, "not the node it was");
         assert_eq!(counter(&cluster, "a").query(Total).await, Ok(COMMANDS));
@@ -115,15 +120,7 @@ fn a_node_that_lost_its_memory_comes_back_by_itself_as_another_one() {
         let mut cluster = founded(&sim, Shape::default(), VoteStyle::Split).await;
         add(&cluster, COMMANDS).await;
         let before = cluster.core(&name("a")).unwrap().node().id().clone();
-        let mut flips = 0;
-        while cluster.core(&name("a")).unwrap().lost_memory().is_none() {
-            flips += 1;
-            assert!(flips < FLIPS_MAX, "{flips} bits flipped and nothing was found");
-            cluster.crash(&name("a"));
-            sim.rot(&name("a"), "segment-").unwrap();
-            cluster.start(&name("a")).unwrap();
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        rot_until_noticed(&sim, &mut cluster, "segment-", FLIPS_MAX).await;
         whole(&cluster).await;
         assert_ne!(*cluster.core(&name("a")).unwrap().node().id(), before, "not the node it was");
         assert_eq!(counter(&cluster, "a").query(Total).await, Ok(COMMANDS));

@@ -165,16 +165,21 @@ fn whole(main: &mut Main) -> Bytes {
     }
 }
 
+/// A main with the state, another that was told to fetch it, and the word that told it.
+fn one_that_fetches() -> (Main, Main, SnapshotWanted) {
+    let mut from = Main::founded(A, u64::MAX);
+    from.execute(1, &log(STEPS));
+    let mut to = Main::new(B, u64::MAX, &Survived { records: vec![], snapshot: None });
+    let wanted = SnapshotWanted { peer: node(A), chosen_upto: Step(STEPS), known: Step(0) };
+    to.tell(B, wanted.clone());
+    (from, to, wanted)
+}
+
 /// Goal: who lost the link while it fetched a snapshot goes on where it was, whatever is damaged or
 /// lost on the way; and pieces leave no faster than they may.
 #[test]
 fn who_lost_the_link_goes_on_where_it_was() {
-    let log = log(STEPS);
-    let mut from = Main::founded(A, u64::MAX);
-    from.execute(1, &log);
-    let mut to = Main::new(B, u64::MAX, &Survived { records: vec![], snapshot: None });
-    let wanted = SnapshotWanted { peer: node(A), chosen_upto: Step(STEPS), known: Step(0) };
-    to.tell(B, wanted.clone());
+    let (mut from, mut to, wanted) = one_that_fetches();
     let (mut offsets, mut turns, mut pieces) = (Vec::new(), 0_u32, 0_u32);
     let mut millis = 0;
     while to.replica.summary().0 < Step(STEPS) {
@@ -226,12 +231,7 @@ fn who_lost_the_link_goes_on_where_it_was() {
 /// Goal: who was killed while it fetched a snapshot goes on with what its disk has of it.
 #[test]
 fn who_was_started_again_goes_on_where_its_disk_is() {
-    let log = log(STEPS);
-    let mut from = Main::founded(A, u64::MAX);
-    from.execute(1, &log);
-    let mut to = Main::new(B, u64::MAX, &Survived { records: vec![], snapshot: None });
-    let wanted = SnapshotWanted { peer: node(A), chosen_upto: Step(STEPS), known: Step(0) };
-    to.tell(B, wanted.clone());
+    let (mut from, mut to, wanted) = one_that_fetches();
     let (mut asked, mut restarted_at) = (Vec::new(), None);
     for turn in 0..100_000 {
         for message in std::mem::take(&mut to.said) {

@@ -15,7 +15,7 @@ use super::{
     site::shelf::Shelf,
 };
 use crate::{
-    consensus::replica::{SNAPSHOT_BYTES_PER_SECOND, Shelved, TAKE_PIECE, WHOLE_STATE},
+    consensus::replica::{Shelved, TAKE_PIECE, WHOLE_STATE, pause_after},
     replicated::{Consistency, Done, IdempotencyKey, Inquiry, Outcome, Submission, Submit},
 };
 
@@ -87,9 +87,7 @@ fn parts(shelf: Arc<Shelf>, snapshot: Shelved) -> impl Stream<Item = Result<Byte
                 let why = "the snapshot made room for newer ones, or cannot be read; try again";
                 return Some((Err(io::Error::other(why)), u64::MAX));
             };
-            let pause = Duration::from_secs(1)
-                .mul_f64(part.len() as f64 / SNAPSHOT_BYTES_PER_SECOND as f64);
-            sleep(pause).await;
+            sleep(pause_after(part.len() as u64)).await;
             let next = offset + part.len() as u64;
             Some((Ok(part), next))
         }

@@ -334,12 +334,9 @@ impl Seat {
     /// Executes what is learned on the replicated actors; of a main or a member.
     pub fn replica(&self) -> impl FnMut() -> Role<Replica> + use<> + 'static {
         let (me, config) = (self.site.me.clone(), Rc::clone(&self.config));
-        let elections = self.site.elections.clone();
+        let machines = self.machines();
         self.site.role(move || {
-            let (machines, elections) = (Arc::clone(&config.machines), elections.clone());
-            // The store of roles is always there.
-            let all = move || machines().into_iter().chain([elections.store()]).collect();
-            Replica::new(me.clone(), Box::new(all), config.snapshot_log_bytes)
+            Replica::new(me.clone(), Box::new(machines.clone()), config.snapshot_log_bytes)
                 .patient(config.timing)
         })
     }
@@ -395,7 +392,14 @@ impl Seat {
 
     /// All that is executed here, empty.
     fn hosted(&self) -> Vec<Box<dyn StateMachine>> {
-        (self.config.machines)().into_iter().chain([self.site.elections.store()]).collect()
+        self.machines()()
+    }
+
+    /// Makes all that is executed here. The store of roles is always there.
+    fn machines(&self) -> impl Fn() -> Vec<Box<dyn StateMachine>> + Clone + use<> + 'static {
+        let (machines, elections) =
+            (Arc::clone(&self.config.machines), self.site.elections.clone());
+        move || machines().into_iter().chain([elections.store()]).collect()
     }
 
     /// Agrees on how the log begins, or finds out that it has.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use synod_runtime::identity::NodeId;
 
 use super::{
-    REGISTER, Replica, State,
+    REGISTER, Replica,
     guests::Admission as Admitted,
     image::Actors,
     keys::{KEY_REUSED, Mark, Used, split_mark},
@@ -28,7 +28,7 @@ use crate::{
         message::Epoch,
         store::{check_fence, store_id},
     },
-    replicated::{ApplyError, FENCE_REFUSED, FENCED, Fenced, Moment, Position, SessionId, Turn},
+    replicated::{ApplyError, FENCE_REFUSED, FENCED, Fenced, SessionId, Turn},
 };
 
 /// What one call of `execute` has to say, by session.
@@ -246,7 +246,8 @@ impl Replica {
         seed: u64,
         index: u32,
     ) -> Result<Result<Bytes, String>, Stop> {
-        let State { position, time_ms, .. } = self.state;
+        let moment = self.moment();
+        let position = self.state.position;
         if self.poison.contains(&position) {
             return Ok(Err(format!("panicked at position {position}; it changed nothing")));
         }
@@ -261,7 +262,6 @@ impl Replica {
             let why = format!("position {position} is for an actor this build does not have");
             return Err(Stop::Halt(why));
         };
-        let moment = Moment { position: Position(position), time_ms };
         let session = SessionId(command.session);
         let mut turn = Turn::new(moment, session, seed, index).at_version(version);
         let done =

@@ -43,7 +43,7 @@ use self::{
 pub(crate) use self::{
     keys::{keyed_args, opens_session},
     takeover::{Piece, STATE_BYTES_MAX, TAKE_PIECE, Taken, WHOLE_STATE},
-    taking::Shelved,
+    taking::{Shelved, pause_after},
 };
 use super::{
     ballot::Step,

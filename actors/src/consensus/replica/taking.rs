@@ -86,7 +86,7 @@ pub(super) struct Wanted {
 const WANTED_MAX: usize = 64;
 
 /// How long after `bytes` the next may follow.
-pub(super) const fn pause_after(bytes: u64) -> Duration {
+pub(crate) const fn pause_after(bytes: u64) -> Duration {
     Duration::from_nanos(bytes * 1_000_000_000 / SNAPSHOT_BYTES_PER_SECOND)
 }
 

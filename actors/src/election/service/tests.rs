@@ -66,6 +66,13 @@ impl Bench {
         (flight, ops.into_iter().map(|op| self.roles.apply(at, op, changes)).collect())
     }
 
+    /// Executes the oldest command, and answers.
+    #[track_caller]
+    fn settle(&mut self) {
+        let executed = self.execute();
+        self.answer(executed);
+    }
+
     fn answer(&mut self, (flight, said): (u64, Vec<Said>)) {
         self.say(ServiceMessage::Answer { flight, said: Ok(said) });
     }
@@ -111,19 +118,16 @@ fn a_holder_acts_from_the_sending_of_what_was_answered() {
 fn whoever_stood_acts_only_after_a_renewal_sent_after_learning() {
     let mut bench = Bench::new();
     bench.volunteer(1, true);
-    let first = bench.execute();
-    bench.answer(first);
+    bench.settle();
     bench.volunteer(2, true);
-    let second = bench.execute();
-    bench.answer(second);
+    bench.settle();
     bench.told.clear();
     bench.say(ServiceMessage::Pulsed(1));
     bench.pass(Duration::from_millis(200));
     let before = bench.execute();
     // The first leaves, which hands over; the renewal sent before answers the second's standing.
     bench.say(ServiceMessage::Leave(1));
-    let left = bench.execute();
-    bench.answer(left);
+    bench.settle();
     bench.answer(before);
     assert_eq!(bench.deadline(), None);
     bench.say(ServiceMessage::Pulsed(1));
@@ -134,8 +138,7 @@ fn whoever_stood_acts_only_after_a_renewal_sent_after_learning() {
     bench.answer(learning);
     assert_eq!(bench.deadline(), None, "learnt, and renewed at once");
     let sent = bench.now;
-    let confirmed = bench.execute();
-    bench.answer(confirmed);
+    bench.settle();
     assert_eq!(bench.deadline(), Some(sent + acts_for(LEASE)));
 }
 
@@ -143,8 +146,7 @@ fn whoever_stood_acts_only_after_a_renewal_sent_after_learning() {
 fn whoever_gets_the_role_before_its_request_is_answered_need_not_wait_a_period_to_learn_it() {
     let mut bench = Bench::new();
     bench.volunteer(1, true);
-    let first = bench.execute();
-    bench.answer(first);
+    bench.settle();
     bench.volunteer(2, true);
     let second = bench.execute();
     assert!(matches!(second.1[..], [Said::Standing(..)]));
@@ -159,8 +161,7 @@ fn whoever_gets_the_role_before_its_request_is_answered_need_not_wait_a_period_t
     bench.answer(second);
     assert_eq!(bench.deadline(), None, "standing permits nothing");
     let sent = bench.now;
-    let confirmed = bench.execute();
-    bench.answer(confirmed);
+    bench.settle();
     assert_eq!(bench.deadline(), Some(sent + acts_for(LEASE)));
 }
 
@@ -168,8 +169,7 @@ fn whoever_gets_the_role_before_its_request_is_answered_need_not_wait_a_period_t
 fn a_client_that_does_not_ask_is_not_renewed_and_loses_the_role_in_time() {
     let mut bench = Bench::new();
     bench.volunteer(1, false);
-    let granted = bench.execute();
-    bench.answer(granted);
+    bench.settle();
     let until = bench.deadline().unwrap();
     assert!(bench.commands.is_empty());
     bench.pass(Duration::from_millis(989));
@@ -184,14 +184,12 @@ fn a_client_that_does_not_ask_is_not_renewed_and_loses_the_role_in_time() {
 fn a_renewal_on_request_counts_from_after_the_request() {
     let mut bench = Bench::new();
     bench.volunteer(1, false);
-    let granted = bench.execute();
-    bench.answer(granted);
+    bench.settle();
     bench.pass(Duration::from_millis(300));
     bench.told.clear();
     bench.say(ServiceMessage::Asked { handle: 1, at_once: true });
     let sent = bench.now;
-    let renewed = bench.execute();
-    bench.answer(renewed);
+    bench.settle();
     assert_eq!(bench.deadline(), Some(sent + acts_for(LEASE)));
 }
 
@@ -199,8 +197,7 @@ fn a_renewal_on_request_counts_from_after_the_request() {
 fn no_answer_revives_what_was_given_up() {
     let mut bench = Bench::new();
     bench.volunteer(1, true);
-    let granted = bench.execute();
-    bench.answer(granted);
+    bench.settle();
     bench.say(ServiceMessage::Pulsed(1));
     bench.pass(Duration::from_millis(200));
     let renewed = bench.execute();
@@ -224,8 +221,7 @@ fn no_answer_revives_what_was_given_up() {
 fn an_expired_holder_is_told_and_stands_again_as_another() {
     let mut bench = Bench::new();
     bench.volunteer(1, true);
-    let granted = bench.execute();
-    bench.answer(granted);
+    bench.settle();
     bench.told.clear();
     bench.say(ServiceMessage::Pulsed(1));
     bench.pass(Duration::from_millis(200));

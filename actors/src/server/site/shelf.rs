@@ -15,7 +15,6 @@ use synod_runtime::{
         disk::{Waker, Worker},
     },
 };
-
 use tokio::sync::oneshot;
 
 use super::lock;
@@ -58,9 +57,7 @@ impl Shelf {
         lock(&self.queue).push_back((task, told));
         self.waker.wake();
     }
-}
 
-impl Shelf {
     /// A part of a snapshot; none if it cannot be read, or not any more.
     pub(in crate::server) async fn read(&self, step: Step, offset: u64) -> Option<Bytes> {
         let (answer, told) = oneshot::channel();
