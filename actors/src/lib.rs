@@ -78,6 +78,7 @@
 //! - [`trace`]: what one request led to, on all nodes
 //! - [`sim`]: whole clusters in simulated time, for your tests
 //! - [`election`]: roles with exactly one holder; [`server::elections`]: standing for them
+//! - [`register`]: a few words that a majority keeps, without a leader; Disk Paxos
 //! - [`consensus`]: the protocol roles; [`machine`], [`effects`], [`role`]: how every role is built
 //! - [`message`]: messages that travel between nodes; [`runtime`]: everything below the roles
 
@@ -93,6 +94,7 @@ pub mod machine;
 pub mod manual;
 #[cfg(any(test, feature = "mutations"))]
 pub mod mutation;
+pub mod register;
 pub mod replicated;
 pub mod role;
 pub mod server;

@@ -48,11 +48,15 @@ pub enum RoleRule {
     ExitNamesProcess,
     /// 32: only who asked is renewed.
     OnlyAskedRenewed,
+    /// W2: who watches also hears that nobody leads any more.
+    EveryChangeTold,
+    /// W2: whoever missed what is not kept any more is told how everything stands.
+    GapsAreTold,
 }
 
 impl RoleRule {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::ExpiryNamesRenewal,
         Self::CountsFromSending,
         Self::StandingConfirms,
@@ -71,6 +75,8 @@ impl RoleRule {
         Self::LeaseOfGrant,
         Self::ExitNamesProcess,
         Self::OnlyAskedRenewed,
+        Self::EveryChangeTold,
+        Self::GapsAreTold,
     ];
 }
 
@@ -86,6 +92,52 @@ pub fn set_role_rule(rule: Option<RoleRule>) {
 /// Whether that rule of roles is switched off.
 pub fn is_off(rule: RoleRule) -> bool {
     RULE_OFF.with(|off| off.get() == Some(rule))
+}
+
+/// One rule of registers, switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RegisterRule {
+    /// G1: a holder orders nothing below what it ordered.
+    OrdersRise,
+    /// G1: a holder writes nothing below what it ordered.
+    OldWritesRefused,
+    /// G2: more than half of the holders, or disks, are asked.
+    MajorityCounts,
+    /// G4, D4: a read that meets an open write settles it first.
+    OpenReadsSettled,
+    /// D1: a client that starts again finds its own block first.
+    OwnBlockRecalled,
+    /// D2: whoever finds a higher ballot gives up.
+    HigherBallotsWin,
+    /// D3: the value of the greatest ballot is the one that counts.
+    GreatestBallotCounts,
+}
+
+impl RegisterRule {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::OrdersRise,
+        Self::OldWritesRefused,
+        Self::MajorityCounts,
+        Self::OpenReadsSettled,
+        Self::OwnBlockRecalled,
+        Self::HigherBallotsWin,
+        Self::GreatestBallotCounts,
+    ];
+}
+
+thread_local! {
+    static REGISTER_RULE_OFF: Cell<Option<RegisterRule>> = const { Cell::new(None) };
+}
+
+/// Switches a rule of registers off for this thread; `None` restores every rule.
+pub fn set_register_rule(rule: Option<RegisterRule>) {
+    REGISTER_RULE_OFF.with(|off| off.set(rule));
+}
+
+/// Whether that rule of registers is switched off.
+pub fn is_register_rule_off(rule: RegisterRule) -> bool {
+    REGISTER_RULE_OFF.with(|off| off.get() == Some(rule))
 }
 
 /// One rule, switched off. Numbers are those of the protocol manual.

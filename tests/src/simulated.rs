@@ -79,6 +79,14 @@ pub fn counter(cluster: &Cluster, node: &str) -> Handle<Counter> {
 /// When it does not within half a minute.
 pub async fn founded(sim: &Simulation, shape: Shape, style: VoteStyle) -> Cluster {
     let blueprint = Blueprint { style, ..Blueprint::hosting::<Counter>("counter") };
+    founded_as(sim, shape, blueprint).await
+}
+
+/// The same, of that blueprint.
+///
+/// # Panics
+/// When it does not within half a minute.
+pub async fn founded_as(sim: &Simulation, shape: Shape, blueprint: Blueprint) -> Cluster {
     let mut cluster = Cluster::new(sim, shape, blueprint);
     cluster.start_all().expect("nodes start");
     whole(&cluster).await;

@@ -2,7 +2,7 @@
 //! soon; and each rule, switched off, is missed within a bounded number of walks.
 
 use synod::mutation::{self, RoleRule};
-use synod_tests::role_walk::{Broken, Slip, walk};
+use synod_tests::role_walk::{Broken, Slip, walk, walk_pages};
 
 /// Goal: every promise, in every walk.
 #[test]
@@ -16,6 +16,17 @@ fn no_two_hold_a_role_and_somebody_soon_does() {
     }
     println!("{WALKS} walks: {commands} commands, {grants} grants, {expiries} expiries proposed");
     assert!(expiries > WALKS && grants > 4 * WALKS, "nothing happened: {grants} {expiries}");
+}
+
+/// Goal: the same where roles are kept in registers, and nobody sees every change.
+#[test]
+fn no_two_hold_a_role_that_is_kept_in_a_register() {
+    let mut expiries = 0;
+    for seed in 0..WALKS {
+        let walked = walk_pages(seed).unwrap_or_else(|broken| panic!("walk {seed}: {broken:?}"));
+        expiries += walked.expiries;
+    }
+    assert!(expiries > WALKS, "nothing happened: {expiries}");
 }
 
 /// Goal: no rule is there for nothing. Method: switch it off and walk until it is missed.

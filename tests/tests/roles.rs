@@ -1,6 +1,8 @@
 //! Roles on real processes: leases over HTTP, the command line, and what happens when nodes die.
 
 use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -133,5 +135,54 @@ fn a_role_held_at_a_killed_node_passes_on_within_its_lease() {
     assert!(took >= Duration::from_millis(1_900), "the lease was not waited out: {took:?}");
     // 300 ms are promised; the rest is for a machine that builds and tests beside it.
     assert!(took <= Duration::from_millis(2_800), "{took:?}");
+    synod.stop();
+}
+
+/// Goal: `synod roles ROLE --watch` tells every change, in order, and goes on at another node when
+/// the one that served it dies. Over HTTP a feed goes on behind the mark it is given.
+#[test]
+fn who_watches_on_the_command_line_hears_of_every_change() {
+    let _turn = turn();
+    let mut synod = Cluster::dev("synod", &["--no-restart"]);
+    let client = synod.dir().join("client.toml");
+    let mut watch = Command::new(synod.program())
+        .args(["roles", "jobs", "--watch", "--json", "--timeout", "20s", "--cluster"])
+        .arg(&client)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let out = BufReader::new(watch.stdout.take().expect("piped"));
+    let mut events = out.lines().map(|line| {
+        let line = line.expect("it goes on");
+        serde_json::from_str::<Value>(&line).unwrap_or_else(|_| panic!("no JSON: {line}"))
+    });
+    let mut next = |kind: &str| loop {
+        let event = events.next().expect("it goes on");
+        if event["event"] != "stale" {
+            assert_eq!(event["event"], kind, "{event}");
+            break event["data"].clone();
+        }
+    };
+    assert_eq!(next("state")["roles"], json!([]));
+    let (status, held) = take(&synod, "b", &json!({"holder": "one", "lease": "2s"}));
+    assert_eq!(status, 200, "{held}");
+    let first = next("change");
+    assert_eq!((&first["leader"], &first["epoch"]), (&json!("one"), &held["epoch"]));
+    // The client file names `a` first, so that is where it listens.
+    synod.kill(&["a"]);
+    assert_eq!(next("change")["leader"], Value::Null, "its lease ran out");
+    let (status, held) = take(&synod, "b", &json!({"holder": "two", "lease": "2s"}));
+    assert_eq!(status, 200, "{held}");
+    let second = next("change");
+    assert_eq!((&second["leader"], &second["epoch"]), (&json!("two"), &held["epoch"]));
+    watch.kill().expect("it runs");
+    watch.wait().expect("it ends");
+    let epoch = first["epoch"].as_u64().expect("a number");
+    let path = format!("/roles?watch=true&after={epoch}.0");
+    let feed = synod.http("b").first_bytes(&path, "two");
+    let events: Vec<_> = feed.lines().filter(|line| line.starts_with("event: ")).collect();
+    assert_eq!(events, ["event: change", "event: change"], "{feed}");
+    let (status, why) = ask(&synod, "b", "GET", "/roles?watch=true&after=soon", &Value::Null);
+    assert!(status == 400 && why["error"].as_str().unwrap().contains("no mark"), "{why}");
     synod.stop();
 }

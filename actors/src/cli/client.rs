@@ -20,7 +20,7 @@ use super::{
     failure::{Exit, Failure},
 };
 use crate::{
-    client::{Answer, ClientFile, ClientNode, Http, NoAnswer},
+    client::{Answer, ClientFile, ClientNode, Feed, Http, NoAnswer},
     server::config::NodeRole,
 };
 
@@ -131,6 +131,36 @@ impl Cluster {
         patience: Duration,
     ) -> Result<Answer, NoAnswer> {
         self.http.request(method, &node.http, path, body, patience).await
+    }
+
+    /// Server-sent events of any node that serves them, behind the one of that number: the node, and
+    /// what comes. `what` is for errors.
+    pub(crate) async fn feed(
+        &self,
+        what: &str,
+        path: &str,
+        last: Option<&str>,
+    ) -> Result<(NodeName, Feed), Failure> {
+        let mut why = String::from("no node is up");
+        let until = RealClock.now() + self.patience;
+        loop {
+            for node in self.servers(None) {
+                match self.http.feed(&node.http, path, last, self.patience).await {
+                    Ok(Ok(feed)) => return Ok((node.name.clone(), feed)),
+                    Ok(Err(answer)) if answer.status.is_client_error() => {
+                        let what = format!("{what} at {}", node.name);
+                        let hint = "see --help";
+                        return Err(Failure::failed(what, answer.error_text(), hint));
+                    }
+                    Ok(Err(answer)) => why = format!("{} says: {}", node.name, answer.error_text()),
+                    Err(error) => why = format!("{} at {}: {error}", node.name, node.http),
+                }
+            }
+            if RealClock.now() >= until {
+                return Err(self.nobody(&why));
+            }
+            sleep(PAUSE).await;
+        }
     }
 
     /// A whole file of any main.

@@ -1,5 +1,7 @@
 //! `roles`: who leads in what, and which roles there are.
 
+mod watch;
+
 use awc::http::Method;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -21,6 +23,9 @@ pub(crate) struct RolesArgs {
     /// Only this one
     #[arg(value_name = "ROLE")]
     role: Option<String>,
+    /// Go on and print every change, as it happens
+    #[arg(long)]
+    watch: bool,
     #[command(flatten)]
     list: ClientArgs,
 }
@@ -60,6 +65,10 @@ pub(crate) async fn run(args: &RolesArgs) -> Result<(), Failure> {
     let (method, what, role) = match &args.verb {
         Some(RolesVerb::Add(one)) => (Method::PUT, "roles add", &one.role),
         Some(RolesVerb::Remove(one)) => (Method::DELETE, "roles remove", &one.role),
+        None if args.watch => {
+            let path = args.role.as_deref().map_or_else(|| Ok("/roles".to_owned()), path)?;
+            return watch::run(&cluster, &format!("{path}?watch=true"), client.json).await;
+        }
         None => return list(&cluster, args).await,
     };
     let path = path(role)?;

@@ -13,6 +13,7 @@ use awc::{
     http::{Method, StatusCode},
 };
 use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream::LocalBoxStream};
 use serde_json::Value;
 use synod_runtime::quic::client_tls;
 
@@ -30,6 +31,9 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) body: Bytes,
 }
+
+/// The body of an answer that goes on and on.
+pub(crate) type Feed = LocalBoxStream<'static, Result<Bytes, String>>;
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -170,6 +174,32 @@ impl Http {
         let request = self.client.get(format!("{}://{to}{path}", self.scheme));
         let most = usize::try_from(STATE_BYTES_MAX).unwrap_or(usize::MAX);
         self.exchange(request, "application/json", Bytes::new(), patience, most).await
+    }
+
+    /// `GET path`, for server-sent events behind the one of that number: what comes, as it comes;
+    /// or the answer, if it is another.
+    pub(crate) async fn feed(
+        &self,
+        to: &HostPort,
+        path: &str,
+        last: Option<&str>,
+        patience: Duration,
+    ) -> Result<Result<Feed, Answer>, String> {
+        let request = self.client.get(format!("{}://{to}{path}", self.scheme)).timeout(patience);
+        let mut request = request.insert_header(("Accept", "text/event-stream"));
+        if let Some(last) = last {
+            request = request.insert_header(("Last-Event-ID", last));
+        }
+        if let Some(bearer) = &self.bearer {
+            request = request.bearer_auth(bearer);
+        }
+        let mut response = request.send().await.map_err(|error| error.to_string())?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(Ok(response.map_err(|error| error.to_string()).boxed_local()));
+        }
+        let body = response.body().limit(ANSWER_BYTES_MAX).await;
+        Ok(Err(Answer { status, body: body.map_err(|error| error.to_string())? }))
     }
 
     async fn send(

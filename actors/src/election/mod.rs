@@ -38,6 +38,8 @@
 //! - [`count`]: a main's own count; [`HighWater`]: the resource's check
 //! - [`service`]: the machine of a node's election service; [`lease`]: the arithmetic of leases
 //! - [`mod@line`]: the messages of a proxy to a holder; [`tenure`]: when a holder steps down
+//! - [`watch`]: every change in order, for those who watch
+//! - [`page`]: a role in a register, where roles are not kept in the log
 
 /// Whether a rule is switched off, to see that the judges notice; never in a normal build.
 macro_rules! off {
@@ -59,9 +61,11 @@ pub mod count;
 pub mod lease;
 pub mod line;
 pub mod message;
+pub mod page;
 pub mod roles;
 pub mod service;
 pub mod store;
 pub mod tenure;
+pub mod watch;
 
 pub use high_water::{HighWater, Stale};

@@ -100,6 +100,11 @@ impl Roles {
         self.roles.get(self.names.get(name)?)
     }
 
+    /// The name of the role of that number.
+    pub fn name(&self, id: RoleId) -> Option<&str> {
+        self.roles.get(&id).map(|role| role.name.as_str())
+    }
+
     /// The newest position named anywhere.
     pub fn newest(&self) -> Position {
         let of = |role: &Role| {

@@ -13,9 +13,10 @@ use super::{
     lease::waits_for,
     message::{Change, Epoch, Holder, Op, Refusal, RoleView, Said},
     roles::{Role, Roles},
+    watch::{Chronicle, Since},
 };
 use crate::replicated::{
-    ApplyError, Function, Moment, RestoreError, StateMachine, Turn, name_hash,
+    ApplyError, Function, Moment, Position, RestoreError, StateMachine, Turn, name_hash,
 };
 
 /// The name commands are addressed to. No service can have it by chance.
@@ -26,6 +27,9 @@ pub const CHANGE: Function = Function::command("synod/roles.change");
 
 /// Asks for roles: [`Question`]; answered by [`Vec`] of [`RoleView`].
 pub const LOOK: Function = Function::query("synod/roles.look");
+
+/// Asks for what changed: [`Since`]; answered by [`Told`](super::watch::Told).
+pub const SINCE: Function = Function::query("synod/roles.since");
 
 /// Which roles to show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +45,7 @@ pub enum Question {
 pub struct Book {
     roles: Roles,
     count: Count,
+    chronicle: Chronicle,
 }
 
 impl Book {
@@ -59,6 +64,22 @@ impl Book {
     /// Who holds the role of that name.
     pub fn holder(&self, role: &str) -> Option<Holder> {
         self.roles.named(role)?.holder()
+    }
+
+    /// Executes the operations of one command. Answers also whether people see anything of it.
+    fn execute(
+        &mut self,
+        at: Position,
+        ops: Vec<Op>,
+        changes: &mut Vec<Change>,
+    ) -> (Vec<Said>, bool) {
+        let Self { roles, chronicle, .. } = self;
+        let (mut part, mut said) = (0, Vec::with_capacity(ops.len()));
+        for op in ops {
+            let apply = |roles: &mut Roles, op| roles.apply(at, op, changes);
+            said.push(chronicle.around(at, &mut part, roles, op, apply));
+        }
+        (said, part > 0)
     }
 
     fn look(&self, question: &Question, now: Instant) -> Vec<RoleView> {
@@ -91,8 +112,8 @@ type Told = Box<dyn Fn(Vec<Change>) + Send + Sync>;
 
 impl Desk {
     /// An empty desk. `told` hears of every new holder, in order, on whatever thread executes; and,
-    /// with nothing, when somebody stands or a state was installed: then something may run out
-    /// sooner than before.
+    /// with nothing, when anything else changed that people see, somebody stands or a state was
+    /// installed: then something may run out sooner than before.
     pub fn new(clock: Arc<dyn Clock>, told: impl Fn(Vec<Change>) + Send + Sync + 'static) -> Self {
         Self { clock, book: Mutex::default(), told: Box::new(told) }
     }
@@ -107,7 +128,8 @@ impl Desk {
     /// An empty store that is kept here once it executes something.
     pub fn store(self: &Arc<Self>) -> Box<dyn StateMachine> {
         let count = Count::starting(self.clock.now());
-        let book = Arc::new(Mutex::new(Book { roles: Roles::default(), count }));
+        let (roles, chronicle) = (Roles::default(), Chronicle::default());
+        let book = Arc::new(Mutex::new(Book { roles, count, chronicle }));
         Box::new(Store { desk: Arc::clone(self), book })
     }
 }
@@ -134,7 +156,7 @@ impl StateMachine for Store {
     }
 
     fn functions(&self) -> &[Function] {
-        &[CHANGE, LOOK]
+        &[CHANGE, LOOK, SINCE]
     }
 
     fn apply(
@@ -151,21 +173,25 @@ impl StateMachine for Store {
         let (at, now) = (turn.position(), self.desk.clock.now());
         let mut changes = Vec::new();
         let mut book = lock(&self.book);
-        let news = ops.iter().any(|op| matches!(op, Op::Take { .. }));
-        let answers: Vec<Said> =
-            ops.into_iter().map(|op| book.roles.apply(at, op, &mut changes)).collect();
+        let stands = ops.iter().any(|op| matches!(op, Op::Take { .. }));
+        let (answers, seen) = book.execute(at, ops, &mut changes);
         book.count.applied(at, now);
-        if news || !changes.is_empty() {
+        if stands || !changes.is_empty() {
             book.count.changed(now);
         }
         drop(book);
-        if news || !changes.is_empty() {
+        if stands || seen || !changes.is_empty() {
             (self.desk.told)(changes);
         }
         Ok(encode(&answers))
     }
 
-    fn query(&self, function: u64, args: &[u8], _at: &Moment) -> Result<Vec<u8>, ApplyError> {
+    fn query(&self, function: u64, args: &[u8], at: &Moment) -> Result<Vec<u8>, ApplyError> {
+        if function == SINCE.id {
+            let asked: Since = decode(args)?;
+            let Book { roles, chronicle, .. } = &mut *lock(&self.book);
+            return Ok(encode(&chronicle.since(at.position, roles, &asked)));
+        }
         if function != LOOK.id {
             return Err(ApplyError::UnknownFunction { id: function });
         }
@@ -185,7 +211,7 @@ impl StateMachine for Store {
         let mut book = lock(&self.book);
         // Whatever is in it was applied before; by this main's count it was now.
         book.count.installed(roles.newest(), self.desk.clock.now());
-        book.roles = roles;
+        (book.roles, book.chronicle) = (roles, Chronicle::default());
         drop(book);
         self.publish();
         (self.desk.told)(Vec::new());

@@ -7,6 +7,7 @@
 //! `SYNOD_ROLE` mean other things.
 
 mod consensus;
+mod elections;
 mod env;
 mod reader;
 mod tls;
@@ -25,6 +26,7 @@ use synod_runtime::identity::{ClusterName, NodeName};
 
 pub use self::{
     consensus::ConsensusConfig,
+    elections::ElectionsConfig,
     reader::{ConfigError, Overrides},
     tls::{ClientAccess, TlsConfig, Tokens},
     units::HostPort,
@@ -56,6 +58,8 @@ pub struct NodeConfig {
     pub tls: TlsConfig,
     /// The consensus roles.
     pub consensus: ConsensusConfig,
+    /// How roles are held.
+    pub elections: ElectionsConfig,
     /// What clients may ask at most.
     pub limits: Limits,
     /// What is logged, and how.
@@ -189,6 +193,7 @@ impl NodeConfig {
             join,
             tls,
             consensus: consensus::read(&top.section("consensus")?)?,
+            elections: elections::read(&top.section("elections")?)?,
             limits: read_limits(&top.section("limits")?)?,
             log: read_log(&top.section("log")?)?,
             overrides,
@@ -408,6 +413,7 @@ const KEYS: Keys = &[
         ],
     ),
     ("membership", &["join"]),
+    ("elections", &["store", "lease", "disks"]),
     ("limits", &["request", "connections"]),
     ("log", &["filter", "format"]),
 ];
@@ -416,7 +422,7 @@ const KEYS: Keys = &[
 const FILTER: &str = "info,actix_server=warn";
 
 /// Sections of the node file whose roles this build does not have.
-const NOT_BUILT: &[&str] = &["elections", "services", "multicast", "web"];
+const NOT_BUILT: &[&str] = &["services", "multicast", "web"];
 
 /// Every main is in the preferred write quorum: more of them only make the slowest one likelier.
 const MAINS_MAX: usize = 7;

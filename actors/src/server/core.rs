@@ -28,6 +28,7 @@ use super::{
     elections::Elections,
     memory::Memory,
     passive::SharedObject,
+    registers::{Registers, RolesIn},
     seat::{House, Seat, SeatConfig},
     singletons::{HaActor, Hosting, SingletonRef},
     site::{role_name, shelf::Shelf},
@@ -77,6 +78,8 @@ pub struct CoreConfig {
     pub snapshot_log_bytes: u64,
     /// The replicated actors.
     pub machines: Machines,
+    /// Where roles are kept: the same at all nodes of a cluster.
+    pub roles: RolesIn,
 }
 
 impl CoreConfig {
@@ -93,6 +96,7 @@ impl CoreConfig {
             segment_bytes: self.segment_bytes,
             snapshot_log_bytes: self.snapshot_log_bytes,
             machines: Arc::clone(&self.machines),
+            roles: self.roles.clone(),
         }
     }
 }
@@ -226,6 +230,12 @@ impl Core {
     /// Who leads in what, and standing for it.
     pub fn elections(&self) -> Elections {
         self.seat.elections()
+    }
+
+    /// The registers of the cluster, where it keeps any. Under disks, the answer is a client of its
+    /// own, which shares its blocks with this node's others: have one.
+    pub fn registers(&self) -> Option<Registers> {
+        self.seat.registers()
     }
 
     /// The singleton `name`, to be hosted by this node when its turn comes.

@@ -4,9 +4,11 @@
 //! sends the request, and acts until `expires_in_ms` after that; it renews with the epoch well
 //! before. Whoever falls silent loses the role after the lease, never earlier.
 
+mod feed;
+
 use std::{sync::Arc, time::Duration};
 
-use actix_web::{HttpResponse, http::StatusCode, http::header, web};
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, http::header, web};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use synod_runtime::world::Instant;
@@ -15,10 +17,11 @@ use super::{
     config::units,
     elections::{Cell, ElectionError, Elections, Found},
     site::lock,
+    view::Watchers,
 };
 use crate::{
     election::{
-        lease::{DRIFT_PERCENT, LEASE_DEFAULT, period},
+        lease::{DRIFT_PERCENT, period},
         message::{Epoch, Grant, Holder, Op, Refusal, RoleView, Terms},
         service::{Ended, ServiceMessage, Volunteered},
         store::Question,
@@ -66,7 +69,14 @@ fn holder(role: &str, holder: Option<&Holder>) -> Value {
     })
 }
 
-async fn all(elections: web::Data<Elections>) -> HttpResponse {
+async fn all(
+    elections: web::Data<Elections>,
+    watchers: web::Data<Watchers>,
+    request: HttpRequest,
+) -> HttpResponse {
+    if let Some(from) = feed::asked(&request) {
+        return feed::open(&elections, &watchers, None, from);
+    }
     match elections.look(&Question::All).await {
         Ok(views) => HttpResponse::Ok().json(json!({ "roles": documents(&views, false) })),
         Err(error) => match elections.known() {
@@ -76,7 +86,15 @@ async fn all(elections: web::Data<Elections>) -> HttpResponse {
     }
 }
 
-async fn one(elections: web::Data<Elections>, role: web::Path<String>) -> HttpResponse {
+async fn one(
+    elections: web::Data<Elections>,
+    watchers: web::Data<Watchers>,
+    role: web::Path<String>,
+    request: HttpRequest,
+) -> HttpResponse {
+    if let Some(from) = feed::asked(&request) {
+        return feed::open(&elections, &watchers, Some(&role), from);
+    }
     let unknown = || Answer::from(Refusal::UnknownRole(role.clone())).response();
     match elections.query(&role).await {
         Ok(Some(view)) => HttpResponse::Ok().json(document(&view, false)),
@@ -133,7 +151,7 @@ async fn lease(
         let asked = asked?;
         let lease = asked.lease.as_deref().map(units::duration).transpose();
         let lease = lease.map_err(|why| Answer::bad_request(format!("lease: {why}")))?;
-        let terms = Terms::new(lease.unwrap_or(LEASE_DEFAULT), asked.priority)?;
+        let terms = Terms::new(lease.unwrap_or_else(|| elections.lease()), asked.priority)?;
         let request = Request { elections: &elections, role: role.into_inner(), asked, terms };
         match request.asked.epoch {
             Some(epoch) => request.renew(epoch, arrived).await,

@@ -8,6 +8,7 @@
 //! - [`correspondent`]: a word with any role, from outside
 //! - [`elections`]: standing for roles; `http_roles`: the same for programs in any language
 //! - [`Service`]: what a program adds to a node: a state machine and its ways in
+//! - [`registers`]: a few words that a majority keeps, without a log
 //! - [`singletons`]: actors of which exactly one lives
 //! - [`http_actors`]: replicated actors over HTTP and JSON; `http_guests`: the same for
 //!   [`Client`](crate::Client), in MessagePack
@@ -29,6 +30,7 @@ mod members;
 mod memory;
 mod metrics;
 pub mod passive;
+pub mod registers;
 mod reload;
 mod scrubber;
 pub mod seat;
@@ -142,6 +144,7 @@ pub async fn run(
     };
     let access = Access::new(&config.cluster, &config.tls)?;
     let core = Core::start(world, core_config(&config, Arc::clone(&program.services)))?;
+    core.elections().lease_by_default(config.elections.lease);
     let links = core.node().links();
     links.revoke(config.tls.revoked.clone());
     core.node().task(reload::watch(config.clone(), links.clone(), access.clone()));
@@ -315,6 +318,7 @@ fn core_config(config: &NodeConfig, services: Arc<[Box<dyn Service>]>) -> CoreCo
         segment_bytes: core::SEGMENT_BYTES,
         snapshot_log_bytes: SNAPSHOT_LOG_BYTES,
         machines,
+        roles: config.elections.store.clone(),
     }
 }
 

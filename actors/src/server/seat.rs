@@ -81,6 +81,7 @@ use super::{
     board::Reached,
     core::{CoreError, Machines, SEGMENT_BYTES},
     elections::Elections,
+    registers::{self, Registers, RolesIn},
     scrubber::Scrubber,
     site::{GAP, Parts, Seats, Site, is_without_gap, survived},
 };
@@ -129,6 +130,8 @@ pub struct SeatConfig {
     pub snapshot_log_bytes: u64,
     /// The replicated actors.
     pub machines: Machines,
+    /// Where roles are kept: the same at all nodes of a cluster.
+    pub roles: RolesIn,
 }
 
 impl SeatConfig {
@@ -151,6 +154,7 @@ impl SeatConfig {
             segment_bytes: SEGMENT_BYTES,
             snapshot_log_bytes: SNAPSHOT_LOG_BYTES,
             machines: Arc::new(move || vec![Box::new(Host::<A>::new(name))]),
+            roles: RolesIn::Log,
         }
     }
 
@@ -418,9 +422,28 @@ impl Seat {
         self.site.spawn(self.site.role(founder));
     }
 
+    /// Keeps registers, and roles in them, where roles are not kept in the log.
+    fn start_registers(&self) {
+        let RolesIn::Registers(keeping) = &self.config.roles else { return };
+        if let Err(why) = registers::start(&self.site, keeping, &self.config.data_dir) {
+            tracing::error!(why, "this node keeps no registers");
+        }
+        if let Some(registers) = self.registers() {
+            self.site.elections.keep_in(registers);
+        }
+    }
+
+    /// The registers that roles are kept in, if they are: a client of its own each time.
+    pub fn registers(&self) -> Option<Registers> {
+        let RolesIn::Registers(keeping) = &self.config.roles else { return None };
+        let Site { node, me, .. } = self.site.as_ref();
+        Some(Registers::new(node, me, &self.config.listed, keeping))
+    }
+
     /// Starts all its roles, each under its own name.
     pub(super) fn start_all(&self) {
         self.start_founder();
+        self.start_registers();
         if self.config.role == NodeRole::Auxiliary {
             return self.site.spawn(self.auxiliary());
         }

@@ -68,6 +68,8 @@ pub(super) struct Site {
     found: RefCell<Option<Arc<Survived<Record, Image>>>>,
     /// It is known how the log begins, or that this node joins one.
     founded: Cell<bool>,
+    /// This very node was there when the log began.
+    was_there: Cell<bool>,
     /// What is to be done then, in order.
     waiting: RefCell<Vec<Waiting>>,
     pub(super) failed: watch::Sender<Option<String>>,
@@ -88,7 +90,7 @@ pub(super) struct Site {
 /// The seats of one node, by name.
 pub(super) type Seats = Rc<RefCell<BTreeMap<NodeName, Weak<Site>>>>;
 
-type Waiting = Box<dyn FnOnce(&Rc<Site>)>;
+pub(super) type Waiting = Box<dyn FnOnce(&Rc<Site>)>;
 
 /// What a site is made of.
 pub(super) struct Parts {
@@ -122,6 +124,7 @@ impl Site {
             seats: Rc::clone(seats),
             found: RefCell::new(Some(Arc::new(found))),
             founded: Cell::new(false),
+            was_there: Cell::new(false),
             waiting: RefCell::default(),
             failed: watch::Sender::new(None),
             removed: watch::Sender::new(false),
@@ -188,6 +191,11 @@ impl Site {
         if self.founded.replace(true) {
             return;
         }
+        let there = |genesis: &Configuration| {
+            let mut all = genesis.mains.iter().chain(&genesis.auxiliaries);
+            genesis.epoch == 0 && all.any(|node| *node == self.me)
+        };
+        self.was_there.set(genesis.as_ref().is_some_and(there));
         if let Some(genesis) = genesis.map(Record::Genesis) {
             self.remember(genesis);
         }
@@ -208,8 +216,14 @@ impl Site {
         }
     }
 
+    /// Whether this very node, of this incarnation, was there when the log began, as far as its
+    /// journal still tells.
+    pub(super) fn was_there(&self) -> bool {
+        self.was_there.get()
+    }
+
     /// Does it once it is known how the log begins.
-    fn when_founded(self: &Rc<Self>, start: Waiting) {
+    pub(super) fn when_founded(self: &Rc<Self>, start: Waiting) {
         if self.founded.get() { start(self) } else { self.waiting.borrow_mut().push(start) }
     }
 

@@ -30,7 +30,7 @@ const WATCHERS_MAX: usize = 64;
 #[derive(Debug, Clone)]
 pub(super) struct Watchers {
     count: Arc<AtomicUsize>,
-    stop: StopSignal,
+    pub(super) stop: StopSignal,
 }
 
 impl Watchers {
@@ -38,14 +38,14 @@ impl Watchers {
         Self { count: Arc::default(), stop }
     }
 
-    fn enter(&self) -> Option<Watching> {
+    pub(super) fn enter(&self) -> Option<Watching> {
         let watching = Watching(Arc::clone(&self.count));
         (self.count.fetch_add(1, Relaxed) < WATCHERS_MAX).then_some(watching)
     }
 }
 
 /// One of [`Watchers`], until dropped.
-struct Watching(Arc<AtomicUsize>);
+pub(super) struct Watching(Arc<AtomicUsize>);
 
 impl Drop for Watching {
     fn drop(&mut self) {
@@ -58,14 +58,17 @@ pub(super) async fn view(looks: web::Data<Looks>) -> HttpResponse {
 }
 
 pub(super) async fn events(looks: web::Data<Looks>, watchers: web::Data<Watchers>) -> HttpResponse {
-    let Some(watching) = watchers.enter() else {
-        let why = format!("{WATCHERS_MAX} watch this node already; ask another one\n");
-        return HttpResponse::ServiceUnavailable().body(why);
-    };
+    let Some(watching) = watchers.enter() else { return full() };
     HttpResponse::Ok()
         .content_type("text/event-stream")
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .streaming(feed(looks, watching, watchers.stop.clone()))
+}
+
+/// The answer to one too many.
+pub(super) fn full() -> HttpResponse {
+    let why = format!("{WATCHERS_MAX} watch this node already; ask another one\n");
+    HttpResponse::ServiceUnavailable().body(why)
 }
 
 /// One event at once, then one every second until the node stops or the watcher leaves.

@@ -19,6 +19,7 @@ use crate::{
     server::{
         core::{Core, CoreConfig, CoreError, Machines},
         passive::SharedObject,
+        registers::RolesIn,
     },
 };
 
@@ -129,6 +130,8 @@ pub struct Blueprint {
     pub machines: Machines,
     /// Auxiliaries without a machine, beside those of the shape.
     pub passive: BTreeMap<NodeName, Arc<dyn SharedObject>>,
+    /// Where roles are kept.
+    pub roles: RolesIn,
 }
 
 /// Where a node of the cluster runs, or ran.
@@ -154,6 +157,7 @@ impl Blueprint {
             snapshot_log_bytes: 192 * 1024,
             machines,
             passive: BTreeMap::new(),
+            roles: RolesIn::Log,
         }
     }
 
@@ -397,6 +401,7 @@ impl Cluster {
             snapshot_log_bytes,
             machines,
             passive,
+            roles,
         } = self.blueprint.clone();
         let machines = self.places[name].machines.clone().unwrap_or(machines);
         let others = self.places.keys().filter(|other| *other != name);
@@ -420,6 +425,7 @@ impl Cluster {
             segment_bytes,
             snapshot_log_bytes,
             machines,
+            roles,
         }
     }
 }

@@ -98,6 +98,26 @@ impl Http {
         serde_json::from_slice(&answer.body).map_err(|error| format!("{path}: {error}"))
     }
 
+    /// The beginning of an answer that goes on and on, up to the line that holds `last`.
+    ///
+    /// # Panics
+    /// When it ends before, or nothing comes for so long as this client is patient.
+    pub fn first_bytes(&mut self, path: &str, last: &str) -> String {
+        let mut stream = self.connect().expect("the node is up");
+        let head = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.at);
+        stream.get_mut().write_all(head.as_bytes()).expect("it listens");
+        let mut all = String::new();
+        loop {
+            let mut line = String::new();
+            let read = stream.read_line(&mut line).expect("it goes on");
+            assert!(read > 0, "it ended after {all}");
+            all += &line;
+            if line.contains(last) {
+                return all;
+            }
+        }
+    }
+
     fn connect(&self) -> io::Result<BufReader<TcpStream>> {
         let stream = TcpStream::connect_timeout(&self.at, Duration::from_secs(1))?;
         stream.set_read_timeout(Some(self.patience))?;

@@ -3,9 +3,11 @@
 //!
 //! What is judged: no two clients may act in a role at one instant (P1); epochs rise (P2); a live
 //! holder that renews keeps its role (P3); somebody holds it soon after faults stop (P4); the guarded
-//! resource takes no old epoch's word after a newer one was granted (P5).
+//! resource takes no old epoch's word after a newer one was granted (P5); whoever watches, at whichever
+//! main, hears of every change, once, in order (P6).
 
 mod node;
+mod watcher;
 
 use std::collections::BTreeMap;
 
@@ -19,7 +21,10 @@ use synod::{
 };
 use synod_runtime::world::Rng;
 
-use self::node::{MICROS, Node};
+use self::{
+    node::{MICROS, Node},
+    watcher::{History, Watcher},
+};
 
 /// What a walk does wrong itself, to see that its judges notice: rules that no machine alone keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +64,21 @@ pub struct Walked {
 /// # Errors
 /// The first promise that was broken.
 pub fn walk(seed: u64, slip: Option<Slip>) -> Result<Walked, Broken> {
-    let mut walk = Walk::new(seed, slip);
+    walk_on(Walk::new(seed, slip))
+}
+
+/// Walks once where roles are kept in registers: nobody executes what others change, but looks now and
+/// then at what came of it.
+///
+/// # Errors
+/// As [`walk`].
+pub fn walk_pages(seed: u64) -> Result<Walked, Broken> {
+    let mut walk = Walk::new(seed, None);
+    walk.pages = true;
+    walk_on(walk)
+}
+
+fn walk_on(mut walk: Walk) -> Result<Walked, Broken> {
     while walk.now < FAULTY {
         walk.turn()?;
     }
@@ -90,11 +109,14 @@ struct Walk {
     rng: Rng,
     slip: Option<Slip>,
     air: Air,
+    pages: bool,
     calm: bool,
     nodes: Vec<Node>,
     /// The log; what each command answered, and when it was proposed by the proposer's clock.
     log: Vec<(Vec<Op>, u64)>,
     truth: Roles,
+    history: History,
+    watcher: Watcher,
     highest: BTreeMap<String, Epoch>,
     events: BTreeMap<(u64, u64), Event>,
     serial: u64,
@@ -161,6 +183,8 @@ enum Event {
     Tick(usize),
     /// Something goes wrong, or a client wants something.
     Chance,
+    /// Somebody who watches asks a main.
+    Watch(usize),
     /// A holder's word comes to the resource.
     Write { role: String, epoch: Epoch },
 }
@@ -175,10 +199,13 @@ impl Walk {
             rng,
             slip,
             air,
+            pages: false,
             calm: false,
             nodes,
             log: Vec::new(),
             truth: Roles::default(),
+            history: History::default(),
+            watcher: Watcher::new(Rng::seed_from_u64(!seed)),
             highest: BTreeMap::new(),
             events: BTreeMap::new(),
             serial: 0,
@@ -193,6 +220,7 @@ impl Walk {
             }
         }
         walk.after(10_000, Event::Chance);
+        walk.after(0, Event::Watch(0));
         walk
     }
 
@@ -235,6 +263,13 @@ impl Walk {
                 }
             }
             Event::Write { role, epoch } => self.write(&role, epoch)?,
+            Event::Watch(_) if self.pages => {}
+            Event::Watch(node) => {
+                let told = self.nodes[node].told(&self.watcher.since());
+                self.watcher.hear(told, &self.history)?;
+                let (wait, node) = self.watcher.next(NODES);
+                self.after(wait, Event::Watch(node));
+            }
         }
         self.collect();
         self.nobody_acts_beside_another()
@@ -299,8 +334,8 @@ impl Walk {
         self.walked.commands += 1;
         self.walked.expiries +=
             ops.iter().filter(|op| matches!(op, Op::Expire { .. })).count() as u64;
-        let said: Vec<_> =
-            ops.iter().map(|op| self.truth.apply(at, op.clone(), &mut changes)).collect();
+        let apply = |roles: &mut Roles, op| roles.apply(at, op, &mut changes);
+        let said = self.history.command(at, &mut self.truth, &ops, apply);
         self.log.push((ops, stamp));
         self.rise(&changes)?;
         let lost = !self.calm && self.rng.random_ratio(1, 20);
@@ -327,6 +362,9 @@ impl Walk {
             return;
         }
         let (now, slip) = (self.now, self.slip);
+        if self.pages {
+            return self.nodes[node].look(now, &self.truth, self.log.len());
+        }
         self.nodes[node].apply(now, &self.log, slip == Some(Slip::ProposersStamp));
     }
 

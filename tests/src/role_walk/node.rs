@@ -7,9 +7,10 @@ use synod::{
     effects::Effects,
     election::{
         count::Count,
-        message::{Epoch, Op, Said, Terms},
-        roles::Roles,
+        message::{Change, Epoch, Op, Said, Terms},
+        roles::{Role, Roles},
         service::{Event, Failed, Service, ServiceMessage, Volunteered, Word},
+        watch::{Chronicle, Since, Told},
     },
     machine::{Machine, Now},
     replicated::Position,
@@ -37,6 +38,7 @@ pub(super) struct Node {
     pub(super) last_told: u64,
     service: Service,
     roles: Roles,
+    chronicle: Chronicle,
     count: Count,
     applied: usize,
     paused_until: u64,
@@ -78,6 +80,7 @@ impl Node {
             last_told: 0,
             service: Service::new(name, rng.random()),
             roles: Roles::default(),
+            chronicle: Chronicle::default(),
             count: Count::starting(now),
             applied: 0,
             paused_until: 0,
@@ -134,9 +137,10 @@ impl Node {
         let clock = self.clock(now);
         while let Some((ops, stamp)) = log.get(self.applied) {
             self.applied += 1;
-            let (at, mut changes) = (Position(self.applied as u64), Vec::new());
+            let (at, mut part, mut changes) = (Position(self.applied as u64), 0, Vec::new());
             for op in ops {
-                self.roles.apply(at, op.clone(), &mut changes);
+                let apply = |roles: &mut Roles, op| roles.apply(at, op, &mut changes);
+                self.chronicle.around(at, &mut part, &mut self.roles, op.clone(), apply);
             }
             let counted = if by_stamp { Instant::from_nanos(*stamp) } else { clock };
             self.count.applied(at, counted);
@@ -147,12 +151,38 @@ impl Node {
         }
     }
 
+    /// Sees what came of all commands so far, and counts from now.
+    pub(super) fn look(&mut self, now: u64, truth: &Roles, applied: usize) {
+        if applied == self.applied {
+            return;
+        }
+        let (clock, mut changes) = (self.clock(now), Vec::new());
+        self.applied = applied;
+        self.count.applied(Position(applied as u64), clock);
+        self.count.changed(clock);
+        for (role, after) in truth.iter() {
+            let before = self.roles.named(&after.name).and_then(Role::holder);
+            if before != after.holder() {
+                changes.push(Change { role, name: after.name.clone(), holder: after.holder() });
+            }
+        }
+        self.roles = truth.clone();
+        if !changes.is_empty() {
+            self.say(now, ServiceMessage::Changed(changes));
+        }
+    }
+
     pub(super) fn answer(&mut self, now: u64, life: u64, flight: u64, said: Option<Vec<Said>>) {
         if life != self.life || flight > PROPOSALS {
             return;
         }
         let why = || Failed { not_applied: false, why: "lost".to_owned() };
         self.say(now, ServiceMessage::Answer { flight, said: said.ok_or_else(why) });
+    }
+
+    /// What whoever watches is told here.
+    pub(super) fn told(&mut self, since: &Since) -> Told {
+        self.chronicle.since(Position(self.applied as u64), &self.roles, since)
     }
 
     /// What goes to the log.
@@ -281,7 +311,7 @@ impl Node {
         self.clients.clear();
         self.service = Service::new(self.id.name.as_str(), rng.random());
         (self.out, self.proposed) = (Effects::default(), Vec::new());
-        self.roles = Roles::default();
+        (self.roles, self.chronicle) = (Roles::default(), Chronicle::default());
         self.applied = 0;
         self.count = Count::starting(self.clock(now));
         self.leads = false;
@@ -300,6 +330,7 @@ impl Node {
     pub(super) fn install(&mut self, now: u64, roles: Roles, applied: usize) {
         self.count.installed(Position(applied as u64), self.clock(now));
         (self.roles, self.applied) = (roles, applied);
+        self.chronicle = Chronicle::default();
     }
 
     /// Faults end, but that the clients may hang for ever.

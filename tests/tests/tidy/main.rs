@@ -267,7 +267,7 @@ const HOUSES: &[(&str, &[&[&str]])] = &[
             &["mutation", "sometimes", "trace"],
             &["replicated"],
             &["machine", "effects"],
-            &["consensus", "election"],
+            &["consensus", "election", "register"],
             &["role"],
             &["server"],
             &["client"],
@@ -282,6 +282,7 @@ const HOUSES: &[(&str, &[&[&str]])] = &[
 const MACHINES: &[&str] = &[
     "actors/src/consensus/",
     "actors/src/election/",
+    "actors/src/register/",
     "actors/src/machine.rs",
     "actors/src/effects.rs",
 ];

@@ -273,6 +273,16 @@ impl<'s> Section<'s> {
         Ok(if from_here { PathBuf::from(text) } else { self.source.folder().join(text) })
     }
 
+    /// A list of paths, relative ones starting at the file's folder; empty when absent.
+    pub(crate) fn paths(&self, key: &'static str) -> Result<Vec<PathBuf>, ConfigError> {
+        // What a variable or flag says is relative to where the person stands, as everywhere.
+        let folder = match self.overriding(key) {
+            Some(_) => Path::new(""),
+            None => self.source.folder(),
+        };
+        Ok(self.texts(key)?.into_iter().map(|path| folder.join(path)).collect())
+    }
+
     /// Whether the file has this key.
     pub(crate) fn has(&self, key: &'static str) -> bool {
         self.table.contains_key(key)

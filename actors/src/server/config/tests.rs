@@ -1,7 +1,10 @@
 use std::time::Duration;
 
 use super::*;
-use crate::consensus::Profile;
+use crate::{
+    consensus::Profile,
+    server::registers::{Keeping, RolesIn},
+};
 
 const GOOD: &str = r#"
 cluster = "shop"
@@ -160,9 +163,31 @@ fn a_node_left_out_of_peers_is_one_of_them_unless_it_joins() {
 
 #[test]
 fn sections_of_later_builds_are_refused_not_ignored() {
-    for section in ["[elections]", "[[services]]", "[[multicast]]", "[web]"] {
+    for section in ["[[services]]", "[[multicast]]", "[web]"] {
         let said = load(&format!("{GOOD}\n{section}\n"), Overrides::default()).unwrap_err();
         assert!(said.contains("does not have it yet"), "{said}");
+    }
+}
+
+#[test]
+fn roles_are_kept_where_the_file_says() {
+    let read = |keys: &str| load(&format!("{GOOD}\n[elections]\n{keys}\n"), Overrides::default());
+    let default = read("").unwrap().elections;
+    assert_eq!((default.store, default.lease), (RolesIn::Log, Duration::from_secs(2)));
+    let registers = read("store = \"register\"\nlease = \"500ms\"").unwrap().elections;
+    assert_eq!(registers.store, RolesIn::Registers(Keeping::Holders));
+    assert_eq!(registers.lease, Duration::from_millis(500));
+    let disks = read("store = \"disk\"\ndisks = [\"/d1\", \"/d2\", \"/d3\"]").unwrap().elections;
+    let three = ["/d1", "/d2", "/d3"].map(PathBuf::from).to_vec();
+    assert_eq!(disks.store, RolesIn::Registers(Keeping::Disks(three)));
+    for (keys, part) in [
+        ("store = \"etcd\"", "keeps no roles"),
+        ("lease = \"20ms\"", "300ms"),
+        ("disks = [\"/d1\"]", "set store"),
+        ("store = \"disk\"\ndisks = [\"/d1\", \"/d2\"]", "three or five"),
+    ] {
+        let said = read(keys).unwrap_err();
+        assert!(said.contains(part), "{said}");
     }
 }
 

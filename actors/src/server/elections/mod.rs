@@ -22,25 +22,28 @@
 //! # Layout
 //! - [`Elections`]: the handle
 //! - [`Volunteer`], [`Leadership`], [`Lease`], [`Pulse`]: standing for a role
+//! - [`Watch`], [`Heard`]: every change of a role, in order
 //! - `service`: the shell of a node's election service
+//! - `store`: where roles are kept: in the log, or in registers
 //! - `warden`: proposes what has run out, where the log is led
 
 mod cell;
 mod service;
+mod store;
 mod volunteer;
 mod warden;
+mod watch;
 
 use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use bytes::Bytes;
 use rand::RngExt as _;
 use synod_runtime::{
     identity::NodeId,
@@ -52,17 +55,23 @@ use synod_runtime::{
 use tokio::sync::{Notify, oneshot};
 
 pub(super) use self::cell::{Cell, Found};
-pub use self::volunteer::{Candidacy, Leadership, Lease, Pulse, Volunteer};
-use super::{board::Board, http_roles::documents, metrics, singletons::Hosts, site::lock};
+use self::store::{Log, RoleStore, pages::Pages};
+pub use self::{
+    volunteer::{Candidacy, Leadership, Lease, Pulse, Volunteer},
+    watch::{Heard, RoleNews, Watch},
+};
+use super::{
+    board::Board, http_roles::documents, metrics, registers::Registers, singletons::Hosts,
+    site::lock,
+};
 use crate::{
     election::{
+        lease::LEASE_DEFAULT,
         message::{Change, Holder, Op, Refusal, RoleView, Said},
         service::{Service, ServiceMessage},
-        store::{CHANGE, Desk, LOOK, Question, decode, encode, store_id},
+        store::{Desk, Question, encode},
     },
-    replicated::{
-        CallError, Consistency, DEADLINE_DEFAULT, Inquiry, StateMachine, Submission, Submit,
-    },
+    replicated::{CallError, DEADLINE_DEFAULT, StateMachine, Submit},
     role::{Inputs, RoleAddr},
 };
 
@@ -75,8 +84,11 @@ pub(super) struct Inner {
     /// The seat it speaks for.
     me: NodeId,
     board: Arc<Board>,
-    submit: Arc<dyn Submit>,
-    desk: OnceLock<Arc<Desk>>,
+    desk: Arc<Desk>,
+    log: Arc<dyn RoleStore>,
+    /// Instead of the log, where roles are kept in registers.
+    pages: OnceLock<Pages>,
+    lease: OnceLock<Duration>,
     service: OnceLock<RoleAddr<Service>>,
     binding: OnceLock<Binding>,
     /// Numbers of handles and of pulses.
@@ -88,6 +100,8 @@ pub(super) struct Inner {
     hosts: Hosts,
     /// Something may run out sooner than before.
     news: Notify,
+    /// There is something new for those who watch.
+    seen: Notify,
     nonce: u64,
 }
 
@@ -110,29 +124,33 @@ impl Elections {
         submit: Arc<dyn Submit>,
     ) -> Self {
         let nonce = node.rng("election").random();
-        let inner = Arc::new(Inner {
-            node: node.clone(),
-            me: me.clone(),
-            board,
-            submit,
-            desk: OnceLock::new(),
-            service: OnceLock::new(),
-            binding: OnceLock::new(),
-            next: AtomicU64::new(1),
-            cells: Mutex::default(),
-            leases: Mutex::default(),
-            changes: Mutex::default(),
-            hosts: Hosts::default(),
-            news: Notify::new(),
-            nonce,
-        });
-        let told = Arc::downgrade(&inner);
-        let desk = Desk::new(Arc::clone(node.clock()), move |changes| {
-            if let Some(inner) = told.upgrade() {
-                inner.changed(changes);
+        let inner = Arc::new_cyclic(|told: &Weak<Inner>| {
+            let told = told.clone();
+            let desk = Arc::new(Desk::new(Arc::clone(node.clock()), move |changes| {
+                if let Some(inner) = told.upgrade() {
+                    inner.executed(changes);
+                }
+            }));
+            Inner {
+                node: node.clone(),
+                me: me.clone(),
+                board,
+                log: Arc::new(Log { submit, desk: Arc::clone(&desk) }),
+                desk,
+                pages: OnceLock::new(),
+                lease: OnceLock::new(),
+                service: OnceLock::new(),
+                binding: OnceLock::new(),
+                next: AtomicU64::new(1),
+                cells: Mutex::default(),
+                leases: Mutex::default(),
+                changes: Mutex::default(),
+                hosts: Hosts::default(),
+                news: Notify::new(),
+                seen: Notify::new(),
+                nonce,
             }
         });
-        let _first = inner.desk.set(Arc::new(desk));
         let shown = Arc::downgrade(&inner);
         inner.board.show_roles(move |stale| {
             let known = shown.upgrade().map(|inner| Self(inner).known()).unwrap_or_default();
@@ -144,6 +162,16 @@ impl Elections {
     /// Stands for a role: [`Candidacy::stand`] begins.
     pub fn volunteer(&self, role: &str) -> Candidacy {
         Candidacy::new(self.clone(), role)
+    }
+
+    /// The lease of those who name none here.
+    pub(super) fn lease(&self) -> Duration {
+        self.0.lease.get().copied().unwrap_or(LEASE_DEFAULT)
+    }
+
+    /// From now on this is the lease of those who name none here; what was set first stays.
+    pub(super) fn lease_by_default(&self, lease: Duration) {
+        let _first = self.0.lease.set(lease);
     }
 
     /// A sign of life for many volunteers of the calling arbiter; see [`Candidacy::pulse`].
@@ -170,7 +198,7 @@ impl Elections {
     /// All roles as this node has them, by name: never waits, may be old. Nothing at a node that
     /// does not execute the log.
     pub fn known(&self) -> Vec<RoleView> {
-        self.desk().read(|book, now| book.views(now)).unwrap_or_default()
+        self.0.store().known()
     }
 
     /// Makes a role; one that is there stays as it is. Taking a role makes it too.
@@ -197,18 +225,7 @@ impl Elections {
     }
 
     pub(super) async fn look(&self, question: &Question) -> Result<Vec<RoleView>, ElectionError> {
-        let (answer, answered) = oneshot::channel();
-        self.0.submit.query(vec![Inquiry {
-            actor: store_id(),
-            function: LOOK.id,
-            args: encode(question).into(),
-            consistency: Consistency::Linearizable,
-            deadline: LOOK_DEADLINE,
-            done: Box::new(move |outcome| drop(answer.send(outcome))),
-        }]);
-        let stopped = |_| crate::replicated::Outcome::Unknown("the node stopped".into());
-        let (reply, _) = CallError::check(answered.await.unwrap_or_else(stopped))?;
-        decode(&reply).map_err(|error| ElectionError::Call(CallError::Failed(error.to_string())))
+        self.0.store().look(question.clone()).await
     }
 
     pub(super) fn store(&self) -> Box<dyn StateMachine> {
@@ -217,7 +234,7 @@ impl Elections {
 
     /// Who holds a role, as this node has it; the outer `None`: it does not execute the log.
     pub(super) fn glance(&self, role: &str) -> Option<Option<Holder>> {
-        self.desk().read(|book, _| book.holder(role))
+        self.0.store().glance(role)
     }
 
     pub(super) fn node(&self) -> &Node {
@@ -239,7 +256,19 @@ impl Elections {
     }
 
     fn desk(&self) -> &Arc<Desk> {
-        self.0.desk.get().expect("set when it was made")
+        &self.0.desk
+    }
+
+    /// Keeps roles in registers from now on. Before anything else is asked of it.
+    pub(super) fn keep_in(&self, registers: Registers) {
+        let heard = Arc::downgrade(&self.0);
+        let hears = Box::new(move |changes| {
+            if let Some(inner) = heard.upgrade() {
+                inner.changed(changes);
+            }
+        });
+        let pages = Pages::new(registers, hears, Arc::clone(&self.0.log));
+        let _first = self.0.pages.set(pages);
     }
 }
 
@@ -258,38 +287,43 @@ impl Inner {
     /// One command of the store.
     fn submit(
         &self,
-        ops: &[Op],
+        ops: Vec<Op>,
         deadline: Duration,
         done: impl FnOnce(Result<Vec<Said>, CallError>) + Send + 'static,
     ) {
-        let args = Bytes::from(encode(ops));
-        let read = |(reply, _): (Bytes, _)| {
-            decode(&reply).map_err(|error| CallError::Failed(error.to_string()))
-        };
-        self.submit.submit(vec![Submission {
-            actor: store_id(),
-            function: CHANGE.id,
-            args,
-            deadline,
-            idempotency: None,
-            done: Box::new(move |outcome| done(CallError::check(outcome).and_then(read))),
-        }]);
+        self.store().change(ops, deadline, Box::new(done));
+    }
+
+    /// Where roles are kept.
+    fn store(&self) -> &dyn RoleStore {
+        match self.pages.get() {
+            Some(pages) => pages,
+            None => self.log.as_ref(),
+        }
     }
 
     async fn change(&self, ops: Vec<Op>, deadline: Duration) -> Result<Vec<Said>, CallError> {
         let (answer, answered) = oneshot::channel();
-        self.submit(&ops, deadline, move |said| drop(answer.send(said)));
+        self.submit(ops, deadline, move |said| drop(answer.send(said)));
         answered.await.unwrap_or_else(|_| Err(CallError::Unknown("the node stopped".into())))
+    }
+
+    /// The log's store has new holders, which matters where roles are kept there.
+    fn executed(&self, changes: Vec<Change>) {
+        if self.pages.get().is_none() {
+            self.changed(changes);
+        }
     }
 
     /// The store executed here has new holders: the service hears of it, and so does that of a
     /// node that does not execute the log, from whoever leads.
     fn changed(&self, changes: Vec<Change>) {
         self.news.notify_one();
+        self.seen.notify_waiters();
         if changes.is_empty() {
             return;
         }
-        let leads = self.board.leads();
+        let leads = self.board.leads() && self.pages.get().is_none();
         let mut elsewhere: BTreeMap<String, Vec<Change>> = BTreeMap::new();
         for change in &changes {
             self.count(&change.name);
@@ -325,9 +359,6 @@ impl Inner {
 
 /// Number of the message that tells of new holders.
 const CHANGED: u64 = 1;
-
-/// Who asks who leads is a person or a program that falls back on what is known here.
-const LOOK_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Roles with a counter of their own; a page of metrics must stay readable.
 const ROLES_COUNTED_MAX: usize = 1_000;

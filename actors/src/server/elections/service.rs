@@ -81,7 +81,7 @@ impl Surroundings<Service> for Around {
                 Word::Tell(handle, event) => inner.note(handle, event),
                 Word::Command { flight, ops } => {
                     let back = Arc::downgrade(&inner);
-                    inner.submit(&ops, DEADLINE_DEFAULT, move |said| {
+                    inner.submit(ops, DEADLINE_DEFAULT, move |said| {
                         if let Some(inner) = back.upgrade() {
                             let said = said.map_err(|error| failed(&error));
                             inner.tell(ServiceMessage::Answer { flight, said });

@@ -17,7 +17,7 @@ use super::{
     lock,
 };
 use crate::election::{
-    lease::{LEASE_DEFAULT, period},
+    lease::period,
     message::{Epoch, Grant, Holder, Refusal, Terms, check_name},
     service::{Ended, ServiceMessage, Volunteered},
 };
@@ -36,14 +36,8 @@ pub struct Candidacy {
 
 impl Candidacy {
     pub(super) fn new(elections: Elections, role: &str) -> Self {
-        Self {
-            elections,
-            role: role.to_owned(),
-            name: None,
-            lease: LEASE_DEFAULT,
-            priority: 0,
-            pulse: None,
-        }
+        let lease = elections.lease();
+        Self { elections, role: role.to_owned(), name: None, lease, priority: 0, pulse: None }
     }
 
     /// What others shall call the volunteer; by default the node's name.
@@ -59,7 +53,7 @@ impl Candidacy {
     }
 
     /// How long nobody else may have the role once this volunteer falls silent: 300 ms to ten
-    /// minutes, by default two seconds.
+    /// minutes, by default what the node file says, or two seconds.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self

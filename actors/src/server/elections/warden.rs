@@ -9,13 +9,16 @@ impl Elections {
     pub(in crate::server) fn watch_over(&self) -> impl Future<Output = ()> + use<> + 'static {
         let (inner, desk) = (Arc::clone(&self.0), Arc::clone(self.desk()));
         async move {
+            if let Some(pages) = inner.pages.get() {
+                return pages.clone().look_out().await;
+            }
             loop {
                 let overdue = desk.read(|book, now| book.overdue(now));
                 let now = inner.node.now();
                 let wait = match overdue {
                     Some(overdue) => {
                         if !overdue.ops.is_empty() && inner.board.leads() {
-                            inner.propose(&overdue.ops);
+                            inner.propose(overdue.ops);
                         }
                         overdue.next.since(now).clamp(WAIT_MIN, WAIT_MAX)
                     }
@@ -29,7 +32,7 @@ impl Elections {
 
 impl Inner {
     /// Each names what it counted from, so it does nothing if it comes late.
-    fn propose(&self, ops: &[crate::election::message::Op]) {
+    fn propose(&self, ops: Vec<crate::election::message::Op>) {
         self.submit(ops, PROPOSAL, |said| {
             if let Err(error) = said {
                 tracing::debug!(%error, "roles that ran out are proposed again");

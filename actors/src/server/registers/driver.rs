@@ -1,0 +1,255 @@
+//! Carries one call through: asks, waits, asks others, and begins anew when somebody was faster.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use rand::RngExt as _;
+use synod_runtime::identity::NodeName;
+
+use super::{
+    BlockAsk, BlockServer, HolderAsk, RegisterError, RegisterHolder, Registers,
+    actors::{block_server, register_holder},
+    blocks::Blocks,
+    lock,
+};
+use crate::register::{
+    Goal, Outcome,
+    disk::{DiskAnswer, DiskAsk, DiskOperation},
+    message::{Answer, Ask},
+    operation::{Asks, Operation, Round},
+};
+
+/// Who is asked, those first that are asked first.
+pub(super) enum Seats {
+    Holders(Vec<NodeName>),
+    Servers(Vec<NodeName>),
+    Disks(Vec<Blocks>),
+}
+
+impl Registers {
+    /// Tries until the call is done, refused, or too late.
+    pub(super) async fn carry_through(
+        &self,
+        register: &str,
+        deadline: Duration,
+        goal: impl Fn() -> Goal,
+    ) -> Result<Vec<u8>, RegisterError> {
+        let until = self.0.node.now() + deadline;
+        let (mut maybe, mut why) = (false, "too few answered");
+        let mut tries = 0;
+        loop {
+            let left = until.since(self.0.node.now());
+            if left.is_zero() {
+                let why = why.to_owned();
+                return Err(match maybe {
+                    true => RegisterError::Unknown(why),
+                    false => RegisterError::NotApplied(why),
+                });
+            }
+            let left = left.min(ATTEMPT_MAX);
+            let (outcome, may_be) = match &self.0.seats {
+                Seats::Holders(_) => self.try_holders(register, left, goal()).await,
+                Seats::Servers(_) | Seats::Disks(_) => self.try_disks(register, left, goal()).await,
+            };
+            maybe |= may_be;
+            match outcome {
+                Some(Outcome::Value(value)) => return Ok(value),
+                Some(Outcome::Refused(refusal)) if !maybe => return Err(refusal.into()),
+                Some(Outcome::Refused(refusal)) => {
+                    return Err(RegisterError::Unknown(refusal.to_string()));
+                }
+                Some(Outcome::Aborted { highest, .. }) => {
+                    lock(&self.0.stamps).saw(highest);
+                    why = "others were faster again and again";
+                }
+                None => why = "too few answered",
+            }
+            // Whoever meets somebody else goes out of its way, further each time.
+            tries += 1;
+            let most = PAUSE * 2_u32.pow(tries.min(5));
+            let pause = lock(&self.0.rng).random_range(Duration::ZERO..most);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn try_holders(
+        &self,
+        register: &str,
+        patience: Duration,
+        goal: Goal,
+    ) -> (Option<Outcome>, bool) {
+        let stamp = lock(&self.0.stamps).next();
+        let (mut call, asks) = Operation::begin(self.0.holders, stamp, goal);
+        let ask = |holder, ask| self.ask_holder(holder, register.to_owned(), ask);
+        let step = |call: &mut Operation, step: Step<Answer>, asks: &mut Asks<Ask>| match step {
+            Step::Answer(holder, round, answer) => call.answer(holder, round, answer, asks),
+            Step::Missing(round) => {
+                call.missing(round, asks);
+                None
+            }
+            Step::Widen => {
+                call.widen(asks);
+                None
+            }
+        };
+        let outcome = self.drive(&mut call, asks, patience, ask, step).await;
+        let maybe = match &outcome {
+            Some(Outcome::Aborted { maybe, .. }) => *maybe,
+            Some(Outcome::Value(_) | Outcome::Refused(_)) => false,
+            None => call.may_have_written(),
+        };
+        (outcome, maybe)
+    }
+
+    async fn try_disks(
+        &self,
+        register: &str,
+        patience: Duration,
+        goal: Goal,
+    ) -> (Option<Outcome>, bool) {
+        let mine = Arc::clone(lock(&self.0.mine).entry(register.to_owned()).or_default());
+        let mut mine = mine.lock().await;
+        let stamp = lock(&self.0.stamps).next();
+        let (mut call, asks) =
+            DiskOperation::begin(self.0.holders, &self.0.me, stamp, goal, mine.clone());
+        // Should the call be dropped, its block is found again on the disks.
+        *mine = None;
+        let ask = |disk, ask| self.ask_disk(disk, register.to_owned(), ask);
+        let step =
+            |call: &mut DiskOperation, step: Step<DiskAnswer>, asks: &mut Asks<DiskAsk>| match step
+            {
+                Step::Answer(disk, round, answer) => call.answer(disk, round, answer, asks),
+                Step::Missing(round) => {
+                    call.missing(round, asks);
+                    None
+                }
+                Step::Widen => {
+                    call.widen(asks);
+                    None
+                }
+            };
+        let outcome = self.drive(&mut call, asks, patience, ask, step).await;
+        *mine = call.mine().cloned();
+        let maybe = match &outcome {
+            Some(Outcome::Aborted { maybe, .. }) => *maybe,
+            Some(Outcome::Value(_) | Outcome::Refused(_)) => false,
+            None => call.may_have_written(),
+        };
+        (outcome, maybe)
+    }
+
+    /// Puts questions and hands answers over until the call is over, or time is.
+    async fn drive<C, Q, A, F: Future<Output = Option<A>>>(
+        &self,
+        call: &mut C,
+        mut asks: Asks<Q>,
+        patience: Duration,
+        ask: impl Fn(usize, Q) -> F,
+        mut step: impl FnMut(&mut C, Step<A>, &mut Asks<Q>) -> Option<Outcome>,
+    ) -> Option<Outcome> {
+        let mut open = FuturesUnordered::new();
+        let over = tokio::time::sleep(patience);
+        let hedge = tokio::time::sleep(self.hedge());
+        let (mut over, mut hedge) = (std::pin::pin!(over), std::pin::pin!(hedge));
+        let mut hedged = false;
+        loop {
+            if !asks.is_empty() {
+                // Each round has its own patience.
+                hedge.set(tokio::time::sleep(self.hedge()));
+                hedged = false;
+            }
+            for (to, round, question) in asks.drain(..) {
+                let answer = ask(to, question);
+                open.push(async move { (to, round, answer.await) });
+            }
+            let happened = tokio::select! {
+                biased;
+                Some((from, round, answer)) = open.next() => match answer {
+                    Some(answer) => Step::Answer(from, round, answer),
+                    None => Step::Missing(round),
+                },
+                () = &mut hedge, if !hedged => {
+                    hedged = true;
+                    self.somebody_is_slow();
+                    Step::Widen
+                }
+                () = &mut over => return None,
+                else => return None,
+            };
+            if let Some(outcome) = step(call, happened, &mut asks) {
+                return Some(outcome);
+            }
+            if open.is_empty() && asks.is_empty() {
+                return None; // nobody else is left
+            }
+        }
+    }
+
+    /// How long those that are asked first have before the others are asked too: not so long once
+    /// again while one of them was seen to take its time.
+    fn hedge(&self) -> Duration {
+        let slow = self.0.node.now() < *lock(&self.0.slow_until);
+        if slow { HEDGE_SLOW } else { HEDGE }
+    }
+
+    fn somebody_is_slow(&self) {
+        let now = self.0.node.now();
+        let mut until = lock(&self.0.slow_until);
+        // Not by the shorter patience, which would prolong itself.
+        if *until <= now {
+            *until = now + SLOW_FOR;
+        }
+    }
+
+    async fn ask_holder(&self, holder: usize, register: String, ask: Ask) -> Option<Answer> {
+        let Seats::Holders(names) = &self.0.seats else { return None };
+        let name = names.get(holder)?;
+        let node = &self.0.node;
+        let id = if name == node.name() { node.id().clone() } else { node.links().is_up(name)? };
+        let there = node.address::<RegisterHolder>(id, &register_holder(name));
+        there.send(HolderAsk { register, ask }).timeout(ASK_MAX).await.ok()?
+    }
+
+    async fn ask_disk(&self, disk: usize, register: String, ask: DiskAsk) -> Option<DiskAnswer> {
+        match &self.0.seats {
+            Seats::Holders(_) => None,
+            Seats::Disks(disks) => disks.get(disk)?.ask(register, self.0.me.clone(), ask).await,
+            Seats::Servers(names) => {
+                let name = names.get(disk)?;
+                let node = &self.0.node;
+                let here = name == node.name();
+                let id = if here { node.id().clone() } else { node.links().is_up(name)? };
+                let there = node.address::<BlockServer>(id, &block_server(name));
+                let ask = BlockAsk { register, client: self.0.me.clone(), ask };
+                there.send(ask).timeout(ASK_MAX).await.ok()?
+            }
+        }
+    }
+}
+
+/// What happened to a call.
+enum Step<A> {
+    Answer(usize, Round, A),
+    Missing(Round),
+    /// They take their time.
+    Widen,
+}
+
+/// Whoever is asked first has so long to answer before others are asked too: some syncs of a busy
+/// disk.
+const HEDGE: Duration = Duration::from_millis(50);
+
+/// …and so long for a while after that. Long enough for one that is only a little late.
+const HEDGE_SLOW: Duration = Duration::from_millis(2);
+
+/// For so long.
+const SLOW_FOR: Duration = Duration::from_secs(1);
+
+/// A holder that has not answered by then will not.
+const ASK_MAX: Duration = Duration::from_millis(500);
+
+/// One attempt takes no longer; the next one asks everybody anew.
+const ATTEMPT_MAX: Duration = Duration::from_millis(700);
+
+/// The first pause, at most.
+const PAUSE: Duration = Duration::from_millis(4);
