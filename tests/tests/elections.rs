@@ -1,6 +1,8 @@
 //! Roles on whole clusters of the real actors, in simulated worlds: one holder at a time, epochs that
 //! rise, takeover in time.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use rand::{RngExt as _, SeedableRng as _};
