@@ -335,7 +335,11 @@ mod tests {
     fn who_does_not_fit_into_the_register_is_refused() {
         let mut page = Page::default();
         for number in 0..200 {
-            let turned = page.turn(&[take("jobs", number)]);
+            let mut op = take("jobs", number);
+            if let Op::Take { client, .. } = &mut op {
+                client.name = "x".repeat(100);
+            }
+            let turned = page.turn(&[op]);
             if let Said::Refused(refusal) = &turned.said[0] {
                 assert!(number > 20 && matches!(refusal, Refusal::Full(_)), "{number}: {refusal}");
                 assert_eq!(turned.page, page);
