@@ -70,7 +70,7 @@
 //!
 //! # Layout
 //! - [`manual`]: getting started, messages, async handlers, guarantees, testing, operations,
-//!   roles, singletons, the key/value service, security, compatibility, composing, design
+//!   roles, singletons, services, the key/value service, security, compatibility, composing, design
 //! - [`replicated`]: actors that live in the log
 //! - [`Client`]: the way in for programs outside the cluster
 //! - [`Cli`]: the verbs, for your own program; [`server`]: one node
@@ -79,6 +79,8 @@
 //! - [`sim`]: whole clusters in simulated time, for your tests
 //! - [`election`]: roles with exactly one holder; [`server::elections`]: standing for them
 //! - [`register`]: a few words that a majority keeps, without a leader; Disk Paxos
+//! - [`server::singletons`]: actors of which exactly one lives
+//! - [`management`]: outside programs of which exactly one runs; [`server::services`]: theirs
 //! - [`consensus`]: the protocol roles; [`machine`], [`effects`], [`role`]: how every role is built
 //! - [`message`]: messages that travel between nodes; [`runtime`]: everything below the roles
 
@@ -91,6 +93,7 @@ pub mod consensus;
 pub mod effects;
 pub mod election;
 pub mod machine;
+pub mod management;
 pub mod manual;
 #[cfg(any(test, feature = "mutations"))]
 pub mod mutation;

@@ -27,6 +27,9 @@ pub mod registers {}
 #[doc = include_str!("../docs/singletons.md")]
 pub mod singletons {}
 
+#[doc = include_str!("../docs/services.md")]
+pub mod services {}
+
 #[doc = include_str!("../docs/speed.md")]
 pub mod speed {}
 

@@ -140,6 +140,34 @@ pub fn is_register_rule_off(rule: RegisterRule) -> bool {
     REGISTER_RULE_OFF.with(|off| off.get() == Some(rule))
 }
 
+/// One rule of managed services, switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceRule {
+    /// A role is given up only once its programs are gone.
+    GivesUpWhenGone,
+    /// What others need ends after them.
+    NeededEndLast,
+}
+
+impl ServiceRule {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::GivesUpWhenGone, Self::NeededEndLast];
+}
+
+thread_local! {
+    static SERVICE_RULE_OFF: Cell<Option<ServiceRule>> = const { Cell::new(None) };
+}
+
+/// Switches a rule of managed services off for this thread; `None` restores every rule.
+pub fn set_service_rule(rule: Option<ServiceRule>) {
+    SERVICE_RULE_OFF.with(|off| off.set(rule));
+}
+
+/// Whether that rule of managed services is switched off.
+pub fn is_service_rule_off(rule: ServiceRule) -> bool {
+    SERVICE_RULE_OFF.with(|off| off.get() == Some(rule))
+}
+
 /// One rule, switched off. Numbers are those of the protocol manual.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutation {

@@ -8,6 +8,7 @@
 //! - [`hand`]: single machines, one message at a time; [`shelf`]: the snapshots beside one.
 //! - [`invariants`]: one promise a file, each a pure check of what was observed.
 //! - [`simulated`]: a small cluster of real actors in a simulated world, driven by hand.
+//! - [`theatre`]: managed services with programs that are played.
 //! - [`history`]: what clients of real nodes were told, judged linearizable, and as EDN.
 //! - [`process`]: clusters of real processes, killed and cut; [`relay`]: a lossy cable between them.
 
@@ -20,4 +21,5 @@ pub mod relay;
 pub mod role_walk;
 pub mod shelf;
 pub mod simulated;
+pub mod theatre;
 pub mod walk;

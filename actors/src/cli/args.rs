@@ -12,7 +12,9 @@ mod members;
 
 pub(crate) use self::members::{AddMember, MembersArgs, MembersVerb, SetMember};
 pub(crate) use super::elect::{ElectArgs, WatchdogArgs};
+pub(crate) use super::keeper::ServiceWatchdogArgs;
 pub(crate) use super::roles::RolesArgs;
+pub(crate) use super::services::ServicesArgs;
 use super::{
     backup::FileArgs,
     call::{ActorsArgs, CallArgs},
@@ -52,6 +54,10 @@ pub(crate) enum Verb {
     /// The process between `elect` and its program
     #[command(hide = true)]
     ElectWatchdog(WatchdogArgs),
+    /// Outside programs that the cluster keeps running; or add, move, freeze or remove one
+    Services(ServicesArgs),
+    #[command(hide = true)]
+    ServiceWatchdog(ServiceWatchdogArgs),
     /// Watch nodes, links, actors and rates, live
     Top(TopArgs),
     /// Send a command or a query to a replicated actor

@@ -22,7 +22,8 @@
 //! - `args`: what may be written
 //! - `simulate`: clusters in a simulated world
 //! - `dev`, `node`, `init`, `status`, `members`, `roles`, `top`, `call`, `bench`: the verbs
-//! - `elect`: a program that runs on one machine at a time; `process`: signals, ties, timers
+//! - `elect`: a program that runs on one machine at a time; `services`, `keeper`: programs that the
+//!   cluster keeps running; `watchdog`: ends them in time; `process`: signals, ties, timers
 //! - `backup`, `inspect`, `recover`: state as files, and the last resort
 //! - `layout`: the directory of a cluster
 //! - `resident`: the memory of a process that does little
@@ -39,6 +40,7 @@ mod elect;
 mod failure;
 mod init;
 mod inspect;
+mod keeper;
 mod layout;
 mod members;
 mod node;
@@ -46,12 +48,14 @@ mod process;
 mod recover;
 mod resident;
 mod roles;
+mod services;
 mod simulate;
 mod status;
 mod table;
 mod top;
+mod watchdog;
 
-use std::{fmt, process::ExitCode};
+use std::{fmt, process::ExitCode, sync::Arc};
 
 use actix_rt::System;
 
@@ -60,6 +64,7 @@ use crate::{
     replicated::Replicated,
     server::{
         Program, Replica, Service,
+        services::programs::Programs,
         singletons::{AnySingleton, HaActor, Hosted},
     },
 };
@@ -154,7 +159,8 @@ impl Cli {
             Verb::Dev(args) => dev::run(self.name, &args, &self.services),
             Verb::Node(args) => {
                 let (services, singletons) = (self.services.into(), self.singletons.into());
-                node::run(self.name, &args, &Program { services, singletons })
+                let programs: Option<Arc<dyn Programs>> = Some(Arc::new(keeper::Processes));
+                node::run(self.name, &args, &Program { services, singletons, programs })
             }
             Verb::Init(args) => init::run(self.name, &args, with_resp),
             Verb::Status(args) => System::new().block_on(status::run(&args)),
@@ -162,6 +168,8 @@ impl Cli {
             Verb::Roles(args) => System::new().block_on(roles::run(&args)),
             Verb::Elect(args) => return elect::run(self.name, &args),
             Verb::ElectWatchdog(args) => return elect::watchdog::run(&args),
+            Verb::Services(args) => System::new().block_on(services::run(&args)),
+            Verb::ServiceWatchdog(args) => return keeper::watchdog(&args),
             Verb::Call(args) => System::new().block_on(call::call(&args)),
             Verb::Actors(args) => System::new().block_on(call::actors(&args)),
             Verb::Backup(args) => System::new().block_on(backup::backup(&args)),
@@ -184,6 +192,7 @@ fn wants_json(verb: &Verb) -> bool {
         Verb::Status(client) => client.json,
         Verb::Members(members) => members.client().json,
         Verb::Roles(roles) => roles.client().json,
+        Verb::Services(services) => services.client().json,
         Verb::Call(call) => call.client.json,
         Verb::Actors(actors) => actors.client.json,
         Verb::Top(top) => top.client.json,
@@ -192,6 +201,7 @@ fn wants_json(verb: &Verb) -> bool {
         Verb::Dev(_)
         | Verb::Elect(_)
         | Verb::ElectWatchdog(_)
+        | Verb::ServiceWatchdog(_)
         | Verb::Inspect(_)
         | Verb::Node(_)
         | Verb::Init(_)

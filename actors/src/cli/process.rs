@@ -20,6 +20,12 @@ use synod_runtime::world::Instant;
 pub(in crate::cli) enum Signal {
     /// It is asked to (SIGTERM).
     Terminate,
+    /// The same (SIGINT).
+    Interrupt,
+    /// The same (SIGQUIT).
+    Quit,
+    /// The same (SIGHUP).
+    HangUp,
     /// It is ended (SIGKILL).
     Kill,
 }
@@ -68,6 +74,9 @@ pub(in crate::cli) fn signal_group(leader: u32, signal: Signal) {
     }
     let signal = match signal {
         Signal::Terminate => libc::SIGTERM,
+        Signal::Interrupt => libc::SIGINT,
+        Signal::Quit => libc::SIGQUIT,
+        Signal::HangUp => libc::SIGHUP,
         Signal::Kill => libc::SIGKILL,
     };
     // SAFETY: kill takes no pointers; the group's leader was not waited for, so it is still its.

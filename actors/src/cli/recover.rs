@@ -29,6 +29,7 @@ use crate::{
         timing::Profile,
     },
     election::store::Desk,
+    management::store::Desk as ServicesDesk,
     server::{
         self, Service,
         backup::{self, Head},
@@ -204,8 +205,10 @@ fn source(from: &Path, services: Vec<Box<dyn Service>>) -> Result<Source, Failur
         .map_err(|why| damaged(&dir, why))?;
     let owner = server::owner(&disk, &dir).map_err(|why| damaged(&dir, why))?;
     let desk = Arc::new(Desk::new(Arc::new(RealClock), |_| {}));
+    let services_desk = Arc::new(ServicesDesk::new(|| {}));
     let make: MakeMachines = Box::new(move || {
-        services.iter().map(|service| service.machine()).chain([desk.store()]).collect()
+        let ours = [desk.store(), services_desk.store()];
+        services.iter().map(|service| service.machine()).chain(ours).collect()
     });
     let Salvage { state, step, certain, highest } =
         salvage(&survived, make).map_err(|why| damaged(&dir, why))?;

@@ -61,6 +61,11 @@ impl Book {
         views
     }
 
+    /// The role of that name.
+    pub fn seen(&self, role: &str, now: Instant) -> Option<RoleView> {
+        self.roles.named(role).map(|role| self.view(role, now))
+    }
+
     /// Who holds the role of that name.
     pub fn holder(&self, role: &str) -> Option<Holder> {
         self.roles.named(role)?.holder()

@@ -70,6 +70,8 @@ pub(super) struct Board {
     last: Mutex<Last>,
     /// What stands in the document of the roles that are led by lease.
     roles: OnceLock<RolesShown>,
+    /// What stands in it of managed services.
+    services: OnceLock<Box<dyn Fn() -> Vec<Value> + Send + Sync>>,
 }
 
 /// The roles, as this node has them; whether that may be old.
@@ -81,7 +83,13 @@ impl Board {
             VoteStyle::Split => "split",
             VoteStyle::Piggyback => "piggyback",
         };
-        Self { node, me, journal, vote, last: Mutex::default(), roles: OnceLock::new() }
+        let (roles, services) = (OnceLock::new(), OnceLock::new());
+        Self { node, me, journal, vote, last: Mutex::default(), roles, services }
+    }
+
+    /// From now on the document shows these services.
+    pub(super) fn show_services(&self, services: impl Fn() -> Vec<Value> + Send + Sync + 'static) {
+        let _first = self.services.set(Box::new(services));
     }
 
     /// From now on the document shows these roles.
@@ -201,6 +209,7 @@ impl Board {
     /// The document of `GET /status`.
     pub(super) fn status(&self) -> Value {
         let roles = self.roles();
+        let services = self.services.get().map(|services| services()).unwrap_or_default();
         let last = self.last();
         let proposer = last.proposer.clone().unwrap_or_default();
         let history = last.history.as_ref();
@@ -237,7 +246,7 @@ impl Board {
             "vote": self.vote,
             "nodes": self.nodes(&last, &proposer, configuration.as_ref()),
             "incompatible": self.node.incompatible(),
-            "roles": roles, "services": [], "groups": [], "web": [],
+            "roles": roles, "services": services, "groups": [], "web": [],
         })
     }
 

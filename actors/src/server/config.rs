@@ -10,6 +10,7 @@ mod consensus;
 mod elections;
 mod env;
 mod reader;
+mod services;
 mod tls;
 pub mod units;
 
@@ -31,7 +32,7 @@ pub use self::{
     tls::{ClientAccess, TlsConfig, Tokens},
     units::HostPort,
 };
-use crate::replicated::ARGS_BYTES_MAX;
+use crate::{management::message::Spec, replicated::ARGS_BYTES_MAX};
 pub(crate) use reader::{Keys, Section, Source};
 
 /// Everything a node must know before it starts.
@@ -62,6 +63,8 @@ pub struct NodeConfig {
     pub elections: ElectionsConfig,
     /// What clients may ask at most.
     pub limits: Limits,
+    /// Services that the cluster shall have.
+    pub services: Vec<Spec>,
     /// What is logged, and how.
     pub log: LogConfig,
     /// What stood in for keys of the file, to read it again.
@@ -195,6 +198,7 @@ impl NodeConfig {
             consensus: consensus::read(&top.section("consensus")?)?,
             elections: elections::read(&top.section("elections")?)?,
             limits: read_limits(&top.section("limits")?)?,
+            services: services::read(&top)?,
             log: read_log(&top.section("log")?)?,
             overrides,
         })
@@ -414,6 +418,7 @@ const KEYS: Keys = &[
     ),
     ("membership", &["join"]),
     ("elections", &["store", "lease", "disks"]),
+    ("services", services::KEYS),
     ("limits", &["request", "connections"]),
     ("log", &["filter", "format"]),
 ];
@@ -422,7 +427,7 @@ const KEYS: Keys = &[
 const FILTER: &str = "info,actix_server=warn";
 
 /// Sections of the node file whose roles this build does not have.
-const NOT_BUILT: &[&str] = &["services", "multicast", "web"];
+const NOT_BUILT: &[&str] = &["multicast", "web"];
 
 /// Every main is in the preferred write quorum: more of them only make the slowest one likelier.
 const MAINS_MAX: usize = 7;

@@ -30,6 +30,7 @@ use super::{
     passive::SharedObject,
     registers::{Registers, RolesIn},
     seat::{House, Seat, SeatConfig},
+    services::Services,
     singletons::{HaActor, Hosting, SingletonRef},
     site::{role_name, shelf::Shelf},
 };
@@ -236,6 +237,11 @@ impl Core {
     /// own, which shares its blocks with this node's others: have one.
     pub fn registers(&self) -> Option<Registers> {
         self.seat.registers()
+    }
+
+    /// Outside programs that the cluster keeps running.
+    pub fn services(&self) -> Services {
+        self.seat.services()
     }
 
     /// The singleton `name`, to be hosted by this node when its turn comes.

@@ -32,6 +32,8 @@ families! {
     VIEW Gauge "synod_view" "The number of the newest configuration."
     ROLE_CHANGES Counter "synod_role_changes_total"
         "New holders of a role, and releases without a next one, since this node started."
+    SERVICE_MOVES Counter "synod_service_moves_total"
+        "How often a managed service was seen to go to another node, since this node started."
     COMMAND_SECONDS Histogram "synod_command_seconds"
         "From a client's command to its answer, at the client's node."
 }

@@ -10,6 +10,7 @@
 //! - [`Service`]: what a program adds to a node: a state machine and its ways in
 //! - [`registers`]: a few words that a majority keeps, without a log
 //! - [`singletons`]: actors of which exactly one lives
+//! - [`services`]: outside programs of which exactly one runs; `http_services`: shown and changed
 //! - [`http_actors`]: replicated actors over HTTP and JSON; `http_guests`: the same for
 //!   [`Client`](crate::Client), in MessagePack
 
@@ -25,6 +26,7 @@ mod http;
 pub mod http_actors;
 pub(crate) mod http_guests;
 mod http_roles;
+mod http_services;
 mod http_state;
 mod members;
 mod memory;
@@ -35,6 +37,7 @@ mod reload;
 mod scrubber;
 pub mod seat;
 mod service;
+pub mod services;
 pub mod singletons;
 mod site;
 mod stop;
@@ -62,11 +65,13 @@ use self::{
     http_actors::ActorsHttp,
     http_guests::GuestsHttp,
     http_state::StateHttp,
+    services::{ServiceError, Services, programs::Programs},
     singletons::{AnySingleton, Door},
 };
 pub(crate) use self::{memory::owner, site::survived};
 use crate::{
     consensus::{message, replica::SNAPSHOT_LOG_BYTES, timing},
+    management::message::{Refusal, Spec},
     replicated::ActorCatalogue,
 };
 
@@ -113,6 +118,8 @@ pub struct Program {
     pub services: Arc<[Box<dyn Service>]>,
     /// Actors of which exactly one lives; not on auxiliaries.
     pub singletons: Arc<[Box<dyn AnySingleton>]>,
+    /// What starts the programs of managed services; none: this node provides none.
+    pub programs: Option<Arc<dyn Programs>>,
 }
 
 impl fmt::Debug for Program {
@@ -152,6 +159,7 @@ pub async fn run(
     let context = ServiceContext {
         submit: core.submit(),
         elections: core.elections(),
+        services: core.services(),
         clock: Arc::clone(core.node().clock()),
         node: config.name.clone(),
         role: config.role,
@@ -176,6 +184,11 @@ pub async fn run(
             let refused = |why| ServerError::Failed(format!("{}: {why}", singleton.name()));
             singleton.start(&context.elections).map_err(refused)?;
         }
+    }
+    if let Some(programs) = program.programs.as_ref().filter(|_| config.role != NodeRole::Auxiliary)
+    {
+        context.services.provide(programs);
+        core.node().task(configure(core.services(), config.services.clone()));
     }
     tracing::info!(node = %config.name, http = %config.listen.http, "running");
     let (why, ended) = tokio::select! {
@@ -226,6 +239,7 @@ fn listen(
     let tls = context.access.tls().map(|tls| (*tls.config()).clone());
     let votes_only = config.role == NodeRole::Auxiliary;
     let (members, elections) = (core.clients(), core.elections());
+    let managed = core.services();
     let watchers = view::Watchers::new(context.stop.clone());
     let doors: Vec<_> =
         program.singletons.iter().map(|one| Door::new(&elections, one.as_ref())).collect();
@@ -247,6 +261,7 @@ fn listen(
         if !votes_only {
             app = app.configure(|routes| http_actors::configure(routes, actors));
             app = app.configure(|routes| http_roles::configure(routes, elections.clone()));
+            app = app.configure(|routes| http_services::configure(routes, managed.clone()));
             app = app.configure(|routes| members::configure(routes, Arc::clone(&members)));
             app = app.configure(|routes| http_guests::configure(routes, guests.clone()));
             app = app.configure(|routes| http_state::configure(routes, state.clone()));
@@ -275,6 +290,29 @@ fn listen(
     });
     Ok(handle)
 }
+
+/// Tells the cluster of the services of the node file, until it has heard of all.
+async fn configure(services: Services, specs: Vec<Spec>) {
+    for spec in specs {
+        let name = spec.name.clone();
+        loop {
+            match services.configure(spec.clone()).await {
+                Ok(()) => break,
+                // What it names may stand in the file of another node.
+                Err(ServiceError::Call(_) | ServiceError::Refused(Refusal::Missing { .. })) => {
+                    tokio::time::sleep(CONFIGURE_AGAIN).await;
+                }
+                Err(why) => {
+                    tracing::error!(service = name, %why, "the node file's service was refused");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// How soon the cluster is told again of what it did not hear.
+const CONFIGURE_AGAIN: Duration = Duration::from_secs(1);
 
 fn core_config(config: &NodeConfig, services: Arc<[Box<dyn Service>]>) -> CoreConfig {
     let others = config.peers.iter().filter(|peer| peer.name != config.name);

@@ -83,6 +83,7 @@ use super::{
     elections::Elections,
     registers::{self, Registers, RolesIn},
     scrubber::Scrubber,
+    services::Services,
     site::{GAP, Parts, Seats, Site, is_without_gap, survived},
 };
 use crate::{
@@ -360,6 +361,11 @@ impl Seat {
         self.site.elections.clone()
     }
 
+    /// Outside programs that the cluster keeps running; of a main or a member.
+    pub fn services(&self) -> Services {
+        self.site.services.clone()
+    }
+
     /// Who it is.
     pub fn id(&self) -> &NodeId {
         &self.site.me
@@ -399,11 +405,11 @@ impl Seat {
         self.machines()()
     }
 
-    /// Makes all that is executed here. The store of roles is always there.
+    /// Makes all that is executed here. The roles and the services are always there.
     fn machines(&self) -> impl Fn() -> Vec<Box<dyn StateMachine>> + Clone + use<> + 'static {
-        let (machines, elections) =
-            (Arc::clone(&self.config.machines), self.site.elections.clone());
-        move || machines().into_iter().chain([elections.store()]).collect()
+        let machines = Arc::clone(&self.config.machines);
+        let (elections, services) = (self.elections(), self.services());
+        move || machines().into_iter().chain([elections.store(), services.store()]).collect()
     }
 
     /// Agrees on how the log begins, or finds out that it has.

@@ -14,6 +14,7 @@ use super::{
     Access, StopSignal,
     config::{Limits, NodeRole},
     elections::Elections,
+    services::Services,
     singletons::{HaActor, Hosting, SingletonRef},
 };
 use crate::replicated::{Host, Replicated, StateMachine, Submit};
@@ -60,6 +61,8 @@ pub struct ServiceContext {
     pub submit: Arc<dyn Submit>,
     /// Who leads in what, and standing for it.
     pub elections: Elections,
+    /// Outside programs that the cluster keeps running.
+    pub services: Services,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// This node.

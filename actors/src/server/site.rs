@@ -26,7 +26,10 @@ use self::{
     roles::{Roles, Route},
     shelf::Shelf,
 };
-use super::{board::Board, clients::Clients, elections::Elections, metrics, passive::Passive};
+use super::{
+    board::Board, clients::Clients, elections::Elections, metrics, passive::Passive,
+    services::Services,
+};
 use crate::{
     consensus::{
         acceptor::Acceptor,
@@ -59,6 +62,7 @@ pub(super) struct Site {
     pub(super) board: Arc<Board>,
     pub(super) clients: Arc<Clients>,
     pub(super) elections: Elections,
+    pub(super) services: Services,
     roles: RefCell<Roles>,
     /// The proposer again, for hooks on other threads.
     proposer: Arc<Mutex<Option<RoleAddr<Proposer>>>>,
@@ -112,8 +116,11 @@ impl Site {
         let board = Arc::new(Board::new(node.clone(), me.clone(), journal.clone(), style));
         let clients = Arc::new(Clients::new(me.clone(), journal.clone(), node.metrics()));
         let submit = Arc::clone(&clients) as Arc<dyn Submit>;
+        let elections = Elections::new(node, &me, Arc::clone(&board), Arc::clone(&submit));
+        let services = Services::new(node, &elections, &board, submit);
         let site = Rc::new(Self {
-            elections: Elections::new(node, &me, Arc::clone(&board), submit),
+            elections,
+            services,
             board,
             clients,
             node: node.clone(),

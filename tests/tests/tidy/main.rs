@@ -268,6 +268,7 @@ const HOUSES: &[(&str, &[&[&str]])] = &[
             &["replicated"],
             &["machine", "effects"],
             &["consensus", "election", "register"],
+            &["management"],
             &["role"],
             &["server"],
             &["client"],
@@ -283,6 +284,7 @@ const MACHINES: &[&str] = &[
     "actors/src/consensus/",
     "actors/src/election/",
     "actors/src/register/",
+    "actors/src/management/",
     "actors/src/machine.rs",
     "actors/src/effects.rs",
 ];

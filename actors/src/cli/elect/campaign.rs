@@ -1,6 +1,11 @@
 //! A role from standing for it to its end, and again with `--keep`.
 
-use std::{fs, process::ExitCode, time::Duration};
+use std::{
+    ffi::OsString,
+    fs,
+    process::{ExitCode, Stdio},
+    time::Duration,
+};
 
 use actix_rt::time::sleep;
 use rand::Rng as _;
@@ -8,17 +13,19 @@ use synod_runtime::world::{Clock as _, Entropy as _, Instant, RealClock, RealEnt
 
 use super::{
     ElectArgs,
-    dog::Dog,
     lease::{Asked, Lease, let_go, period, renew, resign, stand},
-    words::{Order, Report},
 };
 use crate::{
     cli::{
         client::Cluster,
         failure::{Exit, Failure},
+        watchdog::Dog,
     },
     client::ClientNode,
-    server::StopSignal,
+    server::{
+        StopSignal,
+        services::programs::{Order, Report},
+    },
 };
 
 /// One role of `elect`.
@@ -109,7 +116,7 @@ impl Campaign<'_> {
 
     /// Leads until the program is gone.
     async fn lead(&self, mut lease: Lease, stop: &mut StopSignal) -> Result<End, Failure> {
-        let mut dog = match Dog::start(self.args, &lease) {
+        let mut dog = match Dog::start(&self.words(&lease), Stdio::inherit()) {
             Ok(dog) => dog,
             Err(error) => return Err(self.not_started(&lease, error.to_string()).await),
         };
@@ -164,6 +171,24 @@ impl Campaign<'_> {
                 },
             }
         }
+    }
+
+    /// What makes this program the watchdog of a lease.
+    fn words(&self, lease: &Lease) -> Vec<OsString> {
+        let Lease { role, holder, node, epoch, .. } = lease;
+        let words = [
+            "elect-watchdog".to_owned(),
+            format!("--role={role}"),
+            format!("--holder={holder}"),
+            format!("--node={node}"),
+            format!("--epoch={epoch}"),
+            format!("--until={}", lease.until.as_nanos()),
+            format!("--lease={}ms", lease.length.as_millis()),
+            "--cluster".to_owned(),
+        ];
+        let words = words.into_iter().map(OsString::from);
+        let cluster = [self.args.cluster.clone().into_os_string(), OsString::from("--")];
+        words.chain(cluster).chain(self.args.command.iter().cloned()).collect()
     }
 
     async fn not_started(&self, lease: &Lease, why: String) -> Failure {

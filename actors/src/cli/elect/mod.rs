@@ -6,21 +6,15 @@
 //!
 //! - `campaign`: a role from standing for it to its end
 //! - `lease`: what is asked of nodes
-//! - `dog`, `words`: the watchdog as `elect` sees it, and what the two say
-//! - `watchdog`, `guard`: the watchdog itself, and its times
+//! - `watchdog`: what is its own of the [`watchdog`](super::watchdog)
 
 mod campaign;
-mod dog;
-mod guard;
 mod lease;
 pub(super) mod watchdog;
-mod words;
 
 use std::{
     collections::BTreeSet,
-    env,
     ffi::{OsStr, OsString},
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -31,7 +25,9 @@ use clap::Args;
 use futures_util::future::try_join_all;
 use synod_runtime::identity::NodeName;
 
-use super::{args::ClientArgs, client::Cluster, failure::Failure, node::Signals, roles};
+use super::{
+    args::ClientArgs, client::Cluster, failure::Failure, node::Signals, roles, watchdog::is_program,
+};
 use crate::{
     election::lease::{LEASE_DEFAULT, LEASE_MAX, LEASE_MIN},
     server::{config::units, stop_pair},
@@ -125,23 +121,11 @@ async fn run_all(name: &'static str, args: &ElectArgs) -> Result<ExitCode, Failu
 
 /// Whether there is such a program: standing for a role that then cannot be filled helps nobody.
 fn find(program: &OsStr) -> Result<(), Failure> {
-    let can_run = |path: &Path| {
-        path.metadata()
-            .is_ok_and(|about| about.is_file() && about.permissions().mode() & EXECUTABLE != 0)
-    };
-    let path = Path::new(program);
-    let found = match path.components().count() {
-        1 if !program.as_encoded_bytes().contains(&b'/') => {
-            let folders = env::var_os("PATH").unwrap_or_default();
-            env::split_paths(&folders).any(|folder| can_run(&folder.join(path)))
-        }
-        _ => can_run(path),
-    };
-    match found {
+    match is_program(program) {
         true => Ok(()),
         false => {
-            let why = "there is no such program";
-            Err(Failure::usage(path.display(), why, "name one on PATH, or by its path"))
+            let (what, why) = (Path::new(program).display(), "there is no such program");
+            Err(Failure::usage(what, why, "name one on PATH, or by its path"))
         }
     }
 }
@@ -153,9 +137,6 @@ fn length(text: &str) -> Result<Duration, String> {
         false => Err(format!("a lease lasts {LEASE_MIN:?} to {LEASE_MAX:?}")),
     }
 }
-
-/// For the owner, the group or others.
-const EXECUTABLE: u32 = 0o111;
 
 /// The usual lease is what the flag's default says.
 const _: () = assert!(LEASE_DEFAULT.as_secs() == 2);

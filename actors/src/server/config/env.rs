@@ -24,7 +24,7 @@ impl Overrides {
 
 /// The variables, each with the key path it stands for.
 fn env_names() -> impl Iterator<Item = (String, String)> {
-    let sections = KEYS.iter().filter(|(section, _)| *section != "peers");
+    let sections = KEYS.iter().filter(|(section, _)| !LISTS.contains(section));
     let all = sections.flat_map(|(section, keys)| keys.iter().map(move |key| (*section, *key)));
     let one = |(section, key): (&str, &str)| match (section, key) {
         ("", "data_dir") => Some(("SYNOD_DATA_DIR".to_owned(), key.to_owned())),
@@ -51,6 +51,9 @@ fn refuse_misspelt(variable: &str) -> Result<(), ConfigError> {
     let hint = near.map_or_else(String::new, |(name, _)| format!("the nearest is {name}"));
     Err(ConfigError::new(variable, "no key of a node file", hint))
 }
+
+/// Sections of which there are many: no variable could say which is meant.
+const LISTS: [&str; 2] = ["peers", "services"];
 
 /// What all our variables begin with.
 const ENV_PREFIX: &str = "SYNOD_";

@@ -163,9 +163,38 @@ fn a_node_left_out_of_peers_is_one_of_them_unless_it_joins() {
 
 #[test]
 fn sections_of_later_builds_are_refused_not_ignored() {
-    for section in ["[[services]]", "[[multicast]]", "[web]"] {
+    for section in ["[[multicast]]", "[web]"] {
         let said = load(&format!("{GOOD}\n{section}\n"), Overrides::default()).unwrap_err();
         assert!(said.contains("does not have it yet"), "{said}");
+    }
+}
+
+/// To be added once there is a web.
+const DB_NEEDS_WEB: &str = "[[services]]\nname = \"db\"\ncommand = [\"db\"]\nneeds = [\"web\"]\n";
+
+#[test]
+fn services_are_read_and_what_is_wrong_with_one_is_said() {
+    let one = |keys: &str| load(&format!("{GOOD}\n[[services]]\n{keys}\n"), Overrides::default());
+    let keys = "name = \"web\"\ncommand = [\"web\", \"-p\", \"80\"]\n";
+    let config = one(&format!("{keys}ready = [\"true\"]\nprobe_every = \"200ms\"")).unwrap();
+    let web = &config.services[0];
+    assert_eq!((web.name.as_str(), web.command.len(), web.restarts), ("web", 3, 3));
+    assert_eq!(web.ready.as_ref().map(|probe| probe.every_ms), Some(200));
+    assert_eq!(web.live, None);
+    let both = load(&format!("{GOOD}\n{DB_NEEDS_WEB}[[services]]\n{keys}"), Overrides::default());
+    let names: Vec<_> = both.unwrap().services.into_iter().map(|one| one.name).collect();
+    assert_eq!(names, ["web", "db"], "as they must be added");
+    for (keys, part) in [
+        ("name = \"web\"".to_owned(), "name a program"),
+        (format!("{keys}lease = \"1ms\""), "300ms"),
+        (format!("{keys}provider = [\"a\"]"), "providers"),
+        (format!("{keys}stop_signal = \"kill\""), "term, int, quit or hup"),
+        (format!("{keys}[[services]]\n{keys}"), "there twice"),
+        (format!("{keys}export = [\"x\"]"), "there is no `import`"),
+        (format!("{keys}needs = [\"db\"]\n{DB_NEEDS_WEB}"), "db, web need one another in a circle"),
+    ] {
+        let said = one(&keys).unwrap_err();
+        assert!(said.contains(part), "{keys}: {said}");
     }
 }
 

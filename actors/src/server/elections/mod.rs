@@ -237,6 +237,11 @@ impl Elections {
         self.0.store().glance(role)
     }
 
+    /// A role, as this node has it.
+    pub(super) fn seen(&self, role: &str) -> Option<RoleView> {
+        self.desk().read(|book, now| book.seen(role, now))?
+    }
+
     pub(super) fn node(&self) -> &Node {
         &self.0.node
     }

@@ -10,6 +10,8 @@ pub(super) struct Guard {
     lease: Duration,
     /// Nobody else leads before.
     until: Instant,
+    /// How long a program has that was asked to end.
+    within: Duration,
     /// Since when it is asked to end.
     asked: Option<Instant>,
     /// Nothing is waited for any more.
@@ -28,8 +30,8 @@ pub(super) enum Act {
 }
 
 impl Guard {
-    pub(super) const fn new(lease: Duration, until: Instant) -> Self {
-        Self { lease, until, asked: None, at_once: false }
+    pub(super) const fn new(lease: Duration, until: Instant, within: Duration) -> Self {
+        Self { lease, until, within, asked: None, at_once: false }
     }
 
     /// The lease was renewed.
@@ -62,7 +64,7 @@ impl Guard {
     /// In time: at the latest when [`MARGIN`] of the lease is left.
     fn kill_at(&self) -> Instant {
         let latest = self.until - MARGIN;
-        self.asked.map_or(latest, |asked| latest.min(asked + END_TIME))
+        self.asked.map_or(latest, |asked| latest.min(asked + self.within))
     }
 
     /// A third of what can be used: renewals that come late, and programs that end slowly, both
@@ -76,7 +78,7 @@ impl Guard {
 pub(super) const MARGIN: Duration = Duration::from_millis(100);
 
 /// A program that was asked to end by a person has this long, as everything here has.
-const END_TIME: Duration = Duration::from_secs(4);
+pub(in crate::cli) const END_TIME: Duration = Duration::from_secs(4);
 
 #[cfg(test)]
 mod tests {
@@ -88,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_program_is_asked_in_time_and_gone_before_anybody_else_may_lead() {
-        let mut guard = Guard::new(Duration::from_secs(2), at(2_000));
+        let mut guard = Guard::new(Duration::from_secs(2), at(2_000), END_TIME);
         let asked = guard.next();
         assert!(asked > at(1_000) && asked < at(1_500), "{asked:?}");
         assert_eq!(guard.act(at(1_000), false), Act::Nothing);
@@ -97,14 +99,14 @@ mod tests {
         assert_eq!(guard.act(at(1_899), false), Act::Nothing);
         assert_eq!(guard.act(at(1_900), false), Act::Kill);
         // One that was stopped itself, and wakes up late, asks nothing any more.
-        let mut late = Guard::new(Duration::from_secs(2), at(2_000));
+        let mut late = Guard::new(Duration::from_secs(2), at(2_000), END_TIME);
         assert_eq!(late.act(at(60_000), false), Act::Kill);
     }
 
     #[test]
     fn the_shortest_lease_leaves_time_for_a_renewal_and_an_orderly_end() {
         let lease = Duration::from_millis(300);
-        let mut guard = Guard::new(lease, at(300));
+        let mut guard = Guard::new(lease, at(300), END_TIME);
         // Two renewals in a row may be lost.
         assert!(guard.next() > at(120) && guard.next() < at(200));
         guard.extend(at(360));
@@ -115,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_program_that_is_to_end_has_a_while_and_no_more_however_often_the_lease_is_renewed() {
-        let mut guard = Guard::new(Duration::from_secs(60), at(60_000));
+        let mut guard = Guard::new(Duration::from_secs(60), at(60_000), END_TIME);
         assert_eq!(guard.act(at(1_000), true), Act::Terminate);
         assert_eq!(guard.act(at(1_001), true), Act::Nothing);
         guard.extend(at(90_000));
@@ -125,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_another_may_have_is_over_at_once() {
-        let mut guard = Guard::new(Duration::from_secs(60), at(60_000));
+        let mut guard = Guard::new(Duration::from_secs(60), at(60_000), END_TIME);
         guard.kill();
         assert_eq!(guard.act(at(1), false), Act::Kill);
     }

@@ -1,0 +1,173 @@
+//! Managed services on whole simulated clusters, with played programs: one runs at a time, whatever
+//! dies; changes are done whole and once; a program that cannot run here runs elsewhere.
+
+use std::time::Duration;
+
+use synod::{
+    management::message::{Probe, Spec},
+    sim::Simulation,
+};
+use synod_tests::{
+    simulated::name,
+    theatre::{Theatre, service},
+};
+
+/// Goal: when the primary's node dies another runs the program within the lease and half a second,
+/// never before the first is gone; a primary that lives keeps it.
+#[test]
+fn a_service_runs_elsewhere_within_its_lease_when_its_node_dies() {
+    for (seed, lease) in (940..).zip([2_000, 300, 1_000].map(Duration::from_millis)) {
+        Simulation::new(seed).run(|sim| async move {
+            let mut theatre = Theatre::open(&sim, 1).await;
+            theatre.services("m1").add(service("web", lease)).await.unwrap();
+            let (mut first, _) = theatre.until("web", |_| true).await;
+            for _ in 0..3 {
+                theatre.until_shown("m1", "web", |one| one["state"] == "running").await;
+                tokio::time::sleep(lease * 3).await;
+                assert_eq!(theatre.running("web").as_ref(), Some(&first), "it lives");
+                if first.node == "m1" {
+                    theatre.services("a").move_to("web", "a").await.unwrap();
+                    (first, _) = theatre.until("web", |ran| ran.node == "a").await;
+                    continue;
+                }
+                theatre.cluster.crash(&name(&first.node));
+                let (next, took) = theatre.until("web", |ran| ran.node != first.node).await;
+                assert!(took <= lease + BEYOND_MAX, "{took:?} with a lease of {lease:?}");
+                theatre.restart(&first.node);
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                first = next;
+            }
+            theatre.judge().unwrap();
+        });
+    }
+}
+
+/// Goal: the program of a primary that is cut off ends before another begins.
+#[test]
+fn the_program_of_a_primary_that_is_cut_off_ends_before_another_begins() {
+    for seed in 950..954 {
+        Simulation::new(seed).run(|sim| async move {
+            let lease = Duration::from_secs(1);
+            let theatre = Theatre::open(&sim, 1).await;
+            sim.set_drift(&name("a"), if seed % 2 == 0 { 900 } else { -900 });
+            let providers = vec!["a".to_owned(), "b".to_owned()];
+            theatre.services("a").add(Spec { providers, ..service("web", lease) }).await.unwrap();
+            for _ in 0..3 {
+                let (first, _) = theatre.until("web", |_| true).await;
+                tokio::time::sleep(lease).await;
+                let others: Vec<_> = theatre
+                    .cluster
+                    .names()
+                    .into_iter()
+                    .filter(|one| one.as_str() != first.node)
+                    .collect();
+                sim.partition(&[name(&first.node)], &others);
+                theatre.until("web", |ran| ran.node != first.node).await;
+                sim.heal();
+                tokio::time::sleep(lease * 4).await;
+            }
+            theatre.judge().unwrap();
+        });
+    }
+}
+
+/// Goal: every verb does what it says, once the program is gone where it ran; what cannot be is
+/// refused and changes nothing.
+#[test]
+fn a_service_is_moved_frozen_and_removed_at_run_time() {
+    Simulation::new(960).run(|sim| async move {
+        let mut theatre = Theatre::open(&sim, 1).await;
+        let services = theatre.services("a");
+        let providers = vec!["a".to_owned(), "b".to_owned()];
+        services.add(Spec { providers, ..service("web", Duration::from_secs(60)) }).await.unwrap();
+        let (first, _) = theatre.until("web", |_| true).await;
+        let other = if first.node == "a" { "b" } else { "a" };
+        // With a lease of a minute only what was given up runs elsewhere so soon.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for (node, from) in [(other, first.node.as_str()), (&first.node, other)] {
+            services.move_to("web", node).await.unwrap();
+            let (moved, took) = theatre.until("web", |ran| ran.node == node).await;
+            assert!(took < Duration::from_secs(1), "{took:?}");
+            assert!(moved.epoch > first.epoch);
+            theatre.until_shown("m1", "web", |one| one["primary"] == node).await;
+            theatre.until_shown("a", "web", |one| one["preferred"].is_null()).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(theatre.services("b").documents()[0]["secondaries"][0], from);
+        }
+        let error = services.move_to("web", "m1").await.unwrap_err().to_string();
+        assert!(error.contains("its providers are a, b"), "{error}");
+        services.freeze("web", true).await.unwrap();
+        theatre.until_shown("m1", "web", |one| one["state"] == "frozen").await;
+        assert_eq!(theatre.running("web"), None);
+        services.freeze("web", false).await.unwrap();
+        theatre.until("web", |_| true).await;
+        services.providers("web", vec!["m1".into()], vec![first.node.clone()]).await.unwrap();
+        theatre.until("web", |ran| ran.node != first.node).await;
+        // A node that is down stands for nothing.
+        theatre.cluster.crash(&name("m1"));
+        tokio::time::sleep(Duration::from_secs(65)).await;
+        let error = services.move_to("web", "m1").await.unwrap_err().to_string();
+        assert!(error.contains("is it up?"), "{error}");
+        services.remove("web").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!((theatre.running("web"), services.documents().len()), (None, 0));
+        let error = services.remove("web").await.unwrap_err().to_string();
+        assert!(error.contains("no service web"), "{error}");
+        // One of the same name is another.
+        theatre.restart("m1");
+        services.add(service("web", Duration::from_secs(1))).await.unwrap();
+        theatre.until("web", |_| true).await;
+        theatre.judge().unwrap();
+    });
+}
+
+/// Goal: a move is one decision: killed at any moment of it, the service is in the end where it was
+/// moved to, and never ran twice.
+#[test]
+fn a_move_that_is_killed_midway_is_completed_once() {
+    for (seed, ms) in (970..).zip([0, 5, 20, 60, 90, 130]) {
+        Simulation::new(seed).run(|sim| async move {
+            let mut theatre = Theatre::open(&sim, 1).await;
+            let spec = Spec {
+                providers: vec!["a".to_owned(), "b".to_owned()],
+                ..service("web", Duration::from_secs(1))
+            };
+            theatre.services("a").add(spec).await.unwrap();
+            let (first, _) = theatre.until("web", |_| true).await;
+            let other = if first.node == "a" { "b" } else { "a" };
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            theatre.services("m1").move_to("web", other).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            theatre.cluster.crash(&name(&first.node));
+            theatre.until("web", |ran| ran.node == other).await;
+            theatre.restart(&first.node);
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            assert_eq!(theatre.running("web").expect("it runs").node, other);
+            theatre.judge().unwrap();
+        });
+    }
+}
+
+/// Goal: a program that cannot be kept running at one node runs at another; one that is not well is
+/// restarted where it is.
+#[test]
+fn a_program_that_cannot_run_here_runs_elsewhere() {
+    Simulation::new(980).run(|sim| async move {
+        let theatre = Theatre::open(&sim, 1).await;
+        theatre.stage().broken = vec!["a".into(), "m1".into()];
+        let live = Some(Probe { every_ms: 100, failures: 2, ..Probe::new(vec!["ok".into()]) });
+        let spec = Spec { live, ..service("web", Duration::from_secs(1)) };
+        theatre.services("a").add(spec).await.unwrap();
+        let (first, _) = theatre.until("web", |ran| ran.node == "b").await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        theatre.stage().sick = true;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        theatre.stage().sick = false;
+        let (again, _) = theatre.until("web", |ran| ran.began > first.began).await;
+        assert_eq!((again.epoch, again.node.as_str()), (first.epoch, "b"), "in the same epoch");
+        theatre.judge().unwrap();
+    });
+}
+
+/// What a takeover may cost beyond the lease.
+const BEYOND_MAX: Duration = Duration::from_millis(500);
