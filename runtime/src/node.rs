@@ -40,14 +40,15 @@ use tokio::sync::Notify;
 pub use self::credit::Debt;
 #[cfg(test)]
 pub(crate) use self::watching::Word as WatchWord;
-use self::{
-    asks::Asks, credit::Credits, dead_letters::Office, forms::Forms, inbound::Router,
-    naming::Proxies, nursery::Nursery, spawning::Tasks, watching::Watches,
-};
 pub(crate) use self::{
+    asks::Asking,
     credit::units,
     nursery::{ChildOrder, Word as ChildWord},
     sending::Pipe,
+};
+use self::{
+    asks::Asks, credit::Credits, dead_letters::Office, forms::Forms, inbound::Router,
+    naming::Proxies, nursery::Nursery, spawning::Tasks, watching::Watches,
 };
 pub use self::{
     dead_letters::{DeadLetter, DeadLetters},
@@ -299,6 +300,8 @@ impl Node {
         assert!(node.0.links.set(links).is_ok(), "set only here");
         node.collect_link_bytes();
         node.task_anywhere(naming::spread(Arc::downgrade(&node.0), Arc::clone(&node.0.renamed)));
+        // Who waits hears of its deadline even when the node's tasks were dropped.
+        tokio::spawn(asks::keep_deadlines(WeakNode::of(&node), node.0.asks.earlier()));
         node.task_anywhere(watching::keep(WeakNode::of(&node), node.0.watches.wake()));
         for (peer, address) in peers {
             node.links().connect(&peer, &address);

@@ -7,13 +7,14 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::SendError;
 use crate::{
     identity::NodeId,
     message::{RemoteMessage, decode_on, encode, with_encoded},
-    node::{DeadLetter, Node, Pipe},
+    node::{Asking, DeadLetter, Node, Pipe},
     wire::name_hash,
     world::network::Lane,
 };
@@ -77,20 +78,47 @@ impl Place {
         via.tell_when_room(&pipe, self.target, number, &body, via.ask_timeout()).await
     }
 
-    /// Asks over the link.
-    pub(super) async fn ask<M: RemoteMessage>(
+    /// Asks over the link, if there is room at once.
+    ///
+    /// # Errors
+    /// The message was not sent; `Overloaded` when there was no room.
+    pub(super) fn start_ask<M: RemoteMessage>(
         &self,
-        body: Vec<u8>,
+        body: &[u8],
         timeout: Duration,
-    ) -> Result<M::Result, SendError> {
+    ) -> Result<Asking, SendError> {
+        let via = self.via_for::<M>()?;
+        let message = const { name_hash(M::NAME) };
+        match self.is_here {
+            true => via.start_ask_here(self.target, message, body, timeout),
+            false => via.start_ask_by(&*self.pipe(via)?, self.target, message, body, timeout),
+        }
+    }
+
+    /// As [`Place::start_ask`], but waits for room first, and then for the answer's body.
+    pub(super) async fn ask_when_room<M: RemoteMessage>(
+        &self,
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<Bytes, SendError> {
+        let via = self.via_for::<M>()?;
+        let message = const { name_hash(M::NAME) };
+        via.ask_when_room_by(&*self.pipe(via)?, self.target, message, body, timeout).await
+    }
+
+    /// The node it is looked at from, if the peer reads such messages as this node writes them.
+    fn via_for<M: RemoteMessage>(&self) -> Result<&Node, SendError> {
         let via = self.via.as_ref().ok_or(SendError::Unreachable)?;
         via.check_form::<M>(&self.node.name)?;
-        let message = const { name_hash(M::NAME) };
-        let answer = if self.is_here {
-            via.ask(&self.node.name, self.target, message, Lane::User, body, timeout).await
-        } else {
-            via.ask_piped(&*self.pipe(via)?, self.target, message, &body, timeout).await
-        };
+        Ok(via)
+    }
+
+    /// What the body of an answer says.
+    pub(super) fn read<M: RemoteMessage>(
+        &self,
+        answer: Result<Bytes, SendError>,
+    ) -> Result<M::Result, SendError> {
+        let via = self.via.as_ref().ok_or(SendError::Unreachable)?;
         let body = answer.map_err(|error| match error {
             SendError::Incompatible { .. } => SendError::Incompatible { name: M::NAME.to_owned() },
             other => other,

@@ -10,12 +10,14 @@ use std::{
 };
 
 use actix::{MailboxError, Message};
+use bytes::Bytes;
 
 use super::{Delivery, SendError, place::Place};
 use crate::{
-    message::{RemoteMessage, encode},
-    node::{ASK_TIMEOUT, Node},
+    message::{RemoteMessage, with_encoded},
+    node::{ASK_TIMEOUT, Asking, Node},
     trace::Trace,
+    wire::BODY_BYTES_MAX,
 };
 
 /// No ask waits longer, so that a forgotten one does not hold its memory for days.
@@ -64,8 +66,16 @@ pub(super) enum Here<M: RemoteMessage> {
 
 enum State<M: RemoteMessage> {
     Unsent(M),
-    Sent(Answer<M>),
+    Sent(Attempt<M>),
     Answered,
+}
+
+/// What a message came to that was sent once. What goes to another node at once, as nearly all
+/// does, costs no future of its own.
+enum Attempt<M: RemoteMessage> {
+    Waits(Arc<dyn Way<M>>, Asking),
+    Works(Answer<M>),
+    Failed(SendError),
 }
 
 impl<M: RemoteMessage> RemoteRequest<M> {
@@ -115,23 +125,39 @@ impl<M: RemoteMessage> Future for RemoteRequest<M> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let trace = self.trace.clone();
         let _in_trace = trace.as_ref().map(Trace::enter);
-        let mut answer = match std::mem::replace(&mut self.state, State::Answered) {
-            State::Unsent(message) => {
-                let (to, timeout) = (Arc::clone(&self.to), self.timeout);
-                match (self.again, to.place().and_then(|place| place.via.clone())) {
-                    (Some(again), Some(via)) => Box::pin(retry(via, to, message, timeout, again)),
-                    // An actor without a name that is gone does not come back.
-                    (Some(_), None) | (None, _) => attempt(&to, message, timeout),
+        if matches!(self.state, State::Unsent(_))
+            && let State::Unsent(message) = std::mem::replace(&mut self.state, State::Answered)
+        {
+            let (to, timeout) = (&self.to, self.timeout);
+            let attempt = match (self.again, to.place().and_then(|place| place.via.clone())) {
+                (Some(again), Some(via)) => {
+                    Attempt::Works(Box::pin(retry(via, Arc::clone(to), message, timeout, again)))
                 }
-            }
-            State::Sent(answer) => answer,
-            State::Answered => panic!("a request is not polled again after its answer"),
+                // An actor without a name that is gone does not come back.
+                (Some(_), None) | (None, _) => attempt(to, message, timeout),
+            };
+            self.state = State::Sent(attempt);
+        }
+        let State::Sent(attempt) = &mut self.state else {
+            panic!("a request is not polled again after its answer");
         };
-        let answered = answer.as_mut().poll(cx);
-        if answered.is_pending() {
-            self.state = State::Sent(answer);
+        let answered = Pin::new(attempt).poll(cx);
+        if answered.is_ready() {
+            self.state = State::Answered;
         }
         answered
+    }
+}
+
+impl<M: RemoteMessage> Future for Attempt<M> {
+    type Output = Result<M::Result, SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Waits(to, asking) => Pin::new(asking).poll(cx).map(|answer| read(&**to, answer)),
+            Self::Works(answer) => answer.as_mut().poll(cx),
+            Self::Failed(error) => Poll::Ready(Err(error.clone())),
+        }
     }
 }
 
@@ -144,26 +170,40 @@ impl<M: RemoteMessage> fmt::Debug for RemoteRequest<M> {
     }
 }
 
-fn attempt<M: RemoteMessage>(to: &Arc<dyn Way<M>>, message: M, timeout: Duration) -> Answer<M> {
-    match to.ask_here(message) {
-        Here::Asked(request) => Box::pin(async move {
-            match tokio::time::timeout(timeout, request).await {
-                Ok(answer) => answer.map_err(|_: MailboxError| SendError::Closed),
-                Err(_) => Err(SendError::Timeout),
-            }
-        }),
-        Here::Gone => Box::pin(std::future::ready(Err(SendError::NoSuchActor))),
-        Here::Elsewhere(message) => match encode(&message) {
-            Err(_) => Box::pin(std::future::ready(Err(SendError::Codec))),
-            Ok(body) => {
-                let to = Arc::clone(to);
-                Box::pin(async move {
-                    let place = to.place().ok_or(SendError::Unreachable)?;
-                    place.ask::<M>(body, timeout).await
-                })
-            }
-        },
-    }
+fn attempt<M: RemoteMessage>(to: &Arc<dyn Way<M>>, message: M, timeout: Duration) -> Attempt<M> {
+    let message = match to.ask_here(message) {
+        Here::Asked(request) => {
+            return Attempt::Works(Box::pin(async move {
+                match tokio::time::timeout(timeout, request).await {
+                    Ok(answer) => answer.map_err(|_: MailboxError| SendError::Closed),
+                    Err(_) => Err(SendError::Timeout),
+                }
+            }));
+        }
+        Here::Gone => return Attempt::Failed(SendError::NoSuchActor),
+        Here::Elsewhere(message) => message,
+    };
+    let Some(place) = to.place() else { return Attempt::Failed(SendError::Unreachable) };
+    let sent = with_encoded(&message, |body| match place.start_ask::<M>(body, timeout) {
+        Ok(asking) => Attempt::Waits(Arc::clone(to), asking),
+        Err(SendError::Overloaded) if body.len() <= BODY_BYTES_MAX => {
+            let (to, body) = (Arc::clone(to), body.to_vec());
+            Attempt::Works(Box::pin(async move {
+                let place = to.place().ok_or(SendError::Unreachable)?;
+                read(&*to, place.ask_when_room::<M>(&body, timeout).await)
+            }))
+        }
+        Err(error) => Attempt::Failed(error),
+    });
+    sent.unwrap_or(Attempt::Failed(SendError::Codec))
+}
+
+/// What an answer's body says.
+fn read<M: RemoteMessage>(
+    to: &dyn Way<M>,
+    answer: Result<Bytes, SendError>,
+) -> Result<M::Result, SendError> {
+    to.place().ok_or(SendError::Unreachable)?.read::<M>(answer)
 }
 
 async fn retry<M: RemoteMessage>(

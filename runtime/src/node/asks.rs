@@ -1,18 +1,27 @@
 //! Asks: those that wait here for an answer, and those that are served here.
 
+mod room;
+
 use std::{
     future::Future,
+    pin::Pin,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
-use tokio::{sync::oneshot, task::AbortHandle};
+use tokio::{
+    sync::{Notify, oneshot},
+    task::AbortHandle,
+};
 
+pub(super) use self::room::keep_deadlines;
+use self::room::{Waiting, WaitingRoom};
 use super::{
     Node, lock,
     sending::{Pipe, Way},
@@ -29,7 +38,9 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Asks {
     correlations: AtomicU64,
-    waiting: Mutex<FxHashMap<u64, Waiting>>,
+    waiting: Mutex<WaitingRoom>,
+    /// The alarm must ring earlier than it is set to.
+    earlier: Arc<Notify>,
     /// By asker and its correlation.
     served: Mutex<FxHashMap<(NodeName, u64), Served>>,
 }
@@ -51,19 +62,26 @@ impl Served {
     }
 }
 
-struct Waiting {
-    to: NodeName,
-    answer: oneshot::Sender<Result<Bytes, SendError>>,
+impl Drop for Asks {
+    fn drop(&mut self) {
+        // The alarm looks for its node, and ends.
+        self.earlier.notify_one();
+    }
 }
 
 impl Asks {
+    pub(super) fn earlier(&self) -> Arc<Notify> {
+        Arc::clone(&self.earlier)
+    }
+
     /// An answer came. One that nobody waits for (any more) is dropped.
     pub(super) fn answer(&self, from: &NodeId, correlation: u64, answer: Result<Bytes, SendError>) {
-        let mut waiting = lock(&self.waiting);
+        let mut room = lock(&self.waiting);
         // Only the one who was asked can answer.
-        if waiting.get(&correlation).is_some_and(|waiting| waiting.to == from.name)
-            && let Some(waiting) = waiting.remove(&correlation)
+        if room.asks.get(&correlation).is_some_and(|waiting| waiting.to == from.name)
+            && let Some(waiting) = room.remove(correlation)
         {
+            drop(room);
             // The asker may have given up in this very moment.
             let _ = waiting.answer.send(answer);
         }
@@ -80,7 +98,7 @@ impl Asks {
 
     /// The link to `peer` is gone, and with it every answer that was to come over it, either way.
     pub(super) fn lost(&self, peer: &NodeName) {
-        lock(&self.waiting).retain(|_, waiting| waiting.to != *peer);
+        lock(&self.waiting).lost(peer);
         let lost: Vec<_> = lock(&self.served).extract_if(|(asker, _), _| asker == peer).collect();
         for (_, served) in lost {
             served.stop();
@@ -95,12 +113,12 @@ impl Asks {
     /// How many wait here, and how many are served here.
     #[cfg(test)]
     pub(super) fn open(&self) -> (usize, usize) {
-        (lock(&self.waiting).len(), lock(&self.served).len())
+        (lock(&self.waiting).asks.len(), lock(&self.served).len())
     }
 
     /// Everybody who waits hears `Closed`.
     pub(super) fn close_all(&self) {
-        lock(&self.waiting).clear();
+        *lock(&self.waiting) = WaitingRoom::default();
     }
 }
 
@@ -130,11 +148,51 @@ impl Node {
         };
         let way = Way { lane, path: way.as_ref(), allowance: allowance.as_ref() };
         let header = self.header(FrameKind::Ask, target, message);
-        self.ask_by(to, way, header, &body, timeout).await
+        match self.start_ask(to, &way, header, &body, timeout) {
+            Err(SendError::Overloaded) if body.len() <= BODY_BYTES_MAX => {
+                self.ask_when_room(to, &way, header, &body, timeout).await
+            }
+            started => started?.await,
+        }
     }
 
-    /// As [`Node::ask`] on the user lane, by a way found before.
-    pub(crate) async fn ask_piped(
+    /// Asks on the user lane by a way found before, if there is room at once.
+    ///
+    /// # Errors
+    /// Nothing was sent. `Overloaded` when there was no room.
+    pub(crate) fn start_ask_by(
+        &self,
+        pipe: &Pipe,
+        target: u64,
+        message: u64,
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<Asking, SendError> {
+        let header = self.header(FrameKind::Ask, target, message);
+        self.start_ask(&pipe.path.peer.name, &pipe.way(), header, body, timeout)
+    }
+
+    /// Asks on this node, where there is always room.
+    ///
+    /// # Errors
+    /// Nothing was sent.
+    pub(crate) fn start_ask_here(
+        &self,
+        target: u64,
+        message: u64,
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<Asking, SendError> {
+        let way = Way { lane: Lane::User, path: None, allowance: None };
+        let header = self.header(FrameKind::Ask, target, message);
+        self.start_ask(self.name(), &way, header, body, timeout)
+    }
+
+    /// As [`Node::start_ask_by`], but waits for room first, and then for the answer.
+    ///
+    /// # Errors
+    /// As [`Node::ask`].
+    pub(crate) async fn ask_when_room_by(
         &self,
         pipe: &Pipe,
         target: u64,
@@ -143,55 +201,65 @@ impl Node {
         timeout: Duration,
     ) -> Result<Bytes, SendError> {
         let header = self.header(FrameKind::Ask, target, message);
-        self.ask_by(&pipe.path.peer.name, pipe.way(), header, body, timeout).await
+        self.ask_when_room(&pipe.path.peer.name, &pipe.way(), header, body, timeout).await
     }
 
-    async fn ask_by(
+    fn start_ask(
         &self,
         to: &NodeName,
-        way: Way<'_>,
+        way: &Way<'_>,
+        mut header: FrameHeader,
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<Asking, SendError> {
+        // Nobody shall hear an answer to what was not sent; but who is asked may be quick.
+        let mut asking = self.await_answer(to, way.lane, timeout);
+        header.correlation = asking.correlation;
+        header.deadline_ms = whole_ms(timeout);
+        match self.post_by(way, &header, body) {
+            Ok(()) => Ok(asking),
+            Err(error) => {
+                asking.forget();
+                Err(error)
+            }
+        }
+    }
+
+    async fn ask_when_room(
+        &self,
+        to: &NodeName,
+        way: &Way<'_>,
         mut header: FrameHeader,
         body: &[u8],
         timeout: Duration,
     ) -> Result<Bytes, SendError> {
-        let (answer, mut answered) = oneshot::channel();
-        header.correlation = self.0.asks.correlations.fetch_add(1, Relaxed) + 1;
-        header.deadline_ms = whole_ms(timeout);
-        lock(&self.0.asks.waiting).insert(header.correlation, Waiting { to: to.clone(), answer });
-        let mut guard = AskGuard {
-            node: self,
-            to,
-            lane: way.lane,
-            correlation: header.correlation,
-            sent: false,
-            answered: false,
-        };
-        // Nearly always there is room, and then the clock need not be asked.
-        let sent = self.post_by(&way, &header, body);
-        guard.sent = sent.is_ok();
-        let until = match sent {
-            Ok(()) => None,
-            Err(SendError::Overloaded) if body.len() <= BODY_BYTES_MAX => {
-                Some(self.now() + timeout)
-            }
-            Err(error) => return Err(error),
-        };
-        let waited = tokio::time::timeout(timeout, async {
-            if let Some(until) = until {
-                self.post_when_room(&way, &mut header, body, Some(until)).await?;
-                guard.sent = true;
-            }
-            // Nobody is left to answer: the link is gone.
-            (&mut answered).await.unwrap_or(Err(SendError::Closed))
-        });
-        match waited.await {
-            Ok(answer) => {
-                guard.answered = guard.sent;
-                answer
-            }
-            Err(_) if guard.sent => Err(SendError::Timeout),
-            Err(_) => Err(SendError::Overloaded),
+        let until = self.now() + timeout;
+        let mut asking = self.await_answer(to, way.lane, timeout);
+        header.correlation = asking.correlation;
+        let posted = self.post_when_room(way, &mut header, body, Some(until));
+        let posted = tokio::time::timeout(timeout, posted).await;
+        if let Err(error) = posted.unwrap_or(Err(SendError::Overloaded)) {
+            asking.forget();
+            return Err(error);
         }
+        asking.await
+    }
+
+    fn await_answer(&self, to: &NodeName, lane: Lane, timeout: Duration) -> Asking {
+        let asks = &self.0.asks;
+        let (answer, answered) = oneshot::channel();
+        let correlation = asks.correlations.fetch_add(1, Relaxed) + 1;
+        let waiting = Waiting { to: to.clone(), lane, until: self.now() + timeout, answer };
+        if lock(&asks.waiting).insert(correlation, waiting) {
+            asks.earlier.notify_one();
+        }
+        Asking { node: self.clone(), correlation, answered, is_over: false }
+    }
+
+    fn take_back(&self, correlation: u64, waiting: &Waiting) {
+        let cancel = FrameHeader { correlation, ..FrameHeader::new(FrameKind::Cancel) };
+        // Without the cancel the work is done for nobody, no more.
+        let _ = self.post(&waiting.to, waiting.lane, &cancel, &[]);
     }
 
     /// Asks of this batch wait for their actor from now on.
@@ -298,30 +366,43 @@ impl Node {
     }
 }
 
-/// Takes an ask back when its future is dropped before the answer.
-struct AskGuard<'a> {
-    node: &'a Node,
-    to: &'a NodeName,
-    lane: Lane,
+/// An ask that was sent, until its answer. Dropped before, it takes the ask back.
+#[must_use = "dropping it takes the ask back"]
+pub(crate) struct Asking {
+    node: Node,
     correlation: u64,
-    sent: bool,
-    /// Then nobody waits any more.
-    answered: bool,
+    answered: oneshot::Receiver<Result<Bytes, SendError>>,
+    /// Nothing is left to take back.
+    is_over: bool,
 }
 
-impl Drop for AskGuard<'_> {
+impl Asking {
+    /// Nothing was sent, so there is nothing to wait for or to take back.
+    fn forget(&mut self) {
+        self.is_over = true;
+        lock(&self.node.0.asks.waiting).remove(self.correlation);
+    }
+}
+
+impl Future for Asking {
+    type Output = Result<Bytes, SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.answered).poll(cx));
+        self.is_over = true;
+        // Nobody is left to answer: the link is gone.
+        Poll::Ready(answer.unwrap_or(Err(SendError::Closed)))
+    }
+}
+
+impl Drop for Asking {
     fn drop(&mut self) {
-        if self.answered {
+        if self.is_over {
             return;
         }
-        lock(&self.node.0.asks.waiting).remove(&self.correlation);
-        if self.sent {
-            let cancel = FrameHeader {
-                correlation: self.correlation,
-                ..FrameHeader::new(FrameKind::Cancel)
-            };
-            // Without the cancel the work is done for nobody, no more.
-            let _ = self.node.post(self.to, self.lane, &cancel, &[]);
+        let waiting = lock(&self.node.0.asks.waiting).remove(self.correlation);
+        if let Some(waiting) = waiting {
+            self.node.take_back(self.correlation, &waiting);
         }
     }
 }

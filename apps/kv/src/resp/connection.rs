@@ -8,7 +8,7 @@
 //! - I2: what goes through the log is not submitted while a query of the same connection is under
 //!   way, which it could overtake; nothing behind it is looked at meanwhile.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use synod::replicated::{Consistency, Fence, Inquiry, Submission, Submit, name_hash};
@@ -106,12 +106,14 @@ impl Connection {
     }
 
     async fn read(&mut self, mut stop: watch::Receiver<bool>) {
+        // One wait for all reads: to begin and end one costs as much as to parse a command.
+        let mut stopped = pin!(stopped(&mut stop));
         loop {
             match self.turn() {
                 Flow::End => break,
                 Flow::Wait => tokio::select! {
                     () = self.outbox.moved() => continue,
-                    () = stopped(&mut stop) => break,
+                    () = &mut stopped => break,
                 },
                 Flow::Read => {}
             }
@@ -127,7 +129,7 @@ impl Connection {
                     Ok(0) | Err(_) => break,
                     Ok(_) => {}
                 },
-                () = stopped(&mut stop) => break,
+                () = &mut stopped => break,
             }
         }
         // A client that only closed its writing end still wants its answers.
