@@ -70,7 +70,8 @@
 //!
 //! # Layout
 //! - [`manual`]: getting started, messages, async handlers, guarantees, testing, operations,
-//!   roles, singletons, services, the key/value service, security, compatibility, composing, design
+//!   roles, singletons, services, multicast, the key/value service, security, compatibility,
+//!   composing, design
 //! - [`replicated`]: actors that live in the log
 //! - [`Client`]: the way in for programs outside the cluster
 //! - [`Cli`]: the verbs, for your own program; [`server`]: one node
@@ -81,6 +82,7 @@
 //! - [`register`]: a few words that a majority keeps, without a leader; Disk Paxos
 //! - [`server::singletons`]: actors of which exactly one lives
 //! - [`management`]: outside programs of which exactly one runs; [`server::services`]: theirs
+//! - [`multicast`]: one order of messages for an open group
 //! - [`consensus`]: the protocol roles; [`machine`], [`effects`], [`role`]: how every role is built
 //! - [`message`]: messages that travel between nodes; [`runtime`]: everything below the roles
 
@@ -95,6 +97,7 @@ pub mod election;
 pub mod machine;
 pub mod management;
 pub mod manual;
+pub mod multicast;
 #[cfg(any(test, feature = "mutations"))]
 pub mod mutation;
 pub mod register;

@@ -30,6 +30,9 @@ pub mod singletons {}
 #[doc = include_str!("../docs/services.md")]
 pub mod services {}
 
+#[doc = include_str!("../docs/multicast.md")]
+pub mod multicast {}
+
 #[doc = include_str!("../docs/speed.md")]
 pub mod speed {}
 

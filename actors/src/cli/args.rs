@@ -8,8 +8,10 @@ use synod_runtime::{
     sim::FaultPlan,
 };
 
+mod examples;
 mod members;
 
+use self::examples::{EXAMPLES, FIRST_STEPS};
 pub(crate) use self::members::{AddMember, MembersArgs, MembersVerb, SetMember};
 pub(crate) use super::elect::{ElectArgs, WatchdogArgs};
 pub(crate) use super::keeper::ServiceWatchdogArgs;
@@ -20,6 +22,7 @@ use super::{
     call::{ActorsArgs, CallArgs},
     failure::{Exit, Failure},
     inspect::InspectArgs,
+    multicast::{MulticastArgs, publish::PublishArgs, subscribe::SubscribeArgs},
     recover::RecoverArgs,
 };
 use crate::consensus::Profile;
@@ -51,6 +54,12 @@ pub(crate) enum Verb {
     Roles(RolesArgs),
     /// Run a program only while it leads in a role
     Elect(ElectArgs),
+    /// Send each line of standard input to a group: everybody who subscribes gets the same order
+    Publish(PublishArgs),
+    /// Print the messages of a group, in order and without a gap
+    Subscribe(SubscribeArgs),
+    /// Show how the groups stand
+    Multicast(MulticastArgs),
     /// The process between `elect` and its program
     #[command(hide = true)]
     ElectWatchdog(WatchdogArgs),
@@ -373,85 +382,6 @@ fn one_line(program: &str, error: &clap::Error) -> Failure {
     let said = said.split(" For more information, try").next().unwrap_or(said);
     Failure::new(Exit::Usage, "command line", said, &format!("try '{program} --help'"))
 }
-
-const FIRST_STEPS: &str = "First steps:
-  synod dev                       a cluster on this machine, gone when you press Ctrl-C
-  synod dev --dir demo            the same, kept in demo/ and resumed by the same command
-  synod status --cluster demo/client.toml
-
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not applied, 4 outcome unknown,
-5 leadership lost (elect).";
-
-const EXAMPLES: [(&str, &str); 10] = [
-    (
-        "dev",
-        "  synod dev                          two mains and an auxiliary in a temporary directory
-  synod dev --dir demo               kept in demo/; the same command resumes it
-  synod dev --mains 1                one node alone: nothing survives its machine
-  synod dev --durability memory      faster, and nothing survives a power loss
-  synod dev --json | jq .            for scripts: one object a line",
-    ),
-    (
-        "node",
-        "  synod node --config /etc/synod/synod.toml
-  synod node --config /etc/synod/synod.toml --check
-  SYNOD_LOG=debug synod node --config /etc/synod/synod.toml
-  SYNOD_LISTEN_HTTP=127.0.0.1:9000 synod node --config /etc/synod/synod.toml",
-    ),
-    (
-        "init",
-        "  synod init --out shop --cluster shop --main a=db1:7001 b=db2:7001 --auxiliary x=pi:7001
-  synod init --out far --cluster far --main a=rome:7001 b=oslo:7001 --auxiliary x=bern:7001 \
-      --profile wan
-  scp -r shop/a db1:/etc/synod        then there: synod node --config /etc/synod/synod.toml
-  synod init --out shop --add m1=web1:7001 --role member",
-    ),
-    (
-        "status",
-        "  synod status --cluster demo/client.toml
-  SYNOD_CLUSTER=demo/client.toml synod status --json | jq .leader",
-    ),
-    (
-        "members",
-        "  synod members                      who is what, and how far behind
-  synod members lead b               before working on the machine of a
-  synod members add c --role main --quic db3:7001
-  synod members remove b",
-    ),
-    (
-        "call",
-        "  synod call ledger ledger.transfer '{\"from\":\"a\",\"to\":\"b\",\"amount\":5}'
-  synod call ledger ledger.balance '{\"account\":\"b\"}' --timeout 2s",
-    ),
-    (
-        "actors",
-        "  synod actors                       what `call` can reach
-  synod actors --roles --json        every registered actor of every node",
-    ),
-    (
-        "elect",
-        "  synod elect --role nightly -- /usr/local/bin/nightly
-  synod elect --role mail --role web --lease 5s -- sh -c 'exec serve --as \"$SYNOD_ROLE\"'",
-    ),
-    (
-        "simulate",
-        "  synod simulate                     a hundred clusters, one simulated minute each
-  synod simulate --seed 8841 --runs 1
-  SYNOD_LOG=debug synod simulate --seed 8841 --runs 1
-  synod simulate --runs 1000 --faults loss,partition,crash
-  synod simulate --profile wan --faults none",
-    ),
-    (
-        "bench",
-        "  synod bench commands                       sets and gets on a cluster of its own
-  synod bench commands --clients 64 --durability memory
-  synod bench commands --cluster demo/client.toml --node b
-  synod bench remote --size 1KiB --json | jq .ops_per_s
-
-Beside each row of `commands` stand its cost, in syncs and link bytes a command at each main, and
-its median over one raw disk sync and one raw QUIC round trip, measured in the same run.",
-    ),
-];
 
 #[cfg(test)]
 mod tests {

@@ -121,6 +121,11 @@ impl Cluster {
         self.file.nodes.iter().filter(serves).filter(wanted)
     }
 
+    /// For requests to one node.
+    pub(crate) const fn http(&self) -> &Http {
+        &self.http
+    }
+
     /// One request to one node.
     pub(crate) async fn ask(
         &self,
@@ -218,8 +223,13 @@ impl Cluster {
     /// What every node says of itself at this moment; those that say nothing within a second are
     /// there without a document.
     pub(crate) async fn views(&self) -> BTreeMap<NodeName, Option<Value>> {
+        self.each("/view").await
+    }
+
+    /// As [`Cluster::views`], for what stands at any path.
+    pub(crate) async fn each(&self, path: &str) -> BTreeMap<NodeName, Option<Value>> {
         let all = self.file.nodes.iter().map(|node| async {
-            let asked = timeout(VIEW_TIMEOUT, self.get_one(node, "/view")).await;
+            let asked = timeout(VIEW_TIMEOUT, self.get_one(node, path)).await;
             let view = asked.ok().and_then(Result::ok).map(|(_, view)| view);
             (node.name.clone(), view)
         });

@@ -43,6 +43,7 @@ mod inspect;
 mod keeper;
 mod layout;
 mod members;
+mod multicast;
 mod node;
 mod process;
 mod recover;
@@ -166,6 +167,9 @@ impl Cli {
             Verb::Status(args) => System::new().block_on(status::run(&args)),
             Verb::Members(args) => System::new().block_on(members::run(&args)),
             Verb::Roles(args) => System::new().block_on(roles::run(&args)),
+            Verb::Publish(args) => System::new().block_on(multicast::publish::run(&args)),
+            Verb::Subscribe(args) => System::new().block_on(multicast::subscribe::run(&args)),
+            Verb::Multicast(args) => System::new().block_on(multicast::run(&args)),
             Verb::Elect(args) => return elect::run(self.name, &args),
             Verb::ElectWatchdog(args) => return elect::watchdog::run(&args),
             Verb::Services(args) => System::new().block_on(services::run(&args)),
@@ -198,7 +202,10 @@ fn wants_json(verb: &Verb) -> bool {
         Verb::Top(top) => top.client.json,
         Verb::Backup(file) | Verb::Restore(file) => file.client.json,
         Verb::Recover(recover) => recover.json,
-        Verb::Dev(_)
+        Verb::Multicast(multicast) => multicast.client().json,
+        Verb::Publish(_)
+        | Verb::Subscribe(_)
+        | Verb::Dev(_)
         | Verb::Elect(_)
         | Verb::ElectWatchdog(_)
         | Verb::ServiceWatchdog(_)

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -13,7 +14,7 @@ use awc::{
     http::{Method, StatusCode},
 };
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream::LocalBoxStream};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream::LocalBoxStream};
 use serde_json::Value;
 use synod_runtime::quic::client_tls;
 
@@ -56,6 +57,9 @@ impl Answer {
         }
     }
 }
+
+/// An answer, part by part as it comes.
+pub(crate) type Parts = Pin<Box<dyn Stream<Item = Result<Bytes, String>>>>;
 
 /// What `client.toml` says of TLS: paths as the file has them. Without an authority, plain HTTP.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -202,6 +206,25 @@ impl Http {
         Ok(Err(Answer { status, body: body.map_err(|error| error.to_string())? }))
     }
 
+    /// `GET path`, for an answer that goes on and on. `patience` is for its beginning.
+    pub(crate) async fn stream(
+        &self,
+        to: &HostPort,
+        path: &str,
+        patience: Duration,
+    ) -> Result<(StatusCode, Parts), NoAnswer> {
+        let mut request = self.client.get(format!("{}://{to}{path}", self.scheme));
+        if let Some(bearer) = &self.bearer {
+            request = request.bearer_auth(bearer);
+        }
+        let sent = request.timeout(FOR_EVER).send();
+        let response = tokio::time::timeout(patience, sent).await;
+        let response = response.map_err(|_| NoAnswer::Lost("no answer in time".to_owned()))?;
+        let response = response.map_err(|e| NoAnswer::NotSent(e.to_string()))?;
+        let status = response.status();
+        Ok((status, Box::pin(response.map(|part| part.map_err(|e| e.to_string())))))
+    }
+
     async fn send(
         &self,
         request: ClientRequest,
@@ -248,6 +271,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How much longer than the caller's time to wait for the node's verdict.
 const VERDICT_GRACE: Duration = Duration::from_millis(500);
+
+/// A stream ends when either side hangs up.
+const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 
 /// The registry of a few thousand actors is some hundred KiB; more is no answer of ours.
 const ANSWER_BYTES_MAX: usize = 16 << 20;

@@ -72,7 +72,12 @@ pub(super) struct Board {
     roles: OnceLock<RolesShown>,
     /// What stands in it of managed services.
     services: OnceLock<Box<dyn Fn() -> Vec<Value> + Send + Sync>>,
+    /// What stands in it of groups.
+    groups: OnceLock<GroupsShown>,
 }
+
+/// The groups, as this node sees them.
+type GroupsShown = Box<dyn Fn() -> Vec<Value> + Send + Sync>;
 
 /// The roles, as this node has them; whether that may be old.
 type RolesShown = Box<dyn Fn(bool) -> Vec<Value> + Send + Sync>;
@@ -83,8 +88,16 @@ impl Board {
             VoteStyle::Split => "split",
             VoteStyle::Piggyback => "piggyback",
         };
-        let (roles, services) = (OnceLock::new(), OnceLock::new());
-        Self { node, me, journal, vote, last: Mutex::default(), roles, services }
+        Self {
+            node,
+            me,
+            journal,
+            vote,
+            last: Mutex::default(),
+            roles: OnceLock::new(),
+            services: OnceLock::new(),
+            groups: OnceLock::new(),
+        }
     }
 
     /// From now on the document shows these services.
@@ -95,6 +108,11 @@ impl Board {
     /// From now on the document shows these roles.
     pub(super) fn show_roles(&self, roles: impl Fn(bool) -> Vec<Value> + Send + Sync + 'static) {
         let _first = self.roles.set(Box::new(roles));
+    }
+
+    /// From now on the document shows these groups.
+    pub(super) fn show_groups(&self, groups: impl Fn() -> Vec<Value> + Send + Sync + 'static) {
+        let _first = self.groups.set(Box::new(groups));
     }
 
     fn roles(&self) -> Vec<Value> {
@@ -210,6 +228,7 @@ impl Board {
     pub(super) fn status(&self) -> Value {
         let roles = self.roles();
         let services = self.services.get().map(|services| services()).unwrap_or_default();
+        let groups = self.groups.get().map(|groups| groups()).unwrap_or_default();
         let last = self.last();
         let proposer = last.proposer.clone().unwrap_or_default();
         let history = last.history.as_ref();
@@ -246,7 +265,7 @@ impl Board {
             "vote": self.vote,
             "nodes": self.nodes(&last, &proposer, configuration.as_ref()),
             "incompatible": self.node.incompatible(),
-            "roles": roles, "services": services, "groups": [], "web": [],
+            "roles": roles, "services": services, "groups": groups, "web": [],
         })
     }
 

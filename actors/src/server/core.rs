@@ -27,6 +27,7 @@ use super::{
     clients::Clients,
     elections::Elections,
     memory::Memory,
+    multicast::{Ground, Multicast},
     passive::SharedObject,
     registers::{Registers, RolesIn},
     seat::{House, Seat, SeatConfig},
@@ -152,6 +153,8 @@ impl CoreError {
 /// A running core. Dropping it stops nothing: see [`Core::stop`] and [`Core::crash`].
 pub struct Core {
     seat: Seat,
+    /// None at an auxiliary.
+    multicast: Option<Multicast>,
     lost: Option<String>,
     _lock: Box<dyn Lock>,
 }
@@ -187,13 +190,25 @@ impl Core {
         )?;
         let seat = House::on(&node).seat(store, seat);
         let seat = seat.rejoining(identity.rejoins()).living(identity.starts, nonce);
-        let core = Self { seat, lost, _lock: lock };
+        let mut core = Self { seat, multicast: None, lost, _lock: lock };
         if config.role != NodeRole::Auxiliary {
             for (name, object) in &config.passive {
                 core.seat.site.open_passive(name, Arc::clone(object));
             }
         }
         core.seat.start_all();
+        if config.role != NodeRole::Auxiliary {
+            let site = &core.seat.site;
+            core.multicast = Some(Multicast::start(Ground {
+                node: site.node.clone(),
+                me: site.me.clone(),
+                board: Arc::clone(&site.board),
+                elections: site.elections.clone(),
+                submit: Arc::clone(&site.clients) as Arc<dyn Submit>,
+                dir: config.data_dir.join(GROUPS),
+                durability: config.durability,
+            }));
+        }
         Ok(core)
     }
 
@@ -252,6 +267,11 @@ impl Core {
     /// The way to the singleton `name`, wherever it lives.
     pub fn singleton_ref<A: HaActor>(&self, name: &str) -> SingletonRef<A> {
         self.elections().singleton_ref(name)
+    }
+
+    /// Its groups; none at an auxiliary.
+    pub fn multicast(&self) -> Option<Multicast> {
+        self.multicast.clone()
     }
 
     pub(super) fn board(&self) -> Arc<Board> {
@@ -349,7 +369,7 @@ impl Core {
     /// Stops: links closed, journal written and closed.
     pub fn stop(self) {
         self.seat.site.node.shutdown();
-        self.seat.close();
+        self.close();
     }
 
     /// Leaves in good order: finishes what runs, for as long as `within` at most, says goodbye to
@@ -357,6 +377,13 @@ impl Core {
     pub async fn leave(self, within: Duration) {
         if !self.seat.site.node.drain(within).await {
             tracing::warn!("not everything had finished when this node left");
+        }
+        self.close();
+    }
+
+    fn close(self) {
+        if let Some(multicast) = &self.multicast {
+            multicast.close();
         }
         self.seat.close();
     }
@@ -377,6 +404,9 @@ const STEP_DOWN_MAX: Duration = Duration::from_millis(500);
 
 /// How often to look whether it has.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// Where a data directory keeps the journals of groups.
+const GROUPS: &str = "groups";
 
 /// Bytes of a main's journal segment: seconds of the fastest writing.
 pub const SEGMENT_BYTES: u64 = journal::SEGMENT_BYTES_DEFAULT / 2;

@@ -34,6 +34,12 @@ families! {
         "New holders of a role, and releases without a next one, since this node started."
     SERVICE_MOVES Counter "synod_service_moves_total"
         "How often a managed service was seen to go to another node, since this node started."
+    MULTICAST_DELIVERED Counter "synod_multicast_delivered_total"
+        "Numbers of a group that were delivered at this node."
+    MULTICAST_ORDER_QUERIES Counter "synod_multicast_order_queries_total"
+        "Questions of this node to commit servers for the messages of numbers it missed."
+    MULTICAST_DATA_QUERIES Counter "synod_multicast_data_queries_total"
+        "Questions of this node to data servers for messages it missed."
     COMMAND_SECONDS Histogram "synod_command_seconds"
         "From a client's command to its answer, at the client's node."
 }

@@ -9,6 +9,7 @@
 //! - [`elections`]: standing for roles; `http_roles`: the same for programs in any language
 //! - [`Service`]: what a program adds to a node: a state machine and its ways in
 //! - [`registers`]: a few words that a majority keeps, without a log
+//! - [`multicast`]: groups: publishing and listening
 //! - [`singletons`]: actors of which exactly one lives
 //! - [`services`]: outside programs of which exactly one runs; `http_services`: shown and changed
 //! - [`http_actors`]: replicated actors over HTTP and JSON; `http_guests`: the same for
@@ -31,6 +32,7 @@ mod http_state;
 mod members;
 mod memory;
 mod metrics;
+pub mod multicast;
 pub mod passive;
 pub mod registers;
 mod reload;
@@ -240,6 +242,7 @@ fn listen(
     let votes_only = config.role == NodeRole::Auxiliary;
     let (members, elections) = (core.clients(), core.elections());
     let managed = core.services();
+    let multicast = core.multicast();
     let watchers = view::Watchers::new(context.stop.clone());
     let doors: Vec<_> =
         program.singletons.iter().map(|one| Door::new(&elections, one.as_ref())).collect();
@@ -265,6 +268,9 @@ fn listen(
             app = app.configure(|routes| members::configure(routes, Arc::clone(&members)));
             app = app.configure(|routes| http_guests::configure(routes, guests.clone()));
             app = app.configure(|routes| http_state::configure(routes, state.clone()));
+            if let Some(multicast) = &multicast {
+                app = app.configure(|routes| multicast::http::configure(routes, multicast.clone()));
+            }
             for service in services.iter() {
                 app = app.configure(|routes| service.http(routes, &context));
             }

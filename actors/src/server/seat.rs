@@ -100,6 +100,7 @@ use crate::{
         timing::{Timing, VoteStyle},
     },
     machine::Survived,
+    multicast::book::Groups,
     replicated::{Host, Replicated, StateMachine, Submit, known_version},
     role::Role,
 };
@@ -405,11 +406,15 @@ impl Seat {
         self.machines()()
     }
 
-    /// Makes all that is executed here. The roles and the services are always there.
+    /// Makes all that is executed here. The roles, the services and the groups are always there.
     fn machines(&self) -> impl Fn() -> Vec<Box<dyn StateMachine>> + Clone + use<> + 'static {
         let machines = Arc::clone(&self.config.machines);
         let (elections, services) = (self.elections(), self.services());
-        move || machines().into_iter().chain([elections.store(), services.store()]).collect()
+        move || {
+            let groups: Box<dyn StateMachine> = Box::new(Groups::default());
+            let ours = [elections.store(), services.store(), groups];
+            machines().into_iter().chain(ours).collect()
+        }
     }
 
     /// Agrees on how the log begins, or finds out that it has.

@@ -269,6 +269,7 @@ const HOUSES: &[(&str, &[&[&str]])] = &[
             &["machine", "effects"],
             &["consensus", "election", "register"],
             &["management"],
+            &["multicast"],
             &["role"],
             &["server"],
             &["client"],
@@ -285,6 +286,7 @@ const MACHINES: &[&str] = &[
     "actors/src/election/",
     "actors/src/register/",
     "actors/src/management/",
+    "actors/src/multicast/",
     "actors/src/machine.rs",
     "actors/src/effects.rs",
 ];

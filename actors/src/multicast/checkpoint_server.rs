@@ -1,0 +1,306 @@
+//! The checkpoint server: follows the order, and keeps the state that came of it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use synod_runtime::{identity::NodeId, world::Instant};
+
+use super::{
+    application::Application,
+    group::Group,
+    message::{
+        Advert, Checkpoint, CheckpointMessage, CommitMessage, Entry, Gossip, Message,
+        ReceiverMessage, Seq, SequencerMessage, Word,
+    },
+    record::Record,
+};
+use crate::{
+    effects::{Effects, To},
+    election::message::Epoch,
+    machine::{Machine, Now, Survived},
+};
+
+/// The machine. A node that is no server of the group has one too: it holds its application.
+#[derive(Debug)]
+pub struct CheckpointServer {
+    group: Arc<Group>,
+    application: Box<dyn Application>,
+    /// The application has seen everything up to here.
+    at: Seq,
+    /// Whether it takes part, or only holds the application.
+    serves: bool,
+    /// Durable, from the oldest; two at most.
+    kept: VecDeque<Kept>,
+    /// On its way to the disk.
+    writing: Option<Writing>,
+    next: Option<Checkpoint>,
+    advertised: Seq,
+    sequencer: Option<(Epoch, NodeId)>,
+    report_at: Instant,
+}
+
+#[derive(Debug, Clone)]
+struct Kept {
+    advert: Advert,
+    blocks: Vec<Bytes>,
+}
+
+#[derive(Debug)]
+struct Writing {
+    checkpoint: Checkpoint,
+    /// Blocks that were given to the disk.
+    given: usize,
+}
+
+impl CheckpointServer {
+    /// A checkpoint server with an empty state.
+    pub fn new(group: Arc<Group>, me: &NodeId, application: Box<dyn Application>) -> Self {
+        Self {
+            serves: group.index(me).is_some(),
+            group,
+            application,
+            at: Seq(0),
+            kept: VecDeque::new(),
+            writing: None,
+            next: None,
+            advertised: Seq(0),
+            sequencer: None,
+            report_at: Instant::default(),
+        }
+    }
+
+    /// The newest checkpoint that is durable here.
+    pub fn newest(&self) -> Option<&Advert> {
+        self.kept.back().map(|kept| &kept.advert)
+    }
+
+    /// Up to where the application has seen the order.
+    pub const fn at(&self) -> Seq {
+        self.at
+    }
+
+    fn deliver(&mut self, entries: &[Entry], out: &mut Effects<Self>) {
+        for entry in entries {
+            if entry.seq <= self.at {
+                continue;
+            }
+            if entry.seq != self.at.next() {
+                // It was rebuilt from an older state than the receiver's.
+                return out.here(ReceiverMessage::Again(self.at));
+            }
+            self.application.deliver(entry);
+            self.at = entry.seq;
+            if self.serves && self.at.0.is_multiple_of(self.group.every) {
+                let blocks = self.application.checkpoint();
+                // If the disk is slower than that, the newest is what counts.
+                self.next = Some(Checkpoint { seq: self.at, blocks });
+            }
+        }
+    }
+
+    fn install(&mut self, checkpoint: &Checkpoint) {
+        if checkpoint.seq <= self.at {
+            return;
+        }
+        match self.application.restore(&checkpoint.blocks) {
+            Ok(()) => {
+                self.at = checkpoint.seq;
+                if self.serves {
+                    self.next = Some(checkpoint.clone());
+                }
+            }
+            // Its digest was right, so everybody has it: nobody can go on from it.
+            Err(bad) => panic!("the checkpoint at {}: {bad}", checkpoint.seq),
+        }
+    }
+
+    /// Gives the disk the next blocks, when it has the last ones.
+    fn write(&mut self, out: &mut Effects<Self>) {
+        if self.writing.is_none() {
+            let Some(checkpoint) = self.next.take() else { return };
+            self.writing = Some(Writing { checkpoint, given: 0 });
+            self.write_on(out);
+        }
+    }
+
+    fn write_on(&mut self, out: &mut Effects<Self>) {
+        let Some(writing) = &mut self.writing else { return };
+        let Checkpoint { seq, blocks } = &writing.checkpoint;
+        let of = u32::try_from(blocks.len()).expect("blocks are few");
+        let mut bytes = 0;
+        while writing.given < blocks.len() && bytes < WRITE_BYTES {
+            let block = blocks[writing.given].clone();
+            bytes += block.len();
+            let number = u32::try_from(writing.given).expect("blocks are few");
+            out.persist(Record::Block { seq: *seq, block: number, of, bytes: block });
+            writing.given += 1;
+        }
+        out.after_all_before().then_here(CheckpointMessage::Written(*seq));
+    }
+
+    fn written(&mut self, seq: Seq, out: &mut Effects<Self>) {
+        let Some(writing) = self.writing.take_if(|writing| writing.checkpoint.seq == seq) else {
+            return;
+        };
+        if writing.given < writing.checkpoint.blocks.len() {
+            self.writing = Some(writing);
+            return self.write_on(out);
+        }
+        self.keep(writing.checkpoint);
+        self.report_at = Instant::default();
+        self.tell_what_may_go(out);
+    }
+
+    fn keep(&mut self, checkpoint: Checkpoint) {
+        let advert = advert(&checkpoint);
+        self.kept.push_back(Kept { advert, blocks: checkpoint.blocks });
+        while self.kept.len() > KEPT_MAX {
+            self.kept.pop_front();
+        }
+    }
+
+    fn gossip(&mut self, gossip: &Gossip, out: &mut Effects<Self>) {
+        if self.sequencer.as_ref().is_none_or(|(known, _)| gossip.epoch > *known) {
+            self.sequencer = Some((gossip.epoch, gossip.sequencer.clone()));
+            self.report_at = Instant::default();
+        }
+        let advertised = gossip.checkpoint.as_ref().map_or(Seq(0), |advert| advert.seq);
+        if advertised > self.advertised {
+            self.advertised = advertised;
+            self.tell_what_may_go(out);
+        }
+    }
+
+    /// This node can come back from a checkpoint of its own, and others from enough of theirs.
+    fn tell_what_may_go(&self, out: &mut Effects<Self>) {
+        if let Some(before) = self.kept.iter().rev().nth(1) {
+            out.here(CommitMessage::Forget(before.advert.seq.min(self.advertised)));
+        }
+    }
+
+    fn answer(&self, from: &NodeId, seq: Seq, wanted: &[u32], out: &mut Effects<Self>) {
+        let Some(kept) = self.kept.iter().find(|kept| kept.advert.seq == seq) else { return };
+        let (mut bytes, mut blocks) = (0, Vec::new());
+        for number in wanted.iter().take(BLOCKS_MAX) {
+            let Some(block) = kept.blocks.get(*number as usize) else { continue };
+            bytes += block.len();
+            blocks.push((*number, block.clone()));
+            if bytes >= WRITE_BYTES {
+                break;
+            }
+        }
+        out.send(To::Node(from.clone()), ReceiverMessage::Blocks { seq, blocks });
+    }
+}
+
+/// The newest checkpoint that is whole among the records of a node.
+pub(super) fn newest_of(records: &[Record]) -> Option<Checkpoint> {
+    let mut found: BTreeMap<Seq, BTreeMap<u32, &Bytes>> = BTreeMap::new();
+    let mut whole = BTreeMap::new();
+    for record in records {
+        if let Record::Block { seq, block, of, bytes } = record {
+            found.entry(*seq).or_default().insert(*block, bytes);
+            whole.insert(*seq, *of as usize);
+        }
+    }
+    let complete =
+        found.into_iter().rev().find(|(seq, blocks)| whole.get(seq) == Some(&blocks.len()));
+    complete
+        .map(|(seq, blocks)| Checkpoint { seq, blocks: blocks.into_values().cloned().collect() })
+}
+
+/// How a checkpoint is spoken of.
+pub(super) fn advert(checkpoint: &Checkpoint) -> Advert {
+    let blocks = &checkpoint.blocks;
+    let bytes = blocks.iter().map(|block| block.len() as u64).sum();
+    let blocks_len = u32::try_from(blocks.len()).expect("blocks are few");
+    Advert { seq: checkpoint.seq, blocks: blocks_len, bytes, digest: digest(blocks) }
+}
+
+/// One number for all blocks: two checksums of different beginnings.
+fn digest(blocks: &[Bytes]) -> u64 {
+    let (mut one, mut two) = (crc32fast::Hasher::new(), crc32fast::Hasher::new());
+    two.update(b"synod");
+    for block in blocks {
+        one.update(&(block.len() as u64).to_le_bytes());
+        one.update(block);
+        two.update(&crc32fast::hash(block).to_le_bytes());
+    }
+    u64::from(one.finalize()) << 32 | u64::from(two.finalize())
+}
+
+impl Machine for CheckpointServer {
+    type Message = CheckpointMessage;
+    type Envelope = Message;
+    type Record = Record;
+    type Snapshot = ();
+
+    fn start(&mut self, _: Now, survived: &Survived<Record, ()>, out: &mut Effects<Self>) {
+        let Some(checkpoint) = newest_of(&survived.records) else { return };
+        match self.application.restore(&checkpoint.blocks) {
+            Ok(()) => {
+                self.at = checkpoint.seq;
+                self.keep(checkpoint.clone());
+                out.here(Word::Installed(Arc::new(checkpoint)));
+            }
+            Err(bad) => panic!("the checkpoint at {}: {bad}", checkpoint.seq),
+        }
+    }
+
+    fn message(
+        &mut self,
+        _: Now,
+        from: &NodeId,
+        message: CheckpointMessage,
+        out: &mut Effects<Self>,
+    ) {
+        match message {
+            CheckpointMessage::Delivered(entries) => self.deliver(&entries, out),
+            CheckpointMessage::Install(checkpoint) => self.install(&checkpoint),
+            CheckpointMessage::Gossip(gossip) => self.gossip(&gossip, out),
+            CheckpointMessage::Query { seq, blocks } => self.answer(from, seq, &blocks, out),
+            CheckpointMessage::Written(seq) => self.written(seq, out),
+        }
+    }
+
+    fn flush(&mut self, now: Now, out: &mut Effects<Self>) {
+        if !self.serves {
+            return;
+        }
+        self.write(out);
+        if self.report_at <= now.at
+            && let Some((_, sequencer)) = &self.sequencer
+        {
+            self.report_at = now.at + REPORT_EVERY;
+            for kept in &self.kept {
+                let report = SequencerMessage::Checkpointed(kept.advert.clone());
+                out.send(To::Node(sequencer.clone()), report);
+            }
+        }
+    }
+
+    fn timeout(&mut self, now: Now, out: &mut Effects<Self>) {
+        self.flush(now, out);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let reports = self.serves && self.sequencer.is_some() && !self.kept.is_empty();
+        reports.then_some(self.report_at)
+    }
+}
+
+/// A sequencer that missed a report, or is new, hears it soon.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// The newest, and the one before it, which somebody may be fetching.
+const KEPT_MAX: usize = 2;
+
+/// Given to the disk, or sent, at once.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// Of one answer; the receiver asks again for the rest.
+pub(super) const BLOCKS_MAX: usize = 64;

@@ -1,0 +1,304 @@
+//! The commit server: keeps which message has which number.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use rand::RngExt as _;
+use synod_runtime::{
+    identity::NodeId,
+    world::{Instant, Rng},
+};
+
+use super::{
+    group::Group,
+    message::{
+        Commit, CommitMessage, Message, Pair, ReceiverMessage, Sealed, Seq, SequencerMessage,
+    },
+    record::Record,
+    rules::{Rule, is_off},
+    sequencer::BATCH_MAX,
+};
+use crate::{
+    effects::{Effects, To, Truncate},
+    election::message::Epoch,
+    machine::{Machine, Now, Survived},
+};
+
+/// The machine.
+#[derive(Debug)]
+pub struct CommitServer {
+    me: NodeId,
+    group: Arc<Group>,
+    rng: Rng,
+    /// It takes nothing of lower epochs.
+    sealed: Epoch,
+    /// It has dropped all pairs up to here, which are committed.
+    floor: Seq,
+    /// The largest number it knows committed.
+    largest: Seq,
+    /// It knows the committed pairs of all numbers up to here, or dropped them.
+    certain: Seq,
+    /// What it noted of that in the journal.
+    noted: Seq,
+    pairs: BTreeMap<Seq, Held>,
+    /// The journal may forget what is below the floor.
+    trim: bool,
+    ask_at: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    epoch: Epoch,
+    pair: Pair,
+    committed: bool,
+}
+
+impl CommitServer {
+    /// The commit server of the node `me`.
+    pub fn new(me: NodeId, group: Arc<Group>, rng: Rng) -> Self {
+        Self {
+            me,
+            group,
+            rng,
+            sealed: Epoch(0),
+            floor: Seq(0),
+            largest: Seq(0),
+            certain: Seq(0),
+            noted: Seq(0),
+            pairs: BTreeMap::new(),
+            trim: false,
+            ask_at: None,
+        }
+    }
+
+    /// Pairs it keeps.
+    pub fn held(&self) -> usize {
+        self.pairs.len()
+    }
+
+    fn seal(&mut self, from: &NodeId, epoch: Epoch, out: &mut Effects<Self>) {
+        if epoch < self.sealed {
+            return out.send(To::Node(from.clone()), SequencerMessage::Refused(self.sealed));
+        }
+        let record = |(seq, held): (&Seq, &Held)| {
+            let Held { epoch, pair, committed } = *held;
+            Sealed { seq: *seq, epoch, pair, committed }
+        };
+        let answer = SequencerMessage::Sealed {
+            epoch,
+            floor: self.floor,
+            largest: self.largest,
+            records: self.pairs.iter().map(record).collect(),
+        };
+        if is_off(Rule::SealDurable) {
+            self.sealed = epoch;
+            return out.send(To::Node(from.clone()), answer);
+        }
+        let held = if epoch > self.sealed {
+            self.sealed = epoch;
+            out.persist(Record::Seal { epoch, floor: self.floor })
+        } else {
+            out.after_all_before()
+        };
+        held.then_send(To::Node(from.clone()), answer);
+    }
+
+    fn submit(
+        &mut self,
+        from: &NodeId,
+        epoch: Epoch,
+        pairs: Vec<(Seq, Pair)>,
+        out: &mut Effects<Self>,
+    ) {
+        if epoch < self.sealed && !is_off(Rule::SealRefusesLower) {
+            return out.send(To::Node(from.clone()), SequencerMessage::Refused(self.sealed));
+        }
+        self.sealed = self.sealed.max(epoch);
+        let seqs: Vec<_> = pairs.iter().map(|(seq, _)| *seq).collect();
+        let is_new = |(seq, _): &(Seq, Pair)| {
+            let known = self.pairs.get(seq);
+            *seq > self.floor && known.is_none_or(|held| !held.committed && held.epoch < epoch)
+        };
+        let new: Vec<_> = pairs.into_iter().filter(is_new).collect();
+        for (seq, pair) in &new {
+            self.pairs.insert(*seq, Held { epoch, pair: *pair, committed: false });
+        }
+        let answer = SequencerMessage::Acknowledged { epoch, seqs };
+        if is_off(Rule::AcknowledgedDurable) {
+            return out.send(To::Node(from.clone()), answer);
+        }
+        let held = if new.is_empty() {
+            out.after_all_before()
+        } else {
+            out.persist(Record::Pairs { epoch, pairs: new })
+        };
+        held.then_send(To::Node(from.clone()), answer);
+    }
+
+    fn committed(&mut self, commit: Commit, out: &mut Effects<Self>) {
+        self.largest = self.largest.max(commit.largest);
+        self.learn(commit.epoch, commit.pairs, out);
+    }
+
+    /// These are committed, for ever.
+    fn learn(&mut self, epoch: Epoch, pairs: Vec<(Seq, Pair)>, out: &mut Effects<Self>) {
+        // Nothing else can ever count for these numbers.
+        let epoch = epoch.max(self.sealed);
+        let mut missed = Vec::new();
+        for (seq, pair) in pairs.into_iter().filter(|(seq, _)| *seq > self.floor) {
+            self.largest = self.largest.max(seq);
+            let held = self.pairs.entry(seq).or_insert(Held { epoch, pair, committed: false });
+            if held.pair != pair || held.epoch < epoch {
+                missed.push((seq, pair));
+            }
+            *held = Held { epoch: held.epoch.max(epoch), pair, committed: true };
+        }
+        if !missed.is_empty() {
+            out.persist_lazily(Record::Pairs { epoch, pairs: missed });
+        }
+        self.rise();
+    }
+
+    fn rise(&mut self) {
+        self.certain = self.certain.max(self.floor);
+        while self.pairs.get(&self.certain.next()).is_some_and(|held| held.committed) {
+            self.certain = self.certain.next();
+        }
+    }
+
+    /// What it knows committed of these numbers (I8).
+    fn named(&self, seqs: Vec<Seq>) -> Vec<(Seq, Pair)> {
+        let named = |seq: Seq| {
+            let held = self.pairs.get(&seq)?;
+            (held.committed || is_off(Rule::OnlyCommittedNamed)).then_some((seq, held.pair))
+        };
+        seqs.into_iter().take(BATCH_MAX).filter_map(named).collect()
+    }
+
+    /// I9: forgets pairs that no sequencer will need to know, and no receiver to ask for.
+    fn forget(&mut self, upto: Seq) {
+        let old = self.largest.back(self.group.lifetime);
+        let upto = if is_off(Rule::PairsKeptForLifetime) { upto } else { upto.min(old) };
+        let upto = upto.min(self.certain);
+        if upto <= self.floor {
+            return;
+        }
+        self.floor = upto;
+        self.pairs = self.pairs.split_off(&upto.next());
+        self.trim = true;
+    }
+
+    /// Asks another commit server for what it missed.
+    fn look(&mut self, now: Instant, out: &mut Effects<Self>) {
+        if self.certain >= self.largest {
+            self.ask_at = None;
+            return;
+        }
+        let Some(at) = self.ask_at else {
+            // What is on its way comes first.
+            self.ask_at = Some(now + ASK_AFTER);
+            return;
+        };
+        if at > now {
+            return;
+        }
+        self.ask_at = Some(now + ASK_AFTER + ASK_AFTER.mul_f64(self.rng.random()));
+        let others: Vec<_> = self.group.servers.iter().filter(|one| **one != self.me).collect();
+        if others.is_empty() {
+            return;
+        }
+        let other = others[self.rng.random_range(0..others.len())].clone();
+        let missing = (self.certain.0 + 1..=self.largest.0).map(Seq);
+        let missing = missing.filter(|seq| !self.pairs.get(seq).is_some_and(|held| held.committed));
+        let query = CommitMessage::PeerQuery(missing.take(BATCH_MAX).collect());
+        out.send(To::Node(other), query);
+    }
+}
+
+impl Machine for CommitServer {
+    type Message = CommitMessage;
+    type Envelope = Message;
+    type Record = Record;
+    type Snapshot = ();
+
+    fn start(&mut self, _: Now, survived: &Survived<Record, ()>, _: &mut Effects<Self>) {
+        for record in &survived.records {
+            match record {
+                Record::Seal { epoch, floor } => {
+                    self.sealed = self.sealed.max(*epoch);
+                    self.floor = self.floor.max(*floor);
+                }
+                Record::Pairs { epoch, pairs } => {
+                    self.sealed = self.sealed.max(*epoch);
+                    for (seq, pair) in pairs {
+                        let new = Held { epoch: *epoch, pair: *pair, committed: false };
+                        let held = self.pairs.entry(*seq).or_insert(new);
+                        if held.epoch <= *epoch {
+                            *held = new;
+                        }
+                    }
+                }
+                Record::Known(seq) => self.largest = self.largest.max(*seq),
+                Record::Data { .. } | Record::Block { .. } | Record::Torn => {}
+            }
+        }
+        self.pairs = self.pairs.split_off(&self.floor.next());
+        self.largest = self.largest.max(self.floor);
+        self.noted = self.largest;
+        self.rise();
+    }
+
+    fn message(&mut self, _: Now, from: &NodeId, message: CommitMessage, out: &mut Effects<Self>) {
+        let back = To::Node(from.clone());
+        match message {
+            CommitMessage::Seal(epoch) => self.seal(from, epoch, out),
+            CommitMessage::Submit { epoch, pairs } => self.submit(from, epoch, pairs, out),
+            CommitMessage::Committed(commit) => self.committed(commit, out),
+            CommitMessage::Gossip(gossip) => self.largest = self.largest.max(gossip.largest),
+            CommitMessage::Query(seqs) => {
+                let answer =
+                    ReceiverMessage::Ordered { pairs: self.named(seqs), floor: self.floor };
+                out.send(back, answer);
+            }
+            CommitMessage::PeerQuery(seqs) => {
+                let answer =
+                    CommitMessage::PeerAnswer { pairs: self.named(seqs), floor: self.floor };
+                out.send(back, answer);
+            }
+            CommitMessage::PeerAnswer { pairs, floor } => {
+                // Below that floor everything is in a checkpoint.
+                self.certain = self.certain.max(floor.min(self.largest));
+                let progress = !pairs.is_empty();
+                self.learn(Epoch(0), pairs, out);
+                if progress && self.certain < self.largest {
+                    self.ask_at = Some(Instant::default());
+                }
+            }
+            CommitMessage::Forget(upto) => self.forget(upto),
+        }
+    }
+
+    fn flush(&mut self, now: Now, out: &mut Effects<Self>) {
+        if self.largest > self.noted && !out.records.is_empty() {
+            self.noted = self.largest;
+            out.persist_lazily(Record::Known(self.largest));
+        }
+        if std::mem::take(&mut self.trim) {
+            // Whatever was promised in this turn too.
+            let seal = Record::Seal { epoch: self.sealed, floor: self.floor };
+            let carry = vec![seal, Record::Known(self.largest)];
+            out.truncate = Some(Truncate { upto: self.floor.0, carry });
+        }
+        self.look(now.at, out);
+    }
+
+    fn timeout(&mut self, now: Now, out: &mut Effects<Self>) {
+        self.flush(now, out);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.ask_at
+    }
+}
+
+/// What is missing for so long is asked for: longer than commits are usually under way.
+const ASK_AFTER: Duration = Duration::from_millis(100);

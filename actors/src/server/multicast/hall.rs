@@ -1,0 +1,377 @@
+//! Which groups there are, and what they need of the node: a lease for the sequencer, a feeder.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use rand::RngExt as _;
+use synod_runtime::{
+    identity::{NodeId, NodeName},
+    journal::Durability,
+    node::Node,
+    registry::Deliver,
+    wire::Frame,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Inner, Multicast, MulticastError, Wish, lock,
+    room::{Room, Words},
+    target_of,
+};
+use crate::{
+    consensus::message::NodeRole,
+    multicast::{
+        book::{LIST, OPEN, book_id, decode, encode},
+        group::Group,
+        message::{Message, SequencerMessage},
+    },
+    replicated::{CallError, Consistency, DEADLINE_DEFAULT, Inquiry, Outcome, Submission, Submit},
+    server::{
+        board::Board,
+        elections::{Elections, Leadership},
+        metrics,
+    },
+};
+
+/// What the groups of a node stand on.
+pub(in crate::server) struct Ground {
+    pub(in crate::server) node: Node,
+    pub(in crate::server) me: NodeId,
+    pub(in crate::server) board: Arc<Board>,
+    pub(in crate::server) elections: Elections,
+    pub(in crate::server) submit: Arc<dyn Submit>,
+    /// Where journals of groups are kept.
+    pub(in crate::server) dir: std::path::PathBuf,
+    pub(in crate::server) durability: Durability,
+}
+
+impl Multicast {
+    /// Takes up the groups that this node serves. Must be called on the node's arbiter.
+    pub(in crate::server) fn start(ground: Ground) -> Self {
+        let Ground { node, me, board, elections, submit, dir, durability } = ground;
+        let (wishes, mut wished) = mpsc::unbounded_channel();
+        let multicast = Self(Arc::new(Inner {
+            node: node.clone(),
+            me,
+            board,
+            elections,
+            submit,
+            dir,
+            durability,
+            rooms: std::sync::Mutex::default(),
+            wishes,
+            binding: OnceLock::new(),
+        }));
+        let route = Route::new(&multicast);
+        if let Ok(binding) = node.bind(&target_of(node.name()), Arc::new(route)) {
+            let _first = multicast.0.binding.set(binding);
+        }
+        let shown = Arc::downgrade(&multicast.0);
+        multicast.0.board.show_groups(move || {
+            let status = shown.upgrade().map(|inner| Self(inner).status()).unwrap_or_default();
+            status.into_iter().filter_map(|one| serde_json::to_value(one).ok()).collect()
+        });
+        let weak = Arc::downgrade(&multicast.0);
+        node.task(async move {
+            let mut known_of = BTreeSet::new();
+            while let Some(wish) = wished.recv().await {
+                let Some(inner) = weak.upgrade() else { return };
+                // Words of a group come again and again until it is there.
+                if wish.done.is_none() && !known_of.insert(wish.name.clone()) {
+                    continue;
+                }
+                Self(inner).open(wish).await;
+                if wished.is_empty() {
+                    known_of.clear();
+                }
+            }
+        });
+        // Without a journal of a group there is none that this node serves.
+        let served = node.world().disk.list(&multicast.0.dir).unwrap_or_default();
+        if !served.is_empty() {
+            let weak = Arc::downgrade(&multicast.0);
+            node.task(async move {
+                while let Some(inner) = weak.upgrade() {
+                    if Self(inner).resume().await.is_ok() {
+                        return;
+                    }
+                    tokio::time::sleep(RESUME_AGAIN).await;
+                }
+            });
+        }
+        multicast
+    }
+
+    /// Opens the groups that this node serves since earlier.
+    async fn resume(&self) -> Result<(), CallError> {
+        let groups = self.groups().await?;
+        for group in groups.into_iter().filter(|group| group.index(&self.0.me).is_some()) {
+            if let Err(error) = self.enter(group) {
+                tracing::error!(%error, "a group is not served here any more");
+            }
+        }
+        Ok(())
+    }
+
+    async fn open(&self, Wish { name, done }: Wish) {
+        let opened = match self.room(&name) {
+            Some(room) => Ok(room),
+            None => self.find(&name, done.is_some()).await,
+        };
+        match done {
+            // Whoever asked may have gone.
+            Some(done) => drop(done.send(opened)),
+            None => {
+                if let Err(error) = opened {
+                    tracing::debug!(name, %error, "a group that is spoken of is not opened");
+                }
+            }
+        }
+    }
+
+    async fn find(&self, name: &str, make: bool) -> Result<Arc<Room>, MulticastError> {
+        let known = self.groups().await?.into_iter().find(|group| group.name == name);
+        let group = match known {
+            Some(group) => group,
+            None if make => self.make(name).await?,
+            None => return Err(MulticastError::Failed(format!("there is no group {name}"))),
+        };
+        self.enter(group)
+    }
+
+    /// All groups of the cluster.
+    async fn groups(&self) -> Result<Vec<Group>, CallError> {
+        let (answer, answered) = oneshot::channel();
+        self.0.submit.query(vec![Inquiry {
+            actor: book_id(),
+            function: LIST.id,
+            args: Bytes::new(),
+            consistency: Consistency::Linearizable,
+            deadline: DEADLINE_DEFAULT,
+            done: Box::new(move |outcome| drop(answer.send(outcome))),
+        }]);
+        let (reply, _) = CallError::check(answered.await.unwrap_or_else(stopped))?;
+        decode(&reply).map_err(CallError::Failed)
+    }
+
+    /// Agrees on a new group with whoever makes it at the same time.
+    async fn make(&self, name: &str) -> Result<Group, MulticastError> {
+        let group = Group::new(name, self.servers().await);
+        group.check()?;
+        let (answer, answered) = oneshot::channel();
+        self.0.submit.submit(vec![Submission {
+            actor: book_id(),
+            function: OPEN.id,
+            args: encode(&group).into(),
+            deadline: DEADLINE_DEFAULT,
+            idempotency: None,
+            done: Box::new(move |outcome| drop(answer.send(outcome))),
+        }]);
+        let (reply, _) = CallError::check(answered.await.unwrap_or_else(stopped))?;
+        let made: Result<Group, String> = decode(&reply).map_err(CallError::Failed)?;
+        made.map_err(MulticastError::Failed)
+    }
+
+    /// Who shall serve a new group: mains first, then members, of those that are up; if some are
+    /// not, it waits for them a while, since the servers of a group stay as they are.
+    async fn servers(&self) -> Vec<NodeId> {
+        for _ in 0..LOOKS {
+            let (servers, wanted) = self.servers_now();
+            if servers.len() >= wanted {
+                return servers;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        self.servers_now().0
+    }
+
+    fn servers_now(&self) -> (Vec<NodeId>, usize) {
+        let reached = self.0.board.reached().configuration.unwrap_or_default();
+        let listed: BTreeSet<&NodeName> = reached
+            .mains
+            .iter()
+            .map(|main| &main.name)
+            .chain(&reached.absent)
+            .chain(&reached.members)
+            .collect();
+        let wanted = listed.len().clamp(1, SERVERS);
+        let peers = self.0.node.peers_up();
+        let peers =
+            peers.into_iter().filter_map(|peer| Some((NodeRole::named(&peer.role)?, peer.id)));
+        let here = NodeRole::named(self.0.node.role()).map(|role| (role, self.0.me.clone()));
+        let mut up: Vec<_> = peers
+            .chain(here)
+            .filter(|(role, _)| *role != NodeRole::Auxiliary)
+            .map(|(role, id)| (role != NodeRole::Main, id.name.clone(), id))
+            .collect();
+        up.sort_unstable();
+        (up.into_iter().take(SERVERS).map(|(_, _, id)| id).collect(), wanted)
+    }
+
+    /// Starts the roles of a group here, unless they run.
+    fn enter(&self, group: Group) -> Result<Arc<Room>, MulticastError> {
+        let Inner { node, me, dir, durability, rooms, .. } = &*self.0;
+        let mut rooms = lock(rooms);
+        if let Some(room) = rooms.get(&group.name) {
+            return Ok(Arc::clone(room));
+        }
+        let name = group.name.clone();
+        let opened = Room::open(node, me, group, dir, *durability);
+        let room = opened.map_err(|why| MulticastError::Failed(format!("group {name}: {why}")))?;
+        rooms.insert(name, Arc::clone(&room));
+        drop(rooms);
+        if room.serves() {
+            node.task(stand(self.0.elections.clone(), Arc::downgrade(&room)));
+        } else {
+            node.task(be_fed(node.clone(), Arc::downgrade(&room)));
+        }
+        Ok(room)
+    }
+}
+
+/// Stands for the role of the sequencer, for as long as the node runs.
+async fn stand(elections: Elections, room: Weak<Room>) {
+    let Some(role) = room.upgrade().map(|room| format!("{}/sequencer", room.group.name)) else {
+        return;
+    };
+    let mut leaving = elections.hosts().leaving();
+    loop {
+        let stood = elections.volunteer(&role).lease(LEASE).stand();
+        let mut volunteer = match stood {
+            Ok(volunteer) => volunteer,
+            Err(refusal) => return tracing::error!(role, %refusal, "cannot stand"),
+        };
+        loop {
+            let news = tokio::select! {
+                biased;
+                left = leaving.wait_for(|leaving| *leaving) => {
+                    drop(left);
+                    if let Some(room) = room.upgrade() {
+                        room.tell(SequencerMessage::StepDown);
+                    }
+                    return; // the next one has it at once
+                }
+                news = volunteer.next() => news,
+            };
+            let Some(room) = room.upgrade() else { return };
+            match news {
+                Some(Leadership::Leading(lease)) => {
+                    tracing::info!(role, epoch = %lease.epoch(), "orders");
+                    room.tell(SequencerMessage::Lead(lease.epoch()));
+                }
+                Some(Leadership::Lost(_)) => room.tell(SequencerMessage::StepDown),
+                Some(Leadership::Following(_)) => {}
+                Some(Leadership::Ended(_)) | None => {
+                    room.tell(SequencerMessage::StepDown);
+                    break;
+                }
+            }
+        }
+        tokio::time::sleep(STAND_AGAIN).await;
+    }
+}
+
+/// Asks one server after the other to feed this node, and stays with one that does.
+async fn be_fed(node: Node, room: Weak<Room>) {
+    let mut rng = node.rng("multicast/feeder");
+    let mut feeder: Option<NodeName> = None;
+    while let Some(room) = room.upgrade() {
+        if feeder.is_none() || !room.hears() {
+            let servers = &room.group.servers;
+            feeder = Some(servers[rng.random_range(0..servers.len())].name.clone());
+        }
+        if let Some(feeder) = &feeder {
+            room.ask_to_be_fed(feeder);
+        }
+        drop(room);
+        tokio::time::sleep(FEED_AGAIN).await;
+    }
+}
+
+fn stopped(_: oneshot::error::RecvError) -> Outcome {
+    Outcome::Unknown("the node stopped".into())
+}
+
+/// Words of other nodes.
+struct Route {
+    inner: Weak<Inner>,
+    counters: [synod_runtime::telemetry::Counter; 4],
+}
+
+impl Route {
+    fn new(multicast: &Multicast) -> Self {
+        let metrics = multicast.0.node.metrics();
+        let count = |role| metrics.counter(&metrics::MESSAGES, &[("role", role)]);
+        let counters = ["sequencer", "data", "commit", "checkpoint"].map(count);
+        Self { inner: Arc::downgrade(&multicast.0), counters }
+    }
+
+    fn count(&self, message: &Message) {
+        let which = match message {
+            Message::Sequencer(_) => 0,
+            Message::Data(_) | Message::Sent(_) => 1,
+            Message::Commit(_) | Message::Committed(_) => 2,
+            Message::Checkpoint(_) => 3,
+            _ => return,
+        };
+        self.counters[which].increment();
+    }
+}
+
+impl Deliver for Route {
+    fn deliver(&self, from: &NodeId, batch: Vec<Frame>, node: &Node) {
+        let Some(inner) = self.inner.upgrade() else { return };
+        for frame in batch {
+            let Ok((name, words)) = rmp_serde::from_slice::<(String, Words)>(&frame.body) else {
+                node.dead_letter(&synod_runtime::address::SendError::Codec);
+                continue;
+            };
+            let Some(room) = lock(&inner.rooms).get(&name).cloned() else {
+                // There may be one; whoever speaks of it says it again.
+                let _stopped = inner.wishes.send(Wish { name, done: None });
+                continue;
+            };
+            match words {
+                Words::Role(message) if message.travels() => {
+                    self.count(&message);
+                    room.hand(from, message);
+                }
+                Words::Role(_) => node.dead_letter(&synod_runtime::address::SendError::Codec),
+                Words::Feed => room.take_in(from),
+            }
+        }
+    }
+
+    fn type_name(&self) -> &'static str {
+        "multicast"
+    }
+
+    fn mailbox_len(&self) -> usize {
+        0
+    }
+}
+
+/// Servers of a new group, where there are so many nodes.
+const SERVERS: usize = 3;
+
+/// The sequencer's lease: so long after its node died nobody orders.
+const LEASE: Duration = Duration::from_millis(500);
+
+/// A store that does not answer is asked again then.
+const STAND_AGAIN: Duration = Duration::from_millis(300);
+
+/// Likewise.
+const RESUME_AGAIN: Duration = Duration::from_millis(500);
+
+/// How often a new group's maker looks who is up, and for how long.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Likewise: two seconds.
+const LOOKS: u32 = 20;
+
+/// Who is fed asks again so often: well before its feeder forgets it.
+const FEED_AGAIN: Duration = Duration::from_millis(500);

@@ -1,0 +1,493 @@
+//! One group on one node: its roles, their way to one another and to the disk.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    rc::Rc,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use synod_runtime::{
+    identity::{NodeId, NodeName},
+    journal::{self, Durability, Journal, JournalConfig},
+    node::Node,
+    telemetry::Counter,
+    wire::name_hash,
+    world::{Instant, network::Lane},
+};
+use tokio::sync::oneshot;
+
+use super::{CallFailed, lock, shelf::Shelf, target_of};
+use crate::{
+    effects::{Letter, ShelfTask, To, Truncate},
+    machine::{Machine, Now, Survived},
+    multicast::{
+        application::Newest,
+        checkpoint_server::CheckpointServer,
+        commit_server::CommitServer,
+        data_server::DataServer,
+        group::Group,
+        message::{
+            Data, Entry, Gossip, Message, Mid, Outcome, Question, ReceiverMessage, SenderMessage,
+            Seq, SequencerReport, Word,
+        },
+        receiver::Receiver,
+        record::Record,
+        sender::Sender,
+        sequencer::Sequencer,
+    },
+    role::{Done, Inputs, Recovered, Role, RoleAddr, Surroundings},
+    server::{metrics, site::role_policy},
+};
+
+/// See the module's documentation.
+pub(super) struct Room {
+    pub(super) group: Arc<Group>,
+    me: NodeId,
+    node: Node,
+    roles: Roles,
+    /// Only where this node serves the group.
+    journal: Option<Journal>,
+    pub(super) shelf: Shelf,
+    calls: Mutex<BTreeMap<u64, Told>>,
+    next_call: AtomicU64,
+    /// Nodes that serve nothing and are fed by this one, and until when.
+    children: Mutex<BTreeMap<NodeName, Instant>>,
+    /// The sequencer's last sign of life.
+    heard: Mutex<Option<Heard>>,
+    report: Mutex<SequencerReport>,
+    delivered: Counter,
+    order_queries: Counter,
+    data_queries: Counter,
+}
+
+/// Hears what became of a call's messages.
+type Told = oneshot::Sender<Vec<(Mid, Outcome)>>;
+
+/// A sign of life of the sequencer.
+#[derive(Debug, Clone)]
+pub(super) struct Heard {
+    pub(super) at: Instant,
+    pub(super) gossip: Gossip,
+}
+
+#[derive(Default)]
+struct Roles {
+    sequencer: OnceLock<RoleAddr<Sequencer>>,
+    data: OnceLock<RoleAddr<DataServer>>,
+    commit: OnceLock<RoleAddr<CommitServer>>,
+    checkpoint: OnceLock<RoleAddr<CheckpointServer>>,
+    receiver: OnceLock<RoleAddr<Receiver>>,
+    sender: OnceLock<RoleAddr<Sender>>,
+}
+
+/// What one node says to another about a group.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Words {
+    /// To the role it is for.
+    Role(Message),
+    /// That node serves nothing of the group, and wants to be fed.
+    Feed,
+}
+
+/// One kind of role in a room.
+trait Resident: Machine<Envelope = Message, Record = Record, Snapshot = ()> + Sized {
+    fn slot(roles: &Roles) -> &OnceLock<RoleAddr<Self>>;
+}
+
+macro_rules! residents {
+    ($($kind:ident $slot:ident;)*) => {$(
+        impl Resident for $kind {
+            fn slot(roles: &Roles) -> &OnceLock<RoleAddr<Self>> {
+                &roles.$slot
+            }
+        }
+    )*};
+}
+
+residents! {
+    Sequencer sequencer;
+    DataServer data;
+    CommitServer commit;
+    CheckpointServer checkpoint;
+    Receiver receiver;
+    Sender sender;
+}
+
+impl Room {
+    /// Opens the group on this node, and starts its roles here; reads back what survived in `dir`.
+    /// Must be called on the node's arbiter.
+    ///
+    /// # Errors
+    /// A text for people when the journal cannot be read; nothing runs then.
+    pub(super) fn open(
+        node: &Node,
+        me: &NodeId,
+        group: Group,
+        dir: &Path,
+        durability: Durability,
+    ) -> Result<Arc<Self>, String> {
+        let serves = group.index(me).is_some();
+        let mut journal = None;
+        if serves {
+            let config = JournalConfig {
+                dir: dir.join(&group.name),
+                durability,
+                segment_bytes: SEGMENT_BYTES,
+                scar: Some(Record::Torn.to_journal()),
+            };
+            let (opened, recovered) =
+                Journal::open(node.world(), &config).map_err(|error| error.to_string())?;
+            // What is none of ours is better found now than by a role.
+            records_of(&recovered.records)?;
+            journal = Some(opened);
+        }
+        let metrics = node.metrics();
+        let label = [("group", group.name.as_str())];
+        let room = Arc::new(Self {
+            me: me.clone(),
+            node: node.clone(),
+            roles: Roles::default(),
+            journal,
+            shelf: Shelf::default(),
+            calls: Mutex::default(),
+            next_call: AtomicU64::new(1),
+            children: Mutex::default(),
+            heard: Mutex::default(),
+            report: Mutex::default(),
+            delivered: metrics.counter(&metrics::MULTICAST_DELIVERED, &label),
+            order_queries: metrics.counter(&metrics::MULTICAST_ORDER_QUERIES, &label),
+            data_queries: metrics.counter(&metrics::MULTICAST_DATA_QUERIES, &label),
+            group: Arc::new(group),
+        });
+        room.start();
+        Ok(room)
+    }
+
+    fn start(self: &Arc<Self>) {
+        let (group, me) = (Arc::clone(&self.group), self.me.clone());
+        if self.serves() {
+            let (of, id) = (Arc::clone(&group), me.clone());
+            self.spawn("sequencer", move || Sequencer::new(id.clone(), Arc::clone(&of)));
+            let of = Arc::clone(&group);
+            self.spawn("data", move || DataServer::new(Arc::clone(&of)));
+            let (of, id, rng) = (Arc::clone(&group), me.clone(), self.rng("commit"));
+            self.spawn("commit", move || CommitServer::new(id.clone(), Arc::clone(&of), rng()));
+        }
+        let (of, id) = (Arc::clone(&group), me.clone());
+        self.spawn("checkpoint", move || {
+            CheckpointServer::new(Arc::clone(&of), &id, Box::new(Newest::default()))
+        });
+        let (of, rng) = (Arc::clone(&group), self.rng("receiver"));
+        self.spawn("receiver", move || Receiver::new(Arc::clone(&of), rng()));
+        self.spawn("sender", move || Sender::new(me.clone(), Arc::clone(&group)));
+    }
+
+    fn rng(&self, role: &str) -> impl Fn() -> synod_runtime::world::Rng + use<> + 'static {
+        let (node, stream) = (self.node.clone(), format!("multicast/{}/{role}", self.group.name));
+        move || node.rng(&stream)
+    }
+
+    fn spawn<M: Resident>(self: &Arc<Self>, role: &str, mut make: impl FnMut() -> M + 'static) {
+        let name = format!("{}/{role}@{}", self.group.name, self.me.name);
+        let around: Rc<dyn Surroundings<M>> = Rc::new(Around(Arc::clone(self)));
+        let mut life = 0;
+        let factory = move || {
+            life += 1;
+            Role::new(make(), Rc::clone(&around), life)
+        };
+        match self.node.spawn_with(&name, role_policy(), factory) {
+            Ok(addr) => drop(M::slot(&self.roles).set(addr)),
+            Err(taken) => tracing::error!(%taken, "a role of a group is started once"),
+        }
+    }
+
+    /// Whether this node is a server of the group.
+    pub(super) const fn serves(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    /// Hands a message to whoever it is for on this node.
+    pub(super) fn hand(&self, from: &NodeId, message: Message) {
+        if let Message::Gossip(gossip) = &message {
+            self.hear(gossip);
+        }
+        message.split(|message| match message {
+            Message::Sequencer(message) => self.give::<Sequencer>(from, message),
+            Message::Data(message) => self.give::<DataServer>(from, message),
+            Message::Commit(message) => self.give::<CommitServer>(from, message),
+            Message::Checkpoint(message) => self.give::<CheckpointServer>(from, message),
+            Message::Receiver(message) => self.give::<Receiver>(from, message),
+            Message::Sender(message) => self.give::<Sender>(from, message),
+            Message::Word(word) => self.word(word),
+            Message::Committed(_)
+            | Message::Gossip(_)
+            | Message::Sent(_)
+            | Message::Delivered(_)
+            | Message::Installed(_) => unreachable!("split into what roles hear"),
+        });
+    }
+
+    /// The same, from this node itself.
+    pub(super) fn tell(&self, message: impl Into<Message>) {
+        self.hand(&self.me, message.into());
+    }
+
+    fn give<M: Resident>(&self, from: &NodeId, message: M::Message) {
+        if let Some(addr) = M::slot(&self.roles).get() {
+            addr.do_send(Inputs(vec![(from.clone(), message)]));
+        }
+    }
+
+    fn hear(&self, gossip: &Gossip) {
+        let mut heard = lock(&self.heard);
+        if heard.as_ref().is_none_or(|heard| heard.gossip.epoch <= gossip.epoch) {
+            *heard = Some(Heard { at: self.node.now(), gossip: gossip.clone() });
+        }
+        drop(heard);
+        self.feed(|| Message::Gossip(gossip.clone()));
+    }
+
+    fn word(&self, word: Word) {
+        match word {
+            Word::Delivered(entries) => self.delivered(&entries),
+            Word::Installed(checkpoint) => match Newest::entries(&checkpoint.blocks) {
+                Ok(entries) => drop(self.shelf.put(&entries)),
+                Err(bad) => tracing::error!(%bad, group = self.group.name, "cannot be shown"),
+            },
+            Word::Outcome { call, messages } => {
+                if let Some(done) = lock(&self.calls).remove(&call) {
+                    // Whoever asked may have gone.
+                    let _gone = done.send(messages);
+                }
+            }
+            Word::Asked(Question::Order) => self.order_queries.increment(),
+            Word::Asked(Question::Data) => self.data_queries.increment(),
+            Word::Asked(Question::Blocks) => {}
+            Word::Sequencer(report) => *lock(&self.report) = report,
+        }
+    }
+
+    fn delivered(&self, entries: &Arc<Vec<Entry>>) {
+        let new = self.shelf.put(entries);
+        self.delivered.add(new as u64);
+        self.feed(|| ReceiverMessage::Entries(Arc::clone(entries)).into());
+    }
+
+    /// Hands on to the nodes that are fed from here.
+    fn feed(&self, message: impl FnOnce() -> Message) {
+        let now = self.node.now();
+        let mut children = lock(&self.children);
+        if children.is_empty() {
+            return;
+        }
+        children.retain(|_, until| *until > now);
+        let (message, names) = (message(), children.keys().cloned().collect::<Vec<_>>());
+        drop(children);
+        let lane = if message.is_bulky() { Lane::Bulk } else { Lane::Consensus };
+        let body = self.encode(&Words::Role(message));
+        for child in names {
+            self.send(&child, lane, &body);
+        }
+    }
+
+    /// Another node wants to be fed from here for a while.
+    pub(super) fn take_in(&self, child: &NodeId) {
+        let until = self.node.now() + FED_FOR;
+        let mut children = lock(&self.children);
+        if children.len() < CHILDREN_MAX || children.contains_key(&child.name) {
+            children.insert(child.name.clone(), until);
+        }
+    }
+
+    /// Asks a server to feed this node.
+    pub(super) fn ask_to_be_fed(&self, by: &NodeName) {
+        let body = self.encode(&Words::Feed);
+        self.send(by, Lane::Consensus, &body);
+    }
+
+    fn encode(&self, words: &Words) -> Vec<u8> {
+        rmp_serde::to_vec(&(&self.group.name, words)).expect("messages for the wire encode")
+    }
+
+    fn send(&self, to: &NodeName, lane: Lane, body: &[u8]) {
+        let told = self.node.tell_hashed(to, name_hash(&target_of(to)), 1, lane, body);
+        if let Err(error) = told {
+            tracing::trace!(%to, %error, "not sent; the protocol asks again");
+        }
+    }
+
+    fn post(&self, letters: &mut Vec<Letter<Message>>) {
+        for Letter { to, message } in letters.drain(..) {
+            match to {
+                To::Node(node) if node != self.me => {
+                    let lane = if message.is_bulky() { Lane::Bulk } else { Lane::Consensus };
+                    self.send(&node.name, lane, &self.encode(&Words::Role(message)));
+                }
+                To::Node(_) | To::Here => self.tell(message),
+            }
+        }
+    }
+
+    /// Sends messages to the group and waits until it is known what became of them.
+    pub(super) async fn publish(
+        &self,
+        messages: Vec<Data>,
+        patience: Duration,
+    ) -> Result<Vec<(Mid, Outcome)>, CallFailed> {
+        let (done, outcome) = oneshot::channel();
+        let call = self.next_call.fetch_add(1, Relaxed);
+        {
+            let mut calls = lock(&self.calls);
+            if calls.len() >= CALLS_MAX {
+                return Err(CallFailed::Overloaded);
+            }
+            calls.insert(call, done);
+        }
+        // Also when whoever asked hangs up: nobody waits any more then.
+        let _abandoned = Abandon { room: self, call };
+        self.tell(SenderMessage::Publish { call, messages });
+        match tokio::time::timeout(patience, outcome).await {
+            Ok(Ok(messages)) => Ok(messages),
+            Ok(Err(_)) | Err(_) => Err(CallFailed::Unknown),
+        }
+    }
+
+    /// The largest number that this node knows committed.
+    pub(super) fn largest(&self) -> Seq {
+        let heard = lock(&self.heard).as_ref().map_or(Seq(0), |heard| heard.gossip.largest);
+        heard.max(self.shelf.last())
+    }
+
+    /// The sequencer's last sign of life.
+    pub(super) fn heard(&self) -> Option<Heard> {
+        lock(&self.heard).clone()
+    }
+
+    /// Whether anything comes from a sequencer.
+    pub(super) fn hears(&self) -> bool {
+        let now = self.node.now();
+        lock(&self.heard).as_ref().is_some_and(|heard| now.since(heard.at) < SILENT_AFTER)
+    }
+
+    /// Questions for what was missed: of order, and of data.
+    pub(super) fn repairs(&self) -> (u64, u64) {
+        (self.order_queries.get(), self.data_queries.get())
+    }
+
+    /// Chance for the names of publishers.
+    pub(super) fn rng_of_publishers(&self) -> synod_runtime::world::Rng {
+        let call = self.next_call.fetch_add(1, Relaxed);
+        self.node.rng(&format!("multicast/{}/publisher/{call}", self.group.name))
+    }
+
+    /// How far the sequencer of this node is.
+    pub(super) fn report(&self) -> SequencerReport {
+        *lock(&self.report)
+    }
+
+    /// Closes the journal.
+    pub(super) fn close(&self) {
+        if let Some(journal) = &self.journal {
+            journal.close();
+        }
+    }
+}
+
+/// A call that nobody waits for any more once this is dropped.
+struct Abandon<'a> {
+    room: &'a Room,
+    call: u64,
+}
+
+impl Drop for Abandon<'_> {
+    fn drop(&mut self) {
+        if lock(&self.room.calls).remove(&self.call).is_some() {
+            self.room.tell(SenderMessage::Abandon(self.call));
+        }
+    }
+}
+
+/// A room, as the surroundings of any of its roles.
+struct Around(Arc<Room>);
+
+impl<M: Resident> Surroundings<M> for Around {
+    fn now(&self) -> Now {
+        let clock = self.0.node.clock();
+        Now { at: clock.now(), wall_ms: clock.wall_ms() }
+    }
+
+    fn started(&self, addr: RoleAddr<M>) {
+        let _same = M::slot(&self.0.roles).set(addr);
+    }
+
+    fn post(&self, letters: &mut Vec<Letter<Message>>) {
+        self.0.post(letters);
+    }
+
+    fn append(&self, records: Vec<Record>, done: Done) {
+        match &self.0.journal {
+            Some(journal) => journal.append(records.iter().map(Record::to_journal).collect(), done),
+            None => done(Ok(())),
+        }
+    }
+
+    fn append_lazily(&self, records: Vec<Record>) {
+        if let Some(journal) = &self.0.journal {
+            journal.append_lazy(records.iter().map(Record::to_journal).collect());
+        }
+    }
+
+    fn truncate(&self, Truncate { upto, carry }: Truncate<Record>, done: Done) {
+        match &self.0.journal {
+            Some(journal) => {
+                journal.truncate(upto, carry.iter().map(Record::to_journal).collect(), done);
+            }
+            None => done(Ok(())),
+        }
+    }
+
+    fn shelf(&self, _tasks: Vec<ShelfTask>) {}
+
+    fn recover(&self, done: Recovered<M>) {
+        let Some(journal) = self.0.journal.clone() else {
+            return done(Arc::new(Survived { records: Vec::new(), snapshot: None }));
+        };
+        journal.replay(Box::new(move |records| {
+            let records = records.map_err(|error| error.to_string());
+            match records.and_then(|records| records_of(&records)) {
+                Ok(records) => done(Arc::new(Survived { records, snapshot: None })),
+                // Without its memory the role must not act: its life does not begin.
+                Err(why) => tracing::error!(why, "a role of a group cannot be rebuilt"),
+            }
+        }));
+    }
+
+    fn fail(&self, why: &str) {
+        tracing::error!(why, group = self.0.group.name, "the group is not served here any more");
+    }
+}
+
+fn records_of(records: &[journal::Record]) -> Result<Vec<Record>, String> {
+    records.iter().map(|one| Record::from_journal(one).map_err(|bad| bad.to_string())).collect()
+}
+
+/// Bytes of a segment of a group's journal. Whole ones are forgotten.
+const SEGMENT_BYTES: u64 = 8 << 20;
+
+/// Calls of publishers under way at one node, at most.
+const CALLS_MAX: usize = 1_024;
+
+/// Who is fed asks again well before this is over.
+const FED_FOR: Duration = Duration::from_secs(2);
+
+/// Nodes fed by one, at most: each costs it what every message costs.
+const CHILDREN_MAX: usize = 64;
+
+/// A sequencer says something much more often.
+const SILENT_AFTER: Duration = Duration::from_secs(1);

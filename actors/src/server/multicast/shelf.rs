@@ -1,0 +1,135 @@
+//! A group's newest messages on one node, for whoever subscribes there.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard},
+};
+
+use tokio::sync::watch;
+
+use super::lock;
+use crate::multicast::{
+    application::NEWEST_KEPT,
+    message::{Entry, Seq},
+};
+
+/// See the module's documentation.
+pub(super) struct Shelf {
+    kept: Mutex<Kept>,
+    /// The last number that is there.
+    last: watch::Sender<Seq>,
+}
+
+#[derive(Default)]
+struct Kept {
+    entries: VecDeque<Entry>,
+    last: Seq,
+}
+
+/// What was asked for is no longer kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("collected: the oldest is {oldest}")]
+pub struct Collected {
+    /// The first number that is there.
+    pub oldest: Seq,
+}
+
+impl Default for Shelf {
+    fn default() -> Self {
+        Self { kept: Mutex::default(), last: watch::Sender::new(Seq(0)) }
+    }
+}
+
+impl Shelf {
+    /// The next of the order; what is known already is left out.
+    pub(super) fn put(&self, entries: &[Entry]) -> usize {
+        let mut kept = self.kept();
+        let before = kept.last;
+        for entry in entries {
+            if entry.seq <= kept.last {
+                continue;
+            }
+            if entry.seq != kept.last.next() {
+                kept.entries.clear(); // a checkpoint that says nothing of what is between
+            }
+            kept.last = entry.seq;
+            kept.entries.push_back(entry.clone());
+            if kept.entries.len() as u64 > NEWEST_KEPT {
+                kept.entries.pop_front();
+            }
+        }
+        let last = kept.last;
+        drop(kept);
+        if last > before {
+            self.last.send_replace(last);
+        }
+        usize::try_from(last.0 - before.0).unwrap_or(usize::MAX)
+    }
+
+    /// The last number that is there.
+    pub(super) fn last(&self) -> Seq {
+        self.kept().last
+    }
+
+    /// The first number that is there, or would be.
+    pub(super) fn oldest(&self) -> Seq {
+        let kept = self.kept();
+        kept.entries.front().map_or_else(|| kept.last.next(), |entry| entry.seq)
+    }
+
+    /// Hears when there is more.
+    pub(super) fn watch(&self) -> watch::Receiver<Seq> {
+        self.last.subscribe()
+    }
+
+    /// What begins with that number, as much as is there and fits one answer.
+    pub(super) fn from(&self, next: Seq) -> Result<Vec<Entry>, Collected> {
+        let kept = self.kept();
+        if next > kept.last {
+            return Ok(Vec::new());
+        }
+        let oldest = kept.entries.front().map_or_else(|| kept.last.next(), |entry| entry.seq);
+        if next < oldest {
+            return Err(Collected { oldest });
+        }
+        let skip = usize::try_from(next.0 - oldest.0).unwrap_or(usize::MAX);
+        let (mut bytes, mut entries) = (0, Vec::new());
+        for entry in kept.entries.iter().skip(skip).take(ENTRIES_MAX) {
+            bytes += entry.payload.len();
+            entries.push(entry.clone());
+            if bytes >= ENTRIES_BYTES {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        lock(&self.kept)
+    }
+}
+
+/// Of one answer to a subscriber.
+const ENTRIES_MAX: usize = 1_000;
+
+/// Likewise.
+const ENTRIES_BYTES: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::multicast::message::Pair;
+
+    #[test]
+    fn what_is_no_longer_kept_is_named_by_the_oldest_that_is() {
+        let shelf = Shelf::default();
+        let entry = |seq| Entry { seq: Seq(seq), pair: Pair::VOID, payload: bytes::Bytes::new() };
+        let all: Vec<_> = (1..=NEWEST_KEPT + 5).map(entry).collect();
+        assert_eq!(shelf.put(&all[..7]), 7);
+        assert_eq!(shelf.from(Seq(3)).unwrap().len(), 5);
+        assert_eq!(shelf.put(&all) as u64, NEWEST_KEPT - 2);
+        assert_eq!(shelf.from(Seq(5)), Err(Collected { oldest: Seq(6) }));
+        assert_eq!(shelf.from(Seq(6)).unwrap()[0], entry(6));
+        assert_eq!(shelf.from(Seq(NEWEST_KEPT + 6)), Ok(Vec::new()));
+    }
+}

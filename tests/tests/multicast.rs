@@ -1,0 +1,149 @@
+//! Groups on whole simulated clusters: one order at every node, whoever orders it and whoever dies.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
+
+use synod::{
+    consensus::VoteStyle,
+    multicast::message::{Entry, Mid, Seq},
+    server::multicast::{From, Joined},
+    sim::{Cluster, Shape, Simulation},
+};
+use synod_tests::simulated::{founded, name, whole};
+
+const NODES: [&str; 4] = ["a", "b", "m1", "m2"];
+
+async fn joined(cluster: &Cluster, node: &str) -> Joined {
+    let multicast = cluster.core(&name(node)).expect("it runs").multicast().expect("no auxiliary");
+    multicast.group("news").await.expect("the log answers")
+}
+
+/// Who orders, as `node` heard lately.
+fn sequencer(cluster: &Cluster, node: &str) -> Option<String> {
+    let status = cluster.core(&name(node))?.multicast()?.status();
+    status.first()?.sequencer.as_ref().map(ToString::to_string)
+}
+
+/// Publishes so many messages by way of `node`, one after the other; notes their numbers.
+fn publish(group: Joined, who: &str, count: u64) -> Rc<RefCell<Vec<(Seq, String)>>> {
+    let done = Rc::<RefCell<Vec<_>>>::default();
+    let (book, who) = (Rc::clone(&done), who.to_owned());
+    actix_rt::spawn(async move {
+        let mut press = group.publisher();
+        for number in 0..count {
+            let text = format!("{who} {number}");
+            let seq = press.publish(text.clone()).await.expect("it gets its place");
+            book.borrow_mut().push((seq, text));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    done
+}
+
+/// Everything that is there at a node up to that number.
+async fn all_at(cluster: &Cluster, node: &str, upto: Seq) -> Vec<Entry> {
+    let group = joined(cluster, node).await;
+    let mut heard = group.subscribe(From::Seq(Seq(1))).unwrap();
+    let mut all: Vec<Entry> = Vec::new();
+    let reading = async {
+        while all.last().is_none_or(|last| last.seq < upto) {
+            all.extend(heard.next().await.unwrap());
+        }
+    };
+    let read = tokio::time::timeout(Duration::from_secs(30), reading).await;
+    assert!(read.is_ok(), "{node} has not got all: {:?} of {upto}", group.delivered());
+    all
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(60), waiting).await.is_ok(), "{what}");
+}
+
+/// Goal: nothing acknowledged is lost or twice, one order everywhere, each publisher's own kept,
+/// while the node that orders crashes twice; a node that serves nothing delivers the same.
+#[test]
+fn there_is_one_order_at_every_node_while_sequencers_die() {
+    Simulation::new(21).run(|sim| async move {
+        let shape = Shape { mains: 2, auxiliaries: 1, members: 2 };
+        let mut cluster = founded(&sim, shape, VoteStyle::Split).await;
+        let mut books = Vec::new();
+        for node in NODES {
+            let group = joined(&cluster, node).await;
+            assert_eq!(group.group().servers.len(), 3);
+            if node.starts_with('m') {
+                books.push(publish(group, node, 150));
+            }
+        }
+        for round in 0..2 {
+            let enough = |books: &[Rc<RefCell<Vec<(Seq, String)>>>]| {
+                books.iter().all(|book| book.borrow().len() > 20 + 40 * round)
+            };
+            until("messages are published", || enough(&books)).await;
+            let orders = sequencer(&cluster, "m1").expect("somebody orders");
+            let victim = if orders == "m1" { "a".to_owned() } else { orders };
+            let before: usize = books.iter().map(|book| book.borrow().len()).sum();
+            cluster.crash(&name(&victim));
+            let on = || books.iter().map(|book| book.borrow().len()).sum::<usize>() > before + 10;
+            until("it goes on without that node", on).await;
+            cluster.start(&name(&victim)).unwrap();
+            whole(&cluster).await;
+        }
+        until("all is published", || books.iter().all(|book| book.borrow().len() == 150)).await;
+        let said: BTreeMap<Seq, String> =
+            books.iter().flat_map(|book| book.borrow().clone()).collect();
+        assert_eq!(said.len(), 300, "a number was given twice");
+        let top = *said.last_key_value().unwrap().0;
+        let first = all_at(&cluster, "a", top).await;
+        for node in &NODES[1..] {
+            let all = all_at(&cluster, node, top).await;
+            let both = first.len().min(all.len());
+            assert_eq!(first[..both], all[..both], "{node} has another order than a");
+        }
+        let numbers: Vec<_> = first.iter().map(|entry| entry.seq.0).collect();
+        assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+        let texts: BTreeMap<Seq, String> = first
+            .iter()
+            .filter(|entry| entry.pair.mid.is_some())
+            .map(|entry| (entry.seq, String::from_utf8(entry.payload.to_vec()).unwrap()))
+            .collect();
+        assert_eq!(texts, said, "what was acknowledged is what is there");
+        let mut last = BTreeMap::new();
+        for Mid { publisher, number } in first.iter().filter_map(|entry| entry.pair.mid) {
+            let before = last.insert(publisher, number);
+            assert_eq!(number, before.unwrap_or(0) + 1, "{publisher} lost its order");
+        }
+    });
+}
+
+/// Goal: a cluster that stopped as a whole goes on with all it had.
+#[test]
+fn a_group_survives_the_crash_of_all_its_nodes() {
+    Simulation::new(22).run(|sim| async move {
+        let shape = Shape { mains: 2, auxiliaries: 1, members: 1 };
+        let mut cluster = founded(&sim, shape, VoteStyle::Split).await;
+        let mut press = joined(&cluster, "b").await.publisher();
+        for number in 0..20 {
+            press.publish(format!("{number}")).await.unwrap();
+        }
+        for node in cluster.names() {
+            cluster.crash(&node);
+        }
+        cluster.start_all().unwrap();
+        whole(&cluster).await;
+        let mut press = joined(&cluster, "a").await.publisher();
+        let after = press.publish("after").await.unwrap();
+        let all = all_at(&cluster, "b", after).await;
+        let texts: Vec<_> = all.iter().map(|entry| entry.payload.to_vec()).collect();
+        for number in 0..20 {
+            let text = number.to_string().into_bytes();
+            assert_eq!(texts.iter().filter(|one| **one == text).count(), 1, "{number}");
+        }
+        assert_eq!(texts.last().unwrap(), b"after");
+    });
+}

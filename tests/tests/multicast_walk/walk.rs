@@ -1,0 +1,395 @@
+//! A random walk over the machines of a group: servers that crash, hang and lose words, sequencers
+//! that wake up late, publishers that go from node to node.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use rand::{RngExt, SeedableRng, seq::IndexedRandom};
+use synod::{
+    election::message::Epoch,
+    multicast::{
+        group::Group,
+        message::{
+            Data, Message, Mid, Outcome, Publisher, ReceiverMessage, SenderMessage, Seq,
+            SequencerMessage, Word,
+        },
+        receiver::Style,
+    },
+};
+use synod_runtime::{
+    identity::{Incarnation, NodeId},
+    world::Rng,
+};
+
+use crate::{
+    judge::{Broken, Judge, broken, payload},
+    node::Node,
+};
+
+/// How far a walk came.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Walked {
+    pub(crate) delivered: u64,
+    pub(crate) voids: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) reigns: u64,
+    pub(crate) installed: u64,
+    pub(crate) records: usize,
+}
+
+struct Client {
+    publisher: Publisher,
+    next: u64,
+    open: BTreeMap<u64, Data>,
+    stamp: Seq,
+    call: u64,
+    node: usize,
+    asked_at: u64,
+}
+
+enum Event {
+    Tick(usize),
+    Arrive { to: usize, from: NodeId, message: Message },
+    Publish(usize),
+    Chance,
+}
+
+pub(crate) struct Walk {
+    now: u64,
+    rng: Rng,
+    group: Arc<Group>,
+    nodes: Vec<Node>,
+    cursors: Vec<Seq>,
+    clients: Vec<Client>,
+    calls: u64,
+    epoch: u64,
+    leader: Option<usize>,
+    events: BTreeMap<(u64, u64), Event>,
+    serial: u64,
+    judge: Judge,
+    calm: bool,
+    /// One of so many words is lost, doubled, or late.
+    loss: u32,
+    late_micros: u64,
+    walked: Walked,
+}
+
+/// Walks once.
+pub(crate) fn walk(seed: u64) -> Result<Walked, Broken> {
+    let mut walk = Walk::new(seed);
+    while walk.now < FAULTY {
+        walk.turn()?;
+    }
+    walk.calm = true;
+    for node in 0..walk.nodes.len() {
+        walk.nodes[node].paused_until = 0;
+        walk.nodes[node].disk_micros = 500;
+        if walk.nodes[node].roles.is_none() && !walk.nodes[node].lost {
+            walk.start(node)?;
+        }
+    }
+    walk.lead()?;
+    while walk.now < FAULTY + SETTLING {
+        walk.turn()?;
+    }
+    walk.judge.publishers_order_is_kept()?;
+    walk.all_is_well()?;
+    walk.walked.delivered = walk.judge.top().0;
+    walk.walked.voids = walk.judge.voids;
+    Ok(walk.walked)
+}
+
+impl Walk {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::seed_from_u64(seed);
+        let servers: usize = *[3, 3, 3, 5].choose(&mut rng).expect("some");
+        let id =
+            |n: usize| NodeId::new(format!("n{n}").parse().expect("a name"), Incarnation(n as u64));
+        let k = |rng: &mut Rng| rng.random_range(2..=servers.div_ceil(2));
+        let group = Arc::new(Group {
+            k_data: if rng.random_ratio(1, 4) { 1 } else { k(&mut rng) },
+            k_commit: k(&mut rng),
+            k_checkpoint: k(&mut rng),
+            lifetime: rng.random_range(20..120),
+            every: rng.random_range(10..60),
+            keep: rng.random_range(0..10),
+            ..Group::new("walk", (0..servers).map(id).collect())
+        });
+        group.check().expect("a good group");
+        let style = if rng.random_ratio(1, 4) { Style::OneStep } else { Style::TwoSteps };
+        let all = servers + 1; // one that serves nothing
+        let nodes = (0..all).map(|n| Node::new(id(n), &group, style, seed ^ (n as u64) << 32));
+        let nodes: Vec<_> = nodes.collect();
+        let clients = (0..rng.random_range(1..6)).map(|n| Client {
+            publisher: Publisher(n + 1),
+            next: 1,
+            open: BTreeMap::new(),
+            stamp: Seq(0),
+            call: 0,
+            node: 0,
+            asked_at: 0,
+        });
+        let clients: Vec<_> = clients.collect();
+        let mut walk = Self {
+            now: 0,
+            group,
+            cursors: vec![Seq(0); nodes.len()],
+            nodes,
+            clients,
+            calls: 0,
+            epoch: 0,
+            leader: None,
+            events: BTreeMap::new(),
+            serial: 0,
+            judge: Judge::default(),
+            calm: false,
+            loss: *[4, 10, 10, 1_000].choose(&mut rng).expect("some"),
+            late_micros: *[30_000, 300_000, 2_000_000].choose(&mut rng).expect("some"),
+            walked: Walked::default(),
+            rng,
+        };
+        for node in 0..walk.nodes.len() {
+            walk.nodes[node].start(0, &mut walk.rng);
+            walk.after(0, Event::Tick(node));
+        }
+        for client in 0..walk.clients.len() {
+            walk.after(1_000, Event::Publish(client));
+        }
+        walk.after(100, Event::Chance);
+        walk
+    }
+
+    fn after(&mut self, micros: u64, event: Event) {
+        self.serial += 1;
+        self.events.insert((self.now + micros, self.serial), event);
+    }
+
+    fn turn(&mut self) -> Result<(), Broken> {
+        let ((at, _), event) = self.events.pop_first().expect("ticks go on for ever");
+        self.now = at;
+        match event {
+            Event::Tick(node) => {
+                let wait = self.nodes[node].paused_until.saturating_sub(self.now).max(2_000);
+                if self.nodes[node].paused_until <= self.now {
+                    self.nodes[node].tick(self.now, &mut self.rng);
+                    self.collect(node)?;
+                }
+                self.after(wait, Event::Tick(node));
+            }
+            Event::Arrive { to, from, message } => {
+                let paused = self.nodes[to].paused_until;
+                if paused > self.now {
+                    self.after(paused - self.now, Event::Arrive { to, from, message });
+                } else if self.nodes[to].roles.is_some() {
+                    self.nodes[to].hear(self.now, &from, message, &mut self.rng);
+                    self.collect(to)?;
+                }
+            }
+            Event::Publish(client) => {
+                self.publish(client)?;
+                let wait = self.rng.random_range(500..20_000);
+                self.after(wait, Event::Publish(client));
+            }
+            Event::Chance => {
+                if !self.calm {
+                    self.chance()?;
+                    let wait = self.rng.random_range(1_000..150_000);
+                    self.after(wait, Event::Chance);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Something goes wrong.
+    fn chance(&mut self) -> Result<(), Broken> {
+        let node = self.rng.random_range(0..self.nodes.len());
+        match self.rng.random_range(0..10) {
+            0..3 => self.lead()?,
+            3..5 if self.nodes[node].roles.is_some() => self.nodes[node].crash(&mut self.rng),
+            5..8 if self.nodes[node].roles.is_none() && !self.nodes[node].lost => {
+                self.start(node)?
+            }
+            8 => self.nodes[node].paused_until = self.now + self.rng.random_range(0..400_000),
+            9 => {
+                self.nodes[node].disk_micros =
+                    *[500, 5_000, 50_000].choose(&mut self.rng).expect("some")
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, node: usize) -> Result<(), Broken> {
+        self.cursors[node] = Seq(0);
+        self.nodes[node].start(self.now, &mut self.rng);
+        self.collect(node)
+    }
+
+    /// Another server leads; the one before seldom hears of it.
+    fn lead(&mut self) -> Result<(), Broken> {
+        let servers = self.group.servers.len();
+        let up: Vec<_> = (0..servers).filter(|n| self.nodes[*n].roles.is_some()).collect();
+        let Some(next) = up.choose(&mut self.rng).copied() else { return Ok(()) };
+        if let Some(old) = self.leader.filter(|_| self.calm || self.rng.random_ratio(1, 5)) {
+            self.tell(old, SequencerMessage::StepDown.into())?;
+        }
+        self.epoch += 1;
+        self.walked.reigns += 1;
+        self.leader = Some(next);
+        self.tell(next, SequencerMessage::Lead(Epoch(self.epoch)).into())
+    }
+
+    fn tell(&mut self, node: usize, message: Message) -> Result<(), Broken> {
+        if self.nodes[node].roles.is_none() {
+            return Ok(());
+        }
+        let me = self.nodes[node].id.clone();
+        self.nodes[node].hear(self.now, &me, message, &mut self.rng);
+        self.collect(node)
+    }
+
+    /// A publisher sends something new, or asks again elsewhere.
+    fn publish(&mut self, client: usize) -> Result<(), Broken> {
+        let one = &mut self.clients[client];
+        let ripe = self.now - one.asked_at > 400_000;
+        if !one.open.is_empty() && !ripe {
+            return Ok(());
+        }
+        if one.open.is_empty() && (self.calm && self.now > FAULTY + PUBLISHING) {
+            return Ok(());
+        }
+        let up: Vec<_> = (0..self.nodes.len()).filter(|n| self.nodes[*n].roles.is_some()).collect();
+        if ripe || self.nodes[one.node].roles.is_none() {
+            let Some(node) = up.choose(&mut self.rng) else { return Ok(()) };
+            one.node = *node;
+        }
+        let Some(roles) = &self.nodes[one.node].roles else { return Ok(()) };
+        one.stamp = one.stamp.max(roles.receiver.delivered());
+        if one.open.is_empty() {
+            for _ in 0..self.rng.random_range(1..6) {
+                let mid = Mid { publisher: one.publisher, number: one.next };
+                let data = Data { mid, stamp: one.stamp, lowest_open: 0, payload: payload(mid) };
+                one.open.insert(one.next, data);
+                one.next += 1;
+            }
+        }
+        let lowest_open = *one.open.keys().next().expect("something is open");
+        let mut messages: Vec<_> = one.open.values().cloned().collect();
+        messages.iter_mut().for_each(|data| data.lowest_open = lowest_open);
+        self.calls += 1;
+        (one.call, one.asked_at) = (self.calls, self.now);
+        let (node, call) = (one.node, one.call);
+        self.tell(node, SenderMessage::Publish { call, messages }.into())
+    }
+
+    /// Puts on their way what a node has to say, and hears its words.
+    fn collect(&mut self, node: usize) -> Result<(), Broken> {
+        let from = self.nodes[node].id.clone();
+        for (to, message) in std::mem::take(&mut self.nodes[node].post) {
+            self.post(&from, &to, message);
+        }
+        for word in std::mem::take(&mut self.nodes[node].words) {
+            match word {
+                Word::Delivered(entries) => {
+                    self.judge.delivered(&mut self.cursors[node], &entries)?;
+                    // Servers feed who is none.
+                    if node < self.group.servers.len() {
+                        let to = self.nodes.last().expect("one").id.clone();
+                        self.post(&from, &to, ReceiverMessage::Entries(entries).into());
+                    }
+                }
+                Word::Installed(checkpoint) => {
+                    self.walked.installed += 1;
+                    self.judge.installed(&checkpoint)?;
+                    self.cursors[node] = checkpoint.seq;
+                }
+                Word::Outcome { call, messages } => self.outcome(call, messages)?,
+                Word::Asked(_) | Word::Sequencer(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn outcome(&mut self, call: u64, messages: Vec<(Mid, Outcome)>) -> Result<(), Broken> {
+        for (mid, outcome) in messages {
+            self.judge.told(mid, outcome)?;
+            let client = self.clients.iter_mut().find(|one| one.publisher == mid.publisher);
+            let client = client.expect("a publisher of this walk");
+            if client.call != call {
+                continue;
+            }
+            client.open.remove(&mid.number);
+            match outcome {
+                Outcome::Committed(_) => self.walked.acknowledged += 1,
+                Outcome::Expired | Outcome::Unknown => {
+                    self.judge.given_up.insert(mid, ());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn post(&mut self, from: &NodeId, to: &NodeId, message: Message) {
+        let to = self.nodes.iter().position(|node| node.id == *to).expect("a node of this walk");
+        // Sequencers also tell who is no server, by way of servers.
+        if let Message::Gossip(_) = &message
+            && to + 1 < self.nodes.len()
+            && self.rng.random_ratio(1, 5)
+        {
+            let last = self.nodes.len() - 1;
+            let event = Event::Arrive { to: last, from: from.clone(), message: message.clone() };
+            self.after(2_000, event);
+        }
+        let copies = if self.calm {
+            1
+        } else if self.rng.random_ratio(1, self.loss) {
+            0
+        } else {
+            1 + usize::from(self.rng.random_ratio(1, self.loss))
+        };
+        for _ in 0..copies {
+            let late = !self.calm && self.rng.random_ratio(1, 20);
+            let way = self.rng.random_range(200..if late { self.late_micros } else { 3_000 });
+            let event = Event::Arrive { to, from: from.clone(), message: message.clone() };
+            self.after(way, event);
+        }
+    }
+
+    /// Nothing is lost, everybody is at the end, and nothing is kept for ever.
+    fn all_is_well(&mut self) -> Result<(), Broken> {
+        let top = self.judge.top();
+        for node in &self.nodes {
+            let Some(roles) = &node.roles else { continue };
+            if roles.receiver.delivered() != top {
+                let at = roles.receiver.delivered();
+                return broken(format!("{} stands at {at}, others at {top}", node.id.name));
+            }
+            let (held, _) = roles.data.held();
+            let group = &self.group;
+            let data_max = 4 * (group.every + group.keep + group.lifetime) + 200;
+            let pairs_max = 3 * (group.every + group.lifetime) + 300;
+            self.walked.records = self.walked.records.max(node.disk.len());
+            if held as u64 > data_max || roles.commit.held() as u64 > pairs_max {
+                let pairs = roles.commit.held();
+                return broken(format!("{} keeps {held} messages, {pairs} pairs", node.id.name));
+            }
+            if roles.sender.held() > 0 || roles.receiver.held() as u64 > data_max {
+                let (sent, got) = (roles.sender.held(), roles.receiver.held());
+                return broken(format!("{} still sends {sent}, holds {got}", node.id.name));
+            }
+        }
+        let open = self.clients.iter().find(|client| !client.open.is_empty());
+        open.map_or(Ok(()), |one| {
+            broken(format!("{} has open ones: {:?}", one.publisher, one.open))
+        })
+    }
+}
+
+/// Simulated microseconds in which things go wrong.
+const FAULTY: u64 = 4_000_000;
+
+/// Of the calm time publishers publish for so long.
+const PUBLISHING: u64 = 4_000_000;
+
+/// Calm time after which all must be well.
+const SETTLING: u64 = 9_000_000;
