@@ -25,8 +25,11 @@ fn sequencer(cluster: &Cluster, node: &str) -> Option<String> {
     status.first()?.sequencer.as_ref().map(ToString::to_string)
 }
 
+/// What one publisher's messages came to.
+type Book = Rc<RefCell<Vec<(Seq, String)>>>;
+
 /// Publishes so many messages by way of `node`, one after the other; notes their numbers.
-fn publish(group: Joined, who: &str, count: u64) -> Rc<RefCell<Vec<(Seq, String)>>> {
+fn publish(group: Joined, who: &str, count: u64) -> Book {
     let done = Rc::<RefCell<Vec<_>>>::default();
     let (book, who) = (Rc::clone(&done), who.to_owned());
     actix_rt::spawn(async move {
@@ -81,9 +84,8 @@ fn there_is_one_order_at_every_node_while_sequencers_die() {
             }
         }
         for round in 0..2 {
-            let enough = |books: &[Rc<RefCell<Vec<(Seq, String)>>>]| {
-                books.iter().all(|book| book.borrow().len() > 20 + 40 * round)
-            };
+            let enough =
+                |books: &[Book]| books.iter().all(|book| book.borrow().len() > 20 + 40 * round);
             until("messages are published", || enough(&books)).await;
             let orders = sequencer(&cluster, "m1").expect("somebody orders");
             let victim = if orders == "m1" { "a".to_owned() } else { orders };

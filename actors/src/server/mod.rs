@@ -241,8 +241,7 @@ fn listen(
     let tls = context.access.tls().map(|tls| (*tls.config()).clone());
     let votes_only = config.role == NodeRole::Auxiliary;
     let (members, elections) = (core.clients(), core.elections());
-    let managed = core.services();
-    let multicast = core.multicast();
+    let (managed, multicast) = (core.services(), core.multicast());
     let watchers = view::Watchers::new(context.stop.clone());
     let doors: Vec<_> =
         program.singletons.iter().map(|one| Door::new(&elections, one.as_ref())).collect();

@@ -65,7 +65,8 @@ impl Judge {
     }
 
     pub(crate) fn installed(&mut self, checkpoint: &Checkpoint) -> Result<(), Broken> {
-        let known = self.checkpoints.entry(checkpoint.seq).or_insert(checkpoint.blocks.clone());
+        let known =
+            self.checkpoints.entry(checkpoint.seq).or_insert_with(|| checkpoint.blocks.clone());
         if *known != checkpoint.blocks {
             return broken(format!("two checkpoints at {}", checkpoint.seq));
         }

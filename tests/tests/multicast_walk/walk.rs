@@ -207,12 +207,12 @@ impl Walk {
             0..3 => self.lead()?,
             3..5 if self.nodes[node].roles.is_some() => self.nodes[node].crash(&mut self.rng),
             5..8 if self.nodes[node].roles.is_none() && !self.nodes[node].lost => {
-                self.start(node)?
+                self.start(node)?;
             }
             8 => self.nodes[node].paused_until = self.now + self.rng.random_range(0..400_000),
             9 => {
                 self.nodes[node].disk_micros =
-                    *[500, 5_000, 50_000].choose(&mut self.rng).expect("some")
+                    *[500, 5_000, 50_000].choose(&mut self.rng).expect("some");
             }
             _ => {}
         }
@@ -286,7 +286,7 @@ impl Walk {
     fn collect(&mut self, node: usize) -> Result<(), Broken> {
         let from = self.nodes[node].id.clone();
         for (to, message) in std::mem::take(&mut self.nodes[node].post) {
-            self.post(&from, &to, message);
+            self.post(&from, &to, &message);
         }
         for word in std::mem::take(&mut self.nodes[node].words) {
             match word {
@@ -295,7 +295,7 @@ impl Walk {
                     // Servers feed who is none.
                     if node < self.group.servers.len() {
                         let to = self.nodes.last().expect("one").id.clone();
-                        self.post(&from, &to, ReceiverMessage::Entries(entries).into());
+                        self.post(&from, &to, &ReceiverMessage::Entries(entries).into());
                     }
                 }
                 Word::Installed(checkpoint) => {
@@ -329,10 +329,10 @@ impl Walk {
         Ok(())
     }
 
-    fn post(&mut self, from: &NodeId, to: &NodeId, message: Message) {
+    fn post(&mut self, from: &NodeId, to: &NodeId, message: &Message) {
         let to = self.nodes.iter().position(|node| node.id == *to).expect("a node of this walk");
         // Sequencers also tell who is no server, by way of servers.
-        if let Message::Gossip(_) = &message
+        if let Message::Gossip(_) = message
             && to + 1 < self.nodes.len()
             && self.rng.random_ratio(1, 5)
         {
