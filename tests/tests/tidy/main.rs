@@ -245,6 +245,8 @@ const PACKAGES: &[(&str, &[&str])] = &[
     // The binary with the stock services.
     ("apps/cli/Cargo.toml", &["synod", "synod-kv"]),
     ("tests/Cargo.toml", &["synod", "synod-kv", "synod-runtime", "synod-derive"]),
+    // Made of others' parts, to be measured beside ours.
+    ("tests/peers/openraft/Cargo.toml", &[]),
 ];
 
 /// The rooms of a package, ground floor first. Rooms of one floor know each other.
