@@ -209,7 +209,11 @@ impl Standing {
             let (ballot, value) = (*ballot, value.clone());
             Vote { step: Step(1), ballot, value }
         });
-        let votes = votes.collect();
+        self.promises_of(from, ballot, votes.collect());
+    }
+
+    /// The promise of `from` in that ballot, with votes of any steps.
+    pub fn promises_of(&mut self, from: u64, ballot: Ballot, votes: Vec<Vote>) {
         self.tell(from, Promise { ballot, from: Step(1), votes, chosen_upto: Step(0) });
     }
 

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs};
 use synod_tests::process::{
     child::run,
     cluster::Cluster,
-    machine::{resident_bytes, turn},
+    machine::{own_bytes, resident_bytes, turn},
     wait::until,
 };
 
@@ -57,6 +57,9 @@ fn one_process_serves_the_auxiliaries_of_several_clusters_in_files_that_never_gr
     assert_eq!(before.keys().collect::<Vec<_>>(), ["ring", "words"]);
     let resident = resident_bytes(clusters[0].node("x").pid);
     println!("three auxiliaries in one process: {} KiB resident", resident / 1024);
+    let own = own_bytes(clusters[0].node("x").pid);
+    println!("…of which {} KiB are not the program itself", own / 1024);
+    assert!(own <= 3 * IDLE_BYTES_MAX, "{own}");
 
     // Each cluster loses a main, and the process itself dies in between.
     clusters[0].kill(&["a"]);
@@ -118,3 +121,21 @@ fn a_directory_that_both_mains_see_serves_as_the_auxiliary() {
     }
     assert_ne!(fs::read(&object).unwrap(), before, "it voted");
 }
+
+#[test]
+fn an_idle_node_takes_little_memory_beside_the_program() {
+    let _turn = turn();
+    let mut cluster = Cluster::by_hand("synod");
+    ["a", "b", "x"].iter().for_each(|name| cluster.start_node(name));
+    ["a", "b", "x"].iter().for_each(|name| cluster.wait_ready(name));
+    write(&cluster, "a", "first");
+    for name in ["a", "b", "x"] {
+        let pid = cluster.node(name).pid;
+        let (all, own) = (resident_bytes(pid), own_bytes(pid));
+        println!("{name}: {} KiB resident, {} KiB of them its own", all / 1024, own / 1024);
+        assert!(own <= IDLE_BYTES_MAX, "{name}: {own}");
+    }
+}
+
+/// Of a main without data or an auxiliary, beside the program's own pages; 20 to 22 MiB were seen.
+const IDLE_BYTES_MAX: u64 = 25 << 20;

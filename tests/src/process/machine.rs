@@ -51,13 +51,22 @@ pub fn written_bytes(pid: u32) -> u64 {
     line.and_then(|number| number.trim().parse().ok()).expect("Linux counts write_bytes")
 }
 
-/// Bytes of memory a process has, from `/proc/PID/status`.
+/// Bytes of memory a process has, its program's pages included, from `/proc/PID/status`.
 pub fn resident_bytes(pid: u32) -> u64 {
+    memory(pid, "VmRSS:")
+}
+
+/// Bytes of memory of a process that are in no file: what it costs beside the program itself.
+pub fn own_bytes(pid: u32) -> u64 {
+    memory(pid, "RssAnon:")
+}
+
+fn memory(pid: u32, line: &str) -> u64 {
     let file = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}"));
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = text.lines().find_map(|all| all.strip_prefix(line));
     let kib = line.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kib.expect("Linux tells VmRSS") * 1024
+    kib.expect("Linux tells it") * 1024
 }
 
 /// The first of three thousand-apart ports (QUIC, HTTP and RESP as `init` gives them out) that are
