@@ -3,15 +3,19 @@
 //! With `[tls] clients` both speak TLS with the node's certificate and demand a credential: a token
 //! of the file `[tls] tokens` (HTTP `Authorization: Bearer`, RESP `AUTH`), or a certificate of the
 //! cluster's authority, which the TLS handshake checks. Without it they are open, and bind only to
-//! loopback.
+//! loopback. A page from elsewhere in somebody's browser asks for nothing it may not: browsers name the
+//! page with every request that could change something, and such pages are refused.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    net::IpAddr,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use actix_web::{
     Error, HttpResponse,
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
-    http::header::{AUTHORIZATION, WWW_AUTHENTICATE},
+    http::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN, WWW_AUTHENTICATE},
     middleware::Next,
 };
 use serde_json::json;
@@ -105,6 +109,13 @@ pub(super) async fn guard(
         Some((scheme, token)) if scheme.eq_ignore_ascii_case(BEARER) => Some(token.trim_ascii()),
         Some(_) | None => None,
     });
+    // A browser adds no token by itself, so whoever shows one means it.
+    if !access.needs_token() && is_foreign(request.headers(), access.tls.is_none()) {
+        let error =
+            "a page from elsewhere may not ask this node; use a program, or the node's own page";
+        let body = json!({ "error": error, "outcome": "not_applied" });
+        return Ok(request.into_response(HttpResponse::Forbidden().json(body)));
+    }
     let free = !access.needs_token() || request.path() == "/healthz";
     if free || token.is_some_and(|token| access.admits(None, token)) {
         return next.call(request).await.map(ServiceResponse::map_into_boxed_body);
@@ -117,6 +128,25 @@ pub(super) async fn guard(
         .insert_header((WWW_AUTHENTICATE, "Bearer"))
         .json(json!({ "error": error, "outcome": "not_applied" }));
     Ok(request.into_response(answer))
+}
+
+/// Whether a browser asks on behalf of a page that is not this node's. Where everybody may come, only
+/// pages of this machine are: a name that leads here today may be a stranger's.
+fn is_foreign(headers: &HeaderMap, open: bool) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return false };
+    let page = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    page.is_none_or(|(_, page)| match open {
+        true => !is_this_machine(page),
+        false => headers.get(HOST).is_none_or(|host| *host != *page),
+    })
+}
+
+/// Of `HOST` or `HOST:PORT`.
+fn is_this_machine(authority: &str) -> bool {
+    let end = authority.rfind(':').filter(|colon| !authority[*colon..].contains(']'));
+    let host = &authority[..end.unwrap_or(authority.len())];
+    let address: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 const BEARER: &[u8] = b"Bearer ";

@@ -1,4 +1,4 @@
-use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn, web};
+use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn, test, web};
 use awc::{Client, Connector, http::StatusCode};
 use synod_runtime::{
     identity::NodeName,
@@ -117,4 +117,30 @@ async fn http_with_certificates_answers_only_the_clusters_own_and_no_revoked_one
     let open = TlsConfig { clients: ClientAccess::Open, ..renewed };
     assert!(!access.take(&open).unwrap(), "the door itself changes only with a restart");
     server.stop(false).await;
+}
+
+/// Goal: a page that somebody's browser shows cannot make it start programs here.
+#[actix_web::test]
+async fn pages_from_elsewhere_are_refused_and_this_machines_own_are_not() {
+    let door = from_fn(|request, next| guard(Access::open(), request, next));
+    let app = App::new().wrap(door).route("/status", web::post().to(|| async { "told" }));
+    let app = test::init_service(app).await;
+    for (origin, admitted) in [
+        (None, true),
+        (Some("http://127.0.0.1:9001"), true),
+        (Some("http://localhost"), true),
+        (Some("http://[::1]:9001"), true),
+        (Some("http://evil.example:9001"), false),
+        (Some("http://127.0.0.1.evil.example"), false),
+        (Some("https://[2001:db8::1]"), false),
+        (Some("null"), false),
+    ] {
+        let mut request = test::TestRequest::post().uri("/status");
+        if let Some(origin) = origin {
+            request = request.insert_header(("Origin", origin));
+        }
+        let answer = test::call_service(&app, request.to_request()).await;
+        let wanted = if admitted { StatusCode::OK } else { StatusCode::FORBIDDEN };
+        assert_eq!(answer.status(), wanted, "{origin:?}");
+    }
 }
