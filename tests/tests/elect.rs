@@ -1,10 +1,7 @@
 //! `synod elect`, with real processes: the program leads alone, and is gone before anybody else
 //! leads, whatever dies or stops.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -14,38 +11,21 @@ use synod_tests::process::{
     child::{Process, run},
     cluster::{Cluster, mains_of},
     machine::{is_alive, signal, turn, wait_gone},
+    resource::Resource,
     wait::{now, until},
 };
 
 /// A cluster, and a resource that remembers everybody who touched it.
 struct Stage {
     synod: Cluster,
-    touched: PathBuf,
-}
-
-/// One line of the resource.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Touch {
-    epoch: u64,
-    /// Nanoseconds of the wall clock, which all processes of a machine share.
-    at: u64,
-    pid: u32,
+    resource: Resource,
 }
 
 impl Stage {
     fn new() -> Self {
         let synod = Cluster::serving_by_hand("synod");
-        let touched = synod.dir().join("touched");
-        fs::write(&touched, "").unwrap();
-        Self { synod, touched }
-    }
-
-    /// A program that touches the resource every few milliseconds, after `before`.
-    fn program(&self, before: &str) -> String {
-        format!(
-            "{before} while :; do echo $SYNOD_EPOCH $(date +%s%N) $$ >> {}; sleep 0.01; done",
-            self.touched.display()
-        )
+        let resource = Resource::new(synod.dir());
+        Self { synod, resource }
     }
 
     /// `synod elect FLAGS --role jobs -- sh -c PROGRAM`.
@@ -62,43 +42,6 @@ impl Stage {
 
     fn log(&self, name: &str) -> PathBuf {
         self.synod.dir().join(format!("{name}.log"))
-    }
-
-    fn touches(&self) -> Vec<Touch> {
-        let text = fs::read_to_string(&self.touched).unwrap();
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        let touch = |line: &str| {
-            let mut parts = line.split(' ').map(|part| part.parse::<u64>().expect(line));
-            let mut next = || parts.next().expect(line);
-            let (epoch, at) = (next(), next());
-            Touch { epoch, at, pid: u32::try_from(next()).unwrap() }
-        };
-        whole.lines().map(touch).collect()
-    }
-
-    /// Waits for somebody who leads in a later epoch than `after`.
-    fn wait_leader(&self, after: u64) -> Touch {
-        until("a program that leads", || {
-            let last = self.touches().last().copied();
-            last.filter(|touch| touch.epoch > after).ok_or_else(|| format!("{last:?}"))
-        })
-    }
-
-    /// No two epochs touched the resource at one time, and none after a later one.
-    fn check_alone(&self) -> usize {
-        let mut spans: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
-        let mut highest = 0;
-        for touch in self.touches() {
-            assert!(touch.epoch >= highest, "epoch {} after epoch {highest}", touch.epoch);
-            highest = touch.epoch;
-            let span = spans.entry(touch.epoch).or_insert((touch.at, touch.at));
-            span.1 = span.1.max(touch.at);
-        }
-        let spans: Vec<_> = spans.into_values().collect();
-        for two in spans.windows(2) {
-            assert!(two[0].1 < two[1].0, "two lead at one time: {two:?}");
-        }
-        spans.len()
     }
 }
 
@@ -123,19 +66,19 @@ fn said(log: &Path) -> String {
 fn a_program_that_ends_gives_its_role_to_the_next_at_once_and_its_status_to_elect() {
     let _turn = turn();
     let stage = Stage::new();
-    let ends = format!("echo $SYNOD_EPOCH 1 $$ >> {}; exit 7", stage.touched.display());
+    let ends = format!("echo $SYNOD_EPOCH 1 $$ >> {}; exit 7", stage.resource.path().display());
     let mut first = stage.elect("first", &["--lease", "60s"], &ends);
     assert_eq!(first.wait().code(), Some(7), "{}", said(&stage.log("first")));
-    let before = stage.wait_leader(0).epoch;
+    let before = stage.resource.wait_later(0).epoch;
     // With a lease of a minute only a role that was given up is free again so soon.
-    let mut second = stage.elect("second", &["--lease", "60s"], &stage.program(""));
-    let leader = stage.wait_leader(before);
+    let mut second = stage.elect("second", &["--lease", "60s"], &stage.resource.program(""));
+    let leader = stage.resource.wait_later(before);
     second.signal("TERM");
     assert_eq!(second.wait().code(), Some(0), "{}", said(&stage.log("second")));
     wait_gone(leader.pid);
     let mut third = stage.elect("third", &["--lease", "60s"], "exit 0");
     assert_eq!(third.wait().code(), Some(0), "{}", said(&stage.log("third")));
-    stage.check_alone();
+    stage.resource.check_alone();
 }
 
 #[test]
@@ -145,29 +88,29 @@ fn a_program_dies_with_elect_and_the_next_need_not_wait_for_the_lease() {
     // What it leaves behind in a session of its own dies too.
     let orphan = stage.synod.dir().join("orphan");
     let before = format!("setsid sh -c 'echo $$ > {}; exec sleep 600' &", orphan.display());
-    let mut first = stage.elect("first", &["--lease", "60s"], &stage.program(&before));
-    let led = stage.wait_leader(0);
+    let mut first = stage.elect("first", &["--lease", "60s"], &stage.resource.program(&before));
+    let led = stage.resource.wait_later(0);
     let orphan: u32 = until("the orphan", || {
         let text = fs::read_to_string(&orphan).map_err(|e| e.to_string())?;
         text.trim().parse().map_err(|_| text)
     });
-    let _second = stage.elect("second", &["--lease", "60s"], &stage.program(""));
+    let _second = stage.elect("second", &["--lease", "60s"], &stage.resource.program(""));
     let killed = now();
     signal("KILL", &[first.pid()]);
     first.wait();
-    let next = stage.wait_leader(led.epoch);
+    let next = stage.resource.wait_later(led.epoch);
     println!("kill -9 of elect: another leads after {} ms", now().since(killed).as_millis());
     assert!(!is_alive(led.pid) && !is_alive(orphan), "{next:?}");
-    stage.check_alone();
+    stage.resource.check_alone();
 }
 
 #[test]
 fn a_program_is_gone_in_time_when_elect_is_stopped_even_if_it_does_not_want_to() {
     let _turn = turn();
     let stage = Stage::new();
-    let stubborn = stage.program("trap '' TERM;");
+    let stubborn = stage.resource.program("trap '' TERM;");
     let mut first = stage.elect("first", &[], &stubborn);
-    let led = stage.wait_leader(0);
+    let led = stage.resource.wait_later(0);
     let mut second = stage.elect("second", &[], &stubborn);
     until("a second one that stands", || {
         let role = stage.synod.http("a").json("/roles/jobs")?;
@@ -178,7 +121,7 @@ fn a_program_is_gone_in_time_when_elect_is_stopped_even_if_it_does_not_want_to()
     });
     let stopped = now();
     first.signal("STOP");
-    let next = stage.wait_leader(led.epoch);
+    let next = stage.resource.wait_later(led.epoch);
     let took = now().since(stopped);
     println!("elect stopped: another leads after {} ms", took.as_millis());
     assert!(!is_alive(led.pid), "{next:?}");
@@ -188,16 +131,16 @@ fn a_program_is_gone_in_time_when_elect_is_stopped_even_if_it_does_not_want_to()
     assert!(said(&stage.log("first")).contains("leadership lost"));
     second.signal("TERM");
     assert_eq!(second.wait().code(), Some(0));
-    assert_eq!(stage.check_alone(), 2);
+    assert_eq!(stage.resource.check_alone(), 2);
 }
 
 #[test]
 fn a_node_that_dies_or_stops_costs_no_role_while_another_can_be_asked() {
     let _turn = turn();
     let mut stage = Stage::new();
-    let program = stage.program("");
+    let program = stage.resource.program("");
     let _elect = stage.elect("elect", &["--lease", "4s"], &program);
-    let led = stage.wait_leader(0);
+    let led = stage.resource.wait_later(0);
     for (kind, name) in [("STOP", "a"), ("KILL", "b")] {
         if kind == "STOP" {
             stage.synod.signal(kind, &[name]);
@@ -209,7 +152,7 @@ fn a_node_that_dies_or_stops_costs_no_role_while_another_can_be_asked() {
             true => Ok(()),
             false => Err(String::new()),
         });
-        let last = stage.touches().last().copied().unwrap();
+        let last = stage.resource.last();
         assert_eq!((last.epoch, last.pid), (led.epoch, led.pid), "{kind} {name}");
         assert!(is_alive(led.pid), "{kind} {name}: {}", said(&stage.log("elect")));
         if kind == "STOP" {
@@ -228,34 +171,35 @@ fn a_node_that_dies_or_stops_costs_no_role_while_another_can_be_asked() {
 fn whose_only_node_stops_loses_the_role_in_time_and_may_stand_again() {
     let _turn = turn();
     let stage = Stage::new();
-    let program = stage.program("");
+    let program = stage.resource.program("");
     let mut first = stage.elect("first", &["--node", "a", "--keep"], &program);
-    let led = stage.wait_leader(0);
+    let led = stage.resource.wait_later(0);
     let mut second = stage.elect("second", &["--node", "b"], &program);
     stage.synod.signal("STOP", &["a"]);
-    let next = stage.wait_leader(led.epoch);
+    let next = stage.resource.wait_later(led.epoch);
     assert!(!is_alive(led.pid), "{next:?}");
     until("a while with a node that is stopped", || {
-        let touches = stage.touches().iter().filter(|one| one.epoch == next.epoch).count();
+        let touches = stage.resource.touches().iter().filter(|one| one.epoch == next.epoch).count();
         if touches > 100 { Ok(()) } else { Err(format!("{touches} touches")) }
     });
     stage.synod.signal("CONT", &["a"]);
     ["a", "b"].iter().for_each(|name| stage.synod.wait_ready(name));
     second.signal("TERM");
     assert_eq!(second.wait().code(), Some(0), "{}", said(&stage.log("second")));
-    let again = stage.wait_leader(next.epoch);
+    let again = stage.resource.wait_later(next.epoch);
     assert_ne!(again.pid, led.pid);
     first.signal("TERM");
     assert_eq!(first.wait().code(), Some(0), "{}", said(&stage.log("first")));
-    assert_eq!(stage.check_alone(), 3);
+    assert_eq!(stage.resource.check_alone(), 3);
 }
 
 #[test]
 fn a_cluster_without_a_quorum_stops_all_programs_in_time() {
     let _turn = turn();
     let stage = Stage::new();
-    let mut elect = stage.elect("elect", &["--lease", "1s"], &stage.program("trap '' TERM;"));
-    let led = stage.wait_leader(0);
+    let mut elect =
+        stage.elect("elect", &["--lease", "1s"], &stage.resource.program("trap '' TERM;"));
+    let led = stage.resource.wait_later(0);
     let stopped = now();
     stage.synod.signal("STOP", &["a", "b"]);
     wait_gone(led.pid);
@@ -269,10 +213,11 @@ fn a_cluster_without_a_quorum_stops_all_programs_in_time() {
 fn several_roles_have_a_program_each_and_end_together() {
     let _turn = turn();
     let stage = Stage::new();
-    let program = format!("echo $SYNOD_ROLE $SYNOD_NODE >> {}; sleep 600", stage.touched.display());
+    let program =
+        format!("echo $SYNOD_ROLE $SYNOD_NODE >> {}; sleep 600", stage.resource.path().display());
     let mut elect = stage.elect("elect", &["--role", "mail"], &program);
     let lines = until("both roles", || {
-        let text = fs::read_to_string(&stage.touched).unwrap();
+        let text = fs::read_to_string(stage.resource.path()).unwrap();
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         lines.sort();
         if lines.len() == 2 { Ok(lines) } else { Err(text) }

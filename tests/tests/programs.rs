@@ -3,45 +3,28 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use std::{fs, time::Duration};
 
 use serde_json::Value;
 use synod_tests::process::{
     child::run,
     cluster::{Cluster, mains_of},
     machine::{is_alive, turn},
+    resource::Resource,
     wait::{now, until},
 };
 
 /// A cluster, and a resource that remembers everybody who touched it.
 struct Stage {
     synod: Cluster,
-    touched: PathBuf,
-}
-
-/// One line of the resource.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Touch {
-    epoch: u64,
-    /// Nanoseconds of the wall clock, which all processes of a machine share.
-    at: u64,
-    pid: u32,
+    resource: Resource,
 }
 
 impl Stage {
     fn new() -> Self {
         let synod = Cluster::serving_by_hand("synod");
-        let touched = synod.dir().join("touched");
-        fs::write(&touched, "").unwrap();
-        Self { synod, touched }
-    }
-
-    /// A program that touches the resource every few milliseconds, after `before`.
-    fn program(&self, before: &str) -> String {
-        format!(
-            "{before} while :; do echo $SYNOD_EPOCH $(date +%s%N) $$ >> {}; sleep 0.01; done",
-            self.touched.display()
-        )
+        let resource = Resource::new(synod.dir());
+        Self { synod, resource }
     }
 
     /// `synod services ARGS`: exit code, standard output and error.
@@ -67,43 +50,6 @@ impl Stage {
             if is_it(&document) { Ok(document) } else { Err(document.to_string()) }
         })
     }
-
-    fn touches(&self) -> Vec<Touch> {
-        let text = fs::read_to_string(&self.touched).unwrap();
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        let touch = |line: &str| {
-            let mut parts = line.split(' ').map(|part| part.parse::<u64>().expect(line));
-            let mut next = || parts.next().expect(line);
-            let (epoch, at) = (next(), next());
-            Touch { epoch, at, pid: u32::try_from(next()).unwrap() }
-        };
-        whole.lines().map(touch).collect()
-    }
-
-    /// Waits for a program of a later epoch than `after`.
-    fn wait_touch(&self, after: u64) -> Touch {
-        until("a program that runs", || {
-            let last = self.touches().last().copied();
-            last.filter(|touch| touch.epoch > after).ok_or_else(|| format!("{last:?}"))
-        })
-    }
-
-    /// No two epochs touched the resource at one time, and none after a later one.
-    fn check_alone(&self) -> usize {
-        let mut spans: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
-        let mut highest = 0;
-        for touch in self.touches() {
-            assert!(touch.epoch >= highest, "epoch {} after epoch {highest}", touch.epoch);
-            highest = touch.epoch;
-            let span = spans.entry(touch.epoch).or_insert((touch.at, touch.at));
-            span.1 = span.1.max(touch.at);
-        }
-        let spans: Vec<_> = spans.into_values().collect();
-        for two in spans.windows(2) {
-            assert!(two[0].1 < two[1].0, "two ran at one time: {two:?}");
-        }
-        spans.len()
-    }
 }
 
 fn other(of: &str) -> &'static str {
@@ -117,9 +63,9 @@ fn a_service_survives_its_node_and_never_runs_twice() {
     let _turn = turn();
     let mut stage = Stage::new();
     // It does not want to end, and leaves something behind.
-    let program = stage.program("trap '' TERM; setsid sleep 600 &");
+    let program = stage.resource.program("trap '' TERM; setsid sleep 600 &");
     stage.done(&["add", "touch", "--providers", "a,b", "--", "sh", "-c", &program]);
-    let mut led = stage.wait_touch(0);
+    let mut led = stage.resource.wait_later(0);
     for kind in ["KILL", "STOP"] {
         let document = stage.wait_document("a", "running", |one| one["state"] == "running");
         let primary = document["primary"].as_str().unwrap().to_owned();
@@ -133,7 +79,7 @@ fn a_service_survives_its_node_and_never_runs_twice() {
         } else {
             stage.synod.signal(kind, &[&primary]);
         }
-        let next = stage.wait_touch(led.epoch);
+        let next = stage.resource.wait_later(led.epoch);
         let took = now().since(began);
         println!("{kind} of its node: another runs it after {} ms", took.as_millis());
         assert!(!is_alive(led.pid), "{next:?}");
@@ -151,7 +97,7 @@ fn a_service_survives_its_node_and_never_runs_twice() {
             stage.synod.wait_ready(name);
             stage.synod.wait_status(name, "both mains", |status| mains_of(status) == ["a", "b"]);
         }
-        led = stage.wait_touch(next.epoch - 1);
+        led = stage.resource.wait_later(next.epoch - 1);
     }
     let document = stage.wait_document("a", "running", |one| one["state"] == "running");
     let primary = document["primary"].as_str().unwrap().to_owned();
@@ -159,9 +105,9 @@ fn a_service_survives_its_node_and_never_runs_twice() {
         document["secondaries"][0] == other(&primary)
     });
     stage.synod.stop_node(&primary);
-    stage.wait_touch(led.epoch);
+    stage.resource.wait_later(led.epoch);
     assert!(!is_alive(led.pid));
-    assert!(stage.check_alone() >= 4);
+    assert!(stage.resource.check_alone() >= 4);
 }
 
 /// Goal: the verbs, at run time, as the contract says; what cannot be is refused with what is wrong.
@@ -171,18 +117,18 @@ fn services_are_added_moved_frozen_and_shown_by_the_command_line() {
     let stage = Stage::new();
     let flag = stage.synod.dir().join("well");
     fs::write(&flag, "").unwrap();
-    let (program, well) = (stage.program(""), format!("test -e {}", flag.display()));
+    let (program, well) = (stage.resource.program(""), format!("test -e {}", flag.display()));
     let probes = ["--ready", &well, "--live", &well, "--probe-every", "100ms", "--lease", "60s"];
     let words = [&["add", "touch"], &probes[..], &["--", "sh", "-c", &program]].concat();
     stage.done(&words);
-    let led = stage.wait_touch(0);
+    let led = stage.resource.wait_later(0);
     let document = stage.wait_document("b", "running", |one| one["state"] == "running");
     let from = document["primary"].as_str().unwrap().to_owned();
     let to = other(&from);
     stage.wait_document(&from, "a secondary", |document| document["secondaries"][0] == to);
     // With a lease of a minute only what was given up runs elsewhere so soon.
     stage.done(&["move", "touch", to]);
-    let moved = stage.wait_touch(led.epoch);
+    let moved = stage.resource.wait_later(led.epoch);
     assert!(!is_alive(led.pid));
     stage.wait_document(&from, "it moved", |document| document["primary"] == to);
     // Not well: restarted, in its epoch.
@@ -194,24 +140,24 @@ fn services_are_added_moved_frozen_and_shown_by_the_command_line() {
     });
     fs::write(&flag, "").unwrap();
     let again = until("a program that runs again", || {
-        let last = *stage.touches().last().unwrap();
+        let last = stage.resource.last();
         if last.pid == moved.pid { Err(format!("{last:?}")) } else { Ok(last) }
     });
     assert_eq!(again.epoch, moved.epoch);
     stage.done(&["freeze", "touch"]);
     stage.wait_document("a", "frozen", |one| one["state"] == "frozen");
-    assert!(!is_alive(stage.touches().last().unwrap().pid));
+    assert!(!is_alive(stage.resource.last().pid));
     stage.done(&["unfreeze", "touch"]);
-    stage.wait_touch(again.epoch);
+    stage.resource.wait_later(again.epoch);
     what_cannot_be_is_refused(&stage);
     what_others_stand_on_goes_last(&stage);
-    until("no program", || match is_alive(stage.touches().last().unwrap().pid) {
+    until("no program", || match is_alive(stage.resource.last().pid) {
         true => Err("it runs".to_owned()),
         false => Ok(()),
     });
     let metrics = stage.synod.http("a").get("/metrics").unwrap().text();
     assert!(metrics.contains("synod_service_moves_total{service=\"touch\"}"), "{metrics}");
-    stage.check_alone();
+    stage.resource.check_alone();
 }
 
 fn what_cannot_be_is_refused(stage: &Stage) {

@@ -9,6 +9,7 @@
 //! - [`disk`]: small disks to be filled up; [`namespaces`]: a network of its own for every node
 //! - [`http`], [`resp`]: small blocking clients that know what was not sent from what was lost
 //! - [`crew`]: threads that go on until they are told to stop
+//! - [`resource`]: what only one program may touch at a time
 //! - [`load`]: writers that keep a book of every answer, and the check of that book
 //!
 //! Two rules keep these tests honest: nothing waits for a time where it could wait for an event,
@@ -23,5 +24,6 @@ pub mod load;
 pub mod machine;
 pub mod namespaces;
 pub mod programs;
+pub mod resource;
 pub mod resp;
 pub mod wait;

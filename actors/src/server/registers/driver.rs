@@ -93,11 +93,7 @@ impl Registers {
             }
         };
         let outcome = self.drive(&mut call, asks, patience, ask, step).await;
-        let maybe = match &outcome {
-            Some(Outcome::Aborted { maybe, .. }) => *maybe,
-            Some(Outcome::Value(_) | Outcome::Refused(_)) => false,
-            None => call.may_have_written(),
-        };
+        let maybe = maybe_written(outcome.as_ref(), || call.may_have_written());
         (outcome, maybe)
     }
 
@@ -130,11 +126,7 @@ impl Registers {
             };
         let outcome = self.drive(&mut call, asks, patience, ask, step).await;
         *mine = call.mine().cloned();
-        let maybe = match &outcome {
-            Some(Outcome::Aborted { maybe, .. }) => *maybe,
-            Some(Outcome::Value(_) | Outcome::Refused(_)) => false,
-            None => call.may_have_written(),
-        };
+        let maybe = maybe_written(outcome.as_ref(), || call.may_have_written());
         (outcome, maybe)
     }
 
@@ -253,3 +245,12 @@ const ATTEMPT_MAX: Duration = Duration::from_millis(700);
 
 /// The first pause, at most.
 const PAUSE: Duration = Duration::from_millis(4);
+
+/// Whether a call that came to this, or to nothing in time, may have written.
+fn maybe_written(outcome: Option<&Outcome>, unfinished: impl FnOnce() -> bool) -> bool {
+    match outcome {
+        Some(Outcome::Aborted { maybe, .. }) => *maybe,
+        Some(Outcome::Value(_) | Outcome::Refused(_)) => false,
+        None => unfinished(),
+    }
+}
