@@ -11,7 +11,6 @@ use bytes::Bytes;
 use clap::Args;
 use futures_util::future::LocalBoxFuture;
 use serde_json::json;
-use synod_runtime::{identity::NodeName, world::Instant};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     process::{Child, Command},
@@ -21,7 +20,10 @@ use tokio::{
 use super::{
     failure::Failure,
     process::{self, Signal},
-    watchdog::{Charge, Dog, Kept, is_program, keep},
+    watchdog::{
+        Charge, Dog, Kept, is_program, keep,
+        term::{self, TermArgs},
+    },
 };
 use crate::{
     management::message::{CHECKPOINT_BYTES_MAX, StopSignal},
@@ -39,18 +41,14 @@ impl Programs for Processes {
     fn start(&self, launch: Launch) -> io::Result<Box<dyn Ward>> {
         let Launch { station, command, lease, until, stop_signal, stop_within } = launch;
         let signal = json!(stop_signal).as_str().unwrap_or_default().to_owned();
-        let words = [
-            "service-watchdog".to_owned(),
-            format!("--service={}", station.service),
-            format!("--node={}", station.node),
-            format!("--epoch={}", station.epoch),
-            format!("--until={}", until.as_nanos()),
-            format!("--lease={}ms", lease.as_millis()),
+        let whose = ["service-watchdog".to_owned(), format!("--service={}", station.service)];
+        let term = term::words(&station.node, station.epoch.0, until, lease);
+        let end = [
             format!("--stop-signal={signal}"),
             format!("--stop-within={}ms", stop_within.as_millis()),
             "--".to_owned(),
         ];
-        let words = words.into_iter().chain(command).map(OsString::from);
+        let words = whose.into_iter().chain(term).chain(end).chain(command).map(OsString::from);
         // A node writes to standard error only, and so do its programs.
         Ok(Box::new(Dog::start(&words.collect::<Vec<_>>(), io::stderr().into())?))
     }
@@ -166,21 +164,12 @@ impl Ward for Dog {
 pub(crate) struct ServiceWatchdogArgs {
     #[arg(long)]
     service: String,
-    #[arg(long)]
-    node: NodeName,
-    #[arg(long)]
-    epoch: u64,
-    /// Nanoseconds of CLOCK_BOOTTIME.
-    #[arg(long)]
-    until: u64,
-    #[arg(long, value_parser = units::duration)]
-    lease: Duration,
+    #[command(flatten)]
+    term: TermArgs,
     #[arg(long, value_parser = super::services::signal)]
     stop_signal: StopSignal,
     #[arg(long, value_parser = units::duration)]
     stop_within: Duration,
-    #[arg(last = true, required = true)]
-    command: Vec<OsString>,
 }
 
 /// Runs the program until it ends or its lease does. When its node is dead the role is left until
@@ -188,14 +177,14 @@ pub(crate) struct ServiceWatchdogArgs {
 pub(super) fn watchdog(args: &ServiceWatchdogArgs) -> Result<ExitCode, Failure> {
     let station = Station {
         service: args.service.clone(),
-        node: args.node.clone(),
-        epoch: crate::election::message::Epoch(args.epoch),
+        node: args.term.node.clone(),
+        epoch: crate::election::message::Epoch(args.term.epoch),
     };
     let kept = keep(&Charge {
-        command: args.command.clone(),
+        command: args.term.command.clone(),
         environment: environment(&station).into(),
-        lease: args.lease,
-        until: Instant::from_nanos(args.until),
+        lease: args.term.lease,
+        until: args.term.until(),
         stop: match args.stop_signal {
             StopSignal::Term => Signal::Terminate,
             StopSignal::Int => Signal::Interrupt,

@@ -30,12 +30,11 @@ use crate::{
     },
     election::store::Desk,
     management::store::Desk as ServicesDesk,
-    multicast::book::Groups,
-    replicated::StateMachine,
     server::{
         self, Service,
         backup::{self, Head},
         config::{NodeConfig, Overrides},
+        machines::built_in,
     },
 };
 
@@ -209,8 +208,7 @@ fn source(from: &Path, services: Vec<Box<dyn Service>>) -> Result<Source, Failur
     let desk = Arc::new(Desk::new(Arc::new(RealClock), |_| {}));
     let services_desk = Arc::new(ServicesDesk::new(|| {}));
     let make: MakeMachines = Box::new(move || {
-        let groups: Box<dyn StateMachine> = Box::new(Groups::default());
-        let ours = [desk.store(), services_desk.store(), groups];
+        let ours = built_in(&desk, &services_desk);
         services.iter().map(|service| service.machine()).chain(ours).collect()
     });
     let Salvage { state, step, certain, highest } =

@@ -307,3 +307,15 @@ pub fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
 
 /// Names stand in every main's memory, in paths of requests and in labels of metrics.
 pub const NAME_BYTES_MAX: usize = 255;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A client that wants the role, and stands for it if another has it.
+    pub(in crate::election) fn take(role: &str, number: u64) -> Op {
+        let key = ClientKey { service: 7, number };
+        let client = Client { key, name: format!("c{number}"), node: "a".to_owned() };
+        Op::Take { role: role.to_owned(), client, terms: Terms::default(), stand: true }
+    }
+}

@@ -262,13 +262,7 @@ fn held(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::election::message::{Client, ClientKey, Terms};
-
-    fn take(role: &str, number: u64) -> Op {
-        let key = ClientKey { service: 7, number };
-        let client = Client { key, name: format!("c{number}"), node: "a".to_owned() };
-        Op::Take { role: role.to_owned(), client, terms: Terms::default(), stand: true }
-    }
+    use crate::election::message::{ClientKey, tests::take};
 
     /// Executes a command over pages.
     fn execute(pages: &mut BTreeMap<String, Vec<u8>>, index: &mut Index, ops: &[Op]) -> Vec<Said> {

@@ -192,13 +192,7 @@ const TOLD_MAX: usize = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::election::message::{Client, ClientKey, Epoch, Terms};
-
-    fn take(role: &str, number: u64) -> Op {
-        let key = ClientKey { service: 7, number };
-        let client = Client { key, name: format!("c{number}"), node: "a".to_owned() };
-        Op::Take { role: role.to_owned(), client, terms: Terms::default(), stand: true }
-    }
+    use crate::election::message::{ClientKey, Epoch, tests::take};
 
     #[derive(Default)]
     struct Main(Roles, Chronicle);

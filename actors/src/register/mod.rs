@@ -49,5 +49,5 @@ pub mod operation;
 
 pub use self::{
     message::{Timestamp, VALUE_BYTES_MAX},
-    operation::{Goal, Holders, Outcome, Stamps},
+    operation::{Call, Goal, Holders, Outcome, Stamps},
 };

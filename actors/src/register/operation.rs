@@ -87,6 +87,32 @@ pub type Round = u32;
 /// Questions to holders: whom, in which round, what.
 pub type Asks<A> = Vec<(usize, Round, A)>;
 
+/// A call under way, over registers of either kind: a machine that is asked what to do next.
+pub trait Call {
+    /// A question to a holder, or to a disk.
+    type Ask;
+    /// What it answers.
+    type Answer;
+
+    /// One of them has answered. Adds what to ask next; or the call is over.
+    fn answer(
+        &mut self,
+        from: usize,
+        round: Round,
+        answer: Self::Answer,
+        asks: &mut Asks<Self::Ask>,
+    ) -> Option<Outcome>;
+
+    /// One of them is not there, or has nothing that can be read: another is asked in its stead.
+    fn missing(&mut self, round: Round, asks: &mut Asks<Self::Ask>);
+
+    /// Those that were asked take their time: all others are asked too.
+    fn widen(&mut self, asks: &mut Asks<Self::Ask>);
+
+    /// Whether it may be found to have been written, should it end now.
+    fn may_have_written(&self) -> bool;
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Operation {
@@ -107,23 +133,16 @@ enum Phase {
     Writing(Vec<u8>),
 }
 
-impl Operation {
-    /// A call under that stamp, and what to ask first. `stamp` must not be used for another.
-    pub fn begin(holders: Holders, stamp: Timestamp, goal: Goal) -> (Self, Asks<Ask>) {
-        let phase = if matches!(goal, Goal::Read) { Phase::Reading } else { Phase::Ordering };
-        let tally = BTreeMap::new();
-        let mut call = Self { holders, stamp, goal, phase, round: 0, widened: false, tally };
-        let asks = call.next_round(None);
-        (call, asks)
-    }
+impl Call for Operation {
+    type Ask = Ask;
+    type Answer = Answer;
 
-    /// A holder has answered. Adds what to ask next; or the call is over.
-    pub fn answer(
+    fn answer(
         &mut self,
         holder: usize,
         round: Round,
-        answer: Answer,
-        asks: &mut Asks<Ask>,
+        answer: Self::Answer,
+        asks: &mut Asks<Self::Ask>,
     ) -> Option<Outcome> {
         if round != self.round || holder >= self.holders.all {
             return None; // of a round that is over
@@ -143,25 +162,33 @@ impl Operation {
         self.decide(asks)
     }
 
-    /// A holder is not there: another is asked in its stead.
-    pub fn missing(&mut self, round: Round, asks: &mut Asks<Ask>) {
+    fn missing(&mut self, round: Round, asks: &mut Asks<Self::Ask>) {
         if round == self.round {
             self.widen(asks);
         }
     }
 
-    /// Whether it may be found to have been written, should it end now.
-    pub const fn may_have_written(&self) -> bool {
+    fn may_have_written(&self) -> bool {
         matches!(self.phase, Phase::Writing(_))
     }
 
-    /// Those that were asked take their time: all others are asked too.
-    pub fn widen(&mut self, asks: &mut Asks<Ask>) {
+    fn widen(&mut self, asks: &mut Asks<Self::Ask>) {
         if !std::mem::replace(&mut self.widened, true) {
             let ask = self.ask();
             let rest = self.holders.next(true);
             asks.extend(rest.map(|holder| (holder, self.round, ask.clone())));
         }
+    }
+}
+
+impl Operation {
+    /// A call under that stamp, and what to ask first. `stamp` must not be used for another.
+    pub fn begin(holders: Holders, stamp: Timestamp, goal: Goal) -> (Self, Asks<Ask>) {
+        let phase = if matches!(goal, Goal::Read) { Phase::Reading } else { Phase::Ordering };
+        let tally = BTreeMap::new();
+        let mut call = Self { holders, stamp, goal, phase, round: 0, widened: false, tally };
+        let asks = call.next_round(None);
+        (call, asks)
     }
 
     /// A majority took it: what next?

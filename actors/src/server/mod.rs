@@ -29,6 +29,7 @@ pub(crate) mod http_guests;
 mod http_roles;
 mod http_services;
 mod http_state;
+pub(crate) mod machines;
 mod members;
 mod memory;
 mod metrics;

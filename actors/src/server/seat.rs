@@ -81,6 +81,7 @@ use super::{
     board::Reached,
     core::{CoreError, Machines, SEGMENT_BYTES},
     elections::Elections,
+    machines::built_in,
     registers::{self, Registers, RolesIn},
     scrubber::Scrubber,
     services::Services,
@@ -100,7 +101,6 @@ use crate::{
         timing::{Timing, VoteStyle},
     },
     machine::Survived,
-    multicast::book::Groups,
     replicated::{Host, Replicated, StateMachine, Submit, known_version},
     role::Role,
 };
@@ -410,11 +410,7 @@ impl Seat {
     fn machines(&self) -> impl Fn() -> Vec<Box<dyn StateMachine>> + Clone + use<> + 'static {
         let machines = Arc::clone(&self.config.machines);
         let (elections, services) = (self.elections(), self.services());
-        move || {
-            let groups: Box<dyn StateMachine> = Box::new(Groups::default());
-            let ours = [elections.store(), services.store(), groups];
-            machines().into_iter().chain(ours).collect()
-        }
+        move || machines().into_iter().chain(built_in(elections.desk(), services.desk())).collect()
     }
 
     /// Agrees on how the log begins, or finds out that it has.

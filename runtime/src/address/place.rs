@@ -89,10 +89,8 @@ impl Place {
     ) -> Result<Asking, SendError> {
         let via = self.via_for::<M>()?;
         let message = const { name_hash(M::NAME) };
-        match self.is_here {
-            true => via.start_ask_here(self.target, message, body, timeout),
-            false => via.start_ask_by(&*self.pipe(via)?, self.target, message, body, timeout),
-        }
+        let pipe = if self.is_here { None } else { Some(self.pipe(via)?) };
+        via.start_ask_by(pipe.as_deref(), self.target, message, body, timeout)
     }
 
     /// As [`Place::start_ask`], but waits for room first, and then for the answer's body.

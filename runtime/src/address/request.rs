@@ -129,12 +129,13 @@ impl<M: RemoteMessage> Future for RemoteRequest<M> {
             && let State::Unsent(message) = std::mem::replace(&mut self.state, State::Answered)
         {
             let (to, timeout) = (&self.to, self.timeout);
-            let attempt = match (self.again, to.place().and_then(|place| place.via.clone())) {
-                (Some(again), Some(via)) => {
+            // An actor without a name that is gone does not come back.
+            let again = self.again.and_then(|again| Some((again, to.place()?.via.clone()?)));
+            let attempt = match again {
+                Some((again, via)) => {
                     Attempt::Works(Box::pin(retry(via, Arc::clone(to), message, timeout, again)))
                 }
-                // An actor without a name that is gone does not come back.
-                (Some(_), None) | (None, _) => attempt(to, message, timeout),
+                None => attempt(to, message, timeout),
             };
             self.state = State::Sent(attempt);
         }

@@ -156,36 +156,25 @@ impl Node {
         }
     }
 
-    /// Asks on the user lane by a way found before, if there is room at once.
+    /// Asks on the user lane by a way found before, if there is room at once; without one, on this
+    /// node, where there always is.
     ///
     /// # Errors
     /// Nothing was sent. `Overloaded` when there was no room.
     pub(crate) fn start_ask_by(
         &self,
-        pipe: &Pipe,
+        pipe: Option<&Pipe>,
         target: u64,
         message: u64,
         body: &[u8],
         timeout: Duration,
     ) -> Result<Asking, SendError> {
         let header = self.header(FrameKind::Ask, target, message);
-        self.start_ask(&pipe.path.peer.name, &pipe.way(), header, body, timeout)
-    }
-
-    /// Asks on this node, where there is always room.
-    ///
-    /// # Errors
-    /// Nothing was sent.
-    pub(crate) fn start_ask_here(
-        &self,
-        target: u64,
-        message: u64,
-        body: &[u8],
-        timeout: Duration,
-    ) -> Result<Asking, SendError> {
-        let way = Way { lane: Lane::User, path: None, allowance: None };
-        let header = self.header(FrameKind::Ask, target, message);
-        self.start_ask(self.name(), &way, header, body, timeout)
+        let (to, way) = match pipe {
+            Some(pipe) => (&pipe.path.peer.name, pipe.way()),
+            None => (self.name(), Way { lane: Lane::User, path: None, allowance: None }),
+        };
+        self.start_ask(to, &way, header, body, timeout)
     }
 
     /// As [`Node::start_ask_by`], but waits for room first, and then for the answer.

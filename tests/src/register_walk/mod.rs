@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 use synod::register::{
     Goal, Holders, Outcome, Stamps,
     disk::{DiskBlock, DiskOperation},
-    operation::Operation as Quorum,
+    operation::{Call as _, Operation as Quorum},
 };
 use synod_runtime::world::{Instant, Rng};
 

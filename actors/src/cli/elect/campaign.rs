@@ -19,7 +19,7 @@ use crate::{
     cli::{
         client::Cluster,
         failure::{Exit, Failure},
-        watchdog::Dog,
+        watchdog::{Dog, term},
     },
     client::ClientNode,
     server::{
@@ -176,17 +176,11 @@ impl Campaign<'_> {
     /// What makes this program the watchdog of a lease.
     fn words(&self, lease: &Lease) -> Vec<OsString> {
         let Lease { role, holder, node, epoch, .. } = lease;
-        let words = [
-            "elect-watchdog".to_owned(),
-            format!("--role={role}"),
-            format!("--holder={holder}"),
-            format!("--node={node}"),
-            format!("--epoch={epoch}"),
-            format!("--until={}", lease.until.as_nanos()),
-            format!("--lease={}ms", lease.length.as_millis()),
-            "--cluster".to_owned(),
-        ];
-        let words = words.into_iter().map(OsString::from);
+        let whose =
+            ["elect-watchdog".to_owned(), format!("--role={role}"), format!("--holder={holder}")];
+        let term = term::words(node, *epoch, lease.until, lease.length);
+        let words = whose.into_iter().chain(term).chain(["--cluster".to_owned()]);
+        let words = words.map(OsString::from);
         let cluster = [self.args.cluster.clone().into_os_string(), OsString::from("--")];
         words.chain(cluster).chain(self.args.command.iter().cloned()).collect()
     }

@@ -26,7 +26,12 @@ use futures_util::future::try_join_all;
 use synod_runtime::identity::NodeName;
 
 use super::{
-    args::ClientArgs, client::Cluster, failure::Failure, node::Signals, roles, watchdog::is_program,
+    args::ClientArgs,
+    client::Cluster,
+    failure::Failure,
+    node::Signals,
+    roles,
+    watchdog::{is_program, term::TermArgs},
 };
 use crate::{
     election::lease::{LEASE_DEFAULT, LEASE_MAX, LEASE_MIN},
@@ -67,19 +72,10 @@ pub(crate) struct WatchdogArgs {
     role: String,
     #[arg(long)]
     holder: String,
-    #[arg(long)]
-    node: NodeName,
-    #[arg(long)]
-    epoch: u64,
-    /// Nanoseconds of CLOCK_BOOTTIME.
-    #[arg(long)]
-    until: u64,
-    #[arg(long, value_parser = units::duration)]
-    lease: Duration,
+    #[command(flatten)]
+    term: TermArgs,
     #[command(flatten)]
     client: ClientArgs,
-    #[arg(last = true, required = true)]
-    command: Vec<OsString>,
 }
 
 /// Runs the program while it leads; the exit code of `elect`.

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use actix_rt::System;
-use synod_runtime::world::Instant;
 
 use super::{
     WatchdogArgs,
@@ -19,14 +18,14 @@ use crate::cli::{
 /// Runs the program until it ends or its lease does.
 pub(in crate::cli) fn run(args: &WatchdogArgs) -> Result<ExitCode, Failure> {
     let kept = keep(&Charge {
-        command: args.command.clone(),
+        command: args.term.command.clone(),
         environment: vec![
             ("SYNOD_ROLE", args.role.clone()),
-            ("SYNOD_NODE", args.node.to_string()),
-            ("SYNOD_EPOCH", args.epoch.to_string()),
+            ("SYNOD_NODE", args.term.node.to_string()),
+            ("SYNOD_EPOCH", args.term.epoch.to_string()),
         ],
-        lease: args.lease,
-        until: Instant::from_nanos(args.until),
+        lease: args.term.lease,
+        until: args.term.until(),
         stop: Signal::Terminate,
         within: END_TIME,
     })?;
@@ -43,10 +42,10 @@ fn resign_for_the_dead(args: &WatchdogArgs) {
     let lease = Lease {
         role: args.role.clone(),
         holder: args.holder.clone(),
-        node: args.node.clone(),
-        epoch: args.epoch,
-        length: args.lease,
-        until: Instant::from_nanos(args.until),
+        node: args.term.node.clone(),
+        epoch: args.term.epoch,
+        length: args.term.lease,
+        until: args.term.until(),
     };
     // Without it the lease runs out by itself.
     System::new().block_on(resign(&cluster, &lease)).ok();

@@ -12,6 +12,7 @@
 
 mod dog;
 mod guard;
+pub(in crate::cli) mod term;
 
 use std::{
     env,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::block::DiskBlock;
 use crate::register::{
-    Goal, Holders, Outcome, Timestamp, VALUE_BYTES_MAX,
+    Call, Goal, Holders, Outcome, Timestamp, VALUE_BYTES_MAX,
     message::Refusal,
     operation::{Asks, Round},
 };
@@ -50,6 +50,53 @@ enum Phase {
     Second,
 }
 
+impl Call for DiskOperation {
+    type Ask = DiskAsk;
+    type Answer = DiskAnswer;
+
+    fn answer(
+        &mut self,
+        disk: usize,
+        round: Round,
+        answer: Self::Answer,
+        asks: &mut Asks<Self::Ask>,
+    ) -> Option<Outcome> {
+        if round != self.round || disk >= self.disks.all {
+            return None;
+        }
+        self.tally.insert(disk, answer);
+        if self.phase != Phase::Reading
+            && let Some(highest) = self.above()
+        {
+            let maybe = self.phase == Phase::Second;
+            return Some(Outcome::Aborted { highest, maybe }); // D2
+        }
+        if self.tally.len() < self.disks.majority() {
+            return None;
+        }
+        self.decide(asks)
+    }
+
+    /// Also of a disk with a damaged block (D5).
+    fn missing(&mut self, round: Round, asks: &mut Asks<Self::Ask>) {
+        if round == self.round {
+            self.widen(asks);
+        }
+    }
+
+    fn may_have_written(&self) -> bool {
+        self.phase == Phase::Second
+    }
+
+    fn widen(&mut self, asks: &mut Asks<Self::Ask>) {
+        if !std::mem::replace(&mut self.widened, true) {
+            let ask = self.ask();
+            let rest = self.disks.next(true);
+            asks.extend(rest.map(|disk| (disk, self.round, ask.clone())));
+        }
+    }
+}
+
 impl DiskOperation {
     /// A call of client `me`; what to ask first. `ballot` must not be used for another, and `mine` is
     /// the client's own block: none, at its first call in this life.
@@ -84,51 +131,6 @@ impl DiskOperation {
     /// known.
     pub fn mine(&self) -> Option<&DiskBlock> {
         (self.phase != Phase::Reading || self.round > 1).then_some(&self.mine)
-    }
-
-    /// A disk has answered. Adds what to ask next; or the call is over.
-    pub fn answer(
-        &mut self,
-        disk: usize,
-        round: Round,
-        answer: DiskAnswer,
-        asks: &mut Asks<DiskAsk>,
-    ) -> Option<Outcome> {
-        if round != self.round || disk >= self.disks.all {
-            return None;
-        }
-        self.tally.insert(disk, answer);
-        if self.phase != Phase::Reading
-            && let Some(highest) = self.above()
-        {
-            let maybe = self.phase == Phase::Second;
-            return Some(Outcome::Aborted { highest, maybe }); // D2
-        }
-        if self.tally.len() < self.disks.majority() {
-            return None;
-        }
-        self.decide(asks)
-    }
-
-    /// A disk is not there, or has a damaged block (D5): another is asked in its stead.
-    pub fn missing(&mut self, round: Round, asks: &mut Asks<DiskAsk>) {
-        if round == self.round {
-            self.widen(asks);
-        }
-    }
-
-    /// Whether it may be found to have been written, should it end now.
-    pub fn may_have_written(&self) -> bool {
-        self.phase == Phase::Second
-    }
-
-    /// Those that were asked take their time: all others are asked too.
-    pub fn widen(&mut self, asks: &mut Asks<DiskAsk>) {
-        if !std::mem::replace(&mut self.widened, true) {
-            let ask = self.ask();
-            let rest = self.disks.next(true);
-            asks.extend(rest.map(|disk| (disk, self.round, ask.clone())));
-        }
     }
 
     fn decide(&mut self, asks: &mut Asks<DiskAsk>) -> Option<Outcome> {

@@ -71,7 +71,7 @@ use crate::{
         service::{Service, ServiceMessage},
         store::{Desk, Question, encode},
     },
-    replicated::{CallError, DEADLINE_DEFAULT, StateMachine, Submit},
+    replicated::{CallError, DEADLINE_DEFAULT, Submit},
     role::{Inputs, RoleAddr},
 };
 
@@ -228,10 +228,6 @@ impl Elections {
         self.0.store().look(question.clone()).await
     }
 
-    pub(super) fn store(&self) -> Box<dyn StateMachine> {
-        self.desk().store()
-    }
-
     /// Who holds a role, as this node has it; the outer `None`: it does not execute the log.
     pub(super) fn glance(&self, role: &str) -> Option<Option<Holder>> {
         self.0.store().glance(role)
@@ -260,7 +256,7 @@ impl Elections {
         &self.0.leases
     }
 
-    fn desk(&self) -> &Arc<Desk> {
+    pub(super) fn desk(&self) -> &Arc<Desk> {
         &self.0.desk
     }
 

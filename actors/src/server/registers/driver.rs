@@ -13,10 +13,10 @@ use super::{
     lock,
 };
 use crate::register::{
-    Goal, Outcome,
+    Call, Goal, Outcome,
     disk::{DiskAnswer, DiskAsk, DiskOperation},
     message::{Answer, Ask},
-    operation::{Asks, Operation, Round},
+    operation::{Asks, Operation},
 };
 
 /// Who is asked, those first that are asked first.
@@ -81,20 +81,7 @@ impl Registers {
         let stamp = lock(&self.0.stamps).next();
         let (mut call, asks) = Operation::begin(self.0.holders, stamp, goal);
         let ask = |holder, ask| self.ask_holder(holder, register.to_owned(), ask);
-        let step = |call: &mut Operation, step: Step<Answer>, asks: &mut Asks<Ask>| match step {
-            Step::Answer(holder, round, answer) => call.answer(holder, round, answer, asks),
-            Step::Missing(round) => {
-                call.missing(round, asks);
-                None
-            }
-            Step::Widen => {
-                call.widen(asks);
-                None
-            }
-        };
-        let outcome = self.drive(&mut call, asks, patience, ask, step).await;
-        let maybe = maybe_written(outcome.as_ref(), || call.may_have_written());
-        (outcome, maybe)
+        self.drive(&mut call, asks, patience, ask).await
     }
 
     async fn try_disks(
@@ -111,33 +98,35 @@ impl Registers {
         // Should the call be dropped, its block is found again on the disks.
         *mine = None;
         let ask = |disk, ask| self.ask_disk(disk, register.to_owned(), ask);
-        let step =
-            |call: &mut DiskOperation, step: Step<DiskAnswer>, asks: &mut Asks<DiskAsk>| match step
-            {
-                Step::Answer(disk, round, answer) => call.answer(disk, round, answer, asks),
-                Step::Missing(round) => {
-                    call.missing(round, asks);
-                    None
-                }
-                Step::Widen => {
-                    call.widen(asks);
-                    None
-                }
-            };
-        let outcome = self.drive(&mut call, asks, patience, ask, step).await;
+        let done = self.drive(&mut call, asks, patience, ask).await;
         *mine = call.mine().cloned();
-        let maybe = maybe_written(outcome.as_ref(), || call.may_have_written());
+        done
+    }
+
+    /// Puts questions and hands answers over until the call is over, or time is; what it came to, and
+    /// whether it may have written without being done.
+    async fn drive<C: Call, F: Future<Output = Option<C::Answer>>>(
+        &self,
+        call: &mut C,
+        asks: Asks<C::Ask>,
+        patience: Duration,
+        ask: impl Fn(usize, C::Ask) -> F,
+    ) -> (Option<Outcome>, bool) {
+        let outcome = self.outcome(call, asks, patience, ask).await;
+        let maybe = match &outcome {
+            Some(Outcome::Aborted { maybe, .. }) => *maybe,
+            Some(Outcome::Value(_) | Outcome::Refused(_)) => false,
+            None => call.may_have_written(),
+        };
         (outcome, maybe)
     }
 
-    /// Puts questions and hands answers over until the call is over, or time is.
-    async fn drive<C, Q, A, F: Future<Output = Option<A>>>(
+    async fn outcome<C: Call, F: Future<Output = Option<C::Answer>>>(
         &self,
         call: &mut C,
-        mut asks: Asks<Q>,
+        mut asks: Asks<C::Ask>,
         patience: Duration,
-        ask: impl Fn(usize, Q) -> F,
-        mut step: impl FnMut(&mut C, Step<A>, &mut Asks<Q>) -> Option<Outcome>,
+        ask: impl Fn(usize, C::Ask) -> F,
     ) -> Option<Outcome> {
         let mut open = FuturesUnordered::new();
         let over = tokio::time::sleep(patience);
@@ -154,22 +143,26 @@ impl Registers {
                 let answer = ask(to, question);
                 open.push(async move { (to, round, answer.await) });
             }
-            let happened = tokio::select! {
+            let outcome = tokio::select! {
                 biased;
                 Some((from, round, answer)) = open.next() => match answer {
-                    Some(answer) => Step::Answer(from, round, answer),
-                    None => Step::Missing(round),
+                    Some(answer) => call.answer(from, round, answer, &mut asks),
+                    None => {
+                        call.missing(round, &mut asks);
+                        None
+                    }
                 },
                 () = &mut hedge, if !hedged => {
                     hedged = true;
                     self.somebody_is_slow();
-                    Step::Widen
+                    call.widen(&mut asks);
+                    None
                 }
                 () = &mut over => return None,
                 else => return None,
             };
-            if let Some(outcome) = step(call, happened, &mut asks) {
-                return Some(outcome);
+            if outcome.is_some() {
+                return outcome;
             }
             if open.is_empty() && asks.is_empty() {
                 return None; // nobody else is left
@@ -219,14 +212,6 @@ impl Registers {
     }
 }
 
-/// What happened to a call.
-enum Step<A> {
-    Answer(usize, Round, A),
-    Missing(Round),
-    /// They take their time.
-    Widen,
-}
-
 /// Whoever is asked first has so long to answer before others are asked too: some syncs of a busy
 /// disk.
 const HEDGE: Duration = Duration::from_millis(50);
@@ -245,12 +230,3 @@ const ATTEMPT_MAX: Duration = Duration::from_millis(700);
 
 /// The first pause, at most.
 const PAUSE: Duration = Duration::from_millis(4);
-
-/// Whether a call that came to this, or to nothing in time, may have written.
-fn maybe_written(outcome: Option<&Outcome>, unfinished: impl FnOnce() -> bool) -> bool {
-    match outcome {
-        Some(Outcome::Aborted { maybe, .. }) => *maybe,
-        Some(Outcome::Value(_) | Outcome::Refused(_)) => false,
-        None => unfinished(),
-    }
-}

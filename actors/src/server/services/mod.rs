@@ -41,10 +41,7 @@ use crate::{
         store::{CHANGE, Desk, LOOK, store_id},
         table::Services as Table,
     },
-    replicated::{
-        CallError, Consistency, DEADLINE_DEFAULT, Inquiry, Outcome, StateMachine, Submission,
-        Submit,
-    },
+    replicated::{CallError, Consistency, DEADLINE_DEFAULT, Inquiry, Outcome, Submission, Submit},
 };
 
 /// The managed services, as seen from one node. Cloning is cheap; it works from any thread.
@@ -366,10 +363,6 @@ impl Services {
         }]);
     }
 
-    pub(super) fn store(&self) -> Box<dyn StateMachine> {
-        self.desk().store()
-    }
-
     fn elections(&self) -> &Elections {
         &self.0.elections
     }
@@ -386,7 +379,7 @@ impl Services {
         self.0.node.now()
     }
 
-    fn desk(&self) -> &Arc<Desk> {
+    pub(super) fn desk(&self) -> &Arc<Desk> {
         self.0.desk.get().expect("set when it was made")
     }
 }
