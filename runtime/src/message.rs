@@ -287,9 +287,11 @@ fn take<A, M>(
     let mut unanswered = Unanswered { from, header, node, handled: false };
     actor.handle(message, context).handle(context, Some(answer));
     unanswered.handled = true;
-    let reply = |result: M::Result| encode(&result).map_err(|_| SendError::Codec);
     match answered.try_recv() {
-        Ok(result) => node.answer(from, header, reply(result)),
+        Ok(result) => {
+            let sent = with_encoded(&result, |body| node.answer(from, header, Ok(body)));
+            sent.unwrap_or_else(|_| node.refuse(from, header, &SendError::Codec));
+        }
         Err(oneshot::error::TryRecvError::Closed) => {
             node.answer(from, header, Err(SendError::Closed));
         }
@@ -297,7 +299,7 @@ fn take<A, M>(
         Err(oneshot::error::TryRecvError::Empty) => node.serve(from, header, async move {
             let result = answered.await.map_err(|_| SendError::Closed)?;
             drop(debt);
-            reply(result)
+            encode(&result).map_err(|_| SendError::Codec)
         }),
     }
 }

@@ -7,6 +7,7 @@ mod peer;
 mod registry;
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     fmt,
     net::SocketAddr,
@@ -326,10 +327,14 @@ impl Shared {
     /// Changes the registry, then does what follows from it, without the lock: whoever is told
     /// may call back.
     fn with(&self, change: impl FnOnce(&mut Registry, Instant, &mut Vec<Effect>)) {
-        let mut effects = Vec::new();
+        // Taken out meanwhile, for whoever calls back.
+        let mut effects = EFFECTS.take();
         change(&mut self.lock(), Instant::now(), &mut effects);
-        for effect in effects {
+        for effect in effects.drain(..) {
             self.perform(effect);
+        }
+        if effects.capacity() <= EFFECTS_LEN_MAX {
+            EFFECTS.set(effects);
         }
     }
 
@@ -371,6 +376,15 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().expect("nothing panics while it holds the registry")
     }
+}
+
+/// Nearly every chunk has one effect; room for many is given back.
+const EFFECTS_LEN_MAX: usize = 16;
+
+thread_local! {
+    /// Room that this thread keeps for what follows from the next change: a list of its own for
+    /// each chunk would be a good part of what a lone message costs here.
+    static EFFECTS: Cell<Vec<Effect>> = const { Cell::new(Vec::new()) };
 }
 
 impl Drop for Shared {

@@ -288,10 +288,10 @@ impl Node {
         &self,
         to: &NodeId,
         header: &FrameHeader,
-        result: Result<Vec<u8>, SendError>,
+        result: Result<&[u8], SendError>,
     ) {
         match result {
-            Ok(body) => self.finish(to, Lane::User, FrameKind::Reply, header, &body),
+            Ok(body) => self.finish(to, Lane::User, FrameKind::Reply, header, body),
             Err(error) => self.refuse(to, header, &error),
         }
     }
@@ -333,7 +333,10 @@ impl Node {
                 let done = tokio::time::timeout(deadline, work).await;
                 lock(&node.0.asks.served).remove(&key);
                 match done {
-                    Ok(result) => node.answer(&asker, &header, result),
+                    Ok(result) => {
+                        let result = result.as_deref().map_err(SendError::clone);
+                        node.answer(&asker, &header, result);
+                    }
                     // The asker has given up at the same time.
                     Err(_) => node.lose_frame(&asker, &header, "expired"),
                 }
