@@ -70,8 +70,8 @@
 //!
 //! # Layout
 //! - [`manual`]: getting started, messages, async handlers, guarantees, testing, operations,
-//!   roles, singletons, services, multicast, the key/value service, security, compatibility,
-//!   composing, design
+//!   roles, singletons, services, multicast, the key/value service, servers behind one order,
+//!   security, compatibility, composing, design
 //! - [`replicated`]: actors that live in the log
 //! - [`Client`]: the way in for programs outside the cluster
 //! - [`Cli`]: the verbs, for your own program; [`server`]: one node

@@ -45,6 +45,9 @@ pub mod snapshots {}
 #[doc = include_str!("../docs/kv.md")]
 pub mod kv {}
 
+#[doc = include_str!("../docs/web.md")]
+pub mod web {}
+
 #[doc = include_str!("../docs/async-handlers.md")]
 pub mod async_handlers {}
 

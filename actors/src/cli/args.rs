@@ -67,6 +67,8 @@ pub(crate) enum Verb {
     Services(ServicesArgs),
     #[command(hide = true)]
     ServiceWatchdog(ServiceWatchdogArgs),
+    /// Show the servers behind the agreed order: how far each is, and whether it differs
+    Web(ClientArgs),
     /// Watch nodes, links, actors and rates, live
     Top(TopArgs),
     /// Send a command or a query to a replicated actor
@@ -285,7 +287,7 @@ pub(crate) struct BenchArgs {
     /// The nodes that clients connect to, by turns [commands; default: the leader]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) node: Vec<NodeName>,
-    /// What must survive a power loss [commands; default: fsync]
+    /// What must survive a power loss [commands, web; default: fsync]
     #[arg(long, value_name = "fsync|memory", conflicts_with = "cluster")]
     pub(crate) durability: Option<Durability>,
     /// One JSON object a row
@@ -304,7 +306,7 @@ pub(crate) enum BenchKind {
     Commands,
     /// Not in this build
     Multicast,
-    /// Not in this build
+    /// HTTP clients of two nginx servers behind a cluster, beside nginx alone
     Web,
 }
 

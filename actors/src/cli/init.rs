@@ -137,6 +137,7 @@ impl Ports {
             role,
             quic: node.address.clone(),
             listen: Listen { quic, http, resp },
+            web: None,
         })
     }
 

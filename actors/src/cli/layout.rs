@@ -38,6 +38,8 @@ pub(crate) struct NodePlan {
     /// Where peers reach it.
     pub(crate) quic: HostPort,
     pub(crate) listen: Listen,
+    /// The server behind it, and where clients reach that.
+    pub(crate) web: Option<(SocketAddr, String)>,
 }
 
 impl ClusterDir {
@@ -273,13 +275,16 @@ fn node_text(
     join: bool,
     open: bool,
 ) -> String {
-    let NodePlan { name, role, listen, .. } = node;
+    let NodePlan { name, role, listen, web, .. } = node;
     let resp = listen.resp.map_or_else(String::new, |at| format!("resp = \"{at}\"\n"));
     let clients = match open {
         true => format!("clients = \"token\"\ntokens = \"{TOKENS}\"\n"),
         false => String::new(),
     };
     let ConsensusConfig { durability, profile, .. } = consensus;
+    let web = web.as_ref().map_or_else(String::new, |(listen, upstream)| {
+        format!("\n[web]\nlisten = \"{listen}\"\nupstream = {upstream:?}\n")
+    });
     let membership = if join { "\n[membership]\njoin = true\n" } else { "" };
     format!(
         "# Node {name} of cluster {cluster}. This directory can be copied to its machine as it is.
@@ -300,7 +305,7 @@ key = \"key.pem\"
 [consensus]
 profile = \"{profile}\"
 durability = \"{durability}\"
-{membership}
+{web}{membership}
 # The first configuration. It counts on the first start; afterwards the cluster's own does.
 {peers}",
         listen.quic,

@@ -21,7 +21,7 @@
 //! # Layout
 //! - `args`: what may be written
 //! - `simulate`: clusters in a simulated world
-//! - `dev`, `node`, `init`, `status`, `members`, `roles`, `top`, `call`, `bench`: the verbs
+//! - `dev`, `node`, `init`, `status`, `members`, `roles`, `web`, `top`, `call`, `bench`: the verbs
 //! - `elect`: a program that runs on one machine at a time; `services`, `keeper`: programs that the
 //!   cluster keeps running; `watchdog`: ends them in time; `process`: signals, ties, timers
 //! - `backup`, `inspect`, `recover`: state as files, and the last resort
@@ -55,6 +55,7 @@ mod status;
 mod table;
 mod top;
 mod watchdog;
+mod web;
 
 use std::{fmt, process::ExitCode, sync::Arc};
 
@@ -102,6 +103,8 @@ impl Cli {
         for other in &self.services {
             let both = other.speaks_resp() && service.speaks_resp();
             assert!(!both, "{} and {} both serve Redis clients", other.name(), service.name());
+            let both = other.speaks_web() && service.speaks_web();
+            assert!(!both, "{} and {} both have servers behind them", other.name(), service.name());
         }
         self.services.push(Box::new(service));
         self
@@ -156,6 +159,7 @@ impl Cli {
 
     fn run(self, verb: Verb) -> Result<ExitCode, Failure> {
         let with_resp = self.services.iter().any(|service| service.speaks_resp());
+        let with_web = self.services.iter().any(|service| service.speaks_web());
         let done = match verb {
             Verb::Dev(args) => dev::run(self.name, &args, &self.services),
             Verb::Node(args) => {
@@ -181,8 +185,9 @@ impl Cli {
             Verb::Inspect(args) => inspect::run(&args),
             Verb::Recover(args) => recover::run(self.name, &args, self.services, with_resp),
             Verb::Simulate(args) => simulate::run(self.name, &args),
+            Verb::Web(args) => System::new().block_on(web::run(&args)),
             Verb::Top(args) => System::new().block_on(top::run(&args)),
-            Verb::Bench(args) => bench::run(self.name, &args, with_resp),
+            Verb::Bench(args) => bench::run(self.name, &args, with_resp, with_web),
             Verb::BenchPeer => bench::run_peer(),
         };
         done.map(|()| ExitCode::SUCCESS)
@@ -193,7 +198,7 @@ impl Cli {
 /// for it.
 fn wants_json(verb: &Verb) -> bool {
     match verb {
-        Verb::Status(client) => client.json,
+        Verb::Status(client) | Verb::Web(client) => client.json,
         Verb::Members(members) => members.client().json,
         Verb::Roles(roles) => roles.client().json,
         Verb::Services(services) => services.client().json,

@@ -17,10 +17,11 @@
 //! - [`Turn`], [`Moment`], [`Position`]: what a handler sees
 //! - [`StateMachine`] and [`Host`]: what the replica drives
 //! - [`Submit`], [`Outcome`]: the way into the log and what comes back
-//! - [`Handle`]: the typed way in
+//! - [`Handle`]: the typed way in; [`Desk`]: what this node has executed, seen from outside the log
 //! - [`ActorCatalogue`]: messages as JSON, for HTTP and the command line
 //! - [`local::LocalLog`]: a log of one process, for unit tests
 
+mod desk;
 mod entry;
 mod fence;
 mod handle;
@@ -41,6 +42,7 @@ pub use synod_runtime::wire::name_hash;
 pub use crate::message::RemoteMessage;
 
 pub use self::{
+    desk::Desk,
     entry::Entry,
     fence::{BadFence, FENCE_REFUSED, Fence},
     handle::{Call, CallError, Handle},

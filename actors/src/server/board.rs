@@ -74,6 +74,8 @@ pub(super) struct Board {
     services: OnceLock<Box<dyn Fn() -> Vec<Value> + Send + Sync>>,
     /// What stands in it of groups.
     groups: OnceLock<GroupsShown>,
+    /// What stands in it of servers behind the agreed order.
+    web: OnceLock<Box<dyn Fn() -> Vec<Value> + Send + Sync>>,
 }
 
 /// The groups, as this node sees them.
@@ -97,6 +99,7 @@ impl Board {
             roles: OnceLock::new(),
             services: OnceLock::new(),
             groups: OnceLock::new(),
+            web: OnceLock::new(),
         }
     }
 
@@ -113,6 +116,11 @@ impl Board {
     /// From now on the document shows these groups.
     pub(super) fn show_groups(&self, groups: impl Fn() -> Vec<Value> + Send + Sync + 'static) {
         let _first = self.groups.set(Box::new(groups));
+    }
+
+    /// From now on the document shows these servers.
+    pub(super) fn show_web(&self, web: impl Fn() -> Vec<Value> + Send + Sync + 'static) {
+        let _first = self.web.set(Box::new(web));
     }
 
     fn roles(&self) -> Vec<Value> {
@@ -229,6 +237,7 @@ impl Board {
         let roles = self.roles();
         let services = self.services.get().map(|services| services()).unwrap_or_default();
         let groups = self.groups.get().map(|groups| groups()).unwrap_or_default();
+        let web = self.web.get().map(|web| web()).unwrap_or_default();
         let last = self.last();
         let proposer = last.proposer.clone().unwrap_or_default();
         let history = last.history.as_ref();
@@ -248,6 +257,7 @@ impl Board {
         let halted = proposer.halted.clone().or_else(|| last.home.as_ref()?.halted.clone());
         let halted = last.replica_halted.clone().or(halted);
         let epoch = configuration.as_ref().map_or(0, |c| c.epoch);
+        let nodes = self.nodes(&last, &proposer, configuration.as_ref());
         json!({
             "cluster": self.node.cluster(),
             "answered_by": self.me.name,
@@ -263,9 +273,10 @@ impl Board {
             "halted": halted,
             "bridging": proposer.bridging,
             "vote": self.vote,
-            "nodes": self.nodes(&last, &proposer, configuration.as_ref()),
+            "web": with_their_mains(web, &nodes),
+            "nodes": nodes,
             "incompatible": self.node.incompatible(),
-            "roles": roles, "services": services, "groups": groups, "web": [],
+            "roles": roles, "services": services, "groups": groups,
         })
     }
 
@@ -306,6 +317,20 @@ impl Board {
     fn last(&self) -> MutexGuard<'_, Last> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A server is as far away as the main before it.
+fn with_their_mains(mut sites: Vec<Value>, nodes: &[Value]) -> Vec<Value> {
+    for site in &mut sites {
+        let main = nodes.iter().find(|node| node["name"] == site["site"]);
+        let state = main.and_then(|main| main["state"].as_str()).unwrap_or("removed");
+        if ["down", "removed"].contains(&state) && site["state"] != "quarantined" {
+            site["state"] = json!("down");
+            site["reason"] =
+                json!(format!("node {} is {state}", site["site"].as_str().unwrap_or("?")));
+        }
+    }
+    sites
 }
 
 /// Says what the configuration makes of each node.

@@ -13,6 +13,7 @@ mod reader;
 mod services;
 mod tls;
 pub mod units;
+mod web;
 
 use std::{
     collections::BTreeSet,
@@ -31,9 +32,11 @@ pub use self::{
     reader::{ConfigError, Overrides},
     tls::{ClientAccess, TlsConfig, Tokens},
     units::HostPort,
+    web::{OnMismatch, ReadPolicy, RedoPolicy, WebConfig, WebRoute},
 };
 use crate::{management::message::Spec, replicated::ARGS_BYTES_MAX};
 pub(crate) use reader::{Keys, Section, Source};
+pub(crate) use web::Upstream;
 
 /// Everything a node must know before it starts.
 #[derive(Debug, Clone)]
@@ -65,6 +68,8 @@ pub struct NodeConfig {
     pub limits: Limits,
     /// Services that the cluster shall have.
     pub services: Vec<Spec>,
+    /// The server behind this node, and how clients reach it.
+    pub web: Option<WebConfig>,
     /// What is logged, and how.
     pub log: LogConfig,
     /// What stood in for keys of the file, to read it again.
@@ -165,6 +170,7 @@ impl NodeConfig {
         let role = top.need("role", NodeRole::WANT)?;
         let tls = tls::read(&top.section("tls")?)?;
         let listen = read_listen(&top.section("listen")?, role, &tls.clients)?;
+        let web = web::read(&top, role, &listen, &tls.clients)?;
         let join = top.section("membership")?.flag("join")?;
         let mut peers = read_peers(&top)?;
         match peers.iter().find(|peer| peer.name == name) {
@@ -199,6 +205,7 @@ impl NodeConfig {
             elections: elections::read(&top.section("elections")?)?,
             limits: read_limits(&top.section("limits")?)?,
             services: services::read(&top)?,
+            web,
             log: read_log(&top.section("log")?)?,
             overrides,
         })
@@ -299,19 +306,28 @@ fn read_listen(
     if role == NodeRole::Auxiliary && listen.resp.is_some() {
         return Err(section.refuse("resp", "an auxiliary serves no clients", "remove it"));
     }
-    let open = [("http", Some(listen.http)), ("resp", listen.resp)];
-    for (key, address) in open.into_iter().filter_map(|(key, at)| Some((key, at?))) {
-        if !address.ip().is_loopback() && *clients == ClientAccess::Open {
-            let why = format!("{address} is open to other machines without TLS and a credential");
-            let port = address.port();
-            let hint = format!("set [tls] clients, or use 127.0.0.1:{port} and a tunnel");
-            return Err(section.refuse(key, why, hint));
-        }
-    }
+    refuse_open(section, "http", listen.http, clients)?;
+    listen.resp.map_or(Ok(()), |resp| refuse_open(section, "resp", resp, clients))?;
     if listen.resp == Some(listen.http) {
         return Err(section.refuse("resp", "the same address as `http`", "use two ports"));
     }
     Ok(listen)
+}
+
+/// Whoever reaches a listener may use it, so other machines must show who they are.
+fn refuse_open(
+    section: &Section<'_>,
+    key: &'static str,
+    address: SocketAddr,
+    clients: &ClientAccess,
+) -> Result<(), ConfigError> {
+    if address.ip().is_loopback() || *clients != ClientAccess::Open {
+        return Ok(());
+    }
+    let why = format!("{address} is open to other machines without TLS and a credential");
+    let port = address.port();
+    let hint = format!("set [tls] clients, or use 127.0.0.1:{port} and a tunnel");
+    Err(section.refuse(key, why, hint))
 }
 
 fn read_peers(top: &Section<'_>) -> Result<Vec<Peer>, ConfigError> {
@@ -419,6 +435,8 @@ const KEYS: Keys = &[
     ("membership", &["join"]),
     ("elections", &["store", "lease", "disks"]),
     ("services", services::KEYS),
+    ("web", web::KEYS),
+    ("routes", web::ROUTE_KEYS),
     ("limits", &["request", "connections"]),
     ("log", &["filter", "format"]),
 ];
@@ -427,7 +445,7 @@ const KEYS: Keys = &[
 const FILTER: &str = "info,actix_server=warn";
 
 /// Sections of the node file whose roles this build does not have.
-const NOT_BUILT: &[&str] = &["multicast", "web"];
+const NOT_BUILT: &[&str] = &["multicast"];
 
 /// Every main is in the preferred write quorum: more of them only make the slowest one likelier.
 const MAINS_MAX: usize = 7;

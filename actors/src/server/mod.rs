@@ -46,7 +46,12 @@ mod site;
 mod stop;
 mod view;
 
-use std::{fmt, net::TcpListener, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
 
 use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn};
 use synod_runtime::{
@@ -99,9 +104,9 @@ pub enum ServerError {
         /// Which listener.
         what: &'static str,
         /// Where.
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The certificates cannot be used.
     #[error(transparent)]
@@ -153,7 +158,11 @@ pub async fn run(
         disk: Arc::new(RealDisk),
     };
     let access = Access::new(&config.cluster, &config.tls)?;
-    let core = Core::start(world, core_config(&config, Arc::clone(&program.services)))?;
+    let core = Core::start(world.clone(), core_config(&config, Arc::clone(&program.services)))?;
+    core.board().show_web({
+        let services = Arc::clone(&program.services);
+        move || services.iter().flat_map(|service| service.sites()).collect()
+    });
     core.elections().lease_by_default(config.elections.lease);
     let links = core.node().links();
     links.revoke(config.tls.revoked.clone());
@@ -164,6 +173,10 @@ pub async fn run(
         elections: core.elections(),
         services: core.services(),
         clock: Arc::clone(core.node().clock()),
+        world,
+        data_dir: config.data_dir.clone(),
+        durability: durability(&config),
+        metrics: core.node().metrics().clone(),
         node: config.name.clone(),
         role: config.role,
         limits: config.limits,
@@ -232,9 +245,16 @@ fn listen(
         && let Some(service) = services.iter().find(|service| service.speaks_resp())
     {
         let refused = |source| ServerError::Listen { what: "resp", address, source };
-        let listener = TcpListener::bind(address).map_err(refused)?;
-        listener.set_nonblocking(true).map_err(refused)?;
-        service.serve_resp(listener, context).map_err(refused)?;
+        service.serve_resp(bind(address).map_err(refused)?, context).map_err(refused)?;
+    }
+    if let Some(web) = &config.web {
+        let address = web.listen;
+        let refused = |source| ServerError::Listen { what: "web", address, source };
+        let Some(service) = services.iter().find(|service| service.speaks_web()) else {
+            let why = io::Error::new(io::ErrorKind::Unsupported, "this program has no web binding");
+            return Err(refused(why));
+        };
+        service.serve_web(bind(address).map_err(refused)?, web, context).map_err(refused)?;
     }
     let address = config.listen.http;
     let refused = |source| ServerError::Listen { what: "http", address, source };
@@ -297,6 +317,21 @@ fn listen(
     Ok(handle)
 }
 
+/// A listener as services take it.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// What must survive a power loss.
+fn durability(config: &NodeConfig) -> journal::Durability {
+    match config.consensus.durability {
+        Durability::Memory => journal::Durability::Memory,
+        Durability::Fsync => journal::Durability::Fsync,
+    }
+}
+
 /// Tells the cluster of the services of the node file, until it has heard of all.
 async fn configure(services: Services, specs: Vec<Spec>) {
     for spec in specs {
@@ -355,7 +390,7 @@ fn core_config(config: &NodeConfig, services: Arc<[Box<dyn Service>]>) -> CoreCo
             })
             .collect(),
         listed: config.peers.iter().map(|p| (p.name.clone(), role(p.role))).collect(),
-        durability: if memory { journal::Durability::Memory } else { journal::Durability::Fsync },
+        durability: durability(config),
         timing: config.consensus.timing(),
         // Without a sync there is nothing to overlap with the wire.
         style: if memory { timing::VoteStyle::Piggyback } else { config.consensus.vote },

@@ -4,15 +4,22 @@ use std::{
     fmt, io,
     marker::PhantomData,
     net::{SocketAddr, TcpListener},
+    path::PathBuf,
     sync::Arc,
 };
 
 use actix_web::web;
-use synod_runtime::{identity::NodeName, world::Clock};
+use serde_json::Value;
+use synod_runtime::{
+    identity::NodeName,
+    journal::Durability,
+    telemetry::Metrics,
+    world::{Clock, World},
+};
 
 use super::{
     Access, StopSignal,
-    config::{Limits, NodeRole},
+    config::{Limits, NodeRole, WebConfig},
     elections::Elections,
     services::Services,
     singletons::{HaActor, Hosting, SingletonRef},
@@ -48,6 +55,32 @@ pub trait Service: Send + Sync + 'static {
         Err(io::Error::new(io::ErrorKind::Unsupported, "this service does not speak RESP"))
     }
 
+    /// Whether it puts servers behind the agreed order. At most one service of a program does.
+    fn speaks_web(&self) -> bool {
+        false
+    }
+
+    /// Puts the server of `config` behind the agreed order, for clients of `listener` (bound,
+    /// non-blocking), until `context.stop`: starts what it needs and returns. Called only when it
+    /// [speaks web](Service::speaks_web), at a node that has a server.
+    ///
+    /// # Errors
+    /// What the system says; then nothing was started.
+    fn serve_web(
+        &self,
+        _listener: TcpListener,
+        _config: &WebConfig,
+        _context: &ServiceContext,
+    ) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this service puts no server behind it"))
+    }
+
+    /// The servers behind the agreed order as this node knows them, for `web` in
+    /// [`ServiceContext::status`]. Must not wait.
+    fn sites(&self) -> Vec<Value> {
+        Vec::new()
+    }
+
     /// Commands to try against a running node, for people who just started one.
     fn hints(&self, _at: &NodeAddresses) -> Vec<String> {
         Vec::new()
@@ -65,6 +98,14 @@ pub struct ServiceContext {
     pub services: Services,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Everything outside of the node; its clock is [`clock`](Self::clock).
+    pub world: World,
+    /// Where the node keeps its things. A service puts its own into a directory of its name.
+    pub data_dir: PathBuf,
+    /// What must survive a power loss.
+    pub durability: Durability,
+    /// What the node counts.
+    pub metrics: Metrics,
     /// This node.
     pub node: NodeName,
     /// What it does; members forward.
@@ -100,6 +141,8 @@ pub struct NodeAddresses {
     pub http: SocketAddr,
     /// Redis clients.
     pub resp: Option<SocketAddr>,
+    /// Clients of the server behind it.
+    pub web: Option<SocketAddr>,
 }
 
 /// A replicated actor as a service: called by `call` and `POST /actors/…`, no ways in of its own.

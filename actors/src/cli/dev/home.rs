@@ -17,7 +17,9 @@ use crate::{
         layout::{ClusterDir, NodePlan},
         node::REMOVED_MARKER,
     },
-    server::config::{ConsensusConfig, Durability, Listen, NodeConfig, NodeRole, check_roles},
+    server::config::{
+        ConsensusConfig, Durability, Listen, NodeConfig, NodeRole, Upstream, check_roles,
+    },
 };
 
 /// A cluster's directory, ours alone while this lives.
@@ -143,6 +145,17 @@ impl Home {
                 return Err(Failure::usage(self.dir.path().display(), why, &hint));
             }
         }
+        if !args.upstream.is_empty() {
+            let mains = nodes.iter().filter(|node| node.role == NodeRole::Main && !node.join);
+            let there = mains.map(|node| node.web.as_ref().map(|web| web.upstream.as_str()));
+            let asked = args.upstream.iter().map(|url| Some(url.trim_end_matches('/')));
+            let asked = asked.chain(std::iter::repeat(None));
+            if !there.zip(asked).all(|(there, asked)| there == asked) {
+                let why = "the cluster here was made with other upstreams";
+                let hint = "leave --upstream out, or change [web] in the node files";
+                return Err(Failure::usage(self.dir.path().display(), why, hint));
+            }
+        }
         let there = first.consensus.durability;
         if args.durability.is_some_and(|asked| asked != there) {
             let why = format!("the cluster here was made with --durability {there}");
@@ -169,6 +182,16 @@ pub(super) fn check(args: &DevArgs) -> Result<(), Failure> {
     if members > MEMBERS_MAX {
         let hint = format!("use at most {MEMBERS_MAX}");
         return Err(Failure::usage("--members", format!("{members} processes"), &hint));
+    }
+    for url in &args.upstream {
+        if let Err(why) = url.parse::<Upstream>() {
+            let (why, hint) = why.split_once("; ").unwrap_or((&why, "correct it"));
+            return Err(Failure::usage("--upstream", why, hint));
+        }
+    }
+    if args.upstream.len() > mains {
+        let why = format!("{} servers for {mains} mains", args.upstream.len());
+        return Err(Failure::usage("--upstream", why, "give at most one for each main"));
     }
     // A slip of the finger should not make us count to 10^18.
     let many = [(NodeRole::Main, mains.min(100)), (NodeRole::Auxiliary, auxiliaries.min(100))];
@@ -197,7 +220,11 @@ fn plan(args: &DevArgs, with_resp: bool, ports: &mut FreePorts) -> Result<Vec<No
             let (quic, http) = (free()?, free()?);
             let resp = if with_resp && role != NodeRole::Auxiliary { Some(free()?) } else { None };
             let listen = Listen { quic, http, resp };
-            plans.push(NodePlan { name: name(role, index), role, quic: quic.into(), listen });
+            let web = match args.upstream.get(index).filter(|_| role == NodeRole::Main) {
+                Some(upstream) => Some((free()?, upstream.clone())),
+                None => None,
+            };
+            plans.push(NodePlan { name: name(role, index), role, quic: quic.into(), listen, web });
         }
     }
     Ok(plans)

@@ -34,9 +34,9 @@ pub(crate) fn run(
     args: &DevArgs,
     services: &[Box<dyn Service>],
 ) -> Result<(), Failure> {
-    if !args.upstream.is_empty() {
-        let why = "this build does not have the web binding yet";
-        return Err(Failure::usage("--upstream", why, "leave it out, or use a newer build"));
+    if !args.upstream.is_empty() && !services.iter().any(|service| service.speaks_web()) {
+        let why = "this program puts no servers behind its nodes";
+        return Err(Failure::usage("--upstream", why, "leave it out"));
     }
     home::check(args)?;
     let home = Home::open(args.dir.as_deref())?;
@@ -183,7 +183,8 @@ impl<'a> Cluster<'a> {
 /// Whether somebody listens on a port of this node, whose own process is dead.
 fn is_taken(config: &NodeConfig) -> bool {
     let listen = config.listen;
-    let all = [Some(listen.quic), Some(listen.http), listen.resp];
+    let web = config.web.as_ref().map(|web| web.listen);
+    let all = [Some(listen.quic), Some(listen.http), listen.resp, web];
     !all.into_iter().flatten().all(ports::is_free)
 }
 

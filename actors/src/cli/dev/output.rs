@@ -72,17 +72,24 @@ impl Output {
     }
 
     fn page(&self, home: &Home, up: &[Up<'_>], services: &[Box<dyn Service>]) -> String {
-        let mut table = Table::new(&["NODE", "ROLE", "PROCESS", "QUIC", "HTTP", "RESP"]);
+        let with_web = up.iter().any(|one| one.config.web.is_some());
+        let columns = ["NODE", "ROLE", "PROCESS", "QUIC", "HTTP", "RESP", "WEB"];
+        let shown = if with_web { columns.len() } else { columns.len() - 1 };
+        let mut table = Table::new(&columns[..shown]);
+        let address =
+            |at: Option<SocketAddr>| at.map_or_else(|| "-".to_owned(), |at| at.to_string());
         for Up { config, pid } in up {
             let listen = config.listen;
-            table.row([
+            let row = [
                 config.name.to_string(),
                 config.role.to_string(),
                 pid.to_string(),
                 listen.quic.to_string(),
                 listen.http.to_string(),
-                listen.resp.map_or_else(|| "-".to_owned(), |at| at.to_string()),
-            ]);
+                address(listen.resp),
+                address(web_address(config)),
+            ];
+            table.row(row.into_iter().take(shown));
         }
         let mut page = format!("\n{}\nTry:\n", table.render());
         let main = up.iter().find(|one| one.config.role == NodeRole::Main);
@@ -90,6 +97,7 @@ impl Output {
             program: self.program,
             http: one.config.listen.http,
             resp: one.config.listen.resp,
+            web: web_address(one.config),
         });
         for hint in at.iter().flat_map(|at| services.iter().flat_map(|one| one.hints(at))) {
             page += &format!("  {hint}\n");
@@ -107,7 +115,12 @@ impl Output {
 fn node<'a>(up: &Up<'a>) -> Node<'a> {
     let Listen { quic, http, resp } = up.config.listen;
     let (name, role) = (up.config.name.as_str(), up.config.role);
-    Node { name, role, pid: up.pid, quic, http, resp }
+    Node { name, role, pid: up.pid, quic, http, resp, web: web_address(up.config) }
+}
+
+/// Where clients of the server behind a node come in.
+fn web_address(config: &NodeConfig) -> Option<SocketAddr> {
+    config.web.as_ref().map(|web| web.listen)
 }
 
 fn say(event: &Event<'_>) {
@@ -135,4 +148,6 @@ struct Node<'a> {
     http: SocketAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
     resp: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    web: Option<SocketAddr>,
 }

@@ -163,10 +163,37 @@ fn a_node_left_out_of_peers_is_one_of_them_unless_it_joins() {
 
 #[test]
 fn sections_of_later_builds_are_refused_not_ignored() {
-    for section in ["[[multicast]]", "[web]"] {
-        let said = load(&format!("{GOOD}\n{section}\n"), Overrides::default()).unwrap_err();
-        assert!(said.contains("does not have it yet"), "{said}");
+    let said = load(&format!("{GOOD}\n[[multicast]]\n"), Overrides::default()).unwrap_err();
+    assert!(said.contains("does not have it yet"), "{said}");
+}
+
+#[test]
+fn a_server_behind_a_main_is_read_and_what_is_wrong_with_it_is_said() {
+    let with = |keys: &str| load(&format!("{GOOD}\n[web]\n{keys}\n"), Overrides::default());
+    let keys = "listen = \"127.0.0.1:8080\"\nupstream = \"http://127.0.0.1:9001/\"\n";
+    let route = "[[web.routes]]\npath = \"/r\"\n";
+    let config = with(&format!("{keys}order = \"paxos\"\n{route}read = \"local\"")).unwrap();
+    let web = config.web.unwrap();
+    assert_eq!(web.upstream, "http://127.0.0.1:9001");
+    assert_eq!((web.on_mismatch, web.body_bytes_max), (OnMismatch::Alarm, 64 << 20));
+    assert_eq!(web.route("GET", "/r/s").and_then(|route| route.read), Some(ReadPolicy::Local));
+    for (keys, parts) in [
+        (keys.replace("9001/", "bad"), ["web.upstream", "http://127.0.0.1:9001"]),
+        (keys.replace("http:", "redis:"), ["web.upstream", "speaks http"]),
+        (keys.replace("127.0.0.1:8080", "0.0.0.0:8080"), ["web.listen", "without TLS"]),
+        (keys.replace("8080", "8001"), ["web.listen", "two ports"]),
+        (keys.replace("listen", "lisen"), ["web.lisen", "`listen`"]),
+        (format!("{keys}order = \"sam\""), ["web.order", "paxos"]),
+        (format!("{keys}on_mismatch = \"panic\""), ["web.on_mismatch", "quarantine"]),
+        (format!("{keys}{route}redo = \"maybe\""), ["web.routes[0].redo", "rebuild"]),
+        (format!("{keys}{route}{route}"), ["web.routes[1].path", "there twice"]),
+    ] {
+        let said = with(&keys).unwrap_err();
+        assert!(parts.iter().all(|part| said.contains(part)), "{keys}: {said}");
     }
+    let member = GOOD.replacen("role = \"main\"", "role = \"member\"", 1);
+    let said = load(&format!("{member}\n[web]\n{keys}"), Overrides::default()).unwrap_err();
+    assert!(said.contains("`web`") || said.contains("peers"), "{said}");
 }
 
 /// To be added once there is a web.

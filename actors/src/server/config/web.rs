@@ -1,0 +1,300 @@
+//! `[web]`: the server behind a main, and how clients reach it through the agreed order.
+
+use std::{collections::BTreeSet, net::SocketAddr, str::FromStr};
+
+use awc::http::Uri;
+
+use super::{ClientAccess, ConfigError, Listen, NodeRole, Section, refuse_open, units};
+
+/// A server behind the agreed order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebConfig {
+    /// Where clients reach it.
+    pub listen: SocketAddr,
+    /// The server: `http://127.0.0.1:9001`, with a path that is put before every request's.
+    pub upstream: String,
+    /// Bytes of the largest body of an ordered request.
+    pub body_bytes_max: u64,
+    /// What becomes of a site whose server answers otherwise than the others'.
+    pub on_mismatch: OnMismatch,
+    /// Exceptions, by path.
+    pub routes: Vec<WebRoute>,
+}
+
+/// How requests of some paths are treated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebRoute {
+    /// The paths that begin with it, as whole segments; the longest one counts.
+    pub path: String,
+    /// Only these methods; none named are all.
+    pub methods: Vec<String>,
+    /// How much a safe request must see.
+    pub read: Option<ReadPolicy>,
+    /// What a request that may have been performed before a crash becomes.
+    pub redo: Option<RedoPolicy>,
+    /// Handed to the server as it is, unordered: for `Upgrade` and `CONNECT`.
+    pub pass: bool,
+    /// Headers of responses, in lower case, that may differ between sites.
+    pub ignore: Vec<String>,
+}
+
+/// How much a safe request must see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadPolicy {
+    /// Whatever its site has.
+    Local,
+    /// What its client has seen before.
+    Session,
+    /// All that was answered to anybody before.
+    Linearizable,
+    /// It is ordered like an unsafe one.
+    Ordered,
+}
+
+/// What becomes of a request that was sent to a server and may have been performed, when its site
+/// crashed before the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RedoPolicy {
+    /// It is sent again, marked.
+    Resend,
+    /// It is not: the server's state is unknown, and is rebuilt.
+    Rebuild,
+}
+
+/// What becomes of a site whose server answers otherwise than the others'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnMismatch {
+    /// It is counted and shown.
+    #[default]
+    Alarm,
+    /// It serves no more until it is rebuilt.
+    Quarantine,
+}
+
+impl WebConfig {
+    /// The server at `upstream` behind `listen`, and all else as usual.
+    pub fn new(listen: SocketAddr, upstream: impl Into<String>) -> Self {
+        Self {
+            listen,
+            upstream: upstream.into(),
+            body_bytes_max: BODY_BYTES_MAX,
+            on_mismatch: OnMismatch::default(),
+            routes: Vec::new(),
+        }
+    }
+
+    /// The route of a request, if it has one of its own.
+    pub fn route(&self, method: &str, path: &str) -> Option<&WebRoute> {
+        let mine = self.routes.iter().filter(|route| route.covers(method, path));
+        // Of two that are as long the one that names its methods says more.
+        mine.max_by_key(|route| (route.path.trim_end_matches('/').len(), !route.methods.is_empty()))
+    }
+}
+
+impl WebRoute {
+    /// The route of `path` that changes nothing.
+    pub fn new(path: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            methods: Vec::new(),
+            read: None,
+            redo: None,
+            pass: false,
+            ignore: Vec::new(),
+        }
+    }
+
+    fn covers(&self, method: &str, path: &str) -> bool {
+        let begin = self.path.trim_end_matches('/');
+        let below = path
+            .strip_prefix(begin)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || rest.starts_with('?'));
+        below && (self.methods.is_empty() || self.methods.iter().any(|one| one == method))
+    }
+}
+
+/// Reads it; none when the file has no such section.
+pub(super) fn read(
+    top: &Section<'_>,
+    role: NodeRole,
+    others: &Listen,
+    clients: &ClientAccess,
+) -> Result<Option<WebConfig>, ConfigError> {
+    if !top.has("web") {
+        return Ok(None);
+    }
+    let section = top.section("web")?;
+    if role != NodeRole::Main {
+        let why = format!("is there at a node that is {role}");
+        return Err(top.refuse("web", why, "only a main has a server behind it: remove it"));
+    }
+    let listen = section.parse("listen", "an address such as \"127.0.0.1:8080\"", |text| {
+        units::listen_address(text)
+    })?;
+    let listen =
+        listen.ok_or_else(|| section.refuse("listen", "missing key", "give it an address"))?;
+    refuse_open(&section, "listen", listen, clients)?;
+    if listen == others.http || Some(listen) == others.resp {
+        return Err(section.refuse("listen", "the same address as another", "use two ports"));
+    }
+    let upstream: Upstream = section.need("upstream", "a URL such as \"http://127.0.0.1:9001\"")?;
+    section.parse("order", "\"paxos\"", order)?;
+    let on_mismatch = section.parse("on_mismatch", "\"alarm\" or \"quarantine\"", mismatch)?;
+    let mut routes: Vec<WebRoute> = Vec::new();
+    for route in section.list("routes")? {
+        let read = read_route(&route)?;
+        if routes.iter().any(|one| (&one.path, &one.methods) == (&read.path, &read.methods)) {
+            let why = format!("{} is there twice", read.path);
+            return Err(route.refuse("path", why, "make one of them"));
+        }
+        routes.push(read);
+    }
+    let body_bytes_max = section.size("body", 1..=BODY_BYTES_MAX, BODY_BYTES_MAX)?;
+    let on_mismatch = on_mismatch.unwrap_or_default();
+    Ok(Some(WebConfig { listen, upstream: upstream.0, body_bytes_max, on_mismatch, routes }))
+}
+
+fn read_route(section: &Section<'_>) -> Result<WebRoute, ConfigError> {
+    let path: String = section.need("path", "the beginning of paths, such as \"/api\"")?;
+    if !path.starts_with('/') || path.contains(['?', '#', ' ']) {
+        let why = format!("{path:?} is no path");
+        return Err(section.refuse("path", why, "write it like /api, without a query"));
+    }
+    let read = section.parse("read", "\"local\", \"session\", \"linearizable\" or \"ordered\"", |text| {
+        match text {
+            "local" => Ok(ReadPolicy::Local),
+            "session" => Ok(ReadPolicy::Session),
+            "linearizable" => Ok(ReadPolicy::Linearizable),
+            "ordered" => Ok(ReadPolicy::Ordered),
+            other => Err(format!(
+                "{other:?} is no policy; use \"local\", \"session\", \"linearizable\" or \"ordered\""
+            )),
+        }
+    })?;
+    let redo = section.parse("redo", "\"resend\" or \"rebuild\"", |text| match text {
+        "resend" => Ok(RedoPolicy::Resend),
+        "rebuild" => Ok(RedoPolicy::Rebuild),
+        other => Err(format!("{other:?} is no policy; use \"resend\" or \"rebuild\"")),
+    })?;
+    let methods: BTreeSet<String> = section.texts("methods")?.into_iter().collect();
+    if let Some(bad) = methods.iter().find(|one| !is_method(one)) {
+        let why = format!("{bad:?} is no method");
+        return Err(section.refuse("methods", why, "write them in capitals, like \"PUT\""));
+    }
+    let ignore = section.texts("ignore")?.into_iter().map(|name| name.to_ascii_lowercase());
+    Ok(WebRoute {
+        path,
+        methods: methods.into_iter().collect(),
+        read,
+        redo,
+        pass: section.flag("pass")?,
+        ignore: ignore.collect(),
+    })
+}
+
+/// The URL of a server: checked, without a slash at its end.
+pub(crate) struct Upstream(pub(crate) String);
+
+impl FromStr for Upstream {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let want = "write it like http://127.0.0.1:9001";
+        let uri: Uri =
+            text.parse().map_err(|error| format!("{text:?} is no URL ({error}); {want}"))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some(other) => {
+                return Err(format!("this build speaks http to servers, not {other}; {want}"));
+            }
+            None => return Err(format!("{text:?} has no http://; {want}")),
+        }
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        let host = uri.host().unwrap_or_default();
+        // What stands behind the host is a port, or nothing at all.
+        let port = authority
+            .strip_prefix(host)
+            .is_some_and(|port| port.is_empty() || uri.port_u16().is_some_and(|number| number > 0));
+        if host.is_empty() || !port || text.contains(['?', '#']) {
+            return Err(format!("{text:?} is no server's address; {want}"));
+        }
+        Ok(Self(text.trim_end_matches('/').to_owned()))
+    }
+}
+
+fn order(text: &str) -> Result<(), String> {
+    match text {
+        "paxos" => Ok(()),
+        "sam" => Err("this build orders by \"paxos\" only; write that, or leave it out".into()),
+        other => Err(format!("{other:?} is no order; use \"paxos\"")),
+    }
+}
+
+fn mismatch(text: &str) -> Result<OnMismatch, String> {
+    match text {
+        "alarm" => Ok(OnMismatch::Alarm),
+        "quarantine" => Ok(OnMismatch::Quarantine),
+        other => Err(format!("{other:?} is no policy; use \"alarm\" or \"quarantine\"")),
+    }
+}
+
+fn is_method(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-')
+}
+
+/// Its keys.
+pub(super) const KEYS: &[&str] = &["listen", "upstream", "order", "on_mismatch", "body", "routes"];
+
+/// Those of a route.
+pub(super) const ROUTE_KEYS: &[&str] = &["path", "methods", "read", "redo", "pass", "ignore"];
+
+/// Every main holds it in memory, and in its log, until all servers have performed the request.
+const BODY_BYTES_MAX: u64 = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_route_that_covers_a_request_counts() {
+        let mut config = WebConfig::new("127.0.0.1:1".parse().unwrap(), "http://localhost:2");
+        let only = |methods: &[&str], path: &str| WebRoute {
+            methods: methods.iter().map(|&one| one.to_owned()).collect(),
+            ..WebRoute::new(path)
+        };
+        config.routes =
+            vec![only(&[], "/"), only(&[], "/a"), only(&["PUT"], "/a"), only(&[], "/a/b/")];
+        let route = |method: &str, path: &str| {
+            config.route(method, path).map(|route| (route.path.as_str(), route.methods.len()))
+        };
+        assert_eq!(route("GET", "/ab"), Some(("/", 0)));
+        assert_eq!(route("GET", "/a?b"), Some(("/a", 0)));
+        assert_eq!(route("PUT", "/a/c"), Some(("/a", 1)));
+        assert_eq!(route("PUT", "/a/b"), Some(("/a/b/", 0)));
+        config.routes.remove(0);
+        assert!(config.route("GET", "/ab").is_none());
+    }
+
+    #[test]
+    fn an_upstream_is_an_http_server() {
+        let good = |text: &str| text.parse::<Upstream>().map(|upstream| upstream.0);
+        assert_eq!(good("http://127.0.0.1:9001/"), Ok("http://127.0.0.1:9001".to_owned()));
+        assert_eq!(good("http://[::1]:80/dav"), Ok("http://[::1]:80/dav".to_owned()));
+        for bad in [
+            "",
+            "localhost:1",
+            "ftp://a",
+            "redis://a:1",
+            "http://",
+            "http://a:0",
+            "http://u@a",
+            "http://a/?q",
+            "http://a:b",
+            "http://a:99999",
+        ] {
+            assert!(good(bad).is_err(), "{bad}");
+        }
+    }
+}
