@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use synod_kv::KvService;
+use synod_web::WebService;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    synod::Cli::new("synod").service(KvService).main()
+    synod::Cli::new("synod").service(KvService).service(WebService::default()).main()
 }

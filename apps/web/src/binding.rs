@@ -1,0 +1,143 @@
+//! Where the parts of the binding meet: the edge hears clients, the order agrees, the server
+//! performs (R5.48). Each is a trait, so that each is tested without the others.
+
+use std::rc::Rc;
+
+use futures_util::future::LocalBoxFuture;
+
+use crate::{Request, Response};
+
+/// What the sites agreed on beside the request itself (R5.27): the same at every site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Its place among the ordered requests, from 1 without gaps.
+    pub seq: u64,
+    /// Agreed time, milliseconds since 1970.
+    pub time_ms: u64,
+    /// Agreed randomness.
+    pub seed: u64,
+    /// It may have been performed here before: this site crashed between sending and noting.
+    pub redo: bool,
+}
+
+/// The server behind a site.
+pub trait Perform {
+    /// Performs an ordered request. Called for one sequence number at a time unless the order knows
+    /// that two do not touch one another; never again for a number that was answered.
+    ///
+    /// # Errors
+    /// Says whether the server can have performed it.
+    fn perform(
+        &self,
+        request: Rc<Request>,
+        stamp: Stamp,
+    ) -> LocalBoxFuture<'_, Result<Response, Unperformed>>;
+}
+
+/// Why a server gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unperformed {
+    /// Not a byte of the request left: it was certainly not performed.
+    #[error("not sent: {0}")]
+    NotSent(String),
+    /// It was sent, wholly or in part, and no whole answer came.
+    #[error("sent, and not answered: {0}")]
+    Unknown(String),
+}
+
+/// Names a request across its repetitions (R5.34).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Identity {
+    /// The client's own `Idempotency-Key`: repeated, it is answered as before.
+    Key(String),
+    /// Made by the site: this request is never sent again by us.
+    Made,
+}
+
+/// How much a safe request must see (R5.19).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fresh {
+    /// Whatever this site has.
+    Local,
+    /// At least what was ordered up to this number: the client's session.
+    Since(u64),
+    /// All that was answered to anybody before it was asked.
+    Linearizable,
+}
+
+/// The answer to an ordered request.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its place.
+    pub seq: u64,
+    /// Of the server at this site; of the site that answered first, when replayed.
+    pub response: Response,
+    /// Given before, for the same identity.
+    pub replayed: bool,
+}
+
+/// The agreed order, as the edge of a site sees it.
+pub trait Order {
+    /// Orders an unsafe request, waits until this site's server performed it and gives its answer.
+    ///
+    /// # Errors
+    /// See [`OrderError`], which says of each kind what became of the request.
+    fn perform(
+        &self,
+        request: Request,
+        identity: Identity,
+    ) -> LocalBoxFuture<'_, Result<Answer, OrderError>>;
+
+    /// Waits until this site's server has performed what a reader must see, and tells the number of
+    /// the last request performed.
+    ///
+    /// # Errors
+    /// The reader must be refused; nothing changed.
+    fn fresh(&self, fresh: Fresh) -> LocalBoxFuture<'_, Result<u64, OrderError>>;
+
+    /// What became of the request that a client gave this `Idempotency-Key`.
+    ///
+    /// # Errors
+    /// Nobody can tell now; nothing changed.
+    fn outcome<'a>(&'a self, key: &'a str) -> LocalBoxFuture<'a, Result<Past, OrderError>>;
+
+    /// How many ordered requests known here were not performed here yet: what a local read may
+    /// miss (R5.44).
+    fn behind(&self) -> u64;
+}
+
+/// What became of a request that a client named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Past {
+    /// Nothing is known of it: it was not ordered so far, or is forgotten.
+    Never,
+    /// It was ordered, and is not answered yet.
+    Ordered {
+        /// Its place.
+        seq: u64,
+    },
+    /// It was ordered and answered.
+    Answered {
+        /// Its place.
+        seq: u64,
+        /// What the server answered.
+        status: u16,
+    },
+}
+
+/// Why an ordered request, or a read that needs the order, was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// No quorum, or too much under way: it was not ordered and never will be.
+    #[error("not applied: {0}")]
+    NotApplied(String),
+    /// It may have been ordered, or may yet be.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+    /// The identity was used before, for another request (R5.36).
+    #[error("this Idempotency-Key was used for another request")]
+    KeyReused,
+    /// It was ordered, but this site's server is out of step and may not answer for it.
+    #[error("the server behind this site is quarantined: {0}")]
+    Quarantined(String),
+}

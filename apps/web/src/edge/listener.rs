@@ -1,0 +1,160 @@
+//! Accepts connections, HTTP/1.1 and, behind TLS, HTTP/2, and stops them in order.
+
+use std::{convert::Infallible, fmt, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+
+use actix_http::{
+    HttpService, KeepAlive, Protocol, Request, Response, body::BoxBody, error::DispatchError,
+};
+use actix_web::dev::{Service, ServiceFactory as _};
+use synod::server::StopSignal;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::service::Edge;
+
+/// A web port.
+pub(super) struct Listener {
+    pub(super) listener: TcpListener,
+    pub(super) acceptor: Option<TlsAcceptor>,
+    pub(super) connections_max: usize,
+    pub(super) stop: StopSignal,
+}
+
+/// What a connection is served by.
+type Peer<T> = (T, Protocol, Option<SocketAddr>);
+
+impl Listener {
+    /// Serves clients until the stop, then gives what is under way a little time.
+    pub(super) async fn run(mut self, edge: Rc<Edge>) {
+        let plain = handler::<TcpStream>(&edge).await;
+        let behind_tls = handler::<TlsStream<TcpStream>>(&edge).await;
+        let (plain, behind_tls) = (Rc::new(plain), Rc::new(behind_tls));
+        let acceptor = self.acceptor.take().map(|acceptor| with_protocols(&acceptor));
+        let mut connections = JoinSet::new();
+        loop {
+            // More wait in the system's queue until one of these ends.
+            let full = connections.len() >= self.connections_max;
+            let accepted = tokio::select! {
+                biased;
+                () = self.stop.stopped() => break,
+                Some(_ended) = connections.join_next() => continue,
+                accepted = self.listener.accept(), if !full => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, mostly: others must end before one can begin.
+                    tracing::warn!(%error, "cannot accept a web connection");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            // Otherwise it hung up already.
+            let Ok(()) = stream.set_nodelay(true) else { continue };
+            match acceptor.clone() {
+                None => {
+                    let plain = Rc::clone(&plain);
+                    connections.spawn_local(async move {
+                        ended(peer, plain.call((stream, Protocol::Http1, Some(peer))).await);
+                    });
+                }
+                Some(acceptor) => {
+                    let behind_tls = Rc::clone(&behind_tls);
+                    connections.spawn_local(async move {
+                        let Some((stream, protocol)) = greet(&acceptor, stream, peer).await else {
+                            return;
+                        };
+                        ended(peer, behind_tls.call((stream, protocol, Some(peer))).await);
+                    });
+                }
+            }
+        }
+        drop(self.listener);
+        let quiet = async {
+            while edge.is_busy() {
+                sleep(ACCEPT_PAUSE).await;
+            }
+        };
+        // Whoever still waits is hung up on when the connections are dropped.
+        drop(timeout(STOP_TIME_MAX, quiet).await);
+    }
+}
+
+/// How a client that ended badly is told of to whoever wants to know.
+fn ended(peer: SocketAddr, result: Result<(), DispatchError>) {
+    if let Err(error) = result {
+        tracing::debug!(%peer, %error, "a web connection ended");
+    }
+}
+
+async fn handler<T>(
+    edge: &Rc<Edge>,
+) -> impl Service<Peer<T>, Response = (), Error = DispatchError> + use<T>
+where
+    T: AsyncRead + AsyncWrite + Unpin + fmt::Debug + 'static,
+{
+    let (serving, expecting) = (Rc::clone(edge), Rc::clone(edge));
+    let service = HttpService::<T, _, _>::build()
+        .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
+        .client_request_timeout(HEAD_TIME_MAX)
+        .client_disconnect_timeout(FAREWELL_TIME_MAX)
+        .h1_allow_half_closed(true)
+        .expect(move |request: Request| {
+            let refused = expecting.check(request.head()).map_err(|refusal| refusal.response());
+            async move { refused.map(|()| request) }
+        })
+        .finish(move |request: Request| {
+            let edge = Rc::clone(&serving);
+            async move { Ok::<Response<BoxBody>, Infallible>(edge.serve(request).await) }
+        });
+    service.new_service(()).await.unwrap_or_else(|()| unreachable!("closures begin without fail"))
+}
+
+/// The TLS handshake, and what is spoken behind it.
+async fn greet(
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<(TlsStream<TcpStream>, Protocol)> {
+    match timeout(HEAD_TIME_MAX, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let second = stream.get_ref().1.alpn_protocol() == Some(H2);
+            let protocol = if second { Protocol::Http2 } else { Protocol::Http1 };
+            Some((stream, protocol))
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "no TLS client");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// The node's TLS, and what may be spoken behind it.
+fn with_protocols(acceptor: &TlsAcceptor) -> TlsAcceptor {
+    let mut config = (**acceptor.config()).clone();
+    config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+const H2: &[u8] = b"h2";
+
+/// A connection between two requests; clients of the usual libraries keep theirs for less.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// For the first request's head, or a TLS handshake: a client that is slower means ill.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// For a client to read why it is hung up on.
+const FAREWELL_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// After a failed accept: short for people, long for a processor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A node has five seconds for everything when it stops.
+const STOP_TIME_MAX: Duration = Duration::from_secs(1);

@@ -1,0 +1,302 @@
+//! What becomes of a request: refused, ordered, or read.
+
+use std::{cell::Cell, rc::Rc, time::Duration};
+
+use actix_http::{
+    ConnectionType, Method, Request, RequestHead, Response, StatusCode, Version,
+    body::BoxBody,
+    header::{AUTHORIZATION, HeaderValue, PROXY_AUTHORIZATION, UPGRADE, WWW_AUTHENTICATE},
+};
+use synod::{
+    replicated::IdempotencyKey,
+    runtime::telemetry::{Counter, Family, Kind, Metrics},
+    server::{
+        Access,
+        config::{ReadPolicy, WebConfig},
+    },
+};
+use tokio::time::timeout;
+
+use super::{
+    answer::{self, Refusal, tell},
+    canonical,
+    intake::{Budget, Share},
+    path::{all_unescaped, normalised},
+    session,
+};
+use crate::{Fresh, Identity, Order, Request as Ordered, upstream::Upstream};
+
+/// The clients' side of a site.
+pub(super) struct Edge {
+    pub(super) order: Rc<dyn Order>,
+    pub(super) upstream: Upstream,
+    pub(super) web: WebConfig,
+    pub(super) access: Access,
+    pub(super) counters: Counters,
+    pub(super) budget: Budget,
+    pub(super) open: Cell<usize>,
+}
+
+/// Counts requests by method: clients could make up any number of others than those of
+/// [`VERBS`].
+pub(super) struct Counters([Counter; VERBS.len()]);
+
+/// What is to be done for a request.
+struct Asked {
+    request: Ordered,
+    /// Its body's share of what a site holds.
+    _share: Share,
+    policy: ReadPolicy,
+    key: Option<String>,
+    /// What the client must see at least.
+    session: u64,
+}
+
+impl Edge {
+    /// Answers a request, whatever it is.
+    pub(super) async fn serve(&self, mut request: Request) -> Response<BoxBody> {
+        self.open.set(self.open.get() + 1);
+        let _open = Open(&self.open);
+        self.counters.count(request.method());
+        let answered = self.answer(&mut request).await;
+        let mut response = answered.unwrap_or_else(Refusal::response);
+        // Clients of that time know no chunks: the connection's end is the body's.
+        if request.version() < Version::HTTP_11 {
+            response.head_mut().no_chunking(true);
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
+        // Neither the query nor a header: both may let people in.
+        tracing::debug!(
+            target: "synod_web::access",
+            method = %request.method(),
+            path = request.path(),
+            status = response.status().as_u16(),
+            seq = response.headers().get(SEQ).and_then(|seq| seq.to_str().ok()),
+            "answered",
+        );
+        response
+    }
+
+    /// Refuses a body that says to be too large.
+    pub(super) fn check(&self, head: &RequestHead) -> Result<(), Refusal> {
+        self.budget.check(head)
+    }
+
+    /// Whether a request is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.open.get() > 0
+    }
+
+    async fn answer(&self, request: &mut Request) -> Result<Response<BoxBody>, Refusal> {
+        if let Err(refused) = self.admit(request) {
+            let mut response = refused.response();
+            let bearer = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(WWW_AUTHENTICATE, bearer);
+            return Ok(response);
+        }
+        if let Some(key) = request.path().strip_prefix(OUTCOME) {
+            return self.outcome(request.method(), key).await;
+        }
+        refuse_tunnel(request.head())?;
+        let asked = self.asked(request).await?;
+        let safe = canonical::is_safe(request.method());
+        match asked.policy {
+            policy if safe && policy != ReadPolicy::Ordered => self.read(asked).await,
+            _ => self.ordered(asked).await,
+        }
+    }
+
+    /// Lets those in who show a good token, where one is asked for. It is for this site, not for
+    /// the server behind.
+    fn admit(&self, request: &mut Request) -> Result<(), Refusal> {
+        if !self.access.needs_token() {
+            return Ok(());
+        }
+        let headers = &mut request.head_mut().headers;
+        for name in [PROXY_AUTHORIZATION, AUTHORIZATION] {
+            let shown = headers.get(&name).map(|value| value.as_bytes().to_vec());
+            let token = shown.as_deref().and_then(|shown| match shown.split_at_checked(7) {
+                Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"Bearer ") => Some(token),
+                Some(_) | None => None,
+            });
+            if token.is_some_and(|token| self.access.admits(None, token.trim_ascii())) {
+                headers.remove(name);
+                return Ok(());
+            }
+        }
+        let text = "a token of this cluster is needed: Proxy-Authorization (or Authorization): Bearer TOKEN";
+        Err(Refusal::new(StatusCode::UNAUTHORIZED, text))
+    }
+
+    async fn outcome(&self, method: &Method, key: &str) -> Result<Response<BoxBody>, Refusal> {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "an outcome is asked by GET"));
+        }
+        let key = String::from_utf8(all_unescaped(key));
+        let key = key.map_err(|_| Refusal::bad("an Idempotency-Key is text"))?;
+        check_key(&key)?;
+        let past = self.order.outcome(&key).await.map_err(|why| Refusal::of_read(&why))?;
+        Ok(answer::outcome(past))
+    }
+
+    /// Reads all of a request.
+    async fn asked(&self, request: &mut Request) -> Result<Asked, Refusal> {
+        self.budget.check(request.head())?;
+        let session = session::shown(&request.head().headers).map_err(Refusal::bad)?;
+        let key = key(request.head())?;
+        let (body, share) = self.budget.read(&mut request.take_payload()).await?;
+        let secure = self.access.acceptor().is_some();
+        let ordered = canonical::request(request.head(), secure, body)?;
+        let route = self.web.route(&ordered.method, &normalised(&ordered.target));
+        let policy = route.and_then(|route| route.read).unwrap_or(ReadPolicy::Linearizable);
+        Ok(Asked { request: ordered, _share: share, policy, key, session })
+    }
+
+    /// Has a request ordered; the answer is the one of this site's server.
+    async fn ordered(&self, asked: Asked) -> Result<Response<BoxBody>, Refusal> {
+        let is_head = asked.request.method == "HEAD";
+        let identity = asked.key.map_or(Identity::Made, Identity::Key);
+        let performed = timeout(VERDICT_TIME_MAX, self.order.perform(asked.request, identity));
+        let late = |_| Refusal::unknown("outcome unknown: it takes too long");
+        let answer = performed.await.map_err(late)?.map_err(|why| Refusal::of_order(&why))?;
+        let mut response = answer::whole(answer.response, is_head);
+        let headers = response.headers_mut();
+        let seq = answer.seq.to_string();
+        tell(headers, SEQ, &seq);
+        tell(headers, session::SESSION, &seq);
+        if self.web.routes.iter().any(|route| route.read == Some(ReadPolicy::Session)) {
+            tell(headers, "set-cookie", &session::cookie(answer.seq));
+        }
+        if answer.replayed {
+            tell(headers, REPLAYED, "true");
+        }
+        tell(headers, "via", VIA);
+        Ok(response)
+    }
+
+    /// Reads from this site's server, once it has seen enough.
+    async fn read(&self, asked: Asked) -> Result<Response<BoxBody>, Refusal> {
+        let fresh = match asked.policy {
+            ReadPolicy::Local => Fresh::Local,
+            ReadPolicy::Session => Fresh::Since(asked.session),
+            ReadPolicy::Linearizable | ReadPolicy::Ordered => Fresh::Linearizable,
+        };
+        let seen = timeout(VERDICT_TIME_MAX, self.order.fresh(fresh)).await;
+        let late = |_| {
+            let text = "this site is too far behind to answer";
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text)
+        };
+        let seen = seen.map_err(late)?.map_err(|why| Refusal::of_read(&why))?;
+        let missing = if fresh == Fresh::Local { self.order.behind() } else { 0 };
+        let is_head = asked.request.method == "HEAD";
+        let reading = self.upstream.read(&asked.request).await;
+        let reading = reading.map_err(|fault| Refusal::from(&fault))?;
+        let mut response = answer::passing(reading, is_head);
+        let headers = response.headers_mut();
+        // What was read may be newer, never older.
+        tell(headers, session::SESSION, &seen.max(asked.session).to_string());
+        if missing > 0 {
+            tell(headers, STALE, &missing.to_string());
+        }
+        tell(headers, "via", VIA);
+        Ok(response)
+    }
+}
+
+/// Counts a request as under way until dropped.
+struct Open<'a>(&'a Cell<usize>);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Behind another protocol nothing could be ordered (R5.22).
+fn refuse_tunnel(head: &RequestHead) -> Result<(), Refusal> {
+    let upgrade = head.headers.get(UPGRADE).map(HeaderValue::as_bytes);
+    // A client that would rather speak HTTP/2 goes on in HTTP/1.1 when nobody answers to that.
+    let other = upgrade.is_some_and(|to| !to.trim_ascii().eq_ignore_ascii_case(b"h2c"));
+    if head.method == Method::CONNECT || other {
+        let text = "another protocol cannot be put in order; ask the server itself for it";
+        return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, text));
+    }
+    Ok(())
+}
+
+/// The client's `Idempotency-Key`.
+fn key(head: &RequestHead) -> Result<Option<String>, Refusal> {
+    let mut keys = head.headers.get_all(KEY);
+    let Some(value) = keys.next() else { return Ok(None) };
+    let text = value.to_str().map_err(|_| Refusal::bad("Idempotency-Key: not text"))?;
+    if keys.next().is_some() {
+        return Err(Refusal::bad("Idempotency-Key: there are two"));
+    }
+    check_key(text)?;
+    Ok(Some(text.to_owned()))
+}
+
+fn check_key(key: &str) -> Result<(), Refusal> {
+    let bad = |why: &dyn std::fmt::Display| Refusal::bad(format!("Idempotency-Key: {why}"));
+    IdempotencyKey::new(key).map(drop).map_err(|why| bad(&why))
+}
+
+impl Counters {
+    pub(super) fn new(metrics: &Metrics, site: &str) -> Self {
+        Self(VERBS.map(|verb| metrics.counter(&REQUESTS, &[("site", site), ("verb", verb)])))
+    }
+
+    fn count(&self, method: &Method) {
+        let at = VERBS.iter().position(|verb| *verb == method.as_str());
+        self.0[at.unwrap_or(VERBS.len() - 1)].increment();
+    }
+}
+
+/// What metrics show methods as; the last one is for all others.
+const VERBS: [&str; 18] = [
+    "GET",
+    "HEAD",
+    "PUT",
+    "POST",
+    "DELETE",
+    "PATCH",
+    "OPTIONS",
+    "TRACE",
+    "PROPFIND",
+    "PROPPATCH",
+    "MKCOL",
+    "COPY",
+    "MOVE",
+    "LOCK",
+    "UNLOCK",
+    "REPORT",
+    "SEARCH",
+    "other",
+];
+
+/// Requests of clients.
+const REQUESTS: Family = Family {
+    name: "synod_web_requests_total",
+    help: "Requests of clients of the server behind this site, by method.",
+    kind: Kind::Counter,
+};
+
+/// Names an intention; repeated, it is answered as before.
+const KEY: &str = "idempotency-key";
+
+/// An ordered request's place.
+const SEQ: &str = "synod-seq";
+
+/// How many ordered requests a local read may miss.
+const STALE: &str = "synod-stale";
+
+/// As others who replay answers call it.
+const REPLAYED: &str = "idempotent-replayed";
+
+const VIA: &str = "1.1 synod";
+
+/// Where an outcome is asked for.
+const OUTCOME: &str = "/.well-known/synod/outcome/";
+
+/// Longer than any verdict of the order takes; it only ends what nobody waits for any more.
+const VERDICT_TIME_MAX: Duration = Duration::from_secs(120);

@@ -1,0 +1,28 @@
+//! Unmodified servers behind one agreed order (Microsoft's binding of CRUD protocols to a
+//! distributed agreement protocol, with Cheap Paxos as the protocol and HTTP as the binding).
+//!
+//! Each main has a server of its own and a reverse proxy in front of it. What changes something is
+//! ordered through the log and performed at every site in that order; whoever asked is answered
+//! from the server of the site it asked.
+//!
+//! # Layout
+//! [`exchange`](Request) has what is ordered and answered, [`binding`](Order) the traits where the
+//! parts meet. [`edge`] hears the clients, [`order`] is the agreed order in the log, [`site`] follows
+//! it at each main, [`upstream`] speaks with the server behind. [`WebService`] puts them together.
+
+mod binding;
+pub mod edge;
+mod exchange;
+pub mod metrics;
+pub mod order;
+mod service;
+pub mod site;
+mod slip;
+#[cfg(test)]
+mod testing;
+mod time;
+pub mod upstream;
+
+pub use binding::{Answer, Fresh, Identity, Order, OrderError, Past, Perform, Stamp, Unperformed};
+pub use exchange::{Header, Request, Response, sameness};
+pub use service::WebService;

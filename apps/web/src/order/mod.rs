@@ -1,0 +1,33 @@
+//! The agreed order: a replicated actor that gives requests their places and remembers what became of
+//! them at each site.
+//!
+//! - O1: places are given once, from 1, without gaps.
+//! - O2: a request stays until every serving site has performed it; a site too far behind is
+//!   quarantined instead, and while all of them are, nothing new is taken.
+//! - O3: an `Idempotency-Key` has one place.
+//! - O4: a site whose server failed where another's succeeded, or of which nobody knows whether it
+//!   performed something, serves no more. The last site is never sent away.
+//! - O5: a site is heard in its present life only.
+
+mod compare;
+mod keys;
+mod message;
+mod table;
+#[cfg(test)]
+mod tests;
+mod uploads;
+
+pub(crate) use self::compare::{digest_request, digest_response};
+pub use self::{
+    message::{
+        Arrange, Arranged, Done, Join, Joined, KEPT_RESPONSE_MAX, Kept, Key, Last, Origin, Part,
+        Recall, Report, Reported, Tend, Verdict, Wish,
+    },
+    table::{
+        BACKLOG_BYTES_MAX, BACKLOG_STEPS_MAX, Site, State, Step, TAIL_BYTES_MAX, TAIL_STEPS_MAX,
+        Web,
+    },
+};
+
+/// The name of the actor.
+pub const NAME: &str = "web";

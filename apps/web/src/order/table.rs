@@ -1,0 +1,496 @@
+//! The actor: places, sites, and what is still to be performed.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use actix::{Actor, Handler};
+use bytes::Bytes;
+use rand::Rng as _;
+use serde::{Deserialize, Serialize};
+use synod::{
+    replicated::{Query, Replicated, Turn, rand},
+    server::config::OnMismatch,
+};
+
+use super::{
+    Arrange, Arranged, Done, Join, Joined, Last, Origin, Part, Recall, Report, Reported, Tend,
+    Verdict, Wish, keys::Keys, uploads::Uploads,
+};
+use crate::{
+    Past, Request,
+    slip::{self, Slip},
+};
+
+/// The agreed order. See the module's documentation.
+#[derive(Debug, Default, Serialize, Deserialize, Replicated)]
+#[replicated(name = "web", commands(Arrange, Part, Join, Report, Tend), queries(Last, Recall))]
+pub struct Web {
+    /// The last place given.
+    last: u64,
+    /// Every serving site has performed everything up to here.
+    settled: u64,
+    /// What is not settled, and a tail of what is, for sites that come late.
+    steps: BTreeMap<u64, Arc<Step>>,
+    /// Bytes of what is not settled.
+    backlog_bytes: usize,
+    /// Bytes of the tail.
+    tail_bytes: usize,
+    sites: BTreeMap<String, Site>,
+    /// What each site said of a place that is not settled.
+    verdicts: BTreeMap<u64, BTreeMap<String, Verdict>>,
+    keys: Keys,
+    uploads: Uploads,
+    on_mismatch: OnMismatch,
+}
+
+/// A request in its place.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Step {
+    /// Its place.
+    pub seq: u64,
+    /// Agreed time, milliseconds since 1970.
+    pub time_ms: u64,
+    /// Agreed randomness.
+    pub seed: u64,
+    /// Who waits for the answer.
+    pub origin: Origin,
+    /// Whether its response is to be kept for whoever asks again.
+    pub keyed: bool,
+    /// The request, without what is in `parts`.
+    pub request: Request,
+    /// Its body, when that is large.
+    pub parts: Vec<Bytes>,
+}
+
+impl Step {
+    /// The request with its whole body.
+    pub fn whole(&self) -> Request {
+        let mut request = self.request.clone();
+        if !self.parts.is_empty() {
+            request.body = self.parts.concat().into();
+        }
+        request
+    }
+
+    /// About the memory that it takes.
+    fn weight(&self) -> usize {
+        let Request { method, target, headers, body } = &self.request;
+        let headers = headers.iter().map(|one| one.name.len() + one.value.len() + HEADER_BYTES);
+        let parts = self.parts.iter().map(Bytes::len);
+        STEP_BYTES + method.len() + target.len() + body.len() + headers.chain(parts).sum::<usize>()
+    }
+}
+
+/// A server and the main before it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Site {
+    /// Names its present life.
+    pub epoch: u64,
+    /// Names the state its server began with; its notes are of this one or of none.
+    pub lineage: u64,
+    /// What that state had performed.
+    pub since: u64,
+    /// For people.
+    pub upstream: String,
+    /// It has performed everything up to here, as far as it said.
+    pub applied: u64,
+    /// It catches up until it has reached this.
+    pub until: u64,
+    /// Whether it counts.
+    pub state: State,
+    /// How often it answered otherwise than the others.
+    pub diverged: u64,
+    /// Its server performs nothing for now, as an operator wants.
+    pub held: bool,
+    /// Why its server cannot be reached, when it said so last.
+    pub down: Option<String>,
+}
+
+/// Whether a site counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    /// Everything ordered is performed there.
+    #[default]
+    Serving,
+    /// Nothing is, until its server is made as another's is.
+    Quarantined(String),
+}
+
+impl Site {
+    fn quarantine(&mut self, why: String) {
+        // The first reason is what led to the others.
+        if self.state == State::Serving {
+            self.state = State::Quarantined(why);
+        }
+    }
+
+    /// Why it must not perform anything, if so.
+    pub fn quarantined(&self) -> Option<&str> {
+        match &self.state {
+            State::Serving => None,
+            State::Quarantined(why) => Some(why),
+        }
+    }
+}
+
+impl Actor for Web {
+    type Context = Turn;
+}
+
+impl Web {
+    /// The last place given.
+    pub const fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// The request at that place, while it is kept.
+    pub fn step(&self, seq: u64) -> Option<Arc<Step>> {
+        self.steps.get(&seq).cloned()
+    }
+
+    /// All sites by name.
+    pub const fn sites(&self) -> &BTreeMap<String, Site> {
+        &self.sites
+    }
+
+    /// What was answered to the request at this place, if it is kept.
+    pub fn answer(&self, key: &str) -> Option<&super::Kept> {
+        self.keys.get(key).and_then(|known| known.response.as_ref())
+    }
+
+    /// Whether an answer for the request at this place would be kept.
+    pub fn wants_answer(&self, seq: u64) -> bool {
+        self.keys.wants(seq)
+    }
+
+    /// A site may speak, and order, in its present life only (O5).
+    fn check(&self, site: &str, epoch: u64) -> Result<&Site, String> {
+        let known = self.sites.get(site).ok_or_else(|| format!("site {site} has not joined"))?;
+        if known.epoch != epoch {
+            return Err(format!("site {site} has begun another life"));
+        }
+        match known.quarantined() {
+            Some(why) => Err(format!("site {site} is quarantined: {why}")),
+            None => Ok(known),
+        }
+    }
+
+    /// Makes room by leaving sites behind that are much further back than another (O2).
+    fn shed(&mut self) -> Result<(), String> {
+        while self.last - self.settled >= BACKLOG_STEPS_MAX
+            || self.backlog_bytes >= BACKLOG_BYTES_MAX
+        {
+            let serving = || self.sites.iter().filter(|(_, site)| site.quarantined().is_none());
+            let first = serving().map(|(_, site)| site.applied).max().unwrap_or(self.last);
+            let behind = serving().min_by_key(|(_, site)| site.applied);
+            let ahead = first - self.settled >= (self.last - self.settled) / 2;
+            let Some((name, _)) = behind.filter(|(_, site)| ahead && site.applied < first) else {
+                let open = self.last - self.settled;
+                return Err(format!("{open} ordered requests wait for the servers already"));
+            };
+            let name = name.clone();
+            self.quarantine(&name, "it was too far behind the others".to_owned());
+            self.settle();
+        }
+        Ok(())
+    }
+
+    /// Sends a site away, unless it is the last (O4).
+    fn quarantine(&mut self, name: &str, why: String) {
+        let serving = self.sites.iter().filter(|(_, site)| site.quarantined().is_none());
+        if serving.filter(|(other, _)| *other != name).count() == 0 {
+            if let Some(site) = self.sites.get_mut(name) {
+                site.diverged += 1;
+            }
+            return;
+        }
+        if let Some(site) = self.sites.get_mut(name) {
+            site.quarantine(why);
+        }
+    }
+
+    /// Compares what all serving sites have performed, and lets it go.
+    fn settle(&mut self) {
+        let serving = self.sites.values().filter(|site| site.quarantined().is_none());
+        let reached = serving.map(|site| site.applied);
+        let reached = match slip::is(Slip::LetsGoTooSoon) {
+            true => reached.max(),
+            false => reached.min(),
+        };
+        let Some(reached) = reached else { return };
+        while self.settled < reached.min(self.last) {
+            self.settled += 1;
+            let seq = self.settled;
+            let weight = self.steps.get(&seq).map_or(0, |step| step.weight());
+            self.backlog_bytes -= weight;
+            self.tail_bytes += weight;
+            let verdicts = self.verdicts.remove(&seq).unwrap_or_default();
+            self.judge(seq, verdicts);
+        }
+        while let Some((&seq, step)) = self.steps.first_key_value() {
+            let tail = self.settled.saturating_sub(seq) + 1;
+            let full = tail > TAIL_STEPS_MAX
+                || self.tail_bytes > TAIL_BYTES_MAX
+                || slip::is(Slip::LetsGoTooSoon);
+            if seq > self.settled || !full {
+                return;
+            }
+            self.tail_bytes -= step.weight();
+            self.steps.remove(&seq);
+        }
+    }
+
+    /// O4: who failed where another succeeded goes; who differs from the most is counted, and goes if
+    /// that is wanted. Of two halves that of the site whose client was answered is believed.
+    fn judge(&mut self, seq: u64, verdicts: BTreeMap<String, Verdict>) {
+        let failed = |status: u16| status >= 500;
+        let succeeded = verdicts.values().any(|verdict| match verdict {
+            Verdict::Answered { status, .. } | Verdict::Redone { status } => !failed(*status),
+            Verdict::Lost(_) => false,
+        });
+        let mut votes: BTreeMap<&str, (usize, bool)> = BTreeMap::new();
+        let origin = self.steps.get(&seq).map(|step| step.origin.site.clone());
+        for (site, verdict) in &verdicts {
+            if let Verdict::Answered { status, digest } = verdict
+                && !(succeeded && failed(*status))
+            {
+                let vote = votes.entry(digest).or_default();
+                vote.0 += 1;
+                vote.1 |= Some(site) == origin.as_ref();
+            }
+        }
+        let most = votes.iter().max_by_key(|(_, vote)| **vote).map(|(digest, _)| *digest);
+        let mut gone = Vec::new();
+        for (site, verdict) in &verdicts {
+            match verdict {
+                Verdict::Answered { status, .. } | Verdict::Redone { status }
+                    if succeeded && failed(*status) =>
+                {
+                    gone.push((
+                        site,
+                        format!("it answered {status} to request {seq}, which others performed"),
+                    ));
+                }
+                Verdict::Answered { digest, .. } if Some(digest.as_str()) != most => {
+                    if let Some(known) = self.sites.get_mut(site) {
+                        known.diverged += 1;
+                    }
+                    if self.on_mismatch == OnMismatch::Quarantine {
+                        gone.push((
+                            site,
+                            format!("it answered request {seq} otherwise than others"),
+                        ));
+                    }
+                }
+                Verdict::Answered { .. } | Verdict::Redone { .. } | Verdict::Lost(_) => {}
+            }
+        }
+        for (site, why) in gone.into_iter().filter(|_| !slip::is(Slip::KeepsWhoFailed)) {
+            self.quarantine(site, why);
+        }
+    }
+
+    /// Whether a site can go on after that number.
+    fn continues(&self, applied: u64) -> bool {
+        applied <= self.last
+            && (applied == self.last
+                || self.steps.first_key_value().is_some_and(|(first, _)| *first <= applied + 1))
+    }
+}
+
+impl Handler<Arrange> for Web {
+    type Result = Arranged;
+
+    fn handle(&mut self, arrange: Arrange, turn: &mut Turn) -> Arranged {
+        let Arrange { origin, key, request, parts } = arrange;
+        let body = self.uploads.take(&origin);
+        let known = key.as_ref().and_then(|key| self.keys.get(&key.name).map(|known| (key, known)));
+        if let Some((key, known)) = known
+            && !slip::is(Slip::OrdersAKeyTwice)
+        {
+            return match known.digest == key.digest {
+                true => Arranged::Before { seq: known.seq },
+                false => Arranged::KeyReused,
+            };
+        }
+        if let Err(why) =
+            self.check(&origin.site, origin.epoch).map(drop).and_then(|()| self.shed())
+        {
+            return Arranged::Refused(why);
+        }
+        if body.len() != parts as usize {
+            return Arranged::Refused("a piece of its body is missing".to_owned());
+        }
+        self.last += 1; // O1
+        let (seq, time_ms) = (self.last, turn.time_ms());
+        let seed = turn.rng().next_u64();
+        let keyed = key.is_some();
+        if let Some(key) = key {
+            self.keys.put(key, seq, time_ms); // O3
+        }
+        let step = Step { seq, time_ms, seed, origin, keyed, request, parts: body };
+        self.backlog_bytes += step.weight();
+        self.steps.insert(seq, Arc::new(step));
+        Arranged::At(seq)
+    }
+}
+
+impl Handler<Part> for Web {
+    type Result = Result<(), String>;
+
+    fn handle(&mut self, part: Part, turn: &mut Turn) -> Result<(), String> {
+        let Part { origin, index, bytes } = part;
+        self.check(&origin.site, origin.epoch)?;
+        self.uploads.put(&origin, index, bytes, turn.time_ms())
+    }
+}
+
+impl Handler<Join> for Web {
+    type Result = Joined;
+
+    fn handle(&mut self, join: Join, turn: &mut Turn) -> Joined {
+        let Join { site: name, upstream, lineage, applied: noted, on_mismatch } = join;
+        self.on_mismatch = on_mismatch;
+        self.uploads.forget(&name);
+        let before = self.sites.remove(&name);
+        let mut site = before.unwrap_or_else(|| {
+            let site = Site { lineage: turn.rng().next_u64(), ..Site::default() };
+            match lineage.is_some() && self.last > 0 {
+                // Its server has performed something, which nobody here knows of.
+                true => Site { state: State::Quarantined("it was removed".to_owned()), ..site },
+                false => site,
+            }
+        });
+        if lineage == Some(site.lineage) {
+            // What was reported was performed, even if the note of it was not yet durable.
+            site.applied = site.applied.max(noted);
+        } else if site.applied > site.since {
+            let why = "it lost its notes of what its server performed";
+            site.quarantine(why.to_owned());
+        }
+        if !self.continues(site.applied) {
+            let why = format!("its server has performed {}, what came next is gone", site.applied);
+            site.quarantine(why);
+        }
+        (site.epoch, site.upstream, site.until) = (turn.position().0, upstream, self.last);
+        site.down = None;
+        let joined = Joined {
+            epoch: site.epoch,
+            lineage: site.lineage,
+            applied: site.applied,
+            last: self.last,
+            quarantined: site.quarantined().map(str::to_owned),
+        };
+        self.sites.insert(name, site);
+        self.settle();
+        joined
+    }
+}
+
+impl Handler<Report> for Web {
+    type Result = Reported;
+
+    fn handle(&mut self, report: Report, _: &mut Turn) -> Reported {
+        let Report { site: name, epoch, done, down } = report;
+        let Ok(site) = self.check(&name, epoch) else {
+            return Reported { stale: true, applied: 0 };
+        };
+        let mut applied = site.applied;
+        for Done { seq, verdict, response } in done {
+            // Said once more, or out of order: only what comes next counts.
+            if seq != applied + 1 || seq > self.last {
+                continue;
+            }
+            applied = seq;
+            if let Some(response) = response {
+                self.keys.answered(seq, response);
+            }
+            if let Verdict::Lost(why) = &verdict {
+                let why = format!("nobody knows whether it performed request {seq}: {why}");
+                self.quarantine(&name, why);
+            }
+            if seq > self.settled {
+                self.verdicts.entry(seq).or_default().insert(name.clone(), verdict);
+            }
+        }
+        if let Some(site) = self.sites.get_mut(&name) {
+            site.applied = applied;
+            site.down = down;
+        }
+        self.settle();
+        Reported { stale: false, applied }
+    }
+}
+
+impl Handler<Tend> for Web {
+    type Result = Result<u64, String>;
+
+    fn handle(&mut self, tend: Tend, turn: &mut Turn) -> Result<u64, String> {
+        let Tend { site: name, wish } = tend;
+        let Some(site) = self.sites.get(&name) else {
+            let names: Vec<_> = self.sites.keys().map(String::as_str).collect();
+            return Err(format!("no site {name}; there are {}", names.join(", ")));
+        };
+        let applied = site.applied;
+        match wish {
+            Wish::Rejoin { at } if site.quarantined().is_none() => {
+                return Err(format!("{name} is not quarantined; nothing changed at {at}"));
+            }
+            Wish::Rejoin { at } if !self.continues(at) => {
+                return Err(format!("what came after {at} is no longer kept: copy a newer state"));
+            }
+            Wish::Hold | Wish::Release | Wish::Rejoin { .. } | Wish::Remove => {}
+        }
+        let last = self.last;
+        let Some(site) = self.sites.get_mut(&name) else { return Err(format!("no site {name}")) };
+        let answer = match wish {
+            Wish::Hold | Wish::Release => {
+                site.held = wish == Wish::Hold;
+                applied
+            }
+            Wish::Rejoin { at } => {
+                // A new life: what it still says of the old one is not heard.
+                site.epoch = turn.position().0;
+                site.lineage = turn.rng().next_u64();
+                (site.since, site.applied, site.until) = (at, at, last);
+                site.state = State::Serving;
+                at
+            }
+            Wish::Remove => {
+                self.sites.remove(&name);
+                applied
+            }
+        };
+        self.settle();
+        Ok(answer)
+    }
+}
+
+impl Query<Last> for Web {
+    fn query(&self, _: Last) -> u64 {
+        self.last
+    }
+}
+
+impl Query<Recall> for Web {
+    fn query(&self, recall: Recall) -> Past {
+        self.keys.past(&recall.key)
+    }
+}
+
+/// Requests that wait for a server: minutes of a fast one's work, for a site that restarts.
+pub const BACKLOG_STEPS_MAX: u64 = 100_000;
+
+/// Their bytes: memory of every main, and part of every snapshot.
+pub const BACKLOG_BYTES_MAX: usize = 128 << 20;
+
+/// Performed requests that are kept for a site that comes a little late.
+pub const TAIL_STEPS_MAX: u64 = 4_096;
+
+/// Their bytes.
+pub const TAIL_BYTES_MAX: usize = 8 << 20;
+
+/// What a step takes beside its texts.
+const STEP_BYTES: usize = 200;
+
+/// What a header takes beside its texts.
+const HEADER_BYTES: usize = 48;

@@ -1,0 +1,175 @@
+//! The order by itself: who waits for whom, and what is remembered.
+
+use actix::Handler as _;
+use bytes::Bytes;
+use synod::{
+    replicated::{Moment, Position, Query as _, SessionId, Turn},
+    server::config::OnMismatch,
+};
+
+use super::*;
+use crate::{Past, Request, Response};
+
+/// The order, and commands one after the other.
+#[derive(Default)]
+struct Log {
+    web: Web,
+    position: u64,
+}
+
+impl Log {
+    fn turn(&mut self) -> Turn {
+        self.position += 1;
+        let moment = Moment { position: Position(self.position), time_ms: self.position };
+        Turn::new(moment, SessionId(1), self.position, 0)
+    }
+
+    fn join(&mut self, site: &str, lineage: Option<u64>, applied: u64) -> Joined {
+        let (site, upstream) = (site.to_owned(), "http://server".to_owned());
+        let on_mismatch = OnMismatch::Alarm;
+        let mut turn = self.turn();
+        self.web.handle(Join { site, upstream, lineage, applied, on_mismatch }, &mut turn)
+    }
+
+    fn arrange(&mut self, site: &str, epoch: u64, key: Option<&str>, body: &str) -> Arranged {
+        let request = Request {
+            method: "PUT".to_owned(),
+            target: "/x".to_owned(),
+            headers: Vec::new(),
+            body: Bytes::from(body.to_owned()),
+        };
+        let key = key.map(|name| Key { name: name.to_owned(), digest: digest_request(&request) });
+        let origin = Origin { site: site.to_owned(), epoch, ticket: self.position };
+        let mut turn = self.turn();
+        self.web.handle(Arrange { origin, key, request, parts: 0 }, &mut turn)
+    }
+
+    fn report(&mut self, site: &str, epoch: u64, seq: u64, verdict: Verdict) -> Reported {
+        let done = vec![Done { seq, verdict, response: None }];
+        let mut turn = self.turn();
+        self.web.handle(Report { site: site.to_owned(), epoch, done, down: None }, &mut turn)
+    }
+
+    fn state(&self, site: &str) -> &Site {
+        &self.web.sites()[site]
+    }
+}
+
+fn answered(status: u16, digest: &str) -> Verdict {
+    Verdict::Answered { status, digest: digest.to_owned() }
+}
+
+/// Two sites with a request ordered at a.
+fn two() -> (Log, u64, u64) {
+    let mut log = Log::default();
+    let (a, b) = (log.join("a", None, 0).epoch, log.join("b", None, 0).epoch);
+    assert_eq!(log.arrange("a", a, None, "one"), Arranged::At(1));
+    (log, a, b)
+}
+
+#[test]
+fn a_key_has_one_place_at_whichever_site_it_comes_again() {
+    let (mut log, a, b) = two();
+    assert_eq!(log.arrange("a", a, Some("k"), "two"), Arranged::At(2));
+    assert_eq!(log.arrange("b", b, Some("k"), "two"), Arranged::Before { seq: 2 });
+    assert_eq!(log.arrange("b", b, Some("k"), "three"), Arranged::KeyReused);
+    let past = |log: &Log| log.web.query(Recall { key: "k".to_owned() });
+    assert_eq!(past(&log), Past::Ordered { seq: 2 });
+    log.report("b", b, 1, answered(201, "x"));
+    let response = Response { status: 204, headers: Vec::new(), body: Bytes::new() };
+    let kept = Some(Kept::of(&response));
+    let done = vec![Done { seq: 2, verdict: answered(204, "y"), response: kept }];
+    let mut turn = log.turn();
+    log.web.handle(Report { site: "b".to_owned(), epoch: b, done, down: None }, &mut turn);
+    assert_eq!(past(&log), Past::Answered { seq: 2, status: 204 });
+}
+
+#[test]
+fn a_site_that_failed_where_the_other_did_not_is_sent_away_and_the_last_never() {
+    let (mut log, a, b) = two();
+    log.report("a", a, 1, answered(201, "x"));
+    log.report("b", b, 1, answered(507, "full"));
+    assert!(log.state("b").quarantined().unwrap().contains("507"));
+    assert!(log.report("b", b, 2, answered(201, "x")).stale, "O5: it is not heard any more");
+    assert!(matches!(log.arrange("b", b, None, "two"), Arranged::Refused(_)));
+    assert_eq!(log.arrange("a", a, None, "two"), Arranged::At(2));
+    log.report("a", a, 2, Verdict::Lost("crash".to_owned()));
+    assert_eq!((log.state("a").quarantined(), log.state("a").diverged), (None, 1));
+    assert!(log.join("b", Some(log.state("b").lineage), 1).quarantined.is_some());
+}
+
+#[test]
+fn of_two_that_differ_the_one_whose_client_was_answered_is_believed() {
+    let (mut log, a, b) = two();
+    log.report("b", b, 1, answered(201, "y"));
+    log.report("a", a, 1, answered(201, "x"));
+    assert_eq!((log.state("a").diverged, log.state("b").diverged), (0, 1));
+    assert_eq!(log.state("b").quarantined(), None, "it is an alarm only");
+    assert_eq!(log.arrange("b", b, None, "two"), Arranged::At(2));
+    log.report("a", a, 2, Verdict::Redone { status: 404 });
+    log.report("b", b, 2, answered(204, "z"));
+    assert_eq!(log.state("a").diverged, 0, "what was performed again may be answered otherwise");
+}
+
+#[test]
+fn a_site_that_died_is_waited_for_within_bounds_and_then_left_behind() {
+    let (mut log, a, b) = two();
+    for seq in 1..=BACKLOG_STEPS_MAX {
+        log.report("a", a, seq, answered(201, "x"));
+        let arranged = log.arrange("a", a, None, "more");
+        assert_eq!(arranged, Arranged::At(seq + 1), "a goes on");
+        assert!(log.web.step(seq).is_some() || log.state("b").quarantined().is_some());
+    }
+    assert!(log.state("b").quarantined().unwrap().contains("too far behind"));
+    assert!(log.report("b", b, 1, answered(201, "x")).stale);
+    // And nobody else is: a server that hangs stops what is new.
+    for _ in 0..BACKLOG_STEPS_MAX {
+        log.arrange("a", a, None, "more");
+    }
+    assert!(matches!(log.arrange("a", a, None, "more"), Arranged::Refused(_)));
+    assert_eq!(log.state("a").quarantined(), None);
+}
+
+#[test]
+fn a_life_goes_on_where_its_notes_say_and_a_site_without_notes_is_not_trusted() {
+    let (mut log, a, _) = two();
+    let lineage = log.state("a").lineage;
+    let again = log.join("a", Some(lineage), 1);
+    assert_eq!((again.applied, again.last, again.quarantined), (1, 1, None));
+    assert!(log.report("a", a, 1, answered(201, "x")).stale, "that was another life");
+    assert!(log.join("a", None, 0).quarantined.unwrap().contains("lost its notes"));
+    // What an operator made good is: at the number that was copied.
+    let wish = Wish::Rejoin { at: 1 };
+    let mut turn = log.turn();
+    assert_eq!(log.web.handle(Tend { site: "a".to_owned(), wish }, &mut turn), Ok(1));
+    assert_ne!(log.state("a").lineage, lineage);
+    let joined = log.join("a", Some(lineage), 0);
+    assert_eq!((joined.applied, joined.quarantined), (1, None));
+}
+
+#[test]
+fn a_large_body_comes_in_pieces_and_half_a_body_is_refused() {
+    let (mut log, a, _) = two();
+    let origin = Origin { site: "a".to_owned(), epoch: a, ticket: 77 };
+    let request = Request {
+        method: "PUT".to_owned(),
+        target: "/x".to_owned(),
+        headers: Vec::new(),
+        body: Bytes::new(),
+    };
+    let part = |index: u32, bytes: &'static str| Part {
+        origin: origin.clone(),
+        index,
+        bytes: bytes.into(),
+    };
+    let arrange = Arrange { origin: origin.clone(), key: None, request, parts: 2 };
+    let mut turn = log.turn();
+    assert_eq!(log.web.handle(part(0, "ab"), &mut turn), Ok(()));
+    let refused = log.web.handle(arrange.clone(), &mut turn);
+    assert!(matches!(refused, Arranged::Refused(why) if why.contains("missing")));
+    assert!(log.web.handle(part(1, "cd"), &mut turn).is_err(), "the first is gone");
+    assert_eq!(log.web.handle(part(0, "ab"), &mut turn), Ok(()));
+    assert_eq!(log.web.handle(part(1, "cd"), &mut turn), Ok(()));
+    assert_eq!(log.web.handle(arrange, &mut turn), Arranged::At(2));
+    assert_eq!(&log.web.step(2).unwrap().whole().body[..], b"abcd");
+}

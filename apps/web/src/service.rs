@@ -1,0 +1,131 @@
+//! The binding as a program adds it to its nodes.
+
+use std::{io, net::TcpListener, rc::Rc, sync::Arc};
+
+use actix_rt::{Arbiter, time::sleep};
+use rand::Rng as _;
+use serde_json::{Value, json};
+use synod::{
+    replicated::{Desk, Handle, StateMachine},
+    server::{LINGER, NodeAddresses, Service, ServiceContext, config::WebConfig},
+};
+
+use crate::{
+    edge::{self, EdgeOptions},
+    metrics::{DIVERGED, WebMetrics},
+    order::{NAME, Site as Known, Web},
+    site::{Parts, Site, notes::Notes},
+    upstream::{Upstream, UpstreamOptions},
+};
+
+/// Servers behind one agreed order. One of these belongs to one node.
+#[derive(Debug, Default)]
+pub struct WebService {
+    desk: Arc<Desk<Web>>,
+}
+
+impl Service for WebService {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn machine(&self) -> Box<dyn StateMachine> {
+        self.desk.machine(NAME)
+    }
+
+    fn speaks_web(&self) -> bool {
+        true
+    }
+
+    fn serve_web(
+        &self,
+        listener: TcpListener,
+        config: &WebConfig,
+        context: &ServiceContext,
+    ) -> io::Result<()> {
+        let options = UpstreamOptions::new(Arc::clone(&context.clock));
+        let upstream = Upstream::new(&config.upstream, options)
+            .map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why.to_string()))?;
+        drop(upstream); // each arbiter has its own
+        let dir = context.data_dir.join(NAME);
+        let notes =
+            Notes::open(&context.world, dir, context.durability).map_err(io::Error::other)?;
+        let metrics = WebMetrics::new(&context.metrics);
+        let (desk, name) = (Arc::clone(&self.desk), context.node.to_string());
+        count_differences(&desk, &name, context);
+        let (config, context) = (config.clone(), context.clone());
+        // An arbiter of its own: what moves bodies does not keep the protocol waiting.
+        let arbiter = Arbiter::new();
+        arbiter.spawn_fn(move || {
+            let options = UpstreamOptions::new(Arc::clone(&context.clock));
+            let upstream = match Upstream::new(&config.upstream, options) {
+                Ok(upstream) => upstream,
+                Err(why) => return tracing::error!(%why, "the server cannot be asked"),
+            };
+            let site = Site::start(Parts {
+                name,
+                config: config.clone(),
+                desk,
+                order: Handle::new(Arc::clone(&context.submit), NAME),
+                server: Rc::new(upstream.clone()),
+                notes,
+                first_ticket: context.world.entropy.rng("web/tickets").next_u64(),
+                clock: Arc::clone(&context.clock),
+                metrics,
+            });
+            let options = EdgeOptions::of(&config, &context);
+            if let Err(error) = edge::serve(listener, Rc::new(site.clone()), upstream, options) {
+                tracing::error!(%error, "the web listener cannot be served");
+            }
+            let mut stop = context.stop.clone();
+            actix_rt::spawn(async move {
+                stop.stopped().await;
+                // What comes now is told that it was not applied.
+                sleep(LINGER).await;
+                site.close();
+            });
+        });
+        Ok(())
+    }
+
+    fn sites(&self) -> Vec<Value> {
+        let sites = self.desk.read(|web| {
+            let shown = web.sites().iter().map(|(name, site)| document(name, site, web.last()));
+            shown.collect()
+        });
+        sites.unwrap_or_default()
+    }
+
+    fn hints(&self, at: &NodeAddresses) -> Vec<String> {
+        let web = at.web.iter();
+        web.map(|web| format!("curl -T FILE http://{web}/name; curl http://{web}/name")).collect()
+    }
+}
+
+/// What `status` shows of a site.
+fn document(name: &str, site: &Known, last: u64) -> Value {
+    let (state, reason) = match (site.quarantined(), &site.down) {
+        (Some(why), _) => ("quarantined", Some(why)),
+        (None, Some(why)) => ("down", Some(why.as_str())),
+        (None, None) if site.applied < site.until => ("catching_up", None),
+        (None, None) => ("serving", None),
+    };
+    json!({
+        "site": name,
+        "upstream": site.upstream,
+        "applied": site.applied,
+        "lag": last.saturating_sub(site.applied),
+        "state": state,
+        "reason": reason,
+        "diverged": site.diverged,
+    })
+}
+
+/// Shows what the order found of this main's server.
+fn count_differences(desk: &Arc<Desk<Web>>, name: &str, context: &ServiceContext) {
+    let (desk, name) = (Arc::clone(desk), name.to_owned());
+    context.metrics.collect(move |metrics| {
+        let diverged = desk.read(|web| web.sites().get(&name).map(|site| site.diverged)).flatten();
+        metrics.counter(&DIVERGED, &[]).follow(diverged.unwrap_or_default());
+    });
+}

@@ -1,0 +1,348 @@
+//! The lives of a site, and its work in each: what is ordered, performed at its server.
+
+use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
+
+use futures_util::{
+    FutureExt as _, StreamExt as _, future::LocalBoxFuture, stream::FuturesUnordered,
+};
+use synod::server::config::RedoPolicy;
+use tokio::time::sleep;
+
+use super::{
+    Place, Site,
+    notes::Facts,
+    policy::{Touches, redo},
+};
+use crate::{
+    Answer, OrderError, Response, Stamp, Unperformed,
+    order::{Done, Join, Joined, Kept, Step, Verdict, digest_response},
+    slip::{self, Slip},
+};
+
+/// Begins one life after the other.
+pub(super) async fn live(site: Site) {
+    loop {
+        let joined = join(&site).await;
+        let Joined { epoch, lineage, applied, last, quarantined } = joined;
+        if let Some(why) = quarantined
+            && !slip::is(Slip::IgnoresQuarantine)
+        {
+            tracing::error!(why, "the server behind this site is quarantined");
+            site.set_place(Place::Quarantined(why));
+            readmitted(&site, epoch).await;
+            continue;
+        }
+        let known = site.0.facts.get();
+        let facts = match known.lineage == lineage {
+            true => Facts { answered: known.answered.max(applied), ..known },
+            false => Facts { lineage, answered: applied, ..Facts::default() },
+        };
+        keep(&site, facts).await;
+        site.0.applied.send_replace(facts.answered);
+        site.0.untold.borrow_mut().clear();
+        site.set_place(Place::Serving { epoch });
+        tracing::info!(site = site.0.name, applied = facts.answered, "joined the order");
+        // What has its place only since then was never sent.
+        let began = Facts { reserved: facts.reserved.min(last), ..facts };
+        Work::new(&site, epoch, began).run().await;
+        site.set_place(Place::Joining);
+    }
+}
+
+/// Says that it is here until it is heard.
+async fn join(site: &Site) -> Joined {
+    let facts = site.0.facts.get();
+    let join = Join {
+        site: site.0.name.clone(),
+        upstream: site.0.config.upstream.clone(),
+        lineage: (facts.lineage != 0).then_some(facts.lineage),
+        applied: facts.answered,
+        on_mismatch: site.0.config.on_mismatch,
+    };
+    loop {
+        match site.0.order.send(join.clone()).await {
+            Ok(joined) => return joined,
+            Err(why) => tracing::debug!(%why, "not joined yet"),
+        }
+        sleep(JOIN_PAUSE).await;
+    }
+}
+
+/// Waits until somebody says that the server was made good.
+async fn readmitted(site: &Site, epoch: u64) {
+    let mut news = site.0.desk.news();
+    loop {
+        let now = site.0.desk.read(|web| {
+            web.sites().get(&site.0.name).map(|one| (one.epoch, one.quarantined().is_some()))
+        });
+        match now {
+            Some(Some((newer, false))) if newer > epoch => return,
+            // Nobody knows it any more: it may join anew.
+            Some(None) => sleep(JOIN_PAUSE).await,
+            Some(Some(_)) | None => {}
+        }
+        if news.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Notes, until that is durable: nothing is done before.
+async fn keep(site: &Site, facts: Facts) {
+    site.0.facts.set(facts);
+    while let Err(why) = site.0.notes.keep(&facts).await {
+        tracing::error!(%why, "the site's notes cannot be written");
+        sleep(JOIN_PAUSE).await;
+    }
+}
+
+/// The work of one life.
+struct Work<'a> {
+    site: &'a Site,
+    epoch: u64,
+    /// What it knew when this life began.
+    began: Facts,
+    next: u64,
+    in_flight: FuturesUnordered<LocalBoxFuture<'a, (Arc<Step>, Ended)>>,
+    touched: BTreeMap<u64, Touches>,
+    /// Ended before others that stand before them.
+    ended: BTreeMap<u64, Done>,
+}
+
+/// How a request ended at the server.
+enum Ended {
+    Answered { response: Response, redone: bool },
+    Lost(String),
+}
+
+/// What a site is to do next.
+enum Look {
+    /// Nothing more in this life.
+    Over,
+    /// These, as far as they do not meet others.
+    Steps(Vec<Arc<Step>>),
+}
+
+impl<'a> Work<'a> {
+    fn new(site: &'a Site, epoch: u64, began: Facts) -> Self {
+        let next = began.answered + 1;
+        let in_flight = FuturesUnordered::new();
+        Self {
+            site,
+            epoch,
+            began,
+            next,
+            in_flight,
+            touched: BTreeMap::new(),
+            ended: BTreeMap::new(),
+        }
+    }
+
+    /// Until this life is over. What is with the server then has no answer that counts.
+    async fn run(mut self) {
+        let mut news = self.site.0.desk.news();
+        loop {
+            match self.look() {
+                Look::Over => return,
+                Look::Steps(steps) => self.begin(steps).await,
+            }
+            tokio::select! {
+                biased;
+                Some((step, ended)) = self.in_flight.next(), if !self.in_flight.is_empty() => {
+                    self.end(&step, ended);
+                }
+                changed = news.changed() => if changed.is_err() {
+                    return;
+                },
+            }
+        }
+    }
+
+    /// What its own replica says.
+    fn look(&self) -> Look {
+        let room = WINDOW.saturating_sub(self.in_flight.len()) as u64;
+        let look = self.site.0.desk.read(|web| {
+            let Some(me) = web.sites().get(&self.site.0.name) else { return Look::Over };
+            let away = me.quarantined().is_some() && !slip::is(Slip::IgnoresQuarantine);
+            if me.epoch > self.epoch || away {
+                return Look::Over;
+            }
+            // Its replica may not have come to this life yet.
+            let room = if me.held || me.epoch < self.epoch { 0 } else { room };
+            Look::Steps((self.next..).take(room as usize).map_while(|seq| web.step(seq)).collect())
+        });
+        look.unwrap_or(Look::Steps(Vec::new()))
+    }
+
+    /// Sends what comes next, in order, as long as nothing meets what is with the server (S1).
+    async fn begin(&mut self, steps: Vec<Arc<Step>>) {
+        for step in steps {
+            let touches = Touches::of(&self.site.0.config, &step.request);
+            let meets = self.touched.values().any(|other| other.meets(&touches));
+            if meets && !slip::is(Slip::SendsBesideAnother) {
+                return;
+            }
+            let seq = step.seq;
+            let policy = redo(&self.site.0.config, &step.request);
+            let before = self.note(seq, policy).await;
+            self.touched.insert(seq, touches);
+            self.next = seq + 1;
+            let work = match before {
+                Before::Sent if policy == RedoPolicy::Rebuild => {
+                    let why = "its site ended between sending it and the answer".to_owned();
+                    std::future::ready((step, Ended::Lost(why))).boxed_local()
+                }
+                Before::Sent => perform(self.site, step, true, policy).boxed_local(),
+                Before::Not => perform(self.site, step, false, policy).boxed_local(),
+            };
+            self.in_flight.push(work);
+        }
+    }
+
+    /// S2: notes that it may be sent; whether it may have been already.
+    async fn note(&self, seq: u64, policy: RedoPolicy) -> Before {
+        let facts = self.site.0.facts.get();
+        if slip::is(Slip::ForgetsWhatWasSent) {
+            return Before::Not;
+        }
+        if slip::is(Slip::NotesBeforeTheAnswer) {
+            self.site.0.notes.keep_lazily(&Facts { answered: seq, ..facts });
+        }
+        match policy {
+            RedoPolicy::Rebuild if self.began.alone == seq => Before::Sent,
+            RedoPolicy::Rebuild => {
+                // Alone with the server, so everything before it was answered.
+                keep(self.site, Facts { alone: seq, ..facts }).await;
+                Before::Not
+            }
+            RedoPolicy::Resend if seq <= self.began.reserved => Before::Sent,
+            RedoPolicy::Resend => {
+                if seq > facts.reserved {
+                    keep(self.site, Facts { reserved: seq + RESERVED, ..facts }).await;
+                }
+                Before::Not
+            }
+        }
+    }
+
+    fn end(&mut self, step: &Step, ended: Ended) {
+        let inner = &self.site.0;
+        let seq = step.seq;
+        self.touched.remove(&seq);
+        let (verdict, response, answer) = match ended {
+            Ended::Answered { response, redone } => {
+                let status = response.status;
+                let verdict = match redone {
+                    true => Verdict::Redone { status },
+                    false => Verdict::Answered { status, digest: self.digest(step, &response) },
+                };
+                let wanted =
+                    step.keyed && inner.desk.read(|web| web.wants_answer(seq)).unwrap_or_default();
+                let kept = wanted.then(|| Kept::of(&response));
+                (verdict, kept, Ok(Answer { seq, response, replayed: false }))
+            }
+            Ended::Lost(why) => (Verdict::Lost(why.clone()), None, Err(OrderError::Unknown(why))),
+        };
+        if step.origin.site == inner.name
+            && let Some(caller) = inner.callers.borrow_mut().remove(&step.origin.ticket)
+        {
+            // One that went away is not waited for.
+            drop(caller.send(answer));
+        }
+        self.ended.insert(seq, Done { seq, verdict, response });
+        let mut facts = inner.facts.get();
+        while let Some(done) = self.ended.remove(&(facts.answered + 1)) {
+            facts.answered = done.seq;
+            inner.untold.borrow_mut().push(done);
+        }
+        inner.facts.set(facts);
+        if facts.alone == seq {
+            // The sooner, the less likely is a crash that leaves its fate unknown.
+            inner.notes.keep_lazily(&facts);
+        }
+        inner.applied.send_if_modified(|applied| {
+            let more = facts.answered > *applied;
+            *applied = facts.answered;
+            more
+        });
+        inner.tell.notify_one();
+    }
+
+    fn digest(&self, step: &Step, response: &Response) -> String {
+        let route = self.site.0.config.route(&step.request.method, &step.request.target);
+        digest_response(response, route.map_or(&[], |route| &route.ignore))
+    }
+}
+
+/// Whether a request may have been sent in an earlier life.
+enum Before {
+    Sent,
+    Not,
+}
+
+/// Asks the server, until that is known to have answered or must not be asked again.
+async fn perform(
+    site: &Site,
+    step: Arc<Step>,
+    redone: bool,
+    policy: RedoPolicy,
+) -> (Arc<Step>, Ended) {
+    let request = Rc::new(step.whole());
+    let Step { seq, time_ms, seed, .. } = *step;
+    let mut stamp = Stamp { seq, time_ms, seed, redo: redone };
+    let mut pause = PAUSE_MIN;
+    loop {
+        let started = site.0.clock.now();
+        let why = match site.0.server.perform(Rc::clone(&request), stamp).await {
+            Ok(response) => {
+                site.0.metrics.performed(site.0.clock.now().since(started));
+                site.set_down(None);
+                return (step, Ended::Answered { response, redone: stamp.redo });
+            }
+            Err(Unperformed::NotSent(why)) => why,
+            Err(Unperformed::Unknown(why))
+                if policy == RedoPolicy::Rebuild && !slip::is(Slip::RetriesUnsafe) =>
+            {
+                return (step, Ended::Lost(why));
+            }
+            Err(Unperformed::Unknown(why)) => {
+                stamp.redo = true;
+                why
+            }
+        };
+        site.set_down(Some(why));
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+impl Site {
+    /// Notes whether the server can be reached.
+    fn set_down(&self, down: Option<String>) {
+        if *self.0.down.borrow() == down {
+            return;
+        }
+        match &down {
+            Some(why) => tracing::warn!(why, "the server behind this site cannot be reached"),
+            None => tracing::info!("the server behind this site is back"),
+        }
+        *self.0.down.borrow_mut() = down;
+        self.0.tell.notify_one();
+    }
+}
+
+/// Requests with the server at once.
+const WINDOW: usize = 64;
+
+/// So many requests more may be sent after one note: a sync of the disk for each would be slow, and
+/// after a crash so many at most are marked as sent before that were not.
+const RESERVED: u64 = 256;
+
+/// Between two attempts to be heard.
+const JOIN_PAUSE: Duration = Duration::from_millis(200);
+
+/// Between two attempts to reach a server.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+
+/// The same, when it has been away for long.
+const PAUSE_MAX: Duration = Duration::from_secs(1);

@@ -1,0 +1,392 @@
+//! A site: one main, its server, and whoever waits there.
+//!
+//! - S1: the server is asked only for what is ordered, in its order; two requests are with it at the
+//!   same time only if they touch different things.
+//! - S2: before a request is sent it is noted, durably, that it may have been; what must not be sent
+//!   twice is not sent again.
+//! - S3: a caller gets the answer of this site's own server.
+//! - S4: a quarantined site asks its server nothing and answers nobody.
+//!
+//! # Layout
+//! - [`Site`]: the way in; `live`: its lives, and the work in each; `report`: telling the others
+//! - [`notes`]: what must not be forgotten
+//! - `policy`: what may be sent twice, and what side by side
+
+mod live;
+pub mod notes;
+mod policy;
+mod report;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use actix_rt::task::JoinHandle;
+use bytes::Bytes;
+use futures_util::{FutureExt as _, future::LocalBoxFuture};
+use synod::{
+    replicated::{CallError, Consistency, Desk, Handle},
+    runtime::world::Clock,
+    server::config::WebConfig,
+};
+use tokio::{
+    sync::{Notify, oneshot, watch},
+    time::timeout,
+};
+
+use self::notes::{Facts, Notes};
+use crate::{
+    Answer, Fresh, Identity, Order, OrderError, Past, Perform, Request, Response,
+    metrics::WebMetrics,
+    order::{Arrange, Arranged, Done, Kept, Key, Last, Origin, Part, Recall, Web, digest_request},
+    slip::{self, Slip},
+};
+
+/// What a site is made of.
+pub struct Parts {
+    /// The main's name.
+    pub name: String,
+    /// How its server is treated.
+    pub config: WebConfig,
+    /// What its replica of the order executed.
+    pub desk: Arc<Desk<Web>>,
+    /// The way into the log.
+    pub order: Handle<Web>,
+    /// The server.
+    pub server: Rc<dyn Perform>,
+    /// What it noted in earlier lives, and where it goes on.
+    pub notes: (Notes, Facts),
+    /// A number that no other life of a site began with, for its callers' tickets.
+    pub first_ticket: u64,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// What it counts.
+    pub metrics: WebMetrics,
+}
+
+/// A running site. Cloning is cheap and gives the same one.
+#[derive(Clone)]
+pub struct Site(Rc<Inner>);
+
+struct Inner {
+    name: String,
+    config: WebConfig,
+    desk: Arc<Desk<Web>>,
+    order: Handle<Web>,
+    server: Rc<dyn Perform>,
+    notes: Notes,
+    facts: Cell<Facts>,
+    place: RefCell<Place>,
+    /// What this site's server has performed, without gaps.
+    applied: watch::Sender<u64>,
+    /// Why the server cannot be reached at present.
+    down: RefCell<Option<String>>,
+    callers: RefCell<BTreeMap<u64, oneshot::Sender<Result<Answer, OrderError>>>>,
+    next_ticket: Cell<u64>,
+    /// What the others were not told yet, in order.
+    untold: RefCell<Vec<Done>>,
+    tell: Notify,
+    clock: Arc<dyn Clock>,
+    metrics: WebMetrics,
+    tasks: RefCell<Vec<JoinHandle<()>>>,
+}
+
+/// Whether a site may order and answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    /// It does not know yet.
+    Joining,
+    /// It may, in this life.
+    Serving { epoch: u64 },
+    /// It may not.
+    Quarantined(String),
+}
+
+impl Site {
+    /// Starts it on the current arbiter. Dropping this ends nothing.
+    pub fn start(parts: Parts) -> Self {
+        let Parts { name, config, desk, order, server, notes, first_ticket, clock, metrics } =
+            parts;
+        let (notes, facts) = notes;
+        let site = Self(Rc::new(Inner {
+            name,
+            config,
+            desk,
+            order,
+            server,
+            notes,
+            facts: Cell::new(facts),
+            place: RefCell::new(Place::Joining),
+            applied: watch::Sender::new(facts.answered),
+            down: RefCell::default(),
+            callers: RefCell::default(),
+            next_ticket: Cell::new(first_ticket),
+            untold: RefCell::default(),
+            tell: Notify::new(),
+            clock,
+            metrics,
+            tasks: RefCell::default(),
+        }));
+        let live = actix_rt::spawn(live::live(site.clone()));
+        let report = actix_rt::spawn(report::report(site.clone()));
+        site.0.tasks.borrow_mut().extend([live, report]);
+        site
+    }
+
+    /// Ends it at once: its server is asked nothing more, and whoever waits does not know.
+    pub fn abort(&self) {
+        self.0.tasks.take().iter().for_each(JoinHandle::abort);
+        self.0.callers.take();
+    }
+
+    /// Ends it, and writes its notes.
+    pub fn close(&self) {
+        self.abort();
+        self.0.notes.keep_lazily(&self.0.facts.get());
+        self.0.notes.close();
+    }
+
+    /// Its life, or why it may not order and answer.
+    fn epoch(&self) -> Result<u64, OrderError> {
+        match &*self.0.place.borrow() {
+            Place::Joining => {
+                Err(OrderError::NotApplied("this site is about to join the others".to_owned()))
+            }
+            Place::Serving { epoch } => Ok(*epoch),
+            Place::Quarantined(why) => Err(OrderError::Quarantined(why.clone())),
+        }
+    }
+
+    fn set_place(&self, place: Place) {
+        if let Place::Quarantined(why) = &place {
+            // S4: what they asked for may be performed elsewhere, and their answers are not here.
+            let why = format!("the server behind this site was quarantined: {why}");
+            for (_, caller) in std::mem::take(&mut *self.0.callers.borrow_mut()) {
+                // One that went away is not waited for.
+                drop(caller.send(Err(OrderError::Unknown(why.clone()))));
+            }
+        }
+        *self.0.place.borrow_mut() = place;
+    }
+
+    async fn order(&self, request: Request, identity: Identity) -> Result<Answer, OrderError> {
+        let inner = &self.0;
+        let epoch = self.epoch().map_err(|why| OrderError::NotApplied(why.to_string()))?;
+        if let Some(why) = &*inner.down.borrow() {
+            let why = format!("the server behind this site cannot be reached: {why}");
+            return Err(OrderError::NotApplied(why));
+        }
+        let started = inner.clock.now();
+        let mut call = self.call();
+        let origin = Origin { site: inner.name.clone(), epoch, ticket: call.ticket };
+        let key = match identity {
+            Identity::Key(name) => Some(Key { name, digest: digest_request(&request) }),
+            Identity::Made => None,
+        };
+        let name = key.as_ref().map(|key| key.name.clone());
+        let (request, parts) = self.send_body(request, &origin).await?;
+        let arrange = Arrange { origin, key, request, parts };
+        let arranged = inner.order.send(arrange).timeout(ORDER_PATIENCE);
+        let arranged = tokio::select! {
+            biased;
+            // The log may be slower to say that it has a place than the server is to perform it.
+            answer = &mut call.answer => return answered(answer),
+            arranged = arranged => arranged.map_err(not_ordered)?,
+        };
+        inner.metrics.ordered(inner.clock.now().since(started));
+        match arranged {
+            Arranged::At(seq) if slip::is(Slip::AnswersForAnother) => {
+                let response = Response { status: 200, headers: Vec::new(), body: Bytes::new() };
+                Ok(Answer { seq, response, replayed: false })
+            }
+            Arranged::At(seq) => match timeout(SERVER_PATIENCE, &mut call.answer).await {
+                Ok(answer) => answered(answer),
+                Err(_) => {
+                    let why = format!("it is ordered as {seq} and the server has not answered yet");
+                    Err(OrderError::Unknown(why))
+                }
+            },
+            Arranged::Before { seq } => self.replay(&name.unwrap_or_default(), seq).await,
+            Arranged::KeyReused => Err(OrderError::KeyReused),
+            Arranged::Refused(why) => Err(OrderError::NotApplied(why)),
+        }
+    }
+
+    /// Sends a large body ahead, piece by piece; what is left of the request, and how many they were.
+    async fn send_body(
+        &self,
+        request: Request,
+        origin: &Origin,
+    ) -> Result<(Request, u32), OrderError> {
+        if request.body.len() <= PART_BYTES {
+            return Ok((request, 0));
+        }
+        let mut index = 0;
+        let mut rest = request.body.clone();
+        while !rest.is_empty() {
+            let bytes = rest.split_to(rest.len().min(PART_BYTES));
+            let part = Part { origin: origin.clone(), index, bytes };
+            let put = self.0.order.send(part).timeout(ORDER_PATIENCE).await;
+            // Whatever became of a piece: the request itself was not even asked for.
+            let why = match put {
+                Ok(Ok(())) => {
+                    index += 1;
+                    continue;
+                }
+                Ok(Err(why)) => why,
+                Err(error) => error.to_string(),
+            };
+            return Err(OrderError::NotApplied(why));
+        }
+        Ok((Request { body: Bytes::new(), ..request }, index))
+    }
+
+    /// The answer that was given to a request before, at whichever site.
+    async fn replay(&self, key: &str, seq: u64) -> Result<Answer, OrderError> {
+        let mut news = self.0.desk.news();
+        let found = async {
+            loop {
+                let kept = self.0.desk.read(|web| web.answer(key).cloned()).flatten();
+                match kept {
+                    Some(Kept::Whole(response)) => {
+                        return Ok(Answer { seq, response, replayed: true });
+                    }
+                    Some(Kept::TooLarge { status }) => {
+                        let why = format!(
+                            "it was answered {status} as {seq}; the answer was too large to keep"
+                        );
+                        return Err(OrderError::Unknown(why));
+                    }
+                    None if news.changed().await.is_ok() => {}
+                    None => return Err(OrderError::Unknown("the node stops".to_owned())),
+                }
+            }
+        };
+        timeout(SERVER_PATIENCE, found).await.unwrap_or_else(|_| {
+            let why = format!("it is ordered as {seq} and no server has answered yet");
+            Err(OrderError::Unknown(why))
+        })
+    }
+
+    async fn see(&self, fresh: Fresh) -> Result<u64, OrderError> {
+        self.epoch()?;
+        let seq = match fresh {
+            Fresh::Local => return Ok(*self.0.applied.borrow()),
+            // Nobody has seen more than there is.
+            Fresh::Since(seq) if seq > self.known() => seq.min(self.last().await?),
+            Fresh::Since(seq) => seq,
+            Fresh::Linearizable => self.last().await?,
+        };
+        let mut applied = self.0.applied.subscribe();
+        let seen = timeout(READ_PATIENCE, applied.wait_for(|applied| *applied >= seq)).await;
+        let seen = seen.ok().and_then(|seen| seen.ok().map(|seen| *seen));
+        self.epoch()?;
+        seen.ok_or_else(|| {
+            let why = format!("the server behind this site has not performed {seq} yet");
+            OrderError::NotApplied(why)
+        })
+    }
+
+    async fn last(&self) -> Result<u64, OrderError> {
+        let last = self.0.order.query(Last {}).timeout(READ_PATIENCE).await;
+        last.map_err(|error| OrderError::NotApplied(error.to_string()))
+    }
+
+    /// The last place given, as far as this node knows.
+    fn known(&self) -> u64 {
+        self.0.desk.read(Web::last).unwrap_or_default()
+    }
+
+    fn call(&self) -> Caller<'_> {
+        let ticket = self.0.next_ticket.get();
+        self.0.next_ticket.set(ticket.wrapping_add(1));
+        let (tell, answer) = oneshot::channel();
+        self.0.callers.borrow_mut().insert(ticket, tell);
+        Caller { site: self, ticket, answer }
+    }
+}
+
+impl Order for Site {
+    fn perform(
+        &self,
+        request: Request,
+        identity: Identity,
+    ) -> LocalBoxFuture<'_, Result<Answer, OrderError>> {
+        self.order(request, identity).boxed_local()
+    }
+
+    fn fresh(&self, fresh: Fresh) -> LocalBoxFuture<'_, Result<u64, OrderError>> {
+        self.see(fresh).boxed_local()
+    }
+
+    fn outcome<'a>(&'a self, key: &'a str) -> LocalBoxFuture<'a, Result<Past, OrderError>> {
+        let recall = Recall { key: key.to_owned() };
+        let asked = self.0.order.query(recall).consistency(Consistency::Linearizable);
+        asked
+            .map(|past| past.map_err(|error| OrderError::NotApplied(error.to_string())))
+            .boxed_local()
+    }
+
+    fn behind(&self) -> u64 {
+        self.known().saturating_sub(*self.0.applied.borrow())
+    }
+}
+
+/// Somebody who waits for an answer, until dropped.
+struct Caller<'a> {
+    site: &'a Site,
+    ticket: u64,
+    answer: oneshot::Receiver<Result<Answer, OrderError>>,
+}
+
+impl Drop for Caller<'_> {
+    fn drop(&mut self) {
+        self.site.0.callers.borrow_mut().remove(&self.ticket);
+    }
+}
+
+fn answered(
+    answer: Result<Result<Answer, OrderError>, oneshot::error::RecvError>,
+) -> Result<Answer, OrderError> {
+    answer.unwrap_or_else(|_| Err(OrderError::Unknown("the node stops".to_owned())))
+}
+
+fn not_ordered(error: CallError) -> OrderError {
+    match error {
+        CallError::NotApplied(refusal) => OrderError::NotApplied(refusal.text),
+        CallError::Unknown(why) | CallError::SessionExpired(why) => OrderError::Unknown(why),
+        // It was tried, and has no effect.
+        CallError::Failed(why) => OrderError::NotApplied(why),
+        CallError::Unreadable { .. } => OrderError::Unknown(error.to_string()),
+    }
+}
+
+/// A larger body is sent ahead in such pieces: each must fit one command, and soon others' too.
+const PART_BYTES: usize = 1 << 20;
+
+/// How long the log may take: several fail-overs.
+const ORDER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a server may take for what is ordered, and for what was ordered before it.
+const SERVER_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a reader waits for what it must see.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
+
+impl std::fmt::Debug for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Site").field("name", &self.0.name).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("name", &self.name).finish_non_exhaustive()
+    }
+}

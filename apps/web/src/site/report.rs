@@ -1,0 +1,69 @@
+//! Telling the others what became of requests here, and noting it.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::{Place, Site};
+use crate::order::{Done, Kept, Report, Reported};
+
+/// Tells whatever there is, a moment after the first of it.
+pub(super) async fn report(site: Site) {
+    let mut told_down = None;
+    let mut noted = site.0.clock.now();
+    loop {
+        site.0.tell.notified().await;
+        sleep(REPORT_PAUSE).await;
+        while let Some((epoch, done)) = next(&site, &told_down) {
+            let now = site.0.clock.now();
+            if now.since(noted) >= NOTE_PAUSE {
+                noted = now;
+                site.0.notes.keep_lazily(&site.0.facts.get());
+            }
+            let down = site.0.down.borrow().clone();
+            let report = Report { site: site.0.name.clone(), epoch, done, down: down.clone() };
+            match site.0.order.send(report).await {
+                Ok(Reported { stale: true, .. }) => break,
+                Ok(Reported { applied, .. }) => {
+                    site.0.untold.borrow_mut().retain(|done| done.seq > applied);
+                    told_down = down;
+                }
+                Err(why) => {
+                    tracing::debug!(%why, "a report was not heard; it is said again");
+                    sleep(AGAIN_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// The next report, if there is anything to say.
+fn next(site: &Site, told_down: &Option<String>) -> Option<(u64, Vec<Done>)> {
+    let Place::Serving { epoch } = *site.0.place.borrow() else { return None };
+    let untold = site.0.untold.borrow();
+    if untold.is_empty() && *site.0.down.borrow() == *told_down {
+        return None;
+    }
+    let mut bytes = 0;
+    let fits = |done: &&Done| {
+        let first = bytes == 0;
+        bytes += DONE_BYTES + done.response.as_ref().map_or(0, Kept::weight);
+        first || bytes <= REPORT_BYTES_MAX
+    };
+    Some((epoch, untold.iter().take_while(fits).cloned().collect()))
+}
+
+/// So much is told together: a command for each request would be another write for each.
+const REPORT_PAUSE: Duration = Duration::from_millis(10);
+
+/// What the others know, they tell after a crash: the notes need not be fresh.
+const NOTE_PAUSE: Duration = Duration::from_millis(200);
+
+/// Between two attempts.
+const AGAIN_PAUSE: Duration = Duration::from_millis(200);
+
+/// Well below what fits one command, with one response more.
+const REPORT_BYTES_MAX: usize = 1 << 20;
+
+/// What it takes beside its response.
+const DONE_BYTES: usize = 150;

@@ -1,0 +1,164 @@
+//! One connection to a server, and one exchange on it.
+
+use std::{cell::Cell, io, rc::Rc, time::Duration};
+
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{
+        TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
+    time::timeout,
+};
+
+use super::{
+    Fault,
+    head::{self, Head},
+};
+use crate::Request;
+
+/// A connection between two exchanges, or in one.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    /// Heard and not yet understood.
+    buffer: BytesMut,
+}
+
+impl Connection {
+    pub(super) async fn open(authority: &str) -> Result<Self, Fault> {
+        let opened = timeout(CONNECT_TIME_MAX, TcpStream::connect(authority)).await;
+        let refused = |why: &dyn std::fmt::Display| Fault::NotSent(format!("{authority}: {why}"));
+        let stream = match opened {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(refused(&error)),
+            Err(_) => return Err(refused(&"nobody takes a connection")),
+        };
+        // Requests are written whole, so waiting for more would only cost time.
+        stream.set_nodelay(true).map_err(|error| refused(&error))?;
+        Ok(Self { stream, buffer: BytesMut::new() })
+    }
+
+    /// Whether another request may go this way: the server neither hung up nor said a word since.
+    pub(super) fn is_quiet(&self) -> bool {
+        let nothing = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        self.buffer.is_empty() && self.stream.try_read(&mut [0]).is_err_and(nothing)
+    }
+
+    /// Sends a request and reads the answer's head; `bytes` is the request's own head. A server may
+    /// answer before it read everything, then the connection is not kept.
+    pub(super) async fn exchange(
+        &mut self,
+        request: &Request,
+        bytes: &[u8],
+        patience: Duration,
+    ) -> Result<Head, Fault> {
+        let (reader, writer) = self.stream.split();
+        let sent = Rc::new(Cell::new(0));
+        let write = send(writer, bytes, &request.body, &sent);
+        let read = answer(reader, &mut self.buffer, &request.method);
+        let both = async {
+            tokio::pin!(write, read);
+            let mut written = None;
+            loop {
+                tokio::select! {
+                    biased;
+                    result = &mut write, if written.is_none() => written = Some(result),
+                    head = &mut read => break (head, written),
+                }
+                // It may still have said why it reads no further.
+                if let Some(Err(error)) = &written
+                    && sent.get() == 0
+                {
+                    break (Err(error.to_string()), written);
+                }
+            }
+        };
+        let (head, written) = match timeout(patience, both).await {
+            Ok(both) => both,
+            Err(_) if sent.get() == 0 => return Err(Fault::NotSent("it takes no bytes".into())),
+            Err(_) => return Err(Fault::Late(patience)),
+        };
+        match head {
+            Ok(mut head) => {
+                head.keep &= matches!(written, Some(Ok(())));
+                Ok(head)
+            }
+            Err(why) if sent.get() == 0 => Err(Fault::NotSent(why)),
+            Err(why) => Err(Fault::Lost(why)),
+        }
+    }
+
+    /// What was heard and not yet understood.
+    pub(super) fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
+
+    /// Hears more; false when the server hung up.
+    pub(super) async fn hear(&mut self) -> io::Result<bool> {
+        self.buffer.reserve(READ_BYTES);
+        Ok(self.stream.read_buf(&mut self.buffer).await? > 0)
+    }
+}
+
+/// Writes all, counting what the system took.
+async fn send(
+    mut writer: WriteHalf<'_>,
+    head: &[u8],
+    body: &[u8],
+    sent: &Cell<usize>,
+) -> io::Result<()> {
+    if body.len() <= JOINED_BYTES_MAX {
+        let mut both = Vec::with_capacity(head.len() + body.len());
+        both.extend_from_slice(head);
+        both.extend_from_slice(body);
+        return write(&mut writer, &both, sent).await;
+    }
+    write(&mut writer, head, sent).await?;
+    write(&mut writer, body, sent).await
+}
+
+async fn write(
+    writer: &mut (impl AsyncWrite + Unpin),
+    mut bytes: &[u8],
+    sent: &Cell<usize>,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let taken = writer.write(bytes).await?;
+        if taken == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        sent.set(sent.get() + taken);
+        bytes = &bytes[taken..];
+    }
+    Ok(())
+}
+
+async fn answer(
+    mut reader: ReadHalf<'_>,
+    buffer: &mut BytesMut,
+    method: &str,
+) -> Result<Head, String> {
+    loop {
+        if let Some(head) = head::read(buffer, method)? {
+            return Ok(head);
+        }
+        buffer.reserve(READ_BYTES);
+        match reader.read_buf(buffer).await {
+            Ok(0) => return Err("it hung up before an answer".to_owned()),
+            Ok(_) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+/// A server that does not even take a connection in this time is not up.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// What one system call may bring; a large answer takes no more memory than this and what its
+/// client has not read yet.
+const READ_BYTES: usize = 32 << 10;
+
+/// Up to here copying costs less than another system call.
+const JOINED_BYTES_MAX: usize = 64 << 10;
