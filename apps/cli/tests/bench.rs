@@ -41,7 +41,7 @@ fn check(row: &Value, name: &str, kind: &str) {
 fn what_cannot_be_measured_exits_2_with_one_line() {
     for (args, parts) in [
         (&["multicast"][..], ["bench multicast", "this build has no"]),
-        (&["web"], ["bench web", "this build has no"]),
+        (&["web", "--cluster", "client.toml"], ["--cluster", "a cluster of its own"]),
         (&["everything"], ["everything", "try"]),
         (&["commands", "--seconds", "0"], ["--seconds", "0"]),
         (&["commands", "--clients", "0"], ["--clients", "0"]),
@@ -59,6 +59,24 @@ fn what_cannot_be_measured_exits_2_with_one_line() {
         for part in parts {
             assert!(said.contains(part), "{part:?} in {said}");
         }
+    }
+}
+
+#[test]
+fn servers_behind_a_cluster_are_measured_beside_nginx_alone() {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders = std::env::split_paths(&paths).chain(["/usr/sbin".into()]);
+    if !folders.any(|folder| folder.join("nginx").exists()) {
+        eprintln!("SKIPPED: no nginx on PATH; install Debian's package `nginx-light`");
+        return;
+    }
+    let rows = rows(&["web", "--seconds", "1", "--clients", "4"]);
+    let names = ["put-nginx", "put-ordered", "get-nginx", "get-proxy", "get-linearizable"];
+    assert_eq!(rows.len(), names.len());
+    for (row, name) in rows.iter().zip(names) {
+        check(row, &format!("{name}-4"), &name[..3]);
+        let beside = row["rate_per_limit"].as_f64();
+        assert_eq!(beside.is_some(), !matches!(name, "put-nginx" | "get-nginx"), "{row}");
     }
 }
 

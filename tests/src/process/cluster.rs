@@ -51,6 +51,8 @@ pub struct Member {
     pub http: SocketAddr,
     /// Redis clients.
     pub resp: Option<SocketAddr>,
+    /// Clients of the server behind it.
+    pub web: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -116,7 +118,7 @@ impl Cluster {
             let http = listen_address(&text, "http").expect("every node has http");
             let resp = listen_address(&text, "resp");
             let role = if *name == "x" { "auxiliary" } else { "main" }.to_owned();
-            let member = Member { role, pid: 0, quic: *quic, http, resp };
+            let member = Member { role, pid: 0, quic: *quic, http, resp, web: None };
             cluster.nodes.insert((*name).to_owned(), member);
         }
         cluster
@@ -167,6 +169,7 @@ impl Cluster {
                 quic: address("quic").expect("every node has quic"),
                 http: address("http").expect("every node has http"),
                 resp: address("resp"),
+                web: address("web"),
             };
             self.nodes.insert(text("name"), member);
         }
@@ -206,7 +209,7 @@ impl Cluster {
         let text = fs::read_to_string(self.config(name)).expect("init wrote it");
         let http = listen_address(&text, "http").expect("every node has http");
         let resp = listen_address(&text, "resp");
-        let member = Member { role: role.to_owned(), pid: 0, quic, http, resp };
+        let member = Member { role: role.to_owned(), pid: 0, quic, http, resp, web: None };
         self.nodes.insert(name.to_owned(), member);
     }
 

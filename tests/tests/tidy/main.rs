@@ -241,9 +241,10 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("runtime/Cargo.toml", &["synod-derive"]),
     ("actors/Cargo.toml", &["synod-runtime", "synod-derive"]),
     ("apps/kv/Cargo.toml", &["synod"]),
+    ("apps/web/Cargo.toml", &["synod"]),
     ("apps/examples/Cargo.toml", &["synod"]),
     // The binary with the stock services.
-    ("apps/cli/Cargo.toml", &["synod", "synod-kv"]),
+    ("apps/cli/Cargo.toml", &["synod", "synod-kv", "synod-web"]),
     ("tests/Cargo.toml", &["synod", "synod-kv", "synod-runtime", "synod-derive"]),
     // Made of others' parts, to be measured beside ours.
     ("tests/peers/openraft/Cargo.toml", &[]),
@@ -332,6 +333,7 @@ const ROOMS_OUTSIDE: &[(&str, &[&str], &str)] = &[
     ("actors/src/client/", ANY, "runs in programs that are no node"),
     ("actors/src/cli/", ANY, "what a person started, before and beside any node"),
     ("actors/src/server/config", &["std::fs"], "reads the node file before there is a world"),
+    ("apps/examples/src/orders.rs", ANY, "is no node, but a server behind one"),
     ("apps/kv/examples/", ANY, "measures a store from outside"),
     ("apps/kv/src/resp/", &["Instant::now"], "idle times of connections, shown to people"),
 ];

@@ -10,6 +10,7 @@
 //!   process), [`bare`] (what they are measured against) and [`turns`] (one ask at a time, beside
 //!   its limits)
 //! - [`raw`]: one disk sync, one QUIC round trip, the latter with [`pair`]
+//! - [`web`]: HTTP clients of servers behind a cluster, beside [`nginx`] without one
 //! - [`meter`], [`report`]: what was measured, and how it is said
 
 mod actors;
@@ -18,6 +19,7 @@ mod commands;
 mod costs;
 mod listener;
 mod meter;
+mod nginx;
 mod pair;
 mod peer;
 mod raw;
@@ -25,6 +27,7 @@ mod report;
 mod resp;
 mod target;
 mod turns;
+mod web;
 
 use actix_rt::System;
 
@@ -37,9 +40,15 @@ use super::{
 };
 use crate::server::{StopSignal, stop_pair};
 
-/// Measures what `args` asks for; `with_resp` when this program serves Redis clients.
-pub(crate) fn run(program: &str, args: &BenchArgs, with_resp: bool) -> Result<(), Failure> {
-    check(args, with_resp)?;
+/// Measures what `args` asks for; `with_resp` when this program serves Redis clients, `with_web` when
+/// it puts servers behind the agreed order.
+pub(crate) fn run(
+    program: &str,
+    args: &BenchArgs,
+    with_resp: bool,
+    with_web: bool,
+) -> Result<(), Failure> {
+    check(args, with_resp, with_web)?;
     System::new().block_on(async {
         let (trigger, stop) = stop_pair();
         let signals = Signals::listen();
@@ -50,7 +59,8 @@ pub(crate) fn run(program: &str, args: &BenchArgs, with_resp: bool) -> Result<()
             BenchKind::Commands => commands::run(args, &mut report, stop).await,
             BenchKind::Local => unless_stopped(stop, actors::local(args, &mut report)).await,
             BenchKind::Remote => unless_stopped(stop, actors::remote(args, &mut report)).await,
-            BenchKind::Multicast | BenchKind::Web => unreachable!("refused before"),
+            BenchKind::Web => web::run(args, &mut report, stop).await,
+            BenchKind::Multicast => unreachable!("refused before"),
         };
         // Rows that were measured are worth something, whatever came after them.
         report.finish();
@@ -59,7 +69,7 @@ pub(crate) fn run(program: &str, args: &BenchArgs, with_resp: bool) -> Result<()
 }
 
 /// Refuses, before anything is started, what cannot be measured.
-fn check(args: &BenchArgs, with_resp: bool) -> Result<(), Failure> {
+fn check(args: &BenchArgs, with_resp: bool, with_web: bool) -> Result<(), Failure> {
     match args.what {
         BenchKind::Commands if !with_resp => {
             let why = "this program serves no Redis clients, and these drive the cluster";
@@ -67,20 +77,27 @@ fn check(args: &BenchArgs, with_resp: bool) -> Result<(), Failure> {
         }
         BenchKind::Commands => return Ok(()),
         BenchKind::Local | BenchKind::Remote => {}
-        BenchKind::Multicast | BenchKind::Web => {
-            let what = if args.what == BenchKind::Web { "web" } else { "multicast" };
-            let why = format!("this build has no {what} yet");
-            let hint = "use local, remote or commands";
-            return Err(Failure::usage(format!("bench {what}"), why, hint));
+        BenchKind::Web if !with_web => {
+            let why = "this program puts no servers behind the agreed order";
+            return Err(Failure::usage("bench web", why, "use a program with the web binding"));
+        }
+        BenchKind::Web => {}
+        BenchKind::Multicast => {
+            let why = "this build has no multicast yet";
+            let hint = "use local, remote, commands or web";
+            return Err(Failure::usage("bench multicast", why, hint));
         }
     }
     for (flag, given) in [
         ("--cluster", args.cluster.is_some()),
         ("--node", !args.node.is_empty()),
-        ("--durability", args.durability.is_some()),
+        ("--durability", args.durability.is_some() && args.what != BenchKind::Web),
     ] {
         if given {
-            let why = "messages between actors need no cluster";
+            let why = match args.what {
+                BenchKind::Web => "it measures a cluster of its own, at both sites",
+                _ => "messages between actors need no cluster",
+            };
             return Err(Failure::usage(flag, why, "leave it out, or use `bench commands`"));
         }
     }

@@ -2,6 +2,7 @@
 //! the one a client file names.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -26,31 +27,47 @@ use crate::{
 pub(super) struct OwnCluster {
     dev: Child,
     client: PathBuf,
+    /// Where clients reach the servers behind it.
+    webs: Vec<SocketAddr>,
 }
 
 impl OwnCluster {
     /// Starts two mains and an auxiliary, and returns once they serve writes.
     pub(super) async fn start(durability: Durability) -> Result<Self, Failure> {
+        Self::start_before(durability, &[]).await
+    }
+
+    /// The same, with these servers behind the mains.
+    pub(super) async fn start_before(
+        durability: Durability,
+        upstreams: &[String],
+    ) -> Result<Self, Failure> {
         let cannot = |e: std::io::Error| Failure::failed("dev", e, "try it alone: `dev`");
         let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
         command.args(["dev", "--json", "--durability", &durability.to_string()]);
+        command.args(upstreams.iter().flat_map(|url| ["--upstream", url]));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         process::tie_to_us(command.as_std_mut());
         let mut dev = command.spawn().map_err(cannot)?;
         let mut lines = BufReader::new(dev.stdout.take().expect("asked for above")).lines();
         let ready = timeout(READY_TIME_MAX, ready(&mut lines)).await.ok().flatten();
-        let Some(client) = ready else {
-            let cluster = Self { dev, client: PathBuf::new() };
+        let Some((client, webs)) = ready else {
+            let cluster = Self { dev, client: PathBuf::new(), webs: Vec::new() };
             cluster.stop().await;
             return Err(Failure::failed("dev", "served no writes in time", "try it alone: `dev`"));
         };
         actix_rt::spawn(tell_ends(lines));
-        Ok(Self { dev, client })
+        Ok(Self { dev, client, webs })
     }
 
     /// Where its client file is.
     pub(super) fn client_file(&self) -> &Path {
         &self.client
+    }
+
+    /// Where clients reach the servers behind it, of each main in turn.
+    pub(super) fn webs(&self) -> &[SocketAddr] {
+        &self.webs
     }
 
     /// Stops it in order and waits until it is gone.
@@ -65,12 +82,14 @@ impl OwnCluster {
     }
 }
 
-/// Waits for the ready event; answers where the client file is.
-async fn ready(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<PathBuf> {
+/// Waits for the ready event; answers where the client file and the web ports are.
+async fn ready(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<(PathBuf, Vec<SocketAddr>)> {
     while let Ok(Some(line)) = lines.next_line().await {
         let event: Value = serde_json::from_str(&line).ok()?;
         if event["event"] == "ready" {
-            return Some(event["client"].as_str()?.into());
+            let nodes = event["nodes"].as_array()?;
+            let webs = nodes.iter().filter_map(|node| node["web"].as_str()?.parse().ok());
+            return Some((event["client"].as_str()?.into(), webs.collect()));
         }
     }
     None

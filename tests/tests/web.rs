@@ -1,0 +1,189 @@
+//! Ordinary servers behind a cluster become one that survives.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, TcpListener},
+};
+
+use serde_json::Value;
+use synod_tests::process::{
+    child::Process,
+    cluster::Cluster,
+    crew::{Crew, Shift},
+    http::Http,
+    machine::turn,
+    nginx::Nginx,
+    programs::program,
+    wait::{PATIENCE, until},
+};
+
+/// Two stock servers behind the two mains of a cluster, or nothing where there is no nginx.
+fn two_sites() -> Option<(Cluster, [Nginx; 2])> {
+    let servers = match (Nginx::start(), Nginx::start()) {
+        (Ok(a), Ok(b)) => [a, b],
+        (Err(missing), _) | (_, Err(missing)) => {
+            eprintln!("SKIPPED: {missing}");
+            return None;
+        }
+    };
+    let [a, b] = [servers[0].url(), servers[1].url()];
+    let cluster = Cluster::dev("synod", &["--upstream", &a, "--upstream", &b]);
+    Some((cluster, servers))
+}
+
+fn webs(cluster: &Cluster) -> [SocketAddr; 2] {
+    ["a", "b"].map(|name| cluster.node(name).web.expect("a main with a server has a web port"))
+}
+
+/// Waits until both servers' disks hold the same, and answers what.
+fn wait_same(servers: &[Nginx; 2]) -> BTreeMap<String, Vec<u8>> {
+    until("equal files at both sites", || {
+        let [a, b] = [servers[0].files(), servers[1].files()];
+        let differs = |name: &&String| a.get(*name) != b.get(*name);
+        let different: Vec<&String> = a.keys().chain(b.keys()).filter(differs).take(5).collect();
+        if different.is_empty() { Ok(a) } else { Err(format!("{different:?} differ")) }
+    })
+}
+
+/// Goal: what is done at either site is done at both, in one order. Method: a WebDAV client's verbs,
+/// each read at the other site at once.
+#[test]
+fn two_stock_servers_are_one_at_both_sites() {
+    let _turn = turn();
+    let Some((mut cluster, servers)) = two_sites() else { return };
+    let [mut a, mut b] = webs(&cluster).map(Http::new);
+    let mut seq = 0;
+    let mut ordered = |http: &mut Http, method, path, headers: &[(&str, &str)], body: &[u8]| {
+        let answer = http.request(method, path, headers, body).unwrap();
+        let number: u64 = answer.header("synod-seq").expect("it was ordered").parse().unwrap();
+        assert!(number > seq, "{number} behind {seq}");
+        seq = number;
+        answer
+    };
+    assert_eq!(ordered(&mut a, "PUT", "/one.txt", &[], b"one").status, 201);
+    assert_eq!(b.get("/one.txt").unwrap().text(), "one");
+    assert_eq!(ordered(&mut b, "PUT", "/one.txt", &[], b"changed").status, 204);
+    let read = a.get("/one.txt").unwrap();
+    assert_eq!(read.text(), "changed");
+    // Conditions hold at both, since both servers date and tag a file alike.
+    let tag = read.header("etag").unwrap().to_owned();
+    assert_eq!(b.get("/one.txt").unwrap().header("etag"), Some(tag.as_str()));
+    let same = b.request("GET", "/one.txt", &[("if-none-match", &tag)], b"").unwrap();
+    assert_eq!(same.status, 304);
+    assert_eq!(ordered(&mut a, "MKCOL", "/folder/", &[], b"").status, 201);
+    let to = [("destination", "/folder/two.txt")];
+    assert_eq!(ordered(&mut b, "COPY", "/one.txt", &to, b"").status, 204);
+    assert_eq!(a.get("/folder/two.txt").unwrap().text(), "changed");
+    let to = [("destination", "/folder/three.txt")];
+    assert_eq!(ordered(&mut a, "MOVE", "/one.txt", &to, b"").status, 204);
+    assert_eq!(b.get("/one.txt").unwrap().status, 404);
+    assert_eq!(ordered(&mut b, "DELETE", "/folder/two.txt", &[], b"").status, 204);
+    assert_eq!(a.get("/folder/two.txt").unwrap().status, 404);
+    let part = b.request("GET", "/folder/three.txt", &[("range", "bytes=2-4")], b"").unwrap();
+    assert_eq!((part.status, part.text().as_str()), (206, "ang"));
+    // A key makes one intention of two requests, at two sites.
+    let key = [("idempotency-key", "k")];
+    assert_eq!(ordered(&mut a, "PUT", "/four.txt", &key, b"four").status, 201);
+    let again = b.request("PUT", "/four.txt", &key, b"four").unwrap();
+    assert_eq!((again.status, again.header("idempotent-replayed")), (201, Some("true")));
+    let other = b.request("PUT", "/four.txt", &key, b"five").unwrap();
+    assert_eq!((other.status, other.json()["outcome"].as_str()), (422, Some("not_applied")));
+    let files = wait_same(&servers);
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["/folder/", "/folder/three.txt", "/four.txt"]);
+    cluster.stop();
+}
+
+/// Goal: no acknowledged write is lost, whoever dies. Method: clients at both sites write on, each
+/// going to the other site when its own is silent, while each site's node, and then its server, is
+/// killed in turn; both disks hold every acknowledged file at the end, byte for byte.
+#[test]
+fn every_acknowledged_write_is_at_both_sites_whoever_is_killed() {
+    let _turn = turn();
+    let Some((mut cluster, mut servers)) = two_sites() else { return };
+    let sites = webs(&cluster);
+    let crew =
+        Crew::start((0..4).map(|writer| move |shift: &Shift| write_on(writer, sites, shift)));
+    crew.wait_for_more(PATIENCE, "writes", 50);
+    for (at, name) in ["a", "b", "a", "b"].into_iter().enumerate() {
+        // In the second round a whole site dies: the server behind the node, too.
+        let whole = at >= 2;
+        cluster.signal("KILL", &[name]);
+        if whole {
+            servers[at % 2].kill();
+        }
+        crew.wait_for_more(PATIENCE, "writes at the other site", 20);
+        if whole {
+            servers[at % 2].resume();
+        }
+        cluster.wait_restarted(name);
+        cluster.wait_ready(name);
+        crew.wait_for_more(PATIENCE, "writes at both sites", 20);
+    }
+    let acknowledged = crew.finish();
+    let files = wait_same(&servers);
+    for (path, body) in &acknowledged {
+        assert_eq!(files.get(path), Some(body), "{path} was acknowledged");
+    }
+    println!("{} acknowledged writes at both sites, over four kills", acknowledged.len());
+    cluster.stop();
+}
+
+/// Goal: servers that make the same of what was agreed are one, and one that does not is found out.
+/// Method: two of the example's servers, of which the second makes identifiers of its own.
+#[test]
+fn servers_that_use_what_was_agreed_are_equal_and_others_are_found_out() {
+    let _turn = turn();
+    for (flags, differ) in [(&[][..], false), (&["--random"], true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let ports = [0, 1].map(|_| free_tcp_port());
+        let [_one, _two] = [0, 1].map(|at| {
+            let dir = folder.path().join(at.to_string()).display().to_string();
+            let at_port = ports[at].to_string();
+            let more = if at == 1 { flags } else { &[] };
+            let words = [&[at_port.as_str(), dir.as_str()], more].concat();
+            Process::start(&program("orders"), &words, &folder.path().join("log"))
+        });
+        let urls = ports.map(|port| format!("http://{port}"));
+        let mut cluster = Cluster::dev("synod", &["--upstream", &urls[0], "--upstream", &urls[1]]);
+        let [mut a, mut b] = webs(&cluster).map(Http::new);
+        let made = a.request("POST", "/orders", &[], b"tea").unwrap();
+        assert_eq!((made.status, made.header("synod-seq")), (201, Some("1")));
+        let status = cluster.wait_status("a", "both sites to have answered", |status| {
+            let sites = status["web"].as_array().map_or(&[][..], Vec::as_slice);
+            let counted = |site: &Value| site["diverged"].as_u64().unwrap_or_default();
+            let done = sites.len() == 2 && sites.iter().all(|site| site["applied"] == 1);
+            done && (sites.iter().map(counted).sum::<u64>() > 0) == differ
+        });
+        let read = b.get("/orders/1").unwrap();
+        assert_eq!(read.status == 200 && read.body == made.body, !differ, "{status}");
+        cluster.stop();
+    }
+}
+
+fn free_tcp_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).unwrap()
+}
+
+/// Writes new files until the shift is over; answers those that were acknowledged.
+fn write_on(writer: usize, sites: [SocketAddr; 2], shift: &Shift) -> Vec<(String, Vec<u8>)> {
+    let mut clients = sites.map(Http::new);
+    let (mut site, mut acknowledged) = (writer % 2, Vec::new());
+    for number in 0.. {
+        if shift.is_over() {
+            break;
+        }
+        let path = format!("/{writer}/{number}");
+        let body = format!("{path} ").repeat(40).into_bytes();
+        match clients[site].request("PUT", &path, &[], &body) {
+            Ok(answer) if answer.status == 201 => {
+                acknowledged.push((path, body));
+                shift.achieved();
+            }
+            // Refused or unknown: nothing was promised. The other site may do better.
+            Ok(_) | Err(_) => site = 1 - site,
+        }
+    }
+    acknowledged
+}
