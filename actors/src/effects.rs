@@ -32,12 +32,26 @@ pub struct Effects<M: Machine + ?Sized> {
     pub records: Vec<M::Record>,
     /// Ride along with the next records; nothing waits for them.
     pub lazy: Vec<M::Record>,
+    /// Made durable if there is room.
+    pub offers: Vec<Offer<M::Record, M::Envelope>>,
     /// Said once everything recorded so far, in this turn and before it, is durable.
     pub held: Vec<Letter<M::Envelope>>,
     /// What the journal may forget, if anything.
     pub truncate: Option<Truncate<M::Record>>,
     /// What is wanted of the snapshots on the disk, for roles that take them; done in order.
     pub shelf: Vec<ShelfTask>,
+}
+
+/// Records that a role can do without, in one call: a full or slow disk refuses them, and nothing else
+/// comes of it.
+#[derive(Debug)]
+pub struct Offer<R, E> {
+    /// All of them are kept, or none.
+    pub records: Vec<R>,
+    /// Said once they, and everything before them, are durable.
+    pub kept: Letter<E>,
+    /// Said if they are refused.
+    pub refused: Letter<E>,
 }
 
 /// What is wanted of the shelf: the snapshots on this node's disk. Whoever asked is told by messages.
@@ -109,6 +123,7 @@ impl<M: Machine + ?Sized> Default for Effects<M> {
             now: Vec::new(),
             records: Vec::new(),
             lazy: Vec::new(),
+            offers: Vec::new(),
             held: Vec::new(),
             truncate: None,
             shelf: Vec::new(),
@@ -143,11 +158,24 @@ impl<M: Machine + ?Sized> Effects<M> {
         self.lazy.push(record);
     }
 
+    /// Makes records durable if there is room, and tells a role of this node either way.
+    pub fn offer(
+        &mut self,
+        records: Vec<M::Record>,
+        kept: impl Into<M::Envelope>,
+        refused: impl Into<M::Envelope>,
+    ) {
+        let kept = Letter { to: To::Here, message: kept.into() };
+        let refused = Letter { to: To::Here, message: refused.into() };
+        self.offers.push(Offer { records, kept, refused });
+    }
+
     /// Whether nothing is wanted.
     pub fn is_empty(&self) -> bool {
         self.now.is_empty()
             && self.records.is_empty()
             && self.lazy.is_empty()
+            && self.offers.is_empty()
             && self.held.is_empty()
             && self.truncate.is_none()
             && self.shelf.is_empty()

@@ -257,11 +257,13 @@ pub enum Mutation {
     LeaseForgetsFormerBallots,
     /// A leader raises the cluster version as soon as it can execute it itself.
     RisesAlone,
+    /// What was noted to be chosen counts although notes before it are missing.
+    MarkSpansGap,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::AuxiliaryForgetsAll,
         Self::ClaimBeforeDurable,
         Self::NoPhaseOneForNewConfiguration,
@@ -305,6 +307,7 @@ impl Mutation {
         Self::LeaseWhereFewerChoose,
         Self::LeaseForgetsFormerBallots,
         Self::RisesAlone,
+        Self::MarkSpansGap,
     ];
 }
 

@@ -11,7 +11,7 @@ use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, 
 use synod_runtime::{identity::NodeId, journal::JournalFailed, world::Instant};
 
 use crate::{
-    effects::{Effects, Letter, ShelfTask, Truncate},
+    effects::{Effects, Letter, Offer, ShelfTask, Truncate},
     machine::{Machine, Now, Survived},
 };
 
@@ -23,6 +23,9 @@ pub trait Surroundings<M: Machine>: 'static {
 
     /// The time.
     fn now(&self) -> Now;
+
+    /// Told at the end of a turn when it began: whoever takes long holds up all roles of its node.
+    fn took(&self, _since: Now) {}
 
     /// Puts messages on their way, to roles here and elsewhere.
     fn post(&self, letters: &mut Vec<Letter<M::Envelope>>);
@@ -102,12 +105,12 @@ impl<M: Machine> Role<M> {
         }
     }
 
-    fn end_turn(&mut self, ctx: &mut Context<Self>) {
+    fn end_turn(&mut self, now: Now, ctx: &mut Context<Self>) {
         self.turn_open = false;
-        let now = self.around.now();
         self.machine.flush(now, &mut self.out);
         self.settle(ctx);
         self.arm(now, ctx);
+        self.around.took(now);
     }
 
     /// Carries the effects out.
@@ -118,6 +121,23 @@ impl<M: Machine> Role<M> {
         if !self.out.records.is_empty() {
             let done = self.done(ctx);
             self.around.append(std::mem::take(&mut self.out.records), done);
+        }
+        for Offer { records, kept, refused } in self.out.offers.drain(..) {
+            let (life, me) = (self.life, ctx.address());
+            let done: Done = Box::new(move |result| {
+                let letter = match result {
+                    Ok(()) => kept,
+                    Err(JournalFailed::Full | JournalFailed::Overloaded { .. }) => refused,
+                    // The node is stopping, or is told so by what it cannot do without.
+                    Err(
+                        JournalFailed::Closed
+                        | JournalFailed::TooLarge { .. }
+                        | JournalFailed::Disk(_),
+                    ) => return,
+                };
+                me.do_send(Offered { life, letter });
+            });
+            self.around.append(records, done);
         }
         if let Some(truncate) = self.out.truncate.take() {
             let done = self.done(ctx);
@@ -206,6 +226,7 @@ impl<M: Machine> Handler<Inputs<M>> for Role<M> {
         for (from, message) in inputs.0 {
             self.machine.message(now, &from, message, &mut self.out);
         }
+        self.around.took(now);
         self.open_turn(ctx);
     }
 }
@@ -221,7 +242,8 @@ impl<M: Machine> Handler<EndOfTurn> for Role<M> {
     type Result = ();
 
     fn handle(&mut self, _end: EndOfTurn, ctx: &mut Self::Context) {
-        self.end_turn(ctx);
+        let now = self.around.now();
+        self.end_turn(now, ctx);
     }
 }
 
@@ -244,7 +266,7 @@ impl<M: Machine> Handler<Timeout> for Role<M> {
         let now = self.around.now();
         if self.machine.deadline().is_some_and(|at| at <= now.at) {
             self.machine.timeout(now, &mut self.out);
-            self.end_turn(ctx);
+            self.end_turn(now, ctx);
         } else {
             self.arm(now, ctx);
         }
@@ -273,7 +295,7 @@ impl<M: Machine> Handler<Rebuilt<M>> for Role<M> {
         for (from, message) in std::mem::take(&mut self.early) {
             self.machine.message(now, &from, message, &mut self.out);
         }
-        self.end_turn(ctx);
+        self.end_turn(now, ctx);
     }
 }
 
@@ -312,6 +334,26 @@ impl<M: Machine> Handler<Written> for Role<M> {
         {
             self.around.post(letters);
             self.held.pop_front();
+        }
+    }
+}
+
+/// What came of an offer.
+struct Offered<E> {
+    life: u64,
+    letter: Letter<E>,
+}
+
+impl<E> Message for Offered<E> {
+    type Result = ();
+}
+
+impl<M: Machine> Handler<Offered<M::Envelope>> for Role<M> {
+    type Result = ();
+
+    fn handle(&mut self, offered: Offered<M::Envelope>, _ctx: &mut Self::Context) {
+        if offered.life == self.life {
+            self.around.post(&mut vec![offered.letter]);
         }
     }
 }

@@ -32,19 +32,22 @@ fn bridges(cluster: &synod::sim::Cluster) -> bool {
 /// quick again, and comes back.
 #[test]
 fn slow_sync_of_a_following_main_is_bridged_around() {
-    Simulation::new(400).run(|sim| async move {
-        let load = Load::start(founded(&sim, Shape::default(), VoteStyle::Split).await, 4);
-        let leads = load.with(|cluster| leader(cluster));
-        let slows = if leads == "a" { "b" } else { "a" };
-        sim.set_disk_conditions(&name(slows), slow());
-        let most = Duration::from_secs(1);
-        load.until(most, "an auxiliary completes the steps", |c| bridges(c)).await;
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        assert_eq!(load.with(|cluster| leader(cluster)), leads, "it leads on");
-        sim.set_disk_conditions(&name(slows), DiskConditions::default());
-        load.until_whole().await;
-        load.finish(FOLLOWER_PAUSE_MAX).await;
-    });
+    for (seed, (mains, auxiliaries)) in [(400, (2, 1)), (401, (3, 2)), (402, (3, 2))] {
+        Simulation::new(seed).run(|sim| async move {
+            let shape = Shape { mains, auxiliaries, members: 0 };
+            let load = Load::start(founded(&sim, shape, VoteStyle::Split).await, 4);
+            let leads = load.with(|cluster| leader(cluster));
+            let slows = if leads == "a" { "b" } else { "a" };
+            sim.set_disk_conditions(&name(slows), slow());
+            let most = Duration::from_secs(1);
+            load.until(most, "an auxiliary completes the steps", |c| bridges(c)).await;
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            assert_eq!(load.with(|cluster| leader(cluster)), leads, "it leads on");
+            sim.set_disk_conditions(&name(slows), DiskConditions::default());
+            load.until_whole().await;
+            load.finish(FOLLOWER_PAUSE_MAX).await;
+        });
+    }
 }
 
 /// Goal: a leader whose own votes are late makes room for a main with a quick disk, and does not come

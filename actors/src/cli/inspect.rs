@@ -149,7 +149,7 @@ fn say(line: &mut Value, record: &Record) {
         Record::Promise(_) => ("promise", None),
         Record::Vote(vote) => ("vote", Some(vote.step)),
         Record::Chosen(vote) => ("chosen", Some(vote.step)),
-        Record::Mark(step) => ("mark", Some(*step)),
+        Record::Mark(run) => ("mark", Some(run.last)),
         Record::Trimmed(step) => ("trimmed", Some(*step)),
         Record::Floor(step, _) => ("floor", Some(*step)),
         Record::Torn => ("torn", None),
@@ -158,6 +158,9 @@ fn say(line: &mut Value, record: &Record) {
     line["record"] = name.into();
     if let Some(step) = step {
         line["step"] = step.0.into();
+    }
+    if let Record::Mark(run) = record {
+        line["first"] = run.first.0.into();
     }
     let ballot = match record {
         Record::Promise(ballot) => Some(ballot),

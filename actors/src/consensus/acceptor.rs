@@ -4,7 +4,7 @@
 //! snapshot covers their step. An acceptor whose journal ended torn neither promises a leader nor
 //! votes until the proposer has made up for what may be missing ([`super::proposer`], `mend`).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use synod_runtime::{identity::NodeId, world::Instant};
 
@@ -15,7 +15,7 @@ use super::{
         LearnerMessage, LeaseAsk, LeaseAsked, Mark, Mend, Mended, Message, Nack, Prepare, Promise,
         ProposerMessage, TellAgain, Trim, Vote, Voted,
     },
-    record::{Image, Record, is_torn},
+    record::{Image, Record, chosen_upto, is_torn},
     value::Value,
 };
 use crate::{
@@ -29,7 +29,7 @@ pub struct Acceptor {
     me: NodeId,
     /// Nothing below is promised or voted for (R1.17).
     promised: Ballot,
-    /// The last vote for each step above `trimmed`.
+    /// The last vote for each step above `trimmed`; those below go a few a turn.
     votes: BTreeMap<Step, (Ballot, Value)>,
     /// Covered by a snapshot.
     trimmed: Step,
@@ -41,7 +41,19 @@ pub struct Acceptor {
     torn: bool,
     /// The journal is trimmed at the end of this turn, when all its promises are known.
     trims: bool,
+    /// When to go on forgetting votes that a snapshot covers.
+    forget_at: Option<Instant>,
 }
+
+/// Votes forgotten in one turn: a snapshot of a large state covers hundreds of thousands, and to free
+/// them at once would let every client wait.
+pub(super) const FORGET_STEPS_MAX: usize = 512;
+
+/// …or so many bytes of them.
+pub(super) const FORGET_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The pause between such turns, when nothing else happens.
+pub(super) const FORGET_AGAIN: Duration = Duration::from_millis(2);
 
 impl Acceptor {
     /// The acceptor of node `me`, knowing nothing.
@@ -55,6 +67,7 @@ impl Acceptor {
             others: Vec::new(),
             torn: false,
             trims: false,
+            forget_at: None,
         }
     }
 
@@ -166,7 +179,19 @@ impl Acceptor {
 
     /// The last step this node voted for, or knows from a snapshot.
     fn voted(&self) -> Step {
-        self.votes.last_key_value().map_or(self.trimmed, |(step, _)| *step)
+        self.votes.last_key_value().map_or(self.trimmed, |(step, _)| self.trimmed.max(*step))
+    }
+
+    /// Forgets some of what a snapshot covers.
+    fn forget(&mut self, now: Now) {
+        let mut bytes = 0;
+        for _ in 0..FORGET_STEPS_MAX {
+            let covered = self.votes.first_entry().filter(|entry| *entry.key() <= self.trimmed);
+            let Some(covered) = covered.filter(|_| bytes < FORGET_BYTES_MAX) else { break };
+            bytes += covered.remove().1.bytes().len();
+        }
+        let more = self.votes.first_key_value().is_some_and(|(step, _)| *step <= self.trimmed);
+        self.forget_at = more.then(|| now.at + FORGET_AGAIN);
     }
 
     /// What the proposer grants is about this node's votes, so it hears of both together.
@@ -241,11 +266,10 @@ impl Machine for Acceptor {
                         self.votes.insert(vote.step, (vote.ballot, vote.value.clone()));
                     }
                 }
-                Record::Mark(step) | Record::Trimmed(step) => {
-                    self.chosen_upto = self.chosen_upto.max(*step);
-                }
                 Record::Genesis(_)
                 | Record::Chosen(_)
+                | Record::Mark(_)
+                | Record::Trimmed(_)
                 | Record::Floor(..)
                 | Record::Torn
                 | Record::Mended => {}
@@ -256,7 +280,7 @@ impl Machine for Acceptor {
         if crate::mutation::on(crate::mutation::Mutation::TornEndTrusted) {
             self.torn = false;
         }
-        self.chosen_upto = self.chosen_upto.max(self.trimmed);
+        self.chosen_upto = chosen_upto(&survived.records, self.trimmed);
     }
 
     fn message(
@@ -293,22 +317,25 @@ impl Machine for Acceptor {
             }
             AcceptorMessage::Trim(Trim { upto }) => {
                 self.trimmed = self.trimmed.max(upto);
-                self.votes = self.votes.split_off(&self.trimmed.next());
                 self.trims = true;
             }
         }
     }
 
-    fn flush(&mut self, _now: Now, out: &mut Effects<Self>) {
-        if std::mem::take(&mut self.trims) {
+    fn flush(&mut self, now: Now, out: &mut Effects<Self>) {
+        let trims = std::mem::take(&mut self.trims);
+        if trims {
             self.trim(out);
+        }
+        if trims || self.forget_at.is_some() {
+            self.forget(now);
         }
     }
 
     fn timeout(&mut self, _now: Now, _out: &mut Effects<Self>) {}
 
     fn deadline(&self) -> Option<Instant> {
-        None
+        self.forget_at
     }
 }
 

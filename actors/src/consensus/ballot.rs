@@ -109,6 +109,11 @@ impl Runs {
         self.0.iter().rev().any(|run| run.holds(step))
     }
 
+    /// The last step of the run that holds `step`, if any does.
+    pub fn end_of(&self, step: Step) -> Option<Step> {
+        self.0.iter().find(|run| run.holds(step)).map(|run| run.last)
+    }
+
     /// Forgets steps at or below `upto`; answers whether none is left.
     pub fn forget(&mut self, upto: Step) -> bool {
         self.0.retain_mut(|run| {
@@ -133,6 +138,7 @@ mod tests {
         assert_eq!(runs.0, vec![run(1, 9)]);
         runs.add(run(20, 22));
         assert!(runs.holds(Step(21)) && !runs.holds(Step(15)));
+        assert_eq!((runs.end_of(Step(2)), runs.end_of(Step(15))), (Some(Step(9)), None));
         assert!(!runs.forget(Step(20)));
         assert!(!runs.holds(Step(20)) && runs.holds(Step(22)));
         assert!(runs.forget(Step(22)));

@@ -10,18 +10,16 @@ mod memory;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use synod_runtime::{
     identity::{Incarnation, NodeId},
     world::Instant,
 };
 
-use self::memory::Known;
+use self::memory::{Durable, Known};
 use super::{
+    acceptor::{FORGET_AGAIN, FORGET_BYTES_MAX, FORGET_STEPS_MAX},
     ballot::{Ballot, Run, Runs, Step},
     configuration::History,
     message::{
@@ -60,12 +58,6 @@ const LOG_BYTES_KEPT: usize = 32 * 1024 * 1024;
 /// One answer to a node that catches up; it asks again for more.
 const ENTRIES_BYTES_MAX: usize = 1024 * 1024;
 
-/// What was learned becomes durable knowledge this long after, if nothing else did it before.
-const MARK_AFTER: Duration = Duration::from_millis(100);
-
-/// …or after this many steps.
-const MARK_STEPS: u64 = 64;
-
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Learner {
@@ -88,12 +80,12 @@ pub struct Learner {
     /// Handed to the replica.
     handed: Step,
     durable: Durable,
-    /// What is learned now comes from the journal, and is not noted there again.
-    recovering: bool,
     ahead: BTreeMap<NodeId, Step>,
     /// Nodes outside that catch up: they get what is learned as it is learned, from this step on,
     /// until then.
     readers: BTreeMap<NodeId, (Step, Instant)>,
+    /// When to go on forgetting what is covered.
+    tidy_at: Option<Instant>,
     asked: Option<Instant>,
     /// Who was asked, and has not answered.
     asked_of: Option<NodeId>,
@@ -107,16 +99,6 @@ struct Chosen {
     value: Value,
     /// This node's own durable vote says the same.
     own: bool,
-}
-
-/// What of the chosen prefix would be known again after a crash.
-#[derive(Debug, Default)]
-struct Durable {
-    upto: Step,
-    /// Noted, but maybe not on disk yet.
-    noted: Step,
-    /// When the first step beyond `noted` was learned.
-    since: Option<Instant>,
 }
 
 impl Learner {
@@ -135,9 +117,9 @@ impl Learner {
             newest: None,
             handed: Step(0),
             durable: Durable::default(),
-            recovering: false,
             ahead: BTreeMap::new(),
             readers: BTreeMap::new(),
+            tidy_at: None,
             asked: None,
             asked_of: None,
             news: true,
@@ -202,12 +184,12 @@ impl Learner {
     }
 
     /// Learns as many steps as the votes allow, in order.
-    fn advance(&mut self, now: Now, out: &mut Effects<Self>) {
+    fn advance(&mut self, now: Now) {
         loop {
             let step = self.history.executed().next();
             let Some((ballot, value)) = self.decided(step) else { return };
             let own = self.has_vote(ballot, self.me.incarnation, step);
-            self.learn(now, step, Chosen { ballot, value, own }, out);
+            self.learn(now, step, Chosen { ballot, value, own });
         }
     }
 
@@ -240,7 +222,7 @@ impl Learner {
         })
     }
 
-    fn learn(&mut self, now: Now, step: Step, chosen: Chosen, out: &mut Effects<Self>) {
+    fn learn(&mut self, now: Now, step: Step, chosen: Chosen) {
         let change = match chosen.value.is_configuration().then(|| chosen.value.decode()) {
             Some(Ok(Decoded::Configuration(configuration))) => Some(configuration),
             Some(_) | None => None,
@@ -253,13 +235,10 @@ impl Learner {
             }
             Some(_) | None => Some((chosen.ballot, Run { first: step, last: step })),
         };
-        if !chosen.own && !self.recovering {
-            self.note_value(step, &chosen, out);
-        }
+        self.durable.learned(now, &chosen);
         self.log_bytes += chosen.value.bytes().len();
         self.log.insert(step, chosen);
         self.values.remove(&step);
-        self.durable.since.get_or_insert(now.at);
         self.news = true;
     }
 
@@ -285,14 +264,23 @@ impl Learner {
     }
 
     /// Forgets what is chosen and covered, once more than enough is kept for others.
-    fn tidy(&mut self) {
+    fn tidy(&mut self, now: Now) {
         let executed = self.history.executed();
+        let (mut steps, mut bytes) = (0, 0);
         while self.log_bytes > LOG_BYTES_KEPT
             && let Some(entry) = self.log.first_entry()
             && *entry.key() <= self.covered.min(self.handed)
         {
-            self.log_bytes -= entry.remove().value.bytes().len();
+            // The rest another time: a turn that frees gigabytes lets every client wait.
+            if steps >= FORGET_STEPS_MAX || bytes >= FORGET_BYTES_MAX {
+                break;
+            }
+            let len = entry.remove().value.bytes().len();
+            self.log_bytes -= len;
+            (steps, bytes) = (steps + 1, bytes + len);
         }
+        let full = steps >= FORGET_STEPS_MAX || bytes >= FORGET_BYTES_MAX;
+        self.tidy_at = full.then(|| now.at + FORGET_AGAIN);
         if self.votes.len() > 2 || self.told.len() > 2 || executed.0.is_multiple_of(16) {
             let newest = self.votes.keys().next_back().copied();
             self.votes.retain(|ballot, voters| {
@@ -327,25 +315,19 @@ impl Machine for Learner {
     type Record = Record;
     type Snapshot = Image;
 
-    fn start(&mut self, now: Now, survived: &Survived<Record, Image>, out: &mut Effects<Self>) {
+    fn start(&mut self, now: Now, survived: &Survived<Record, Image>, _out: &mut Effects<Self>) {
         let known = Known::of(survived);
         self.history = known.history;
         self.covered = self.history.executed();
         self.handed = self.covered;
-        self.recovering = true;
         for (step, chosen) in known.chosen {
-            self.learn(now, step, chosen, out);
+            self.learn(now, step, chosen);
         }
-        self.recovering = false;
         #[cfg(any(test, feature = "mutations"))]
         if crate::mutation::on(crate::mutation::Mutation::AssumeInitial) {
             self.history.forget_changes();
         }
-        self.durable = Durable {
-            upto: self.history.executed(),
-            noted: self.history.executed(),
-            ..Durable::default()
-        };
+        self.durable = Durable::at(self.history.executed());
         for vote in known.votes {
             let run = Run { first: vote.step, last: vote.step };
             self.counts(vote.ballot, self.me.incarnation, run);
@@ -377,7 +359,7 @@ impl Machine for Learner {
             LearnerMessage::Installed(Installed { history }) => self.installed(history),
             LearnerMessage::TrimLog(covered) => self.trim(covered.upto, out),
             LearnerMessage::Settled(settled) => {
-                self.durable.upto = self.durable.upto.max(settled.upto);
+                self.durable.settled(now, &settled);
                 self.news = true;
             }
             LearnerMessage::TellAgain(_) => self.news = true,
@@ -385,7 +367,7 @@ impl Machine for Learner {
     }
 
     fn flush(&mut self, now: Now, out: &mut Effects<Self>) {
-        self.advance(now, out);
+        self.advance(now);
         self.hand_over(out);
         self.read_out(now, out);
         self.tell(out);
@@ -393,7 +375,7 @@ impl Machine for Learner {
         // Nobody sends votes to a node that is not among the mains.
         let outside = self.history.current().is_none_or(|c| !c.has_main(self.me.incarnation));
         self.ask(now, outside, out);
-        self.tidy();
+        self.tidy(now);
     }
 
     fn timeout(&mut self, _now: Now, _out: &mut Effects<Self>) {
@@ -401,7 +383,6 @@ impl Machine for Learner {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let note = self.durable.since.map(|at| at + MARK_AFTER);
-        note.into_iter().chain(self.asked).min()
+        [self.durable.due(), self.asked, self.tidy_at].into_iter().flatten().min()
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use synod_runtime::{identity::Incarnation, journal};
 
 use super::{
-    ballot::{Ballot, Step},
+    ballot::{Ballot, Run, Runs, Step},
     configuration::{Configuration, History},
     message::Vote,
     value::Value,
@@ -22,8 +22,9 @@ pub enum Record {
     Vote(Vote),
     /// Chosen without a vote of this node.
     Chosen(Vote),
-    /// Everything up to here is chosen: the [`Record::Chosen`] value of a step, else its last vote.
-    Mark(Step),
+    /// These steps are chosen: the [`Record::Chosen`] value of a step, else its last vote. Written in
+    /// one call with the former, so that neither a crash nor a full journal keeps it without them.
+    Mark(Run),
     /// Everything up to here was forgotten: a snapshot that is durable covers it.
     Trimmed(Step),
     /// An auxiliary's floor, and the configuration in force there.
@@ -39,6 +40,34 @@ pub enum Record {
 pub fn is_torn(records: &[Record]) -> bool {
     let last = records.iter().rev().find(|r| matches!(r, Record::Torn | Record::Mended));
     matches!(last, Some(Record::Torn))
+}
+
+/// How far all is known to be chosen, by a journal whose snapshot covers everything up to `covered`.
+/// What stands behind steps that no mark speaks of says nothing: their values may be missing.
+pub fn chosen_upto(records: &[Record], covered: Step) -> Step {
+    let mut marked = Runs::default();
+    for record in records {
+        match record {
+            Record::Mark(run) => {
+                let first = run.first;
+                #[cfg(any(test, feature = "mutations"))]
+                let first = match crate::mutation::on(crate::mutation::Mutation::MarkSpansGap) {
+                    true => Step(1),
+                    false => first,
+                };
+                marked.add(Run { first, last: run.last });
+            }
+            Record::Trimmed(step) => marked.add(Run { first: Step(1), last: *step }),
+            Record::Genesis(_)
+            | Record::Promise(_)
+            | Record::Vote(_)
+            | Record::Chosen(_)
+            | Record::Floor(..)
+            | Record::Torn
+            | Record::Mended => {}
+        }
+    }
+    marked.end_of(covered.next()).unwrap_or(covered)
 }
 
 /// The newest snapshot, as the roles get it back.
@@ -76,6 +105,12 @@ impl Record {
     /// The kind, in the journal, of what an auxiliary keeps one of for each step: its votes.
     pub const BY_STEP: u8 = VOTE;
 
+    /// Whether a vote for `value` may use the journal's reserve. A change of configuration must be
+    /// possible on a full disk, and so must the empty steps that put it in force.
+    fn fits_in_reserve(value: &Value) -> bool {
+        value.bytes().len() <= 1 || value.is_configuration()
+    }
+
     /// As the journal keeps it.
     pub fn to_journal(&self) -> journal::Record {
         let plain = |kind, ballot: Ballot, step: Step, payload| journal::Record {
@@ -92,19 +127,16 @@ impl Record {
             }
             Self::Promise(ballot) => plain(PROMISE | RESERVE, *ballot, Step(0), Bytes::new()),
             Self::Vote(vote) => {
-                // A change of configuration must be possible on a full disk, and so must the empty
-                // steps that put it in force.
-                let reserve = if vote.value.bytes().len() > 1 && !vote.value.is_configuration() {
-                    0
-                } else {
-                    RESERVE
-                };
+                let reserve = if Self::fits_in_reserve(&vote.value) { RESERVE } else { 0 };
                 plain(VOTE | reserve, vote.ballot, vote.step, vote.value.bytes().clone())
             }
-            Self::Chosen(vote) => {
-                plain(CHOSEN | RESERVE, vote.ballot, vote.step, vote.value.bytes().clone())
+            // A node whose disk is full does without these two: the reserve is for what it must say.
+            Self::Chosen(vote) => plain(CHOSEN, vote.ballot, vote.step, vote.value.bytes().clone()),
+            Self::Mark(run) => {
+                // Where it begins stands in place of a round.
+                let first = Ballot { round: run.first.0, ..Ballot::default() };
+                plain(MARK, first, run.last, Bytes::new())
             }
-            Self::Mark(step) => plain(MARK | RESERVE, Ballot::default(), *step, Bytes::new()),
             Self::Trimmed(step) => plain(TRIMMED | RESERVE, Ballot::default(), *step, Bytes::new()),
             Self::Floor(step, configuration) => {
                 plain(FLOOR | RESERVE, Ballot::default(), *step, encode(configuration))
@@ -118,7 +150,8 @@ impl Record {
     pub const fn step(&self) -> Step {
         match self {
             Self::Vote(vote) | Self::Chosen(vote) => vote.step,
-            Self::Mark(step) | Self::Trimmed(step) | Self::Floor(step, _) => *step,
+            Self::Mark(run) => run.last,
+            Self::Trimmed(step) | Self::Floor(step, _) => *step,
             Self::Genesis(_) | Self::Promise(_) | Self::Torn | Self::Mended => Step(0),
         }
     }
@@ -138,7 +171,8 @@ impl Record {
             PROMISE => Self::Promise(ballot),
             VOTE => Self::Vote(vote()),
             CHOSEN => Self::Chosen(vote()),
-            MARK => Self::Mark(step),
+            // Older builds wrote no beginning: theirs is that of the log.
+            MARK => Self::Mark(Run { first: Step(record.round.max(1)), last: step }),
             TRIMMED => Self::Trimmed(step),
             FLOOR => Self::Floor(step, configuration()?),
             TORN => Self::Torn,

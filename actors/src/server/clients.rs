@@ -152,7 +152,7 @@ impl Clients {
 
 impl Submit for Clients {
     fn submit(&self, batch: Vec<Submission>) {
-        let full = self.journal.stats().full;
+        let full = self.journal.is_full();
         let Some(home) = self.home.get().filter(|_| !full) else {
             let refusal = if full {
                 self.journal.flush(); // looks whether there is room again

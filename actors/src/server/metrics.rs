@@ -18,6 +18,8 @@ families! {
     JOURNAL_BYTES Counter "synod_journal_bytes_total" "Bytes written to the journal."
     JOURNAL_SYNCS Counter "synod_journal_syncs_total" "Syncs of the journal."
     SYNC_SECONDS Histogram "synod_journal_sync_seconds" "How long a sync of the journal takes."
+    LONG_TURN_SECONDS Histogram "synod_long_turn_seconds"
+        "Turns of a role that held up all roles of its node for 20 ms or more, by role."
     SCRUBBED_BYTES Counter "synod_journal_scrubbed_bytes_total"
         "Bytes of the journal read again in the background and found good."
     DAMAGE Counter "synod_journal_damage_total"

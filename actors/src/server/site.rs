@@ -2,6 +2,7 @@
 
 mod roles;
 pub(super) mod shelf;
+mod survived;
 
 use std::{
     cell::{Cell, RefCell},
@@ -9,19 +10,22 @@ use std::{
     path::PathBuf,
     rc::{Rc, Weak},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use bytes::Bytes;
 use synod_runtime::{
     identity::{NodeId, NodeName},
     journal::{self, Journal},
     node::{Node, PeerEvent},
-    snapshot,
     world::{Disk, Rng},
 };
 use tokio::sync::watch;
 
-pub(super) use self::roles::{ROLES, Resident, Targets, role_name, role_policy};
+pub(crate) use self::survived::survived;
+pub(super) use self::{
+    roles::{ROLES, Resident, Targets, role_name, role_policy},
+    survived::{GAP, is_without_gap},
+};
 use self::{
     roles::{Roles, Route},
     shelf::Shelf,
@@ -34,7 +38,6 @@ use crate::{
     consensus::{
         acceptor::Acceptor,
         auxiliary::Auxiliary,
-        ballot::Step,
         configuration::Configuration,
         founder::Founder,
         home::Home,
@@ -42,7 +45,7 @@ use crate::{
         message::{Message, NodeRole, Peer, ProposerMessage, Report},
         proposer::Proposer,
         record::{Image, Record},
-        replica::{Replica, StateImage},
+        replica::Replica,
         timing::VoteStyle,
     },
     effects::{Letter, ShelfTask, To, Truncate},
@@ -417,6 +420,16 @@ impl<M: Resident> Surroundings<M> for Around {
         Now { at: clock.now(), wall_ms: clock.wall_ms() }
     }
 
+    fn took(&self, since: Now) {
+        let node = &self.0.node;
+        let took = node.clock().now().since(since.at);
+        if took >= LONG_TURN {
+            tracing::info!(role = M::ROLE, ?took, "a turn took long");
+            let seconds = &metrics::LONG_TURN_SECONDS;
+            node.metrics().histogram(seconds, &[("role", M::ROLE)]).observe(took);
+        }
+    }
+
     fn post(&self, letters: &mut Vec<Letter<Message>>) {
         for Letter { to, message } in letters.drain(..) {
             match to {
@@ -460,40 +473,8 @@ impl<M: Resident> Surroundings<M> for Around {
     }
 }
 
-/// Whether the snapshot reaches to where the journal begins. If not, the one that did is damaged, and
-/// what this node voted for between the two is forgotten.
-pub(super) fn is_without_gap(found: &Survived<Record, Image>) -> bool {
-    let covered = found.snapshot.as_ref().map_or(Step(0), |image| image.history.executed());
-    let beyond = |record: &Record| matches!(record, Record::Trimmed(upto) if *upto > covered);
-    !found.records.iter().any(beyond)
-}
-
-/// What is lost otherwise.
-pub(super) const GAP: &str = "no snapshot that is whole reaches to where the journal begins";
-
-/// What the journal's records and the newest snapshot say.
-///
-/// # Errors
-/// A text naming the damaged record or file.
-pub(crate) fn survived(
-    records: &[journal::Record],
-    disk: &dyn Disk,
-    dir: &std::path::Path,
-) -> Result<Survived<Record, Image>, String> {
-    let records: Result<Vec<Record>, _> = records.iter().map(Record::from_journal).collect();
-    let newest = snapshot::newest(disk, dir).map_err(|error| error.to_string())?;
-    for damaged in &newest.damaged {
-        tracing::error!(%damaged, "a snapshot is damaged");
-    }
-    let snapshot = match newest.snapshot {
-        Some(snapshot) => {
-            let body: Bytes = snapshot.bytes.into();
-            Some(Image { history: StateImage::head(&body)?.history, body })
-        }
-        None => None,
-    };
-    Ok(Survived { records: records.map_err(|error| error.to_string())?, snapshot })
-}
+/// A turn that takes as long is seen by those who wait for an answer.
+const LONG_TURN: Duration = Duration::from_millis(20);
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -311,6 +311,11 @@ impl Journal {
         }
     }
 
+    /// Whether ordinary records are refused since the disk is full: as in [`Journal::stats`], cheaper.
+    pub fn is_full(&self) -> bool {
+        self.inner.shared.full.load(Ordering::Relaxed)
+    }
+
     /// How far the journal is durable: a number that only rises, over restarts too, as long as the
     /// disk keeps its word and nobody puts back an older copy.
     pub fn position(&self) -> u64 {

@@ -131,6 +131,11 @@ impl Spares {
         Ok(self.ready.pop().map(|path| Spare { path, room, reserve }))
     }
 
+    /// Whether a file that is given back is kept for reuse.
+    pub(super) fn has_place(&self) -> bool {
+        self.ready.len() < SPARES_MAX
+    }
+
     /// Takes back a file that is no longer needed: kept for reuse when it fits, else removed.
     pub(super) fn give(&mut self, path: &Path, room: u64) -> io::Result<()> {
         if room != self.segment_bytes || self.ready.len() >= SPARES_MAX {

@@ -37,6 +37,9 @@ pub(super) struct Writer {
     base: u64,
     /// The last step that any record of a segment is about, of those that count.
     last_steps: BTreeMap<u64, u64>,
+    /// Segments that no longer count, the oldest last: they go one at a time, since to give back a
+    /// large file takes a disk some milliseconds.
+    retiring: Vec<u64>,
     /// End of what is durable.
     synced: Position,
     batch: Batch,
@@ -77,6 +80,7 @@ impl Writer {
             journal: recovered.map_or(number, |found| found.journal),
             base: recovered.map_or(FIRST_SEGMENT, |found| found.base),
             last_steps: BTreeMap::new(),
+            retiring: Vec::new(),
             synced: current.end,
             current,
             batch: Batch::new(chain),
@@ -233,21 +237,42 @@ impl Writer {
         *last = step.max(*last);
     }
 
-    /// Gives back all segments that no longer count.
+    /// Gives back the segments that no longer count: at once what a full disk waits for, the rest
+    /// one after the other.
     fn retire(&mut self) -> io::Result<()> {
         let names = self.disk.list(&self.dir)?;
-        for sequence in super::segment::segments_of(&names) {
-            if sequence < self.base {
-                let path = segment_path(&self.dir, sequence);
-                let room = self.disk.open(&path, false)?.len()?;
-                self.spares.give(&path, room)?;
-            }
-        }
+        let gone = super::segment::segments_of(&names).into_iter().filter(|one| *one < self.base);
+        self.retiring = gone.collect();
+        self.retiring.sort_unstable_by_key(|sequence| std::cmp::Reverse(*sequence));
+        let full = self.shared.full.load(Ordering::Relaxed);
+        let wanted =
+            |spares: &Spares| spares.has_place() && (full || !spares.has_more_than_the_reserve());
+        while wanted(&self.spares) && self.retire_one()? {}
         if self.spares.reserve_is_whole() {
             self.current.reserve = false;
             self.shared.full.store(false, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Gives back one segment; whether there was one.
+    fn retire_one(&mut self) -> io::Result<bool> {
+        let Some(sequence) = self.retiring.pop() else { return Ok(false) };
+        let path = segment_path(&self.dir, sequence);
+        let room = self.disk.open(&path, false)?.len()?;
+        self.spares.give(&path, room)?;
+        Ok(true)
+    }
+
+    /// The same, beside other work.
+    fn retire_more(&mut self) -> bool {
+        if self.shared.failed.get().is_some() {
+            return false;
+        }
+        self.retire_one().unwrap_or_else(|error| {
+            self.fail(&error);
+            false
+        })
     }
 
     fn replay(&self) -> Result<Vec<Record>, JournalError> {
@@ -355,7 +380,7 @@ impl Worker for Writer {
                 if !idle_work {
                     return;
                 }
-                idle_work = self.prepare(SLICE_BYTES);
+                idle_work = self.retire_more() || self.prepare(SLICE_BYTES);
                 continue;
             }
             let before = self.current.end;
@@ -371,7 +396,7 @@ impl Worker for Writer {
             let end = self.current.end;
             let written =
                 if end.sequence == before.sequence { end.offset - before.offset } else { 0 };
-            if end.offset > self.current.room / 2 {
+            if !self.retire_more() && end.offset > self.current.room / 2 {
                 self.prepare(SLICE_BYTES + 2 * written);
             }
             idle_work = true;

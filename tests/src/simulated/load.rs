@@ -185,6 +185,7 @@ impl Load {
         assert_eq!(*self.seen.errors.borrow(), vec![]);
         assert_eq!(self.total().await, self.seen.applied.get());
         let (gap, until) = self.seen.longest_gap.get();
+        println!("the longest pause: {gap:?} until {until:?}");
         assert!(gap <= most, "a pause of {gap:?} until {until:?}");
     }
 }

@@ -8,7 +8,7 @@ use synod::{
     consensus::{
         ballot::{Ballot, Step},
         message::Message,
-        record::{Image, Record},
+        record::{Image, Record, chosen_upto},
         value::Value,
     },
     effects::{Letter, Truncate},
@@ -53,8 +53,6 @@ pub(crate) struct Disk {
     pub(crate) promised: Ballot,
     /// See `promised`.
     pub(crate) votes: BTreeMap<Step, (Ballot, Value)>,
-    /// Everything up to here is durably known to be chosen.
-    pub(crate) marked: Step,
     /// Values durably known to be chosen without an own vote.
     chosen: BTreeMap<Step, Value>,
     /// An auxiliary's durable floor.
@@ -171,10 +169,10 @@ impl Disk {
         records.truncate(kept);
         self.last_write = Some(records.len());
         records.push(Record::Torn);
-        let (marked, floor) = (self.marked, self.floor);
+        let floor = self.floor;
         self.keep_only(records);
         if !gone {
-            (self.marked, self.floor) = (marked, floor);
+            self.floor = floor;
         }
         gone
     }
@@ -199,6 +197,12 @@ impl Disk {
         })
     }
 
+    /// Everything up to here is durably known to be chosen.
+    pub(crate) fn marked(&self) -> Step {
+        let covered = self.snapshot.as_ref().map_or(Step(0), |image| image.history.executed());
+        chosen_upto(&self.records, covered)
+    }
+
     fn keep(&mut self, records: Vec<Record>) {
         for record in &records {
             match record {
@@ -211,10 +215,11 @@ impl Disk {
                 Record::Chosen(vote) => {
                     self.chosen.insert(vote.step, vote.value.clone());
                 }
-                Record::Mark(step) | Record::Trimmed(step) => {
-                    self.marked = self.marked.max(*step);
-                }
-                Record::Genesis(_) | Record::Torn | Record::Mended => {}
+                Record::Genesis(_)
+                | Record::Mark(_)
+                | Record::Trimmed(_)
+                | Record::Torn
+                | Record::Mended => {}
             }
         }
         self.records.extend(records);
@@ -233,7 +238,7 @@ impl Disk {
         self.votes.clear();
         self.chosen.clear();
         self.promised = Ballot::default();
-        (self.marked, self.floor) = (Step(0), Step(0));
+        self.floor = Step(0);
         self.keep(records);
     }
 }

@@ -305,7 +305,7 @@ impl Walk {
         let copied = self.nodes.iter().enumerate().any(|(other, node)| {
             other != place
                 && node.disk.holds(&self.book.chosen)
-                && node.disk.marked.next() >= in_force
+                && node.disk.marked().next() >= in_force
                 && self.book.current().mains.contains(&node.id)
                 && self.book.newest().mains.contains(&node.id)
         });

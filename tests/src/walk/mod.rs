@@ -26,11 +26,14 @@ mod script;
 use std::sync::{Arc, atomic::Ordering};
 
 use rand::{RngExt, SeedableRng};
-use synod::consensus::{
-    configuration::Configuration,
-    message::{AuxiliaryMessage, Message, NodeRole},
-    record::{Image, Record},
-    replica::StateImage,
+use synod::{
+    consensus::{
+        configuration::Configuration,
+        message::{AuxiliaryMessage, Message, NodeRole},
+        record::{Image, Record},
+        replica::StateImage,
+    },
+    effects::Offer,
 };
 use synod_runtime::{
     identity::{Incarnation, NodeId, NodeName},
@@ -331,14 +334,32 @@ impl Walk {
 
     /// Does what a machine's turn wants done, and looks at what it came to.
     fn absorb(&mut self, place: usize, role: Role, said: Said) -> Result<(), Violation> {
-        let Said { now, lazy, records, held, truncate, shelf } = said;
+        let Said { now, lazy, offers, records, held, truncate, shelf } = said;
         for letter in now {
             self.say(place, role, letter)?;
         }
+        let stall = self.nodes[place].stall;
         let disk = &mut self.nodes[place].disk;
-        let urgent = !records.is_empty() || truncate.is_some();
-        disk.append(lazy);
+        let urgent = !records.is_empty() || !offers.is_empty() || truncate.is_some();
+        // The queue of a slow disk is full: what rides along is dropped.
+        if stall == 1 {
+            disk.append(lazy);
+        }
         disk.append(records);
+        for Offer { records, kept, refused } in offers {
+            let disk = &mut self.nodes[place].disk;
+            let said = match stall {
+                1 => {
+                    disk.append(records);
+                    disk.hold(Held::Letter(role, kept))
+                }
+                _ => Some(Held::Letter(role, refused)),
+            };
+            if let Some(Held::Letter(role, letter)) = said {
+                self.say(place, role, letter)?;
+            }
+        }
+        let disk = &mut self.nodes[place].disk;
         if let Some(truncate) = truncate {
             disk.truncate(truncate);
         }

@@ -15,7 +15,7 @@ use synod::{
         record::{Image, Record},
         replica::Replica,
     },
-    effects::{Effects, Letter, ShelfTask, Truncate},
+    effects::{Effects, Letter, Offer, ShelfTask, Truncate},
     machine::{Machine, Now, Survived},
 };
 use synod_runtime::{
@@ -71,6 +71,7 @@ pub(crate) struct Slot<M: Part> {
 pub(crate) struct Said {
     pub(crate) now: Vec<Letter<Message>>,
     pub(crate) lazy: Vec<Record>,
+    pub(crate) offers: Vec<Offer<Record, Message>>,
     pub(crate) records: Vec<Record>,
     pub(crate) held: Vec<Letter<Message>>,
     pub(crate) truncate: Option<Truncate<Record>>,
@@ -79,8 +80,8 @@ pub(crate) struct Said {
 
 impl Said {
     fn of<M: Part>(effects: Effects<M>) -> Self {
-        let Effects { now, records, lazy, held, truncate, shelf } = effects;
-        Self { now, lazy, records, held, truncate, shelf }
+        let Effects { now, records, lazy, offers, held, truncate, shelf } = effects;
+        Self { now, lazy, offers, records, held, truncate, shelf }
     }
 }
 

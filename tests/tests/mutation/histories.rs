@@ -371,3 +371,20 @@ pub(crate) fn an_older_copy_takes_no_part() -> Played {
     let refused = |letter: &Letter<Message>| matches!(&letter.message, Message::Unfit(_));
     unless(!said.iter().any(refused), "it went on with an older copy of its data directory")
 }
+
+/// Something else was chosen than this node had voted for, and the journal had no room for the note
+/// of it, but for the next one.
+pub(crate) fn what_was_not_noted_is_not_known() -> Played {
+    let old = Vote { step: Step(1), ballot: ballot(1, B), value: value(1) };
+    let later = Vote { step: Step(2), ballot: ballot(2, A), value: value(3) };
+    let mark = Run { first: Step(2), last: Step(2) };
+    let records = vec![
+        Record::Genesis(genesis()),
+        Record::Vote(old),
+        Record::Chosen(later),
+        Record::Mark(mark),
+    ];
+    let mut learner = Learner::new(node(B));
+    start(&mut learner, records);
+    unless(learner.chosen(Step(1)).is_some(), "it takes its old vote for what was chosen")
+}

@@ -93,6 +93,7 @@ fn hunt_for(mutation: Mutation) -> Hunt {
             Hunt::Hand(histories::a_lease_counts_only_where_former_ballots_have_ended)
         }
         M::RisesAlone => Hunt::Hand(histories::a_version_rises_only_when_every_main_can),
+        M::MarkSpansGap => Hunt::Hand(histories::what_was_not_noted_is_not_known),
         M::SnapshotKeepsConfiguration => Hunt::Hand(histories::a_snapshot_brings_its_configuration),
     }
 }

@@ -128,7 +128,7 @@ impl Learner {
             if step == self.history.executed().next() {
                 let own = self.has_vote(ballot, self.me.incarnation, step);
                 sometimes!(LearnedWithoutVote if !own);
-                self.learn(now, step, Chosen { ballot, value, own }, out);
+                self.learn(now, step, Chosen { ballot, value, own });
             }
         }
         self.ask(now, true, out);
@@ -195,7 +195,7 @@ impl Learner {
         self.values = self.values.split_off(&executed.next());
         self.newest = None;
         self.handed = executed;
-        self.durable = Durable { upto: executed, noted: executed, since: None };
+        self.durable = Durable::at(executed);
         self.asked = None;
         self.news = true;
     }

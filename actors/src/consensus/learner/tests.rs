@@ -5,8 +5,9 @@ use synod_runtime::identity::{Incarnation, NodeId, NodeName};
 
 use super::*;
 use crate::consensus::{
+    ballot::Runs,
     configuration::Configuration,
-    message::{Entries, TrimLog},
+    message::{Entries, TrimLog, Vote},
 };
 
 fn node(name: &str, incarnation: u64) -> NodeId {
@@ -51,6 +52,14 @@ fn say(learner: &mut Learner, now: Now, message: impl Into<LearnerMessage>) -> E
     out
 }
 
+/// A while later, when nothing comes.
+fn wait(learner: &mut Learner, now: Now) -> Effects<Learner> {
+    let mut out = Effects::default();
+    learner.timeout(now, &mut out);
+    learner.flush(now, &mut out);
+    out
+}
+
 /// How far the acceptor was told to trim the journal.
 fn trimmed(out: &Effects<Learner>) -> Vec<Step> {
     out.now
@@ -62,8 +71,13 @@ fn trimmed(out: &Effects<Learner>) -> Vec<Step> {
         .collect()
 }
 
+/// What the journal may refuse.
+fn offered(out: &Effects<Learner>) -> impl Iterator<Item = &Record> {
+    out.offers.iter().flat_map(|offer| &offer.records)
+}
+
 fn notes(out: &Effects<Learner>) -> Vec<Step> {
-    let records = out.lazy.iter().chain(&out.records);
+    let records = out.lazy.iter().chain(offered(out));
     let chosen = records.filter(|record| matches!(record, Record::Chosen(_)));
     chosen.map(Record::step).collect()
 }
@@ -71,10 +85,81 @@ fn notes(out: &Effects<Learner>) -> Vec<Step> {
 #[test]
 fn what_is_learned_is_noted_also_while_the_journal_is_trimmed() {
     let mut learner = started(at(1), vec![genesis()]);
-    assert_eq!(notes(&say(&mut learner, at(2), told(1, 4))), [Step(1), Step(2), Step(3), Step(4)]);
-    let out = say(&mut learner, at(3), TrimLog { upto: Step(2) });
+    assert_eq!(notes(&say(&mut learner, at(2), told(1, 4))), [], "not yet");
+    let out = wait(&mut learner, at(3));
+    assert_eq!(notes(&out), [Step(1), Step(2), Step(3), Step(4)]);
+    let out = say(&mut learner, at(4), TrimLog { upto: Step(2) });
     assert_eq!((trimmed(&out), notes(&out)), (vec![Step(2)], vec![]), "nothing is written again");
-    assert_eq!(notes(&say(&mut learner, at(4), told(5, 1))), [Step(5)]);
+    say(&mut learner, at(5), told(5, 1));
+    assert_eq!(notes(&wait(&mut learner, at(6))), [Step(5)]);
+}
+
+/// Goal: a journal that had no room for a note loses knowledge, and gains no wrong one. Method: this
+/// node voted for one value of step 1 and another was chosen there, of which it is told; each call
+/// to the journal is dropped or kept, in every way, and the node starts again.
+#[test]
+fn a_note_is_kept_with_its_values_or_not_at_all() {
+    let ballot = Ballot { round: 1, node: Incarnation(1) };
+    let old = Vote { step: Step(1), ballot, value: Value::from_bytes(Bytes::from_static(b"old")) };
+    let survived = vec![genesis(), Record::Vote(old)];
+    let mut learner = started(at(1), survived.clone());
+    let mut calls = Vec::new();
+    // The second comes under load, and is noted before its time.
+    for (second, first, count) in [(2, 1, 1), (4, 2, 70), (6, 72, 1)] {
+        for out in
+            [say(&mut learner, at(second), told(first, count)), wait(&mut learner, at(second + 1))]
+        {
+            let offers = out.offers.into_iter().map(|offer| offer.records);
+            calls.extend([out.lazy].into_iter().chain(offers).filter(|call| !call.is_empty()));
+        }
+    }
+    assert!(calls.len() >= 3, "{}", calls.len());
+    for kept in 0..1_u32 << calls.len() {
+        let of = |(place, call): (usize, &Vec<Record>)| {
+            (kept >> place & 1 == 1).then(|| call.clone()).into_iter().flatten()
+        };
+        let journal = calls.iter().enumerate().flat_map(of);
+        let again = started(at(9), survived.iter().cloned().chain(journal).collect());
+        for step in 1..=again.history().executed().0 {
+            assert_eq!(again.chosen(Step(step)), learner.chosen(Step(step)), "{kept:b}");
+        }
+        let all = kept.count_ones() as usize == calls.len();
+        assert!(!all || again.history().executed() == Step(72), "{kept:b}");
+    }
+}
+
+/// What is told to others as durable must be so, since an auxiliary forgets what every main has. Method:
+/// of the notes every third is refused, and what comes behind such a one is kept.
+#[test]
+fn nothing_counts_as_durable_that_was_refused() {
+    let mut learner = started(at(1), vec![genesis()]);
+    let mut kept = Runs::default();
+    let (mut notes, mut upto) = (0, Step(0));
+    for second in 2..60 {
+        let first = 1 + (second - 2) * 10;
+        let mut outs = vec![say(&mut learner, at(second), told(first, 10))];
+        outs.push(wait(&mut learner, at(second)));
+        for offer in outs.into_iter().flat_map(|out| out.offers) {
+            notes += 1;
+            let is_kept = notes % 3 > 0;
+            for record in offer.records.iter().filter(|_| is_kept) {
+                if let Record::Mark(run) = record {
+                    kept.add(*run);
+                }
+            }
+            let letter = if is_kept { offer.kept } else { offer.refused };
+            if let Message::Learner(said) = letter.message {
+                let out = say(&mut learner, at(second), said);
+                let told = out.now.iter().find_map(|letter| match &letter.message {
+                    Message::Proposer(ProposerMessage::Progress(told)) => Some(told.durable_upto),
+                    _ => None,
+                });
+                upto = told.unwrap_or(upto);
+            }
+        }
+        assert!(upto <= kept.end_of(Step(1)).unwrap_or_default(), "{upto}");
+    }
+    assert!(upto > Step(400), "it comes up again: {upto}");
 }
 
 /// What a learner made anew does not know it will ask for, and votes on it are reported until then.

@@ -152,11 +152,15 @@ pub struct Progress {
 #[derive(Debug, Clone)]
 pub struct TellAgain;
 
-/// *Local*, learner to itself.
+/// *Local*, learner to itself: what came of a note.
 #[derive(Debug, Clone)]
 pub struct Settled {
-    /// Everything up to here would be known again after a crash.
+    /// The first step it speaks of.
+    pub first: Step,
+    /// The last one.
     pub upto: Step,
+    /// It is durable; else there was no room for it.
+    pub kept: bool,
 }
 
 /// Should I stand? Changes nothing at the receiver (not a promise).
