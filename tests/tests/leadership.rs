@@ -4,11 +4,18 @@
 use std::time::Duration;
 
 use synod::{
-    consensus::{VoteStyle, message::Wish},
+    consensus::{
+        VoteStyle,
+        ballot::{Ballot, Step},
+        message::{AcceptorMessage, Heartbeat, Message, Program, Resign, Wish},
+    },
     replicated::{CallError, Outcome},
     sim::{DiskConditions, Shape, Simulation},
 };
-use synod_tests::simulated::{Add, Load, counter, founded, leader, leader_at, name};
+use synod_tests::{
+    hand::{A, B, Standing, node},
+    simulated::{Add, Load, counter, founded, leader, leader_at, name},
+};
 
 const SHAPES: [(u8, u8); 3] = [(2, 1), (3, 2), (3, 0)];
 
@@ -61,6 +68,40 @@ fn a_rolling_restart_costs_no_error_and_no_long_pause() {
                 load.finish(PAUSE_MAX).await;
             });
         }
+    }
+}
+
+/// Goal: a leader that hands leadership over does not take it back when it hears of the next one's
+/// ballot before that one leads: it would leave as the leader, and everybody would wait until its
+/// silence is noticed. Any other main that stands it does stand against.
+#[test]
+fn a_leader_that_stops_does_not_stand_against_the_next() {
+    for stops in [false, true] {
+        let mut leader = Standing::new();
+        let ballot = leader.asks(0);
+        for main in [A, B] {
+            leader.promises(main, ballot, &[]);
+        }
+        if stops {
+            leader.tell(A, Resign {});
+        }
+        leader.said.clear();
+        leader.tell(
+            B,
+            Heartbeat {
+                ballot: Ballot { round: ballot.round + 1, node: node(B).incarnation },
+                leading: false,
+                serving: true,
+                chosen_upto: Step(0),
+                durable_upto: Step(0),
+                epoch: 0,
+                program: Program::THIS,
+                knows: 0,
+            },
+        );
+        let asks =
+            |message: &Message| matches!(message, Message::Acceptor(AcceptorMessage::Prepare(_)));
+        assert_eq!(leader.said.iter().any(asks), !stops);
     }
 }
 

@@ -249,9 +249,13 @@ impl Proposer {
         } else if refuses {
             sometimes!(LeaderStandsAgain);
             // It stood, or promised, in a higher ballot, and can neither vote for this leader nor
-            // follow it: a still higher one brings both together again.
+            // follow it: a still higher one brings both together again. Unless it stands since it
+            // was asked to: whoever hands leadership over does not take it back.
+            let asked = self.hands_over_to(from);
             self.step_down(out);
-            self.campaign(self.seen.round + 1, out);
+            if !asked && self.may_stand() {
+                self.campaign(self.seen.round + 1, out);
+            }
         } else if let Phase::Following(following) = &mut self.phase
             && !beat.leading
             && following.leader.as_ref() == Some(from)

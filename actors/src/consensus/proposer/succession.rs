@@ -61,6 +61,12 @@ impl Proposer {
         }
     }
 
+    /// Whether this node leads, and wants that one to.
+    pub(super) fn hands_over_to(&self, node: &NodeId) -> bool {
+        let Phase::Leading(reign) = &self.phase else { return false };
+        reign.handover.as_ref().is_some_and(|handover| handover.to == *node)
+    }
+
     /// Tells the other once it has all, or gives up.
     pub(super) fn carry_handover(&mut self, out: &mut Effects<Self>) {
         let (now, resend, me) = (self.turn.at, self.timing.resend, self.me.incarnation);
