@@ -56,6 +56,12 @@ impl Book {
         &found.expect("there is a first").1
     }
 
+    /// The configuration that decides that step, and those of later steps.
+    pub(crate) fn since(&self, step: Step) -> impl Iterator<Item = &Configuration> {
+        let later = self.configurations.partition_point(|(from, _)| *from <= step);
+        self.configurations[later.saturating_sub(1)..].iter().map(|(_, decides)| decides)
+    }
+
     /// A disk took away promises that were said: what comes of that is judged, not the promises.
     pub(crate) fn forgets_promises(&mut self, node: &NodeId) {
         self.promised.remove(&node.incarnation);

@@ -177,6 +177,13 @@ impl Disk {
         gone
     }
 
+    /// The first step that the last write votes on, if it votes.
+    pub(crate) fn last_write_votes_from(&self) -> Option<Step> {
+        let last = self.records.get(self.last_write?..)?;
+        let votes = last.iter().filter(|record| matches!(record, Record::Vote(_)));
+        votes.map(Record::step).min()
+    }
+
     /// Records queued and not synced.
     pub(crate) fn queued(&self) -> usize {
         self.queue

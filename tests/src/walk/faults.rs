@@ -182,7 +182,9 @@ impl Walk {
         }
         // What one main alone decided nobody else knows, and two torn ends may hold the same.
         let decides = |c: &Configuration| c.mains.len() > 1 || !c.mains.contains(&node.id);
-        let known = [self.book.current(), self.book.newest()].into_iter().all(decides)
+        let next = Step(self.book.chosen.len() as u64 + 1);
+        let first = node.disk.last_write_votes_from().map_or(next, |first| first.min(next));
+        let known = self.book.since(first).all(decides)
             && self.nodes.iter().all(|node| !is_torn(&node.disk.records));
         let lost = known && self.rng.random_ratio(self.plan.torn_lost, 1_000);
         let node = &mut self.nodes[place];
