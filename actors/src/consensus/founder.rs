@@ -58,10 +58,11 @@ pub struct Founder {
     /// Who has no log either, and what it can execute.
     empty: BTreeMap<NodeName, (NodeId, u32)>,
     genesis: Option<Configuration>,
+    /// Since when somebody says that there is a log who does not know how it began.
+    exists: Option<Instant>,
     /// The other roles were started.
     settled: bool,
     ask_at: Instant,
-    joins: bool,
     /// An earlier node of this name lost its memory: there is a log, and this one founds none.
     rejoins: bool,
     /// This process, where it can be told from others of this node.
@@ -104,9 +105,9 @@ impl Founder {
             knows: 0,
             empty: BTreeMap::new(),
             genesis: None,
+            exists: None,
             settled: false,
             ask_at: Instant::default(),
-            joins: false,
             rejoins: false,
             living: None,
             entry: None,
@@ -152,8 +153,8 @@ impl Founder {
         let first = self.listed.iter().find(|(_, role)| **role == NodeRole::Main);
         let mine = first.is_some_and(|(name, _)| *name == self.me.name);
         let known: BTreeSet<&NodeName> = self.empty.keys().chain([&self.me.name]).collect();
-        if self.settled || self.rejoins || !mine || !self.voters().all(|name| known.contains(name))
-        {
+        let exists = self.settled || self.rejoins || self.exists.is_some();
+        if exists || !mine || !self.voters().all(|name| known.contains(name)) {
             return;
         }
         let with = |role| {
@@ -200,7 +201,6 @@ impl Founder {
         }
         tracing::info!("the cluster exists; waiting to be admitted");
         self.settled = true;
-        self.joins = true;
         out.here(Message::Founded(None));
     }
 }
@@ -323,17 +323,20 @@ impl Machine for Founder {
                     let genesis = FounderMessage::Genesis(Genesis { configuration });
                     out.after_all_before().then_send(to, genesis);
                 }
-                // It has a log whose beginning it no longer knows: enough to say that there is one.
-                None if self.rejoins || self.settled && !self.joins => {
+                // There is a log, of whose beginning it was no part, or no longer knows it: enough to
+                // say so. Those who were may all have been removed.
+                None if self.rejoins || self.settled => {
                     let configuration = Configuration::default();
                     out.send(to, FounderMessage::Genesis(Genesis { configuration }));
                 }
-                None if self.settled => {}
                 None => out.send(to, FounderMessage::Empty(Empty { knows: self.knows })),
             },
             FounderMessage::Empty(Empty { knows }) => {
                 self.empty.insert(from.name.clone(), (from.clone(), knows));
                 self.found(out);
+            }
+            FounderMessage::Genesis(genesis) if genesis.configuration.mains.is_empty() => {
+                self.exists.get_or_insert(now.at);
             }
             FounderMessage::Genesis(genesis) => self.learn(genesis.configuration, out),
             FounderMessage::Enter(life) => {
@@ -355,6 +358,10 @@ impl Machine for Founder {
     }
 
     fn flush(&mut self, now: Now, out: &mut Effects<Self>) {
+        // Until then those who know how it began may say so: this node may have been part of that.
+        if self.exists.is_some_and(|since| now.at >= since + ENTRY_PATIENCE) {
+            self.learn(Configuration::default(), out);
+        }
         if !self.settled && now.at >= self.ask_at {
             self.ask_at = now.at + ASK_EVERY;
             let others: Vec<NodeId> = self.others().collect();
@@ -378,5 +385,74 @@ impl Machine for Founder {
             true => Some(self.ask_at),
             false => lives.then_some(alive),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str) -> NodeId {
+        NodeId::new(name.parse().unwrap(), Incarnation(u64::from(name.as_bytes()[0])))
+    }
+
+    fn at(millis: u64) -> Now {
+        Now { at: Instant::from_nanos(millis * 1_000_000), wall_ms: millis }
+    }
+
+    /// One whose file lists a, d and e as mains, without a log.
+    fn empty(name: &str) -> Founder {
+        let listed = ["a", "d", "e"].map(|name| (node(name).name, NodeRole::Main));
+        let mut founder = Founder::new(node(name), listed.into_iter().collect());
+        founder.start(at(0), &Survived::default(), &mut Effects::default());
+        founder
+    }
+
+    fn tell(founder: &mut Founder, now: Now, from: &str, message: FounderMessage) -> Vec<Message> {
+        let mut out = Effects::default();
+        founder.message(now, &node(from), message, &mut out);
+        founder.flush(now, &mut out);
+        out.now.into_iter().chain(out.held).map(|letter| letter.message).collect()
+    }
+
+    fn genesis(mains: &[&str]) -> FounderMessage {
+        let mains = mains.iter().map(|name| node(name)).collect();
+        let configuration = Configuration { mains, ..Configuration::default() };
+        FounderMessage::Genesis(Genesis { configuration })
+    }
+
+    fn began(said: &[Message]) -> bool {
+        said.iter().any(|message| matches!(message, Message::Founded(_)))
+    }
+
+    /// Goal: whoever is added last is let in although all who founded the cluster were removed.
+    #[test]
+    fn one_that_was_added_itself_says_that_there_is_a_log() {
+        let mut joined = empty("d");
+        assert!(began(&tell(&mut joined, at(1), "a", genesis(&["a"]))));
+        let said = tell(&mut joined, at(2), "e", FounderMessage::Ask(Ask {}));
+        let told = said.into_iter().find_map(|message| match message {
+            Message::Founder(told @ FounderMessage::Genesis(_)) => Some(told),
+            _ => None,
+        });
+        let told = told.expect("it knows that there is one");
+        let mut last = empty("e");
+        assert!(!began(&tell(&mut last, at(3), "d", told.clone())));
+        let said = tell(&mut last, at(503), "d", told);
+        assert!(said.iter().any(|message| matches!(message, Message::Founded(None))));
+    }
+
+    /// Goal: its word neither lets a second cluster be founded nor keeps one that belongs to the
+    /// beginning from its place there.
+    #[test]
+    fn its_word_founds_nothing_and_hides_no_beginning() {
+        let mut first = empty("a");
+        tell(&mut first, at(1), "d", genesis(&[]));
+        for other in ["d", "e"] {
+            let empty = FounderMessage::Empty(Empty { knows: 0 });
+            assert!(!began(&tell(&mut first, at(2), other, empty)));
+        }
+        let said = tell(&mut first, at(3), "e", genesis(&["a", "e"]));
+        assert!(said.iter().any(|message| matches!(message, Message::Founded(Some(_)))));
     }
 }
