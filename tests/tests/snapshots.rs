@@ -7,7 +7,9 @@ use bytes::Bytes;
 use synod::{
     consensus::{
         ballot::Step,
-        message::{Execute, Fetch, LearnerMessage, Message, ReplicaMessage, SnapshotWanted},
+        message::{
+            Execute, Fetch, HomeMessage, LearnerMessage, Message, ReplicaMessage, SnapshotWanted,
+        },
         record::{Image, Record},
         replica::{REGISTER, Replica, SNAPSHOT_BYTES_PER_SECOND, StateImage},
         value::{Command, EncodedCommand, Value},
@@ -30,6 +32,8 @@ struct Main {
     now: Now,
     /// What it said to other nodes.
     said: Vec<ReplicaMessage>,
+    /// What it said to its home.
+    home: Vec<HomeMessage>,
     /// The last snapshot that became durable, and how many steps were executed meanwhile.
     trimmed: Option<(Step, u64)>,
 }
@@ -40,8 +44,8 @@ impl Main {
         let mut replica = Replica::new(node(number), Box::new(make), snapshot_log_bytes);
         let mut out = Effects::default();
         replica.start(dawn(), survived, &mut out);
-        let (shelf, said) = (Shelf::default(), Vec::new());
-        let mut main = Self { number, replica, shelf, now: dawn(), said, trimmed: None };
+        let (shelf, said, home) = (Shelf::default(), Vec::new(), Vec::new());
+        let mut main = Self { number, replica, shelf, now: dawn(), said, home, trimmed: None };
         main.absorb(out);
         main
     }
@@ -61,6 +65,7 @@ impl Main {
         for letter in out.now {
             match letter.message {
                 Message::Replica(message) => self.said.push(message),
+                Message::Home(message) => self.home.push(message),
                 Message::Learner(LearnerMessage::TrimLog(trim)) => {
                     let behind = self.replica.summary().0.beyond(trim.upto);
                     self.trimmed = Some((trim.upto, behind));
@@ -97,9 +102,13 @@ impl Main {
     }
 }
 
-/// A log in which every step writes some keys of many.
+/// A log in which every step writes some keys of many, as the clients of A ask.
 fn log(steps: u64) -> Vec<Value> {
-    let home = synod_runtime::message::encode(&node(A)).expect("plain data").into();
+    log_of(A, steps)
+}
+
+fn log_of(home: u64, steps: u64) -> Vec<Value> {
+    let home = synod_runtime::message::encode(&node(home)).expect("plain data").into();
     let registers =
         Command { session: 0, seq: 7, actor: 0, function: REGISTER, keyed: false, args: home };
     let mut log = vec![Value::batch(1, 1, &[EncodedCommand::new(&registers)])];
@@ -263,4 +272,26 @@ fn who_was_started_again_goes_on_where_its_disk_is() {
     assert!(asked[restarted_at] > 0, "not from the start: {asked:?}");
     assert_eq!(to.replica.summary(), from.replica.summary());
     assert_eq!(to.shelf.newest(), from.shelf.newest());
+}
+
+/// Goal: clients of a main whose commands were executed by others in its place do not wait until their
+/// home asks again: the snapshot that it fetches answers them.
+#[test]
+fn a_snapshot_answers_the_clients_of_who_fetched_it() {
+    let (mut from, mut to) = (Main::founded(A, u64::MAX), Main::founded(B, u64::MAX));
+    from.execute(1, &log_of(B, 5));
+    assert!(from.home.is_empty(), "they are not its clients: {:?}", from.home);
+    to.tell(B, SnapshotWanted { peer: node(A), chosen_upto: Step(5), known: Step(0) });
+    while to.replica.summary().0 < Step(5) {
+        std::mem::take(&mut to.said).into_iter().for_each(|message| from.tell(B, message));
+        std::mem::take(&mut from.said).into_iter().for_each(|message| to.tell(A, message));
+        while from.work() || to.work() {}
+        from.wait(Duration::from_millis(1));
+        to.wait(Duration::from_millis(1));
+    }
+    let [HomeMessage::Registered(registered), HomeMessage::Replies(told)] = &to.home[..] else {
+        panic!("{:?}", to.home);
+    };
+    assert_eq!((registered.nonce, registered.session, told.session), (7, 1, 1));
+    assert!(told.replies.iter().map(|reply| reply.seq).eq(1..=40), "{:?}", told.replies);
 }

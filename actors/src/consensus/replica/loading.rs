@@ -6,7 +6,9 @@ use super::{Replica, State, image::Install, taking::Shelved};
 use crate::{
     consensus::{
         ballot::Step,
-        message::{Found, Installed, LearnerMessage, SnapshotRead},
+        message::{
+            Found, HomeMessage, Installed, LearnerMessage, Registered, Replies, SnapshotRead,
+        },
     },
     effects::{Effects, ShelfRead, ShelfTask},
 };
@@ -95,6 +97,7 @@ impl Replica {
         }
         if fetched {
             self.gave_way();
+            self.tell_home(out);
             let history = self.state.history.clone();
             out.here(LearnerMessage::Installed(Installed { history }));
             let (position, time_ms) = (self.state.position, self.state.time_ms);
@@ -102,6 +105,16 @@ impl Replica {
         }
         self.resume(true, out);
         self.tell(out);
+    }
+
+    /// What others executed in this node's place answers commands of the home here too. Whoever did it
+    /// left that to this node, and the home would wait until it asks again.
+    fn tell_home(&self, out: &mut Effects<Self>) {
+        let Some((session, nonce, replies)) = self.state.sessions.newest_of(&self.me) else {
+            return;
+        };
+        out.here(HomeMessage::Registered(Registered { nonce, session }));
+        out.here(HomeMessage::Replies(Replies { session, replies }));
     }
 
     fn not_loaded(&mut self, loading: Loading, why: &str, out: &mut Effects<Self>) {

@@ -109,6 +109,15 @@ impl Sessions {
         }
     }
 
+    /// The newest session of `home`: its number, the nonce it was registered with, and the replies
+    /// that are kept.
+    pub(super) fn newest_of(&self, home: &NodeId) -> Option<(u64, u64, Vec<CommandReply>)> {
+        let newest = self.0.iter().rev().find(|(_, session)| session.home == *home);
+        newest.map(|(number, session)| {
+            (*number, session.nonce, session.replies.iter().cloned().collect())
+        })
+    }
+
     /// Whose session it is.
     pub(super) fn home(&self, number: u64) -> Option<&NodeId> {
         self.0.get(&number).map(|session| &session.home)
@@ -143,6 +152,9 @@ mod tests {
         sessions.answered(number, 101, reply(1));
         assert_eq!(sessions.admit(number, 1), Admission::Repeated(Some(reply(1))));
         assert_eq!(sessions.admit(8, 1), Admission::Expired);
+        assert_eq!(sessions.newest_of(&home()), Some((number, 99, vec![reply(1)])));
+        let later = sessions.register(200, home(), 100);
+        assert_eq!(sessions.newest_of(&home()), Some((later, 100, vec![])), "a new life of it");
     }
 
     #[test]
