@@ -104,9 +104,10 @@ impl<M: Part> Slot<M> {
         Said::of(out)
     }
 
-    fn turn(&mut self, now: Now, most: usize) -> Said {
+    fn turn(&mut self, now: Now, most: usize, full: bool) -> Said {
         let mut out = Effects::default();
         self.due = false;
+        self.machine.room(full);
         for (from, message) in self.inbox.drain(..most.min(self.inbox.len())) {
             self.machine.message(now, &from, message, &mut out);
         }
@@ -170,6 +171,8 @@ pub(crate) struct Node {
     pub(crate) paused_until: u64,
     /// Syncs take this many times longer.
     pub(crate) stall: u64,
+    /// Its disk is said to be full.
+    pub(crate) full: bool,
     clock: Clock,
     /// Steps up to here were compared with what others learned.
     pub(crate) checked: u64,
@@ -198,6 +201,7 @@ impl Node {
             disk,
             paused_until: 0,
             stall: 1,
+            full: false,
             clock: Clock::default(),
             checked: 0,
             standing: None,
@@ -355,13 +359,13 @@ impl Node {
 
     /// Handles up to `most` messages of a role, and its flush. None while it is being rebuilt.
     pub(crate) fn turn(&mut self, at: u64, role: Role, most: usize) -> Option<Said> {
-        let now = self.now(at);
+        let (now, full) = (self.now(at), self.full);
         with!(self.roles, role, slot => {
             if slot.rebuilding {
                 slot.due = false;
                 return None;
             }
-            Some(slot.turn(now, most))
+            Some(slot.turn(now, most, full))
         })
         .flatten()
     }
