@@ -277,17 +277,18 @@ pub(crate) struct BenchArgs {
     /// How many are in flight [default: the standard grid]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) clients: Option<u32>,
-    /// Of a value or a message [default: values of 256; messages of 64 and of 1KiB]
+    /// Of a value or a message [default: values of 256; messages of 64 and of 1KiB; of groups 1KiB]
     #[arg(long, value_name = "BYTES", value_parser = bench_size)]
     pub(crate) size: Option<u32>,
     /// Measure the running cluster that this client file names, not one of its own; its durability
-    /// is then its own too [commands]
+    /// is then its own too [commands, multicast]
     #[arg(long, value_name = "FILE")]
     pub(crate) cluster: Option<PathBuf>,
-    /// The nodes that clients connect to, by turns [commands; default: the leader]
+    /// The nodes that clients connect to, by turns [commands, default: the leader;
+    /// multicast, default: all that serve groups]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) node: Vec<NodeName>,
-    /// What must survive a power loss [commands, web; default: fsync]
+    /// What must survive a power loss [commands, multicast, web; default: fsync]
     #[arg(long, value_name = "fsync|memory", conflicts_with = "cluster")]
     pub(crate) durability: Option<Durability>,
     /// One JSON object a row

@@ -57,7 +57,7 @@ pub(super) async fn run(
     });
     let raw = raw.await?;
     let durability = args.durability.unwrap_or(Durability::Fsync);
-    let own = unless_stopped(stop.clone(), OwnCluster::start(durability)).await?;
+    let own = unless_stopped(stop.clone(), OwnCluster::start(durability, &[])).await?;
     let done = unless_stopped(stop, async {
         let target = Target::find(own.client_file(), &args.node).await?;
         drive(args, target, raw, report).await

@@ -5,7 +5,8 @@
 //!
 //! # Layout
 //! - [`commands`]: Redis clients against a cluster, with [`resp`] and [`costs`]
-//! - [`target`]: the cluster they drive, their own or somebody's
+//! - [`multicast`]: publishers and subscribers of a group
+//! - [`target`]: the cluster that these drive, their own or somebody's
 //! - [`actors`]: tells and asks to a [`listener`], local and remote, with [`peer`] (the other
 //!   process), [`bare`] (what they are measured against) and [`turns`] (one ask at a time, beside
 //!   its limits)
@@ -19,6 +20,7 @@ mod commands;
 mod costs;
 mod listener;
 mod meter;
+mod multicast;
 mod nginx;
 mod pair;
 mod peer;
@@ -59,8 +61,8 @@ pub(crate) fn run(
             BenchKind::Commands => commands::run(args, &mut report, stop).await,
             BenchKind::Local => unless_stopped(stop, actors::local(args, &mut report)).await,
             BenchKind::Remote => unless_stopped(stop, actors::remote(args, &mut report)).await,
+            BenchKind::Multicast => multicast::run(args, &mut report, stop).await,
             BenchKind::Web => web::run(args, &mut report, stop).await,
-            BenchKind::Multicast => unreachable!("refused before"),
         };
         // Rows that were measured are worth something, whatever came after them.
         report.finish();
@@ -75,18 +77,13 @@ fn check(args: &BenchArgs, with_resp: bool, with_web: bool) -> Result<(), Failur
             let why = "this program serves no Redis clients, and these drive the cluster";
             return Err(Failure::usage("bench commands", why, "use a program that serves RESP"));
         }
-        BenchKind::Commands => return Ok(()),
+        BenchKind::Commands | BenchKind::Multicast => return Ok(()),
         BenchKind::Local | BenchKind::Remote => {}
         BenchKind::Web if !with_web => {
             let why = "this program puts no servers behind the agreed order";
             return Err(Failure::usage("bench web", why, "use a program with the web binding"));
         }
         BenchKind::Web => {}
-        BenchKind::Multicast => {
-            let why = "this build has no multicast yet";
-            let hint = "use local, remote, commands or web";
-            return Err(Failure::usage("bench multicast", why, hint));
-        }
     }
     for (flag, given) in [
         ("--cluster", args.cluster.is_some()),
@@ -96,7 +93,10 @@ fn check(args: &BenchArgs, with_resp: bool, with_web: bool) -> Result<(), Failur
         if given {
             let why = match args.what {
                 BenchKind::Web => "it measures a cluster of its own, at both sites",
-                _ => "messages between actors need no cluster",
+                BenchKind::Local
+                | BenchKind::Remote
+                | BenchKind::Commands
+                | BenchKind::Multicast => "messages between actors need no cluster",
             };
             return Err(Failure::usage(flag, why, "leave it out, or use `bench commands`"));
         }

@@ -1,4 +1,4 @@
-//! The cluster that `bench commands` drives: one of its own, made by `dev` in a child process, or
+//! The cluster that `bench commands` and `bench multicast` drive: one of its own, made by `dev` in a child process, or
 //! the one a client file names.
 
 use std::{
@@ -32,20 +32,11 @@ pub(super) struct OwnCluster {
 }
 
 impl OwnCluster {
-    /// Starts two mains and an auxiliary, and returns once they serve writes.
-    pub(super) async fn start(durability: Durability) -> Result<Self, Failure> {
-        Self::start_before(durability, &[]).await
-    }
-
-    /// The same, with these servers behind the mains.
-    pub(super) async fn start_before(
-        durability: Durability,
-        upstreams: &[String],
-    ) -> Result<Self, Failure> {
+    /// Starts two mains, an auxiliary and what `more` adds, and returns once they serve writes.
+    pub(super) async fn start(durability: Durability, more: &[&str]) -> Result<Self, Failure> {
         let cannot = |e: std::io::Error| Failure::failed("dev", e, "try it alone: `dev`");
         let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
-        command.args(["dev", "--json", "--durability", &durability.to_string()]);
-        command.args(upstreams.iter().flat_map(|url| ["--upstream", url]));
+        command.args(["dev", "--json", "--durability", &durability.to_string()]).args(more);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         process::tie_to_us(command.as_std_mut());
         let mut dev = command.spawn().map_err(cannot)?;
@@ -115,7 +106,7 @@ pub(super) struct Target {
     pub(super) mains: Vec<ClientNode>,
     /// Whom clients connect to, by turns.
     pub(super) ports: Vec<(NodeName, HostPort)>,
-    /// As their node files beside the client file say, if they are there.
+    /// If it is known here.
     pub(super) durability: Option<Durability>,
 }
 
@@ -129,9 +120,7 @@ impl Target {
         }
         let args = ClientArgs { cluster: file.to_owned(), timeout: LEADER_TIME_MAX, json: false };
         let (_, status) = Cluster::open(&args)?.get("/status").await?;
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let known = ClusterDir::new(folder.unwrap_or_else(|| Path::new("."))).nodes();
-        let durability = known.ok().and_then(|nodes| Some(nodes.first()?.consensus.durability));
+        let durability = known_durability(file);
         let mains = clients.nodes.iter().filter(|node| node.role == NodeRole::Main);
         let leader = status["leader"].as_str();
         Ok(Self {
@@ -141,6 +130,13 @@ impl Target {
             durability,
         })
     }
+}
+
+/// As the node files beside the client file `file` say, if they are there.
+pub(super) fn known_durability(file: &Path) -> Option<Durability> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let nodes = ClusterDir::new(folder.unwrap_or_else(|| Path::new("."))).nodes();
+    Some(nodes.ok()?.first()?.consensus.durability)
 }
 
 fn ports(

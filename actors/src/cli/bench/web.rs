@@ -74,9 +74,9 @@ pub(super) async fn run(
     });
     let (alone, proxy, behind) = servers.await?;
     let durability = args.durability.unwrap_or(Durability::Fsync);
-    let upstreams = [behind[0].url(), behind[1].url()];
-    let own = unless_stopped(stop.clone(), OwnCluster::start_before(durability, &upstreams));
-    let own = own.await?;
+    let [first, second] = [behind[0].url(), behind[1].url()];
+    let more = ["--upstream", &first, "--upstream", &second];
+    let own = unless_stopped(stop.clone(), OwnCluster::start(durability, &more)).await?;
     let bench = Bench {
         args,
         alone: alone.at,

@@ -183,7 +183,7 @@ fn render(entry: &Entry, as_json: bool, out: &mut Vec<u8>) {
 }
 
 /// The next whole frame.
-fn cut(carry: &mut BytesMut) -> Option<Bytes> {
+pub(in crate::cli) fn cut(carry: &mut BytesMut) -> Option<Bytes> {
     let head = carry.get(..4)?;
     let len = u32::from_le_bytes(head.try_into().expect("four bytes")) as usize;
     if carry.len() < 4 + len {
