@@ -35,7 +35,10 @@ pub(crate) fn run(program: &'static str, args: &NodeArgs, hosted: &Program) -> R
     }
     check_apart(&configs)?;
     if args.check {
-        files.iter().for_each(|file| println!("{}: good", file.display()));
+        for (file, config) in files.iter().zip(&configs) {
+            println!("{}: good", file.display());
+            config.multicast.survive().for_each(|line| println!("{line}"));
+        }
         return Ok(());
     }
     configs.retain(|NodeConfig { data_dir, name, cluster, .. }| {

@@ -54,20 +54,70 @@ pub enum BadGroup {
     Measure(&'static str),
 }
 
-impl Group {
-    /// A group with the usual measures: two copies of everything where there are two servers.
-    pub fn new(name: impl Into<String>, servers: Vec<NodeId>) -> Self {
-        let k = servers.len().min(COPIES);
+/// What a new group shall be like, whoever its servers will be. The fields that have the names of
+/// [`Group`]'s mean the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "they are documented at `Group`")]
+pub struct Measures {
+    /// So many servers, if so many nodes serve.
+    pub servers: usize,
+    pub k_data: usize,
+    pub k_commit: usize,
+    pub k_checkpoint: usize,
+    pub lifetime: u64,
+    pub every: u64,
+    pub keep: u64,
+}
+
+impl Default for Measures {
+    /// Two copies of everything on three servers: one may be lost.
+    fn default() -> Self {
         Self {
-            name: name.into(),
-            servers,
-            k_data: k,
-            k_commit: k,
-            k_checkpoint: k,
+            servers: SERVERS,
+            k_data: COPIES,
+            k_commit: COPIES,
+            k_checkpoint: COPIES,
             lifetime: LIFETIME,
             every: CHECKPOINT_EVERY,
             keep: KEEP,
         }
+    }
+}
+
+impl Group {
+    /// A group with the usual measures.
+    pub fn new(name: impl Into<String>, servers: Vec<NodeId>) -> Self {
+        Self::with(name, servers, &Measures::default())
+    }
+
+    /// A group with these measures; where there are fewer servers than copies are wanted, each has
+    /// one.
+    pub fn with(name: impl Into<String>, servers: Vec<NodeId>, measures: &Measures) -> Self {
+        let Measures { servers: _, k_data, k_commit, k_checkpoint, lifetime, every, keep } =
+            *measures;
+        let most = servers.len();
+        Self {
+            name: name.into(),
+            servers,
+            k_data: k_data.min(most),
+            k_commit: k_commit.min(most),
+            k_checkpoint: k_checkpoint.min(most),
+            lifetime,
+            every,
+            keep,
+        }
+    }
+
+    /// Whether a group can have that name.
+    ///
+    /// # Errors
+    /// [`BadGroup::Name`].
+    pub fn check_name(name: &str) -> Result<(), BadGroup> {
+        let sound = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(sound) {
+            return Err(BadGroup::Name(name.chars().take(NAME_BYTES_MAX).collect()));
+        }
+        Ok(())
     }
 
     /// Whether it can be.
@@ -75,11 +125,7 @@ impl Group {
     /// # Errors
     /// What is wrong with it.
     pub fn check(&self) -> Result<(), BadGroup> {
-        let sound = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let name = &self.name;
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(sound) {
-            return Err(BadGroup::Name(name.chars().take(NAME_BYTES_MAX).collect()));
-        }
+        Self::check_name(&self.name)?;
         let servers = self.servers.len();
         let names: BTreeSet<_> = self.servers.iter().map(|server| &server.name).collect();
         if servers == 0 || servers > SERVERS_MAX || names.len() < servers {
@@ -117,11 +163,7 @@ impl Group {
 
     /// What it survives, for people.
     pub fn survives(&self) -> Survives {
-        let servers = self.servers.len();
-        let copies = self.k_data.min(self.k_commit).min(self.k_checkpoint);
-        let most = self.k_data.max(self.k_commit);
-        let goes_on = (servers - most).min(self.k_commit - 1);
-        Survives { data: copies - 1, service: goes_on.min(copies - 1) }
+        Survives::with(self.servers.len(), self.k_data, self.k_commit, self.k_checkpoint)
     }
 }
 
@@ -134,10 +176,20 @@ pub struct Survives {
     pub service: usize,
 }
 
+impl Survives {
+    /// Of a group with so many servers and copies; there are not more copies than servers.
+    pub fn with(servers: usize, k_data: usize, k_commit: usize, k_checkpoint: usize) -> Self {
+        let copies = k_data.min(k_commit).min(k_checkpoint);
+        let goes_on = (servers - k_data.max(k_commit)).min(k_commit - 1);
+        Self { data: copies - 1, service: goes_on.min(copies - 1) }
+    }
+}
+
 impl fmt::Display for Survives {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { data, service } = self;
-        write!(f, "loses nothing with {data} servers lost, and goes on with {service} lost")
+        let servers = if *data == 1 { "server" } else { "servers" };
+        write!(f, "loses nothing with {data} {servers} lost, and goes on with {service} lost")
     }
 }
 
@@ -174,6 +226,9 @@ pub const SERVERS_MAX: usize = 16;
 /// Bytes of a group's name: it is part of paths and of labels of metrics.
 pub const NAME_BYTES_MAX: usize = 64;
 
+/// Servers of a group, where there are so many nodes: one may be lost, and it goes on.
+const SERVERS: usize = 3;
+
 /// Copies of everything, where there are so many servers.
 const COPIES: usize = 2;
 
@@ -205,6 +260,15 @@ mod tests {
         assert_eq!(group(2).survives(), Survives { data: 1, service: 0 });
         assert_eq!(group(1).survives(), Survives { data: 0, service: 0 });
         assert_eq!(group(3).seals(), 2);
+    }
+
+    #[test]
+    fn a_group_of_too_few_nodes_has_as_many_copies_as_there_are_servers() {
+        let measures = Measures { servers: 5, k_data: 3, k_commit: 3, ..Measures::default() };
+        let five = Group::with("news", group(5).servers, &measures);
+        assert_eq!((five.k_data, five.k_commit, five.k_checkpoint), (3, 3, 2));
+        let one = Group::with("news", group(1).servers, &measures);
+        assert_eq!((one.k_data, one.k_commit, one.check()), (1, 1, Ok(())));
     }
 
     #[test]

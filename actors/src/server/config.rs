@@ -9,6 +9,7 @@
 mod consensus;
 mod elections;
 mod env;
+mod multicast;
 mod reader;
 mod services;
 mod tls;
@@ -29,6 +30,7 @@ use synod_runtime::identity::{ClusterName, NodeName};
 pub use self::{
     consensus::ConsensusConfig,
     elections::ElectionsConfig,
+    multicast::GroupsConfig,
     reader::{ConfigError, Overrides},
     tls::{ClientAccess, TlsConfig, Tokens},
     units::HostPort,
@@ -70,6 +72,8 @@ pub struct NodeConfig {
     pub services: Vec<Spec>,
     /// The server behind this node, and how clients reach it.
     pub web: Option<WebConfig>,
+    /// What new multicast groups are like.
+    pub multicast: GroupsConfig,
     /// What is logged, and how.
     pub log: LogConfig,
     /// What stood in for keys of the file, to read it again.
@@ -165,7 +169,6 @@ impl NodeConfig {
     pub fn load(file: &Path, overrides: Overrides) -> Result<Self, ConfigError> {
         let (source, table) = Source::open(file, KEYS, overrides.clone())?;
         let top = source.top(table)?;
-        refuse_what_is_not_built(&top)?;
         let name: NodeName = top.need("name", "this node's name, such as \"a\"")?;
         let role = top.need("role", NodeRole::WANT)?;
         let tls = tls::read(&top.section("tls")?)?;
@@ -206,6 +209,7 @@ impl NodeConfig {
             limits: read_limits(&top.section("limits")?)?,
             services: services::read(&top)?,
             web,
+            multicast: multicast::read(&top)?,
             log: read_log(&top.section("log")?)?,
             overrides,
         })
@@ -382,17 +386,6 @@ fn read_log(section: &Section<'_>) -> Result<LogConfig, ConfigError> {
     })
 }
 
-/// The file may already name what later builds do; doing nothing about it would be a lie.
-fn refuse_what_is_not_built(top: &Section<'_>) -> Result<(), ConfigError> {
-    match NOT_BUILT.iter().find(|key| top.has(key)) {
-        None => Ok(()),
-        Some(key) => {
-            let why = "this build does not have it yet";
-            Err(top.refuse(key, why, "remove it, or use a newer build"))
-        }
-    }
-}
-
 /// Every key of the node file.
 const KEYS: Keys = &[
     (
@@ -437,15 +430,13 @@ const KEYS: Keys = &[
     ("services", services::KEYS),
     ("web", web::KEYS),
     ("routes", web::ROUTE_KEYS),
+    ("multicast", multicast::KEYS),
     ("limits", &["request", "connections"]),
     ("log", &["filter", "format"]),
 ];
 
 /// What is logged when nobody says: what a node does, not how its HTTP workers come and go.
 const FILTER: &str = "info,actix_server=warn";
-
-/// Sections of the node file whose roles this build does not have.
-const NOT_BUILT: &[&str] = &["multicast"];
 
 /// Every main is in the preferred write quorum: more of them only make the slowest one likelier.
 const MAINS_MAX: usize = 7;

@@ -164,6 +164,7 @@ pub async fn run(
         move || services.iter().flat_map(|service| service.sites()).collect()
     });
     core.elections().lease_by_default(config.elections.lease);
+    core.multicast().measure_new(config.multicast.clone());
     let links = core.node().links();
     links.revoke(config.tls.revoked.clone());
     core.node().task(reload::watch(config.clone(), links.clone(), access.clone()));

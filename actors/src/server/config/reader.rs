@@ -159,6 +159,14 @@ impl<'s> Section<'s> {
         items.iter().enumerate().map(open).collect()
     }
 
+    /// The tables `[[key]]`, or the one table `[key]`.
+    pub(crate) fn one_or_list(&self, key: &'static str) -> Result<Vec<Self>, ConfigError> {
+        match self.table.get(key) {
+            Some(Value::Table(_)) => Ok(vec![self.section(key)?]),
+            Some(_) | None => self.list(key),
+        }
+    }
+
     /// A text made into a `T`; `None` when the key is absent.
     pub(crate) fn parse<T, E: fmt::Display>(
         &self,

@@ -6,7 +6,7 @@ use crate::{
     server::registers::{Keeping, RolesIn},
 };
 
-const GOOD: &str = r#"
+pub(super) const GOOD: &str = r#"
 cluster = "shop"
 name = "a"
 role = "main"
@@ -48,7 +48,7 @@ request = "64KiB"
 "#;
 
 /// Loads `text` from a folder that has the certificate files.
-fn load(text: &str, overrides: Overrides) -> Result<NodeConfig, String> {
+pub(super) fn load(text: &str, overrides: Overrides) -> Result<NodeConfig, String> {
     let folder = tempfile::tempdir().unwrap();
     for name in ["ca.pem", "cert.pem", "key.pem"] {
         std::fs::write(folder.path().join(name), "").unwrap();
@@ -159,41 +159,6 @@ fn a_node_left_out_of_peers_is_one_of_them_unless_it_joins() {
     assert!(config.join && config.peers.len() == 3);
     let both = format!("{GOOD}\n[membership]\njoin = true\n");
     assert!(load(&both, Overrides::default()).unwrap_err().contains("joins later"));
-}
-
-#[test]
-fn sections_of_later_builds_are_refused_not_ignored() {
-    let said = load(&format!("{GOOD}\n[[multicast]]\n"), Overrides::default()).unwrap_err();
-    assert!(said.contains("does not have it yet"), "{said}");
-}
-
-#[test]
-fn a_server_behind_a_main_is_read_and_what_is_wrong_with_it_is_said() {
-    let with = |keys: &str| load(&format!("{GOOD}\n[web]\n{keys}\n"), Overrides::default());
-    let keys = "listen = \"127.0.0.1:8080\"\nupstream = \"http://127.0.0.1:9001/\"\n";
-    let route = "[[web.routes]]\npath = \"/r\"\n";
-    let config = with(&format!("{keys}order = \"paxos\"\n{route}read = \"local\"")).unwrap();
-    let web = config.web.unwrap();
-    assert_eq!(web.upstream, "http://127.0.0.1:9001");
-    assert_eq!((web.on_mismatch, web.body_bytes_max), (OnMismatch::Alarm, 64 << 20));
-    assert_eq!(web.route("GET", "/r/s").and_then(|route| route.read), Some(ReadPolicy::Local));
-    for (keys, parts) in [
-        (keys.replace("9001/", "bad"), ["web.upstream", "http://127.0.0.1:9001"]),
-        (keys.replace("http:", "redis:"), ["web.upstream", "speaks http"]),
-        (keys.replace("127.0.0.1:8080", "0.0.0.0:8080"), ["web.listen", "without TLS"]),
-        (keys.replace("8080", "8001"), ["web.listen", "two ports"]),
-        (keys.replace("listen", "lisen"), ["web.lisen", "`listen`"]),
-        (format!("{keys}order = \"sam\""), ["web.order", "paxos"]),
-        (format!("{keys}on_mismatch = \"panic\""), ["web.on_mismatch", "quarantine"]),
-        (format!("{keys}{route}redo = \"maybe\""), ["web.routes[0].redo", "rebuild"]),
-        (format!("{keys}{route}{route}"), ["web.routes[1].path", "there twice"]),
-    ] {
-        let said = with(&keys).unwrap_err();
-        assert!(parts.iter().all(|part| said.contains(part)), "{keys}: {said}");
-    }
-    let member = GOOD.replacen("role = \"main\"", "role = \"member\"", 1);
-    let said = load(&format!("{member}\n[web]\n{keys}"), Overrides::default()).unwrap_err();
-    assert!(said.contains("`web`") || said.contains("peers"), "{said}");
 }
 
 /// To be added once there is a web.

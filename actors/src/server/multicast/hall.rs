@@ -32,6 +32,7 @@ use crate::{
     replicated::{CallError, Consistency, DEADLINE_DEFAULT, Inquiry, Outcome, Submission, Submit},
     server::{
         board::Board,
+        config::GroupsConfig,
         elections::{Elections, Leadership},
         metrics,
     },
@@ -65,6 +66,7 @@ impl Multicast {
             rooms: std::sync::Mutex::default(),
             wishes,
             binding: OnceLock::new(),
+            measures: OnceLock::new(),
         }));
         let route = Route::new(&multicast);
         if let Ok(binding) = node.bind(&target_of(node.name()), Arc::new(route)) {
@@ -160,7 +162,8 @@ impl Multicast {
 
     /// Agrees on a new group with whoever makes it at the same time.
     async fn make(&self, name: &str) -> Result<Group, MulticastError> {
-        let group = Group::new(name, self.servers().await);
+        let measures = *self.0.measures.get_or_init(GroupsConfig::default).of(name);
+        let group = Group::with(name, self.servers(measures.servers).await, &measures);
         group.check()?;
         let (answer, answered) = oneshot::channel();
         self.0.submit.submit(vec![Submission {
@@ -178,18 +181,18 @@ impl Multicast {
 
     /// Who shall serve a new group: mains first, then members, of those that are up; if some are
     /// not, it waits for them a while, since the servers of a group stay as they are.
-    async fn servers(&self) -> Vec<NodeId> {
+    async fn servers(&self, most: usize) -> Vec<NodeId> {
         for _ in 0..LOOKS {
-            let (servers, wanted) = self.servers_now();
+            let (servers, wanted) = self.servers_now(most);
             if servers.len() >= wanted {
                 return servers;
             }
             tokio::time::sleep(LOOK).await;
         }
-        self.servers_now().0
+        self.servers_now(most).0
     }
 
-    fn servers_now(&self) -> (Vec<NodeId>, usize) {
+    fn servers_now(&self, most: usize) -> (Vec<NodeId>, usize) {
         let reached = self.0.board.reached().configuration.unwrap_or_default();
         let listed: BTreeSet<&NodeName> = reached
             .mains
@@ -198,7 +201,7 @@ impl Multicast {
             .chain(&reached.absent)
             .chain(&reached.members)
             .collect();
-        let wanted = listed.len().clamp(1, SERVERS);
+        let wanted = listed.len().clamp(1, most);
         let peers = self.0.node.peers_up();
         let peers =
             peers.into_iter().filter_map(|peer| Some((NodeRole::named(&peer.role)?, peer.id)));
@@ -209,7 +212,7 @@ impl Multicast {
             .map(|(role, id)| (role != NodeRole::Main, id.name.clone(), id))
             .collect();
         up.sort_unstable();
-        (up.into_iter().take(SERVERS).map(|(_, _, id)| id).collect(), wanted)
+        (up.into_iter().take(most).map(|(_, _, id)| id).collect(), wanted)
     }
 
     /// Starts the roles of a group here, unless they run.
@@ -354,9 +357,6 @@ impl Deliver for Route {
         0
     }
 }
-
-/// Servers of a new group, where there are so many nodes.
-const SERVERS: usize = 3;
 
 /// The sequencer's lease: so long after its node died nobody orders.
 const LEASE: Duration = Duration::from_millis(500);

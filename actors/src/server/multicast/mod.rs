@@ -52,7 +52,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub(super) use self::hall::Ground;
 use self::room::Room;
 pub use self::{press::Press, shelf::Collected};
-use super::{board::Board, elections::Elections};
+use super::{board::Board, config::GroupsConfig, elections::Elections};
 use crate::{
     multicast::{
         group::{BadGroup, Group},
@@ -76,6 +76,7 @@ struct Inner {
     rooms: Mutex<BTreeMap<String, Arc<Room>>>,
     wishes: mpsc::UnboundedSender<Wish>,
     binding: OnceLock<Binding>,
+    measures: OnceLock<GroupsConfig>,
 }
 
 /// A group that is wanted on this node.
@@ -141,6 +142,11 @@ impl Multicast {
         let stopped = || MulticastError::Failed("not applied: the node stops".to_owned());
         self.0.wishes.send(wish).map_err(|_gone| stopped())?;
         opened.await.map_err(|_gone| stopped())?.map(Joined)
+    }
+
+    /// Groups that are made from here on have these measures. Only the first word counts.
+    pub fn measure_new(&self, measures: GroupsConfig) {
+        let _first = self.0.measures.set(measures);
     }
 
     /// How the groups that are used here stand, by name.

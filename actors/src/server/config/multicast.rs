@@ -1,0 +1,143 @@
+//! `[[multicast]]`: what groups are like when they are made.
+
+use std::collections::BTreeMap;
+
+use super::{ConfigError, Section};
+use crate::multicast::group::{Group, Measures, SERVERS_MAX, Survives};
+
+/// The measures of groups that are not made yet. A group keeps those it was made with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupsConfig {
+    /// Of groups that are not named.
+    pub usual: Measures,
+    /// Of those that are.
+    pub named: BTreeMap<String, Measures>,
+}
+
+impl GroupsConfig {
+    /// Those of the group `name`.
+    pub fn of(&self, name: &str) -> &Measures {
+        self.named.get(name).unwrap_or(&self.usual)
+    }
+
+    /// What each choice survives, for people: a line for each table of the file.
+    pub fn survive(&self) -> impl Iterator<Item = String> {
+        let usual = (self.usual != Measures::default()).then_some(("groups", &self.usual));
+        let named = self.named.iter().map(|(name, measures)| (name.as_str(), measures));
+        usual.into_iter().chain(named).map(|(name, measures)| {
+            let Measures { servers, k_data, k_commit, k_checkpoint, .. } = *measures;
+            let survives = Survives::with(servers, k_data, k_commit, k_checkpoint);
+            let k = k_data.max(k_commit);
+            let warning = match servers < 2 * k - 1 {
+                // Of the lost ones a message needs as many as of those that stay.
+                true => {
+                    format!("; {k} copies want {} servers, to go on without {}", 2 * k - 1, k - 1)
+                }
+                false => String::new(),
+            };
+            format!("multicast {name}: {survives}{warning}")
+        })
+    }
+}
+
+/// Reads them all.
+pub(super) fn read(top: &Section<'_>) -> Result<GroupsConfig, ConfigError> {
+    let mut config = GroupsConfig::default();
+    let mut has_usual = false;
+    for section in top.one_or_list("multicast")? {
+        let name = section.parse("group", "\"news\"", group)?;
+        let measures = read_one(&section)?;
+        let twice = match &name {
+            None => std::mem::replace(&mut has_usual, true),
+            Some(name) => config.named.contains_key(name),
+        };
+        if twice {
+            let what = name.as_deref().unwrap_or("what holds for all groups");
+            let hint = "give each group one table, and all others one without `group`";
+            return Err(section.refuse("group", format!("{what} is there twice"), hint));
+        }
+        match name {
+            None => config.usual = measures,
+            Some(name) => drop(config.named.insert(name, measures)),
+        }
+    }
+    Ok(config)
+}
+
+fn group(name: &str) -> Result<String, String> {
+    Group::check_name(name).map(|()| name.to_owned()).map_err(|bad| bad.to_string())
+}
+
+fn read_one(section: &Section<'_>) -> Result<Measures, ConfigError> {
+    let usual = Measures::default();
+    let servers = section.number("servers", 1..=SERVERS_MAX as u32, usual.servers as u32)?;
+    // More copies than servers would be a promise that nobody can keep.
+    let copies = |key, usual: usize| {
+        let usual = u32::try_from(usual).unwrap_or(u32::MAX).min(servers);
+        Ok::<_, ConfigError>(section.number(key, 1..=servers, usual)? as usize)
+    };
+    let measure = |key, from, usual: u64| {
+        let usual = u32::try_from(usual).unwrap_or(u32::MAX);
+        Ok::<_, ConfigError>(u64::from(section.number(key, from..=MEASURE_MAX, usual)?))
+    };
+    Ok(Measures {
+        servers: servers as usize,
+        k_data: copies("k_data", usual.k_data)?,
+        k_commit: copies("k_commit", usual.k_commit)?,
+        k_checkpoint: copies("k_checkpoint", usual.k_checkpoint)?,
+        lifetime: measure("lifetime", LIFETIME_MIN, usual.lifetime)?,
+        every: measure("every", EVERY_MIN, usual.every)?,
+        keep: measure("keep", 0, usual.keep)?,
+    })
+}
+
+/// Its keys.
+pub(super) const KEYS: &[&str] =
+    &["group", "servers", "k_data", "k_commit", "k_checkpoint", "lifetime", "every", "keep"];
+
+/// More would keep more than the memory of a usual machine.
+const MEASURE_MAX: u32 = 1_000_000;
+
+/// As many as a node sends at once: fewer would be over before they were all on their way.
+const LIFETIME_MIN: u32 = 1_000;
+
+/// A checkpoint for every few messages would cost more than they do.
+const EVERY_MIN: u32 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::config::Overrides;
+    use crate::server::config::tests::{GOOD, load};
+
+    fn with(text: &str) -> Result<GroupsConfig, String> {
+        load(&format!("{GOOD}\n{text}"), Overrides::default()).map(|config| config.multicast)
+    }
+
+    #[test]
+    fn groups_have_the_measures_of_their_table_or_of_the_one_without_a_name() {
+        let text = "[[multicast]]\nlifetime = 9000\n\
+            [[multicast]]\ngroup = \"news\"\nservers = 4\nk_data = 3\n";
+        let groups = with(text).unwrap();
+        assert_eq!(groups.of("other").lifetime, 9_000);
+        let news = groups.of("news");
+        assert_eq!((news.servers, news.k_data, news.k_commit, news.lifetime), (4, 3, 2, 50_000));
+        let lines: Vec<_> = groups.survive().collect();
+        assert_eq!(lines.len(), 2);
+        assert!(lines[1].contains("news: ") && lines[1].contains("want 5 servers"), "{lines:?}");
+        assert_eq!(with("[multicast]\nkeep = 7\n").unwrap().of("any").keep, 7);
+    }
+
+    #[test]
+    fn measures_that_cannot_be_are_refused_by_key() {
+        for (text, key) in [
+            ("[[multicast]]\nservers = 3\nk_commit = 4\n", "k_commit"),
+            ("[[multicast]]\ngroup = \"a/b\"\n", "group"),
+            ("[[multicast]]\n[[multicast]]\n", "twice"),
+            ("[[multicast]]\nk = 2\n", "k"),
+        ] {
+            let why = with(text).unwrap_err();
+            assert!(why.contains(key), "{why}");
+        }
+    }
+}
