@@ -70,8 +70,8 @@
 //!
 //! # Layout
 //! - [`manual`]: getting started, messages, async handlers, guarantees, testing, operations,
-//!   roles, singletons, services, multicast, the key/value service, servers behind one order,
-//!   security, compatibility, composing, design
+//!   views, roles, singletons, services, multicast, the key/value service, servers behind one
+//!   order, security, compatibility, composing, design
 //! - [`replicated`]: actors that live in the log
 //! - [`Client`]: the way in for programs outside the cluster
 //! - [`Cli`]: the verbs, for your own program; [`server`]: one node
@@ -81,6 +81,7 @@
 //! - [`election`]: roles with exactly one holder; [`server::elections`]: standing for them
 //! - [`register`]: a few words that a majority keeps, without a leader; Disk Paxos
 //! - [`server::singletons`]: actors of which exactly one lives
+//! - [`membership`]: who is there, decided; [`server::membership`]: views at a node
 //! - [`management`]: outside programs of which exactly one runs; [`server::services`]: theirs
 //! - [`multicast`]: one order of messages for an open group
 //! - [`consensus`]: the protocol roles; [`machine`], [`effects`], [`role`]: how every role is built
@@ -97,6 +98,7 @@ pub mod election;
 pub mod machine;
 pub mod management;
 pub mod manual;
+pub mod membership;
 pub mod multicast;
 #[cfg(any(test, feature = "mutations"))]
 pub mod mutation;

@@ -21,6 +21,9 @@ pub mod operations {}
 #[doc = include_str!("../docs/roles.md")]
 pub mod roles {}
 
+#[doc = include_str!("../docs/views.md")]
+pub mod views {}
+
 #[doc = include_str!("../docs/registers.md")]
 pub mod registers {}
 

@@ -168,6 +168,61 @@ pub fn is_service_rule_off(rule: ServiceRule) -> bool {
     SERVICE_RULE_OFF.with(|off| off.get() == Some(rule))
 }
 
+/// One rule of views and of choosing a manager, switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ViewRule {
+    /// V2: a verdict counts only in the view in which it was asked for.
+    VerdictNamesView,
+    /// V3: another node is asked before anybody is accused.
+    SecondOpinion,
+    /// V4: who makes no progress is not well.
+    ProgressCounts,
+    /// V7: who fell often must be heard for longer.
+    FallsCount,
+    /// C1: requests wait while a primary is sought.
+    RequestersHeldOff,
+    /// C2: nothing is written into a candidate variable before its own node has.
+    LockIsBarrier,
+    /// C3: words of other views count for nothing.
+    RanksNameView,
+    /// C4: who is disqualified goes on no more.
+    DisqualifiedIsSilent,
+    /// C5: a primary that lives keeps its place.
+    PrimaryStays,
+    /// C6: only a higher rank is written.
+    HigherRankWins,
+}
+
+impl ViewRule {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::VerdictNamesView,
+        Self::SecondOpinion,
+        Self::ProgressCounts,
+        Self::FallsCount,
+        Self::RequestersHeldOff,
+        Self::LockIsBarrier,
+        Self::RanksNameView,
+        Self::DisqualifiedIsSilent,
+        Self::PrimaryStays,
+        Self::HigherRankWins,
+    ];
+}
+
+thread_local! {
+    static VIEW_RULE_OFF: Cell<Option<ViewRule>> = const { Cell::new(None) };
+}
+
+/// Switches a rule of views off for this thread; `None` restores every rule.
+pub fn set_view_rule(rule: Option<ViewRule>) {
+    VIEW_RULE_OFF.with(|off| off.set(rule));
+}
+
+/// Whether that rule of views is switched off.
+pub fn is_view_rule_off(rule: ViewRule) -> bool {
+    VIEW_RULE_OFF.with(|off| off.get() == Some(rule))
+}
+
 /// One rule, switched off. Numbers are those of the protocol manual.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutation {

@@ -171,3 +171,46 @@ fn a_program_that_cannot_run_here_runs_elsewhere() {
 
 /// What a takeover may cost beyond the lease.
 const BEYOND_MAX: Duration = Duration::from_millis(500);
+
+/// Goal: the nodes agree on one manager; when the node of a service's primary is down, and no other
+/// may run it, the manager says that it runs no more; how long it was missed is measured once it is
+/// back. Whoever else joins or leaves moves the manager not once.
+#[test]
+fn the_manager_says_what_a_dead_primary_cannot() {
+    Simulation::new(970).run(|sim| async move {
+        let mut theatre = Theatre::open(&sim, 2).await;
+        let manager = |theatre: &Theatre, node: &str| {
+            theatre.cluster.core(&name(node)).unwrap().status()["manager"].clone()
+        };
+        let lease = Duration::from_secs(1);
+        let providers = vec!["m1".to_owned()];
+        theatre.services("a").add(Spec { providers, ..service("web", lease) }).await.unwrap();
+        theatre.until_shown("b", "web", |one| one["state"] == "running").await;
+        let first = manager(&theatre, "b");
+        assert!(first == "a" || first == "b", "a main: {first}");
+        for _ in 0..2 {
+            theatre.cluster.crash(&name("m1"));
+            theatre.until_shown("b", "web", |one| one["state"] == "failed").await;
+            theatre.restart("m1");
+            theatre.until("web", |ran| ran.node == "m1").await;
+            theatre.until_shown("b", "web", |one| one["state"] == "running").await;
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            for node in ["a", "b", "m1", "m2"] {
+                assert_eq!(manager(&theatre, node), first, "at {node}");
+            }
+        }
+        let metrics = theatre.cluster.core(&name("b")).unwrap().node().metrics().render();
+        let held = "synod_holdoff_seconds_count{service=\"web\"} 2";
+        assert!(metrics.contains(held), "{metrics}");
+        // The manager itself: the other main takes over.
+        let (old, other) = if first == "a" { ("a", "b") } else { ("b", "a") };
+        theatre.cluster.crash(&name(old));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(manager(&theatre, other), other);
+        assert_eq!(manager(&theatre, "m2"), other);
+        theatre.restart(old);
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert_eq!(manager(&theatre, old), other, "it lives, so it stays");
+        theatre.judge().unwrap();
+    });
+}

@@ -30,6 +30,7 @@ use crate::{
     },
     election::store::Desk,
     management::store::Desk as ServicesDesk,
+    membership::store::Desk as ViewsDesk,
     server::{
         self, Service,
         backup::{self, Head},
@@ -207,8 +208,9 @@ fn source(from: &Path, services: Vec<Box<dyn Service>>) -> Result<Source, Failur
     let owner = server::owner(&disk, &dir).map_err(|why| damaged(&dir, why))?;
     let desk = Arc::new(Desk::new(Arc::new(RealClock), |_| {}));
     let services_desk = Arc::new(ServicesDesk::new(|| {}));
+    let views_desk = Arc::new(ViewsDesk::new(|_| {}));
     let make: MakeMachines = Box::new(move || {
-        let ours = built_in(&desk, &services_desk);
+        let ours = built_in(&desk, &services_desk, &views_desk);
         services.iter().map(|service| service.machine()).chain(ours).collect()
     });
     let Salvage { state, step, certain, highest } =

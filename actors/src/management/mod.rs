@@ -31,6 +31,9 @@
 //!   start, probes, restarts, end
 //! - [`courier`]: the machine of a service's checkpoints, at its primary
 //! - [`placement`]: ranks of nodes, and who is next in line
+//! - [`candidate`]: how the nodes of a view agree on one of them (disqualification);
+//!   [`manager`]: so is the manager found, at every node
+//! - [`hold`]: how long those who need a service are held off
 
 /// Whether a rule is in force; a test may switch it off, to see that the judges notice.
 macro_rules! when_on {
@@ -46,7 +49,10 @@ macro_rules! when_on {
     }};
 }
 
+pub mod candidate;
 pub mod courier;
+pub mod hold;
+pub mod manager;
 pub mod message;
 pub mod placement;
 pub mod run;

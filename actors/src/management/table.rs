@@ -312,7 +312,7 @@ impl Service {
     }
 
     /// Whether it has a program, as far as its primary said.
-    fn runs(&self) -> bool {
+    pub fn runs(&self) -> bool {
         self.report.as_ref().is_some_and(|report| match report.state {
             State::Starting | State::Running | State::Restarting | State::Stopping => true,
             State::Stopped | State::Failed => false,

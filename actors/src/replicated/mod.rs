@@ -29,6 +29,7 @@ mod json;
 pub mod local;
 mod nearest;
 mod outcome;
+mod roster;
 mod state_machine;
 mod submit;
 mod turn;
@@ -49,6 +50,7 @@ pub use self::{
     json::{ActorCatalogue, ActorDescriptor, JsonError, JsonForm, JsonFunction},
     nearest::nearest,
     outcome::{Outcome, Reason, Refusal},
+    roster::Roster,
     state_machine::{ApplyError, Function, Host, InParts, RestoreError, StateMachine},
     submit::{
         ARGS_BYTES_MAX, BadIdempotencyKey, Consistency, DEADLINE_DEFAULT, Done,

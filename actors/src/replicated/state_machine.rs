@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ActorDescriptor, Moment, Replicated, Turn, name_hash};
+use super::{ActorDescriptor, Moment, Replicated, Roster, Turn, name_hash};
 
 /// A deterministic state machine under the log. Most people derive [`Replicated`] and let [`Host`]
 /// implement this; a state too large for one serde snapshot implements it by hand.
@@ -54,6 +54,11 @@ pub trait StateMachine: Send {
     /// Agreed time has reached `turn.time_ms()` without a command for this machine. By default
     /// nothing happens.
     fn tick(&mut self, _turn: &mut Turn) {}
+
+    /// The log came to this configuration: told after every step that brings one, and once more
+    /// after every [`restore`](Self::restore), before anything else is executed. By default nothing
+    /// happens.
+    fn roster(&mut self, _roster: &Roster) {}
 }
 
 /// A large state on its way out while commands go on, and on its way in.

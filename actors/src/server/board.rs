@@ -13,12 +13,15 @@ use synod_runtime::{
     node::Node,
 };
 
-use super::metrics;
-use crate::consensus::{
-    ballot::{Ballot, Step},
-    configuration::{Configuration, History},
-    message::{Leader, Program, ProposerReport, Report, Sign, Standing},
-    timing::VoteStyle,
+use super::{membership::Shown, metrics};
+use crate::{
+    consensus::{
+        ballot::{Ballot, Step},
+        configuration::{Configuration, History},
+        message::{Leader, Program, ProposerReport, Report, Sign, Standing},
+        timing::VoteStyle,
+    },
+    membership::message::State,
 };
 
 /// What the roles reported last.
@@ -76,10 +79,17 @@ pub(super) struct Board {
     groups: OnceLock<GroupsShown>,
     /// What stands in it of servers behind the agreed order.
     web: OnceLock<Box<dyn Fn() -> Vec<Value> + Send + Sync>>,
+    /// Who is there, as the log decided.
+    view: OnceLock<ViewShown>,
+    /// Who manages the services.
+    manager: OnceLock<Box<dyn Fn() -> Option<NodeName> + Send + Sync>>,
 }
 
 /// The groups, as this node sees them.
 type GroupsShown = Box<dyn Fn() -> Vec<Value> + Send + Sync>;
+
+/// The newest view, if this node still knows one.
+type ViewShown = Box<dyn Fn() -> Option<Shown> + Send + Sync>;
 
 /// The roles, as this node has them; whether that may be old.
 type RolesShown = Box<dyn Fn(bool) -> Vec<Value> + Send + Sync>;
@@ -100,6 +110,8 @@ impl Board {
             services: OnceLock::new(),
             groups: OnceLock::new(),
             web: OnceLock::new(),
+            view: OnceLock::new(),
+            manager: OnceLock::new(),
         }
     }
 
@@ -123,6 +135,19 @@ impl Board {
         let _first = self.web.set(Box::new(web));
     }
 
+    /// From now on the document shows this view.
+    pub(super) fn show_view(&self, view: impl Fn() -> Option<Shown> + Send + Sync + 'static) {
+        let _first = self.view.set(Box::new(view));
+    }
+
+    /// From now on the document shows this manager.
+    pub(super) fn show_manager(
+        &self,
+        manager: impl Fn() -> Option<NodeName> + Send + Sync + 'static,
+    ) {
+        let _first = self.manager.set(Box::new(manager));
+    }
+
     fn roles(&self) -> Vec<Value> {
         let stale = self.ready().is_err();
         self.roles.get().map(|roles| roles(stale)).unwrap_or_default()
@@ -140,8 +165,6 @@ impl Board {
             }
             Report::Learner { history, durable_upto } => {
                 metrics.counter(&metrics::STEPS, &[]).follow(history.executed().0);
-                let epoch = history.newest().map_or(0, |c| c.epoch);
-                metrics.gauge(&metrics::VIEW, &[]).set(epoch);
                 last.history = Some(history);
                 last.durable = durable_upto;
             }
@@ -238,6 +261,7 @@ impl Board {
         let services = self.services.get().map(|services| services()).unwrap_or_default();
         let groups = self.groups.get().map(|groups| groups()).unwrap_or_default();
         let web = self.web.get().map(|web| web()).unwrap_or_default();
+        let view = self.view.get().and_then(|view| view()).filter(|one| !one.view.nodes.is_empty());
         let last = self.last();
         let proposer = last.proposer.clone().unwrap_or_default();
         let history = last.history.as_ref();
@@ -257,13 +281,13 @@ impl Board {
         let halted = proposer.halted.clone().or_else(|| last.home.as_ref()?.halted.clone());
         let halted = last.replica_halted.clone().or(halted);
         let epoch = configuration.as_ref().map_or(0, |c| c.epoch);
-        let nodes = self.nodes(&last, &proposer, configuration.as_ref());
+        let nodes = self.nodes(&last, &proposer, configuration.as_ref(), view.as_ref());
         json!({
             "cluster": self.node.cluster(),
             "answered_by": self.me.name,
             "leader": leader.map(|leader| leader.name),
             "ballot": format!("{}.{author}", ballot.round),
-            "view": epoch,
+            "view": view.as_ref().map_or(epoch, |shown| shown.view.id.number()),
             "epoch": epoch,
             "version": configuration.as_ref().map_or(0, |c| c.version),
             "position": last.position,
@@ -274,6 +298,7 @@ impl Board {
             "bridging": proposer.bridging,
             "vote": self.vote,
             "web": with_their_mains(web, &nodes),
+            "manager": self.manager.get().and_then(|manager| manager()),
             "nodes": nodes,
             "incompatible": self.node.incompatible(),
             "roles": roles, "services": services, "groups": groups,
@@ -285,6 +310,7 @@ impl Board {
         last: &Last,
         proposer: &ProposerReport,
         configuration: Option<&Configuration>,
+        view: Option<&Shown>,
     ) -> Vec<Value> {
         let mut rows: BTreeMap<NodeName, Row> = BTreeMap::new();
         for peer in self.node.peers_up() {
@@ -311,6 +337,7 @@ impl Board {
         if let Some(configuration) = configuration {
             place(&mut rows, configuration);
         }
+        view.into_iter().for_each(|view| judge(&mut rows, view));
         rows.into_iter().map(|(name, row)| row.json(&name, most)).collect()
     }
 
@@ -368,6 +395,21 @@ fn place(rows: &mut BTreeMap<NodeName, Row>, configuration: &Configuration) {
         row.state = match row.sign {
             Sign::Heard => "rejoining",
             Sign::Late | Sign::Silent => "down",
+        };
+    }
+}
+
+/// Says what was decided on each node, where that is more than what this one sees.
+fn judge(rows: &mut BTreeMap<NodeName, Row>, shown: &Shown) {
+    for (name, place) in &shown.view.nodes {
+        let Some(row) = rows.get_mut(name) else { continue };
+        row.state = match place.state {
+            State::Up => continue,
+            State::Halted => "halted",
+            State::Down if shown.returning.contains(name) || row.state == "rejoining" => {
+                "rejoining"
+            }
+            State::Down => "down",
         };
     }
 }

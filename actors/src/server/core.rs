@@ -26,6 +26,7 @@ use super::{
     board::Board,
     clients::Clients,
     elections::Elections,
+    membership::Views,
     memory::Memory,
     multicast::{Ground, Multicast},
     passive::SharedObject,
@@ -257,6 +258,11 @@ impl Core {
     /// Outside programs that the cluster keeps running.
     pub fn services(&self) -> Services {
         self.seat.services()
+    }
+
+    /// Who is there, as the log decided.
+    pub fn views(&self) -> Views {
+        self.seat.views()
     }
 
     /// The singleton `name`, to be hosted by this node when its turn comes.

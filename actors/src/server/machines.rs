@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::{election, management, multicast::book::Groups, replicated::StateMachine};
+use crate::{election, management, membership, multicast::book::Groups, replicated::StateMachine};
 
-/// Empty ones: the roles, the services and the groups, the first two to be seen on these desks.
+/// Empty ones: the roles, the services, the views and the groups, the first three to be seen on
+/// these desks.
 pub(crate) fn built_in(
     roles: &Arc<election::store::Desk>,
     services: &Arc<management::store::Desk>,
-) -> [Box<dyn StateMachine>; 3] {
-    [roles.store(), services.store(), Box::new(Groups::default())]
+    views: &Arc<membership::store::Desk>,
+) -> [Box<dyn StateMachine>; 4] {
+    [roles.store(), services.store(), views.store(), Box::new(Groups::default())]
 }

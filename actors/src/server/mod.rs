@@ -9,6 +9,7 @@
 //! - [`elections`]: standing for roles; `http_roles`: the same for programs in any language
 //! - [`Service`]: what a program adds to a node: a state machine and its ways in
 //! - [`registers`]: a few words that a majority keeps, without a log
+//! - [`membership`]: who is there, as the log decided
 //! - [`multicast`]: groups: publishing and listening
 //! - [`singletons`]: actors of which exactly one lives
 //! - [`services`]: outside programs of which exactly one runs; `http_services`: shown and changed
@@ -30,7 +31,9 @@ mod http_roles;
 mod http_services;
 mod http_state;
 pub(crate) mod machines;
+mod manager;
 mod members;
+pub mod membership;
 mod memory;
 mod metrics;
 pub mod multicast;

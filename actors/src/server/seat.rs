@@ -82,6 +82,7 @@ use super::{
     core::{CoreError, Machines, SEGMENT_BYTES},
     elections::Elections,
     machines::built_in,
+    membership::Views,
     registers::{self, Registers, RolesIn},
     scrubber::Scrubber,
     services::Services,
@@ -367,6 +368,11 @@ impl Seat {
         self.site.services.clone()
     }
 
+    /// Who is there, as the log decided; of a main or a member.
+    pub fn views(&self) -> Views {
+        self.site.views.clone()
+    }
+
     /// Who it is.
     pub fn id(&self) -> &NodeId {
         &self.site.me
@@ -406,11 +412,12 @@ impl Seat {
         self.machines()()
     }
 
-    /// Makes all that is executed here. The roles, the services and the groups are always there.
+    /// Makes all that is executed here. Roles, services, views and groups are always there.
     fn machines(&self) -> impl Fn() -> Vec<Box<dyn StateMachine>> + Clone + use<> + 'static {
         let machines = Arc::clone(&self.config.machines);
-        let (elections, services) = (self.elections(), self.services());
-        move || machines().into_iter().chain(built_in(elections.desk(), services.desk())).collect()
+        let (elections, services, views) = (self.elections(), self.services(), self.views());
+        let ours = move || built_in(elections.desk(), services.desk(), views.desk());
+        move || machines().into_iter().chain(ours()).collect()
     }
 
     /// Agrees on how the log begins, or finds out that it has.
@@ -461,6 +468,7 @@ impl Seat {
         self.site.node.task(self.site.elections.watch_over());
         self.site.spawn(self.home());
         self.site.elections.start();
+        self.site.views.start(&self.config.timing);
         Scrubber::start(&self.site);
     }
 }

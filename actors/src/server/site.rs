@@ -31,8 +31,8 @@ use self::{
     shelf::Shelf,
 };
 use super::{
-    board::Board, clients::Clients, elections::Elections, metrics, passive::Passive,
-    services::Services,
+    board::Board, clients::Clients, elections::Elections, membership::Views, metrics,
+    passive::Passive, services::Services,
 };
 use crate::{
     consensus::{
@@ -66,6 +66,7 @@ pub(super) struct Site {
     pub(super) clients: Arc<Clients>,
     pub(super) elections: Elections,
     pub(super) services: Services,
+    pub(super) views: Views,
     roles: RefCell<Roles>,
     /// The proposer again, for hooks on other threads.
     proposer: Arc<Mutex<Option<RoleAddr<Proposer>>>>,
@@ -120,10 +121,12 @@ impl Site {
         let clients = Arc::new(Clients::new(me.clone(), journal.clone(), node.metrics()));
         let submit = Arc::clone(&clients) as Arc<dyn Submit>;
         let elections = Elections::new(node, &me, Arc::clone(&board), Arc::clone(&submit));
-        let services = Services::new(node, &elections, &board, submit);
+        let views = Views::new(node, &me, &board, Arc::clone(&submit));
+        let services = Services::new(node, &elections, &views, &board, submit);
         let site = Rc::new(Self {
             elections,
             services,
+            views,
             board,
             clients,
             node: node.clone(),
@@ -187,7 +190,7 @@ impl Site {
         // An earlier actor of this role lets go of the name first.
         drop(slot.binding.take());
         let name = role_name(M::ROLE, &self.me.name);
-        let route = Route::new(&self.node, addr.clone());
+        let route = Route::new(&self.node, &self.views, addr.clone());
         let binding = self.node.bind(&name, Arc::new(route));
         if let Err(error) = &binding {
             self.fail(&format!("cannot name a role: {error}"));
@@ -284,7 +287,8 @@ impl Site {
             }
             Report::Dismissed => return self.dismiss(),
             Report::Proposer(_) => return self.let_go(),
-            Report::Replica { .. } | Report::Home(_) => return,
+            Report::Replica { halted, .. } => return self.views.halted(halted.is_some()),
+            Report::Home(_) => return,
         };
         if let Some(newest) = newest.filter(|newest| newest.epoch > self.connected.get()) {
             self.connected.set(newest.epoch);

@@ -270,7 +270,7 @@ const HOUSES: &[(&str, &[&[&str]])] = &[
             &["mutation", "sometimes", "trace"],
             &["replicated"],
             &["machine", "effects"],
-            &["consensus", "election", "register"],
+            &["consensus", "election", "membership", "register"],
             &["management"],
             &["multicast"],
             &["role"],
@@ -287,6 +287,7 @@ const HOUSES: &[(&str, &[&[&str]])] = &[
 const MACHINES: &[&str] = &[
     "actors/src/consensus/",
     "actors/src/election/",
+    "actors/src/membership/",
     "actors/src/register/",
     "actors/src/management/",
     "actors/src/multicast/",

@@ -96,6 +96,7 @@ impl Replica {
             Ok(Decoded::Noop) => self.state.history.execute(step, None),
             Ok(Decoded::Configuration(configuration)) => {
                 self.state.history.execute(step, Some(configuration));
+                self.tell_roster();
                 if let Some(why) = self.is_too_old_for(&self.state.history) {
                     return Err(Stop::Halt(why));
                 }

@@ -467,5 +467,6 @@ impl Replica {
             self.state.sessions = Sessions::default();
         }
         self.log_bytes = 0;
+        self.tell_roster();
     }
 }

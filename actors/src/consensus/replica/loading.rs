@@ -41,6 +41,7 @@ impl Replica {
         self.loading = None;
         self.reset_machines();
         self.state = State { history: self.genesis.clone(), ..State::default() };
+        self.tell_roster();
     }
 
     /// Makes the state that of a snapshot on the shelf.

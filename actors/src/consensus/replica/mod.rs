@@ -58,7 +58,7 @@ use super::{
 use crate::{
     effects::Effects,
     machine::{Machine, Now, Survived},
-    replicated::{Moment, Position, StateMachine},
+    replicated::{Moment, Position, Roster, StateMachine},
 };
 
 /// The log's own function that registers a session.
@@ -187,6 +187,19 @@ impl Replica {
         self.machines = self.fresh_machines();
     }
 
+    /// The machines hear which configuration is the newest here.
+    fn tell_roster(&mut self) {
+        let Some(newest) = self.state.history.newest() else { return };
+        let roster = Roster {
+            epoch: newest.epoch,
+            mains: newest.mains.clone(),
+            auxiliaries: newest.auxiliaries.clone(),
+            absent: newest.absent.clone(),
+            members: newest.members.clone(),
+        };
+        self.machines.values_mut().for_each(|machine| machine.roster(&roster));
+    }
+
     fn fresh_machines(&self) -> Actors {
         let made = (self.make)().into_iter();
         made.map(|machine| (crate::replicated::name_hash(machine.name()), machine)).collect()
@@ -313,6 +326,7 @@ impl Machine for Replica {
             }
         }
         self.state.history = self.genesis.clone();
+        self.tell_roster();
         if let Some(image) = &survived.snapshot {
             let mut install = Install::new(self.fresh_machines());
             match install.take(image.body.clone()).and_then(|()| install.end()) {

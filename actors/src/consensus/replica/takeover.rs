@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use synod_runtime::digest::sha256;
 
 use super::{Replica, StateImage};
-use crate::replicated::name_hash;
+use crate::{membership::store::STORE as VIEWS, replicated::name_hash};
 
 /// The log's own function that takes a [`Piece`].
 pub(crate) const TAKE_PIECE: u64 = 2;
@@ -106,6 +106,11 @@ impl Replica {
             let machine = machines.get_mut(&name_hash(name));
             let machine = machine.ok_or_else(|| format!("no actor {name} in this build"))?;
             machine.restore(bytes).map_err(|error| error.to_string())?;
+        }
+        // What was decided on this cluster's nodes is not what the backup's cluster decided on its.
+        let views = name_hash(VIEWS);
+        if let Some(own) = self.machines.remove(&views) {
+            machines.insert(views, own);
         }
         self.give_up_snapshot();
         self.machines = machines;

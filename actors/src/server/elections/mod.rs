@@ -242,6 +242,11 @@ impl Elections {
         &self.0.node
     }
 
+    /// The seat it speaks for.
+    pub(super) fn me(&self) -> &NodeId {
+        &self.0.me
+    }
+
     /// What acts here under leases, and is told when the node leaves.
     pub(super) fn hosts(&self) -> &Hosts {
         &self.0.hosts

@@ -9,12 +9,15 @@ use synod_runtime::telemetry::Counter;
 use tokio::sync::watch;
 
 use super::{
-    Services,
+    Services, is_up,
     programs::Programs,
     runner::{Runner, Wanted},
 };
 use crate::{
-    management::table::{Service, Services as Table},
+    management::{
+        hold::Holds,
+        table::{Service, Services as Table},
+    },
     server::metrics,
 };
 
@@ -22,7 +25,8 @@ use crate::{
 pub(super) async fn keep(services: Services, programs: Arc<dyn Programs>) {
     let mut changed = services.0.changed.subscribe();
     let mut runners: BTreeMap<String, (u64, watch::Sender<Wanted>)> = BTreeMap::new();
-    let mut moves = Moves::default();
+    let mut views = services.0.views.watch();
+    let (mut moves, mut holds) = (Moves::default(), Holds::default());
     loop {
         let (roots, all) = services.desk().read(|table| {
             let is_root = |one: &&Service| table.root(&one.spec.name) == one.spec.name;
@@ -30,6 +34,7 @@ pub(super) async fn keep(services: Services, programs: Arc<dyn Programs>) {
             let roots = table.iter().filter(is_root).map(root).collect::<BTreeMap<_, _>>();
             (roots, table.iter().map(Primary::of).collect::<Vec<_>>())
         });
+        measure(&services, &mut holds);
         moves.count(&services, all);
         // Those that are gone, or are others by now, end with their senders.
         runners.retain(|name, (made, _)| roots.get(name).is_some_and(|(now, _)| now == made));
@@ -54,9 +59,33 @@ pub(super) async fn keep(services: Services, programs: Arc<dyn Programs>) {
                 other
             });
         }
-        if changed.changed().await.is_err() {
+        let goes_on = tokio::select! {
+            biased;
+            changed = changed.changed() => changed.is_ok(),
+            viewed = views.changed() => viewed.is_ok(),
+        };
+        if !goes_on {
             return;
         }
+    }
+}
+
+/// Notes how long services were held off that serve again. One does not serve whose primary's node
+/// is down, whatever it said last; one that is frozen is not waited for.
+fn measure(services: &Services, holds: &mut Holds) {
+    let view = services.0.views.now();
+    let serves = |one: &Service| {
+        let there = |node: &str| view.nodes.is_empty() || is_up(&view, node);
+        one.serves() && one.report.as_ref().is_some_and(|report| there(&report.node))
+    };
+    let all: Vec<_> = services.desk().read(|table| {
+        let wanted = table.iter().filter(|one| !one.frozen);
+        wanted.map(|one| (one.spec.name.clone(), serves(one))).collect()
+    });
+    for (service, held) in holds.look(services.now(), &all) {
+        let labels = [("service", service.as_str())];
+        let histogram = services.0.node.metrics().histogram(&metrics::HOLDOFF_SECONDS, &labels);
+        histogram.observe(held);
     }
 }
 

@@ -6,12 +6,14 @@
 //! - `runner`: the services of one role at this node, each program at its `post`; what to do when is for
 //!   [`unit`](crate::management::unit)
 //! - `checkpoints`: states between nodes; `mail`: those of one service on their way
+//! - `manage`: what the manager does for all of them
 //! - `keep`: a runner for each role, as the table says; `document`: services as people are shown them
 
 mod checkpoints;
 mod document;
 mod keep;
 mod mail;
+mod manage;
 mod post;
 pub mod programs;
 mod runner;
@@ -29,7 +31,7 @@ use synod_runtime::{identity::NodeName, node::Node, world::Instant};
 use tokio::sync::{oneshot, watch};
 
 use self::{checkpoints::Checkpoints, programs::Programs};
-use super::{board::Board, elections::Elections};
+use super::{board::Board, elections::Elections, manager::Managers, membership::Views};
 use crate::{
     consensus::message::NodeRole,
     election::{
@@ -41,6 +43,7 @@ use crate::{
         store::{CHANGE, Desk, LOOK, store_id},
         table::Services as Table,
     },
+    membership::message::View,
     replicated::{CallError, Consistency, DEADLINE_DEFAULT, Inquiry, Outcome, Submission, Submit},
 };
 
@@ -51,6 +54,8 @@ pub struct Services(Arc<Inner>);
 struct Inner {
     node: Node,
     elections: Elections,
+    views: Views,
+    managers: Managers,
     board: Arc<Board>,
     submit: Arc<dyn Submit>,
     desk: OnceLock<Arc<Desk>>,
@@ -94,12 +99,15 @@ impl Services {
     pub(super) fn new(
         node: &Node,
         elections: &Elections,
+        views: &Views,
         board: &Arc<Board>,
         submit: Arc<dyn Submit>,
     ) -> Self {
         let inner = Arc::new(Inner {
             node: node.clone(),
             elections: elections.clone(),
+            views: views.clone(),
+            managers: Managers::new(node, elections.me(), views),
             board: Arc::clone(board),
             submit,
             desk: OnceLock::new(),
@@ -115,6 +123,8 @@ impl Services {
         });
         let _first = inner.desk.set(Arc::new(desk));
         let shown = Arc::downgrade(&inner);
+        let managers = inner.managers.clone();
+        inner.board.show_manager(move || managers.known());
         inner.board.show_services(move || {
             shown.upgrade().map(|inner| Self(inner).documents()).unwrap_or_default()
         });
@@ -217,8 +227,11 @@ impl Services {
     pub fn provide(&self, programs: &Arc<dyn Programs>) {
         let _first = self.0.programs.set(Arc::clone(programs));
         Checkpoints::open(self, programs);
+        self.0.managers.start();
         let (services, programs) = (self.clone(), Arc::clone(programs));
         self.0.node.task(async move { keep::keep(services, programs).await });
+        let services = self.clone();
+        self.0.node.task(async move { manage::manage(services).await });
     }
 
     /// Waits a moment for that node to stand; one that is up has done so, or does it now.
@@ -288,6 +301,13 @@ impl Services {
         named.map_or_else(|| self.nodes(), |nodes| nodes.into_iter().collect())
     }
 
+    /// Those of them that take part, as far as the log decided; all, where nothing is known.
+    fn up_among(&self, mut nodes: Vec<String>) -> Vec<String> {
+        let view = self.0.views.now();
+        nodes.retain(|node| view.nodes.is_empty() || is_up(&view, node));
+        nodes
+    }
+
     /// Who stands for it and does not lead, next first.
     fn standing(&self, root: &str) -> Vec<String> {
         let volunteers = self.role(root).map(|view| view.volunteers).unwrap_or_default();
@@ -330,6 +350,7 @@ impl Services {
     }
 
     async fn change(&self, op: Op) -> Result<(), ServiceError> {
+        self.0.managers.hold_off().await;
         let (answer, answered) = oneshot::channel();
         self.submit(&op, move |outcome| drop(answer.send(outcome)));
         let stopped = |_| Outcome::Unknown("the node stopped".into());
@@ -382,6 +403,11 @@ impl Services {
     pub(super) fn desk(&self) -> &Arc<Desk> {
         self.0.desk.get().expect("set when it was made")
     }
+}
+
+/// Whether that node takes part.
+fn is_up(view: &View, node: &str) -> bool {
+    node.parse().is_ok_and(|node| view.is_up(&node))
 }
 
 /// Whether a node stands is looked at so often…

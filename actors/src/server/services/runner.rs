@@ -115,7 +115,8 @@ impl Runner {
 
     /// At the very first start the highest rank that is up begins, not whoever heard of it first.
     async fn let_higher_ranks_begin(&mut self) {
-        let place = placement::place(self.services.me(), &self.services.nodes_of(&self.root));
+        let there = self.services.up_among(self.services.nodes_of(&self.root));
+        let place = placement::place(self.services.me(), &there);
         if self.wanted.borrow().fresh {
             let _begun = tokio::time::timeout(
                 FIRST_STEP * u32::from(place),

@@ -30,7 +30,7 @@ use crate::{
     },
     machine::Machine,
     role::{Inputs, RoleAddr},
-    server::metrics,
+    server::{membership::Views, metrics},
 };
 
 /// Message number of a sign of life in a frame; everything else is a protocol message.
@@ -227,14 +227,16 @@ pub(super) struct Route<M: Resident> {
     addr: RoleAddr<M>,
     messages: Counter,
     beats: Counter,
+    views: Views,
 }
 
 impl<M: Resident> Route<M> {
-    pub(super) fn new(node: &Node, addr: RoleAddr<M>) -> Self {
+    pub(super) fn new(node: &Node, views: &Views, addr: RoleAddr<M>) -> Self {
         let count = |label| node.metrics().counter(&metrics::MESSAGES, &[("role", label)]);
         // What an auxiliary is asked for is an acceptor's work.
         let label = if M::ROLE == "auxiliary" { "acceptor" } else { M::ROLE };
-        Self { addr, messages: count(label), beats: count("heartbeat") }
+        let (messages, beats) = (count(label), count("heartbeat"));
+        Self { addr, messages, beats, views: views.clone() }
     }
 }
 
@@ -242,12 +244,17 @@ impl<M: Resident> Deliver for Route<M> {
     fn deliver(&self, from: &NodeId, batch: Vec<Frame>, node: &Node) {
         let mut inputs = Vec::with_capacity(batch.len());
         for frame in batch {
-            if frame.header.message == BEAT {
-                self.beats.increment();
+            let is_beat = frame.header.message == BEAT;
+            if is_beat {
+                self.beats.increment()
             } else {
-                self.messages.increment();
+                self.messages.increment()
             }
-            match rmp_serde::from_slice::<Message>(&frame.body).ok().and_then(M::pick) {
+            let message = rmp_serde::from_slice::<Message>(&frame.body).ok();
+            if let Some(beat) = message.as_ref().filter(|_| is_beat) {
+                self.views.heard(from, beat);
+            }
+            match message.and_then(M::pick) {
                 Some(message) => inputs.push((from.clone(), message)),
                 None => {
                     tracing::warn!(%from, role = M::ROLE, "a message that cannot be read");
