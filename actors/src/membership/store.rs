@@ -50,12 +50,12 @@ impl Desk {
         Box::new(Store { desk: Arc::clone(self), views: Views::default() })
     }
 
-    fn note(&self, view: View) {
+    fn note(&self, view: &View) {
         let mut newest = lock(&self.newest);
         // A replica that is rebuilt passes by earlier views once more.
         if newest.nodes.is_empty() || view.id > newest.id {
-            newest.clone_from(&view);
-            (self.hears)(&view);
+            newest.clone_from(view);
+            (self.hears)(view);
         }
     }
 }
@@ -87,7 +87,7 @@ impl StateMachine for Store {
         let op: Op = decode(args)?;
         let changed = self.views.apply(&op);
         if changed {
-            self.desk.note(self.views.view());
+            self.desk.note(&self.views.view());
         }
         Ok(encode(&changed))
     }
@@ -112,7 +112,7 @@ impl StateMachine for Store {
 
     fn roster(&mut self, roster: &Roster) {
         self.views.roster(roster);
-        self.desk.note(self.views.view());
+        self.desk.note(&self.views.view());
     }
 }
 

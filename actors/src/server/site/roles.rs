@@ -246,9 +246,9 @@ impl<M: Resident> Deliver for Route<M> {
         for frame in batch {
             let is_beat = frame.header.message == BEAT;
             if is_beat {
-                self.beats.increment()
+                self.beats.increment();
             } else {
-                self.messages.increment()
+                self.messages.increment();
             }
             let message = rmp_serde::from_slice::<Message>(&frame.body).ok();
             if let Some(beat) = message.as_ref().filter(|_| is_beat) {
