@@ -32,8 +32,6 @@ pub struct WebRoute {
     pub read: Option<ReadPolicy>,
     /// What a request that may have been performed before a crash becomes.
     pub redo: Option<RedoPolicy>,
-    /// Handed to the server as it is, unordered: for `Upgrade` and `CONNECT`.
-    pub pass: bool,
     /// Headers of responses, in lower case, that may differ between sites.
     pub ignore: Vec<String>,
 }
@@ -96,14 +94,7 @@ impl WebConfig {
 impl WebRoute {
     /// The route of `path` that changes nothing.
     pub fn new(path: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            methods: Vec::new(),
-            read: None,
-            redo: None,
-            pass: false,
-            ignore: Vec::new(),
-        }
+        Self { path: path.into(), methods: Vec::new(), read: None, redo: None, ignore: Vec::new() }
     }
 
     fn covers(&self, method: &str, path: &str) -> bool {
@@ -178,6 +169,10 @@ fn read_route(section: &Section<'_>) -> Result<WebRoute, ConfigError> {
         "rebuild" => Ok(RedoPolicy::Rebuild),
         other => Err(format!("{other:?} is no policy; use \"resend\" or \"rebuild\"")),
     })?;
+    if section.flag("pass")? {
+        let why = "this build passes nothing by the order";
+        return Err(section.refuse("pass", why, "let clients ask the server itself"));
+    }
     let methods: BTreeSet<String> = section.texts("methods")?.into_iter().collect();
     if let Some(bad) = methods.iter().find(|one| !is_method(one)) {
         let why = format!("{bad:?} is no method");
@@ -189,7 +184,6 @@ fn read_route(section: &Section<'_>) -> Result<WebRoute, ConfigError> {
         methods: methods.into_iter().collect(),
         read,
         redo,
-        pass: section.flag("pass")?,
         ignore: ignore.collect(),
     })
 }

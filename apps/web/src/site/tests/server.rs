@@ -17,7 +17,7 @@ use crate::{Header, Perform, Request, Response, Stamp, Unperformed};
 
 #[derive(Default)]
 pub(super) struct Performed {
-    /// Numbers in the order they were performed, with whether they were marked.
+    /// Numbers in the order they were performed or refused, with whether they were marked.
     pub(super) list: Vec<(u64, bool)>,
     pub(super) files: BTreeMap<String, String>,
     /// What POST adds to.
@@ -68,7 +68,10 @@ impl Perform for Server {
             let work = actix_rt::spawn(async move {
                 tokio::time::sleep(delay).await;
                 match full {
-                    true => (507, "full".to_owned()),
+                    true => {
+                        done.borrow_mut().list.push((stamp.seq, stamp.redo));
+                        (507, "full".to_owned())
+                    }
                     false => done.borrow_mut().apply(&request, stamp),
                 }
             });
