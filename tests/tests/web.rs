@@ -29,8 +29,24 @@ fn two_sites() -> Option<(Cluster, [Nginx; 2])> {
         }
     };
     let [a, b] = [servers[0].url(), servers[1].url()];
-    let cluster = Cluster::dev("synod", &["--upstream", &a, "--upstream", &b]);
-    Some((cluster, servers))
+    Some((before([a, b]), servers))
+}
+
+/// A cluster before two servers, both of which serve.
+fn before(servers: [String; 2]) -> Cluster {
+    let cluster = Cluster::dev("synod", &["--upstream", &servers[0], "--upstream", &servers[1]]);
+    for name in ["a", "b"] {
+        cluster.wait_status(name, "both sites to serve", |status| {
+            let serves = |site: &Value| site["state"] == "serving";
+            sites(status).len() == 2 && sites(status).iter().all(serves)
+        });
+    }
+    cluster
+}
+
+/// What a status document says of them.
+fn sites(status: &Value) -> &[Value] {
+    status["web"].as_array().map_or(&[], Vec::as_slice)
 }
 
 fn webs(cluster: &Cluster) -> [SocketAddr; 2] {
@@ -151,10 +167,9 @@ fn servers_that_use_what_was_agreed_are_equal_and_others_are_found_out() {
         let made = a.request("POST", "/orders", &[], b"tea").unwrap();
         assert_eq!((made.status, made.header("synod-seq")), (201, Some("1")));
         let status = cluster.wait_status("a", "both sites to have answered", |status| {
-            let sites = status["web"].as_array().map_or(&[][..], Vec::as_slice);
             let counted = |site: &Value| site["diverged"].as_u64().unwrap_or_default();
-            let done = sites.len() == 2 && sites.iter().all(|site| site["applied"] == 1);
-            done && (sites.iter().map(counted).sum::<u64>() > 0) == differ
+            let done = sites(status).iter().all(|site| site["applied"] == 1);
+            done && (sites(status).iter().map(counted).sum::<u64>() > 0) == differ
         });
         let read = b.get("/orders/1").unwrap();
         assert_eq!(read.status == 200 && read.body == made.body, !differ, "{status}");
