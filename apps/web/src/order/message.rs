@@ -84,6 +84,8 @@ pub struct Join {
     pub lineage: Option<u64>,
     /// The last request its notes say was answered, without gaps below.
     pub applied: u64,
+    /// The last request that failed, as its notes say, or that nobody knows of; 0 is none.
+    pub lost: u64,
     /// What it wants to become of a site that differs.
     pub on_mismatch: OnMismatch,
 }

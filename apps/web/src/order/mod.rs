@@ -12,6 +12,7 @@
 mod compare;
 mod keys;
 mod message;
+mod step;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -23,9 +24,9 @@ pub use self::{
         Arrange, Arranged, Done, Join, Joined, KEPT_RESPONSE_MAX, Kept, Key, Last, Origin, Part,
         Recall, Report, Reported, Tend, Verdict, Wish,
     },
+    step::Step,
     table::{
-        BACKLOG_BYTES_MAX, BACKLOG_STEPS_MAX, Site, State, Step, TAIL_BYTES_MAX, TAIL_STEPS_MAX,
-        Web,
+        BACKLOG_BYTES_MAX, BACKLOG_STEPS_MAX, Site, State, TAIL_BYTES_MAX, TAIL_STEPS_MAX, Web,
     },
 };
 

@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use actix::{Actor, Handler};
-use bytes::Bytes;
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use synod::{
@@ -12,11 +11,11 @@ use synod::{
 };
 
 use super::{
-    Arrange, Arranged, Done, Join, Joined, Last, Origin, Part, Recall, Report, Reported, Tend,
+    Arrange, Arranged, Done, Join, Joined, Last, Part, Recall, Report, Reported, Step, Tend,
     Verdict, Wish, keys::Keys, uploads::Uploads,
 };
 use crate::{
-    Past, Request,
+    Past,
     slip::{self, Slip},
 };
 
@@ -40,44 +39,6 @@ pub struct Web {
     keys: Keys,
     uploads: Uploads,
     on_mismatch: OnMismatch,
-}
-
-/// A request in its place.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Step {
-    /// Its place.
-    pub seq: u64,
-    /// Agreed time, milliseconds since 1970.
-    pub time_ms: u64,
-    /// Agreed randomness.
-    pub seed: u64,
-    /// Who waits for the answer.
-    pub origin: Origin,
-    /// Whether its response is to be kept for whoever asks again.
-    pub keyed: bool,
-    /// The request, without what is in `parts`.
-    pub request: Request,
-    /// Its body, when that is large.
-    pub parts: Vec<Bytes>,
-}
-
-impl Step {
-    /// The request with its whole body.
-    pub fn whole(&self) -> Request {
-        let mut request = self.request.clone();
-        if !self.parts.is_empty() {
-            request.body = self.parts.concat().into();
-        }
-        request
-    }
-
-    /// About the memory that it takes.
-    fn weight(&self) -> usize {
-        let Request { method, target, headers, body } = &self.request;
-        let headers = headers.iter().map(|one| one.name.len() + one.value.len() + HEADER_BYTES);
-        let parts = self.parts.iter().map(Bytes::len);
-        STEP_BYTES + method.len() + target.len() + body.len() + headers.chain(parts).sum::<usize>()
-    }
 }
 
 /// A server and the main before it.
@@ -348,7 +309,7 @@ impl Handler<Join> for Web {
     type Result = Joined;
 
     fn handle(&mut self, join: Join, turn: &mut Turn) -> Joined {
-        let Join { site: name, upstream, lineage, applied: noted, on_mismatch } = join;
+        let Join { site: name, upstream, lineage, applied: noted, lost, on_mismatch } = join;
         self.on_mismatch = on_mismatch;
         self.uploads.forget(&name);
         let before = self.sites.remove(&name);
@@ -360,6 +321,7 @@ impl Handler<Join> for Web {
                 false => site,
             }
         });
+        let unheard = lineage == Some(site.lineage) && lost > site.applied;
         if lineage == Some(site.lineage) {
             // What was reported was performed, even if the note of it was not yet durable.
             site.applied = site.applied.max(noted);
@@ -373,16 +335,15 @@ impl Handler<Join> for Web {
         }
         (site.epoch, site.upstream, site.until) = (turn.position().0, upstream, self.last);
         site.down = None;
-        let joined = Joined {
-            epoch: site.epoch,
-            lineage: site.lineage,
-            applied: site.applied,
-            last: self.last,
-            quarantined: site.quarantined().map(str::to_owned),
-        };
-        self.sites.insert(name, site);
+        let (epoch, lineage, applied) = (site.epoch, site.lineage, site.applied);
+        self.sites.insert(name.clone(), site);
+        if unheard {
+            self.quarantine(&name, format!("nobody knows whether it performed request {lost}"));
+        }
         self.settle();
-        joined
+        let quarantined = self.sites.get(&name).and_then(|site| site.quarantined());
+        let quarantined = quarantined.map(str::to_owned);
+        Joined { epoch, lineage, applied, last: self.last, quarantined }
     }
 }
 
@@ -488,9 +449,3 @@ pub const TAIL_STEPS_MAX: u64 = 4_096;
 
 /// Their bytes.
 pub const TAIL_BYTES_MAX: usize = 8 << 20;
-
-/// What a step takes beside its texts.
-const STEP_BYTES: usize = 200;
-
-/// What a header takes beside its texts.
-const HEADER_BYTES: usize = 48;

@@ -28,7 +28,8 @@ impl Log {
         let (site, upstream) = (site.to_owned(), "http://server".to_owned());
         let on_mismatch = OnMismatch::Alarm;
         let mut turn = self.turn();
-        self.web.handle(Join { site, upstream, lineage, applied, on_mismatch }, &mut turn)
+        let join = Join { site, upstream, lineage, applied, lost: 0, on_mismatch };
+        self.web.handle(join, &mut turn)
     }
 
     fn arrange(&mut self, site: &str, epoch: u64, key: Option<&str>, body: &str) -> Arranged {
@@ -145,6 +146,26 @@ fn a_life_goes_on_where_its_notes_say_and_a_site_without_notes_is_not_trusted() 
     assert_ne!(log.state("a").lineage, lineage);
     let joined = log.join("a", Some(lineage), 0);
     assert_eq!((joined.applied, joined.quarantined), (1, None));
+}
+
+#[test]
+fn what_a_site_lost_is_heard_even_if_it_crashes_before_it_told() {
+    let (mut log, a, b) = two();
+    log.report("a", a, 1, answered(201, "x"));
+    let lost = |log: &Log, site: &str, lost: u64| Join {
+        site: site.to_owned(),
+        upstream: String::new(),
+        lineage: Some(log.state(site).lineage),
+        applied: 1,
+        lost,
+        on_mismatch: OnMismatch::Alarm,
+    };
+    let mut turn = log.turn();
+    let told = lost(&log, "a", 1);
+    assert_eq!(log.web.handle(told, &mut turn).quarantined, None, "it was heard of before");
+    let untold = lost(&log, "b", 1);
+    assert!(log.web.handle(untold, &mut turn).quarantined.unwrap().contains("nobody knows"));
+    assert!(log.report("b", b, 1, answered(201, "x")).stale);
 }
 
 #[test]

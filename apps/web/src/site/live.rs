@@ -57,6 +57,7 @@ async fn join(site: &Site) -> Joined {
         upstream: site.0.config.upstream.clone(),
         lineage: (facts.lineage != 0).then_some(facts.lineage),
         applied: facts.answered,
+        lost: facts.lost,
         on_mismatch: site.0.config.on_mismatch,
     };
     loop {
@@ -249,8 +250,16 @@ impl<'a> Work<'a> {
             // One that went away is not waited for.
             drop(caller.send(answer));
         }
-        self.ended.insert(seq, Done { seq, verdict, response });
         let mut facts = inner.facts.get();
+        let told_apart = match verdict {
+            Verdict::Answered { status, .. } | Verdict::Redone { status } => status >= 500,
+            Verdict::Lost(_) => true,
+        };
+        if told_apart {
+            // It may be noted as done and forgotten in a crash: the others must hear of it.
+            facts.lost = seq;
+        }
+        self.ended.insert(seq, Done { seq, verdict, response });
         while let Some(done) = self.ended.remove(&(facts.answered + 1)) {
             facts.answered = done.seq;
             inner.untold.borrow_mut().push(done);

@@ -23,6 +23,9 @@ pub struct Facts {
     pub reserved: u64,
     /// What must not be sent twice and was sent last, or is about to be.
     pub alone: u64,
+    /// The last that failed, or of which nobody knows whether it was performed: whether or not the
+    /// others were told.
+    pub lost: u64,
 }
 
 /// The notes of one site, on its node's disk.
