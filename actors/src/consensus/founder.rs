@@ -404,7 +404,8 @@ mod tests {
     fn empty(name: &str) -> Founder {
         let listed = ["a", "d", "e"].map(|name| (node(name).name, NodeRole::Main));
         let mut founder = Founder::new(node(name), listed.into_iter().collect());
-        founder.start(at(0), &Survived::default(), &mut Effects::default());
+        let survived = Survived { records: vec![], snapshot: None };
+        founder.start(at(0), &survived, &mut Effects::default());
         founder
     }
 
