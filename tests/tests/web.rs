@@ -29,11 +29,11 @@ fn two_sites() -> Option<(Cluster, [Nginx; 2])> {
         }
     };
     let [a, b] = [servers[0].url(), servers[1].url()];
-    Some((before([a, b]), servers))
+    Some((before(&[a, b]), servers))
 }
 
 /// A cluster before two servers, both of which serve.
-fn before(servers: [String; 2]) -> Cluster {
+fn before(servers: &[String; 2]) -> Cluster {
     let cluster = Cluster::dev("synod", &["--upstream", &servers[0], "--upstream", &servers[1]]);
     for name in ["a", "b"] {
         cluster.wait_status(name, "both sites to serve", |status| {

@@ -162,35 +162,9 @@ pub async fn run(
     };
     let access = Access::new(&config.cluster, &config.tls)?;
     let core = Core::start(world.clone(), core_config(&config, Arc::clone(&program.services)))?;
-    core.board().show_web({
-        let services = Arc::clone(&program.services);
-        move || services.iter().flat_map(|service| service.sites()).collect()
-    });
-    core.elections().lease_by_default(config.elections.lease);
-    core.multicast().measure_new(config.multicast.clone());
-    let links = core.node().links();
-    links.revoke(config.tls.revoked.clone());
-    core.node().task(reload::watch(config.clone(), links.clone(), access.clone()));
+    equip(&core, &config, &program, &access);
     let (mut failed, mut removed) = (core.failed(), core.removed());
-    let context = ServiceContext {
-        submit: core.submit(),
-        elections: core.elections(),
-        services: core.services(),
-        clock: Arc::clone(core.node().clock()),
-        world,
-        data_dir: config.data_dir.clone(),
-        durability: durability(&config),
-        metrics: core.node().metrics().clone(),
-        node: config.name.clone(),
-        role: config.role,
-        limits: config.limits,
-        status: {
-            let board = core.board();
-            Arc::new(move || board.status())
-        },
-        stop: stop.clone(),
-        access,
-    };
+    let context = context_of(&config, &core, world, access, &stop);
     let listeners = listen(&config, &core, &program, &context);
     let http = match listeners {
         Ok(http) => http,
@@ -234,17 +208,55 @@ pub async fn run(
     why.map_or(Ok(ended), |why| Err(ServerError::Failed(why)))
 }
 
-/// Opens the ways in.
-fn listen(
+/// Tells the parts of a node what its file and its program say.
+fn equip(core: &Core, config: &NodeConfig, program: &Program, access: &Access) {
+    core.board().show_web({
+        let services = Arc::clone(&program.services);
+        move || services.iter().flat_map(|service| service.sites()).collect()
+    });
+    core.elections().lease_by_default(config.elections.lease);
+    if let Some(multicast) = core.multicast() {
+        multicast.measure_new(config.multicast.clone());
+    }
+    let links = core.node().links();
+    links.revoke(config.tls.revoked.clone());
+    core.node().task(reload::watch(config.clone(), links.clone(), access.clone()));
+}
+
+/// What its services may use of it.
+fn context_of(
     config: &NodeConfig,
     core: &Core,
+    world: World,
+    access: Access,
+    stop: &StopSignal,
+) -> ServiceContext {
+    let board = core.board();
+    ServiceContext {
+        submit: core.submit(),
+        elections: core.elections(),
+        services: core.services(),
+        clock: Arc::clone(core.node().clock()),
+        world,
+        data_dir: config.data_dir.clone(),
+        durability: durability(config),
+        metrics: core.node().metrics().clone(),
+        node: config.name.clone(),
+        role: config.role,
+        limits: config.limits,
+        status: Arc::new(move || board.status()),
+        stop: stop.clone(),
+        access,
+    }
+}
+
+/// Opens the ways in that are the services' own.
+fn listen_for_services(
+    config: &NodeConfig,
     program: &Program,
     context: &ServiceContext,
-) -> Result<ServerHandle, ServerError> {
+) -> Result<(), ServerError> {
     let services = &program.services;
-    let looks = Looks { node: core.node().clone(), board: core.board() };
-    let machines = services.iter().map(|service| service.machine().descriptor());
-    let catalogue = ActorCatalogue::new(machines.collect());
     if let Some(address) = config.listen.resp
         && let Some(service) = services.iter().find(|service| service.speaks_resp())
     {
@@ -260,6 +272,21 @@ fn listen(
         };
         service.serve_web(bind(address).map_err(refused)?, web, context).map_err(refused)?;
     }
+    Ok(())
+}
+
+/// Opens the ways in.
+fn listen(
+    config: &NodeConfig,
+    core: &Core,
+    program: &Program,
+    context: &ServiceContext,
+) -> Result<ServerHandle, ServerError> {
+    let services = &program.services;
+    let looks = Looks { node: core.node().clone(), board: core.board() };
+    let machines = services.iter().map(|service| service.machine().descriptor());
+    let catalogue = ActorCatalogue::new(machines.collect());
+    listen_for_services(config, program, context)?;
     let address = config.listen.http;
     let refused = |source| ServerError::Listen { what: "http", address, source };
     let (services, context) = (Arc::clone(services), context.clone());

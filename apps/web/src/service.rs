@@ -77,7 +77,7 @@ impl Service for WebService {
             if let Err(error) = edge::serve(listener, Rc::new(site.clone()), upstream, options) {
                 tracing::error!(%error, "the web listener cannot be served");
             }
-            let mut stop = context.stop.clone();
+            let mut stop = context.stop;
             actix_rt::spawn(async move {
                 stop.stopped().await;
                 // What comes now is told that it was not applied.

@@ -249,7 +249,7 @@ impl Order for MemoryOrder {
 
     fn fresh(&self, fresh: Fresh) -> LocalBoxFuture<'_, Result<u64, OrderError>> {
         self.asked.borrow_mut().push(fresh);
-        Box::pin(ready(self.refused().unwrap_or(Ok(self.last.get()))))
+        Box::pin(ready(self.refused().unwrap_or_else(|| Ok(self.last.get()))))
     }
 
     fn outcome<'a>(&'a self, key: &'a str) -> LocalBoxFuture<'a, Result<Past, OrderError>> {

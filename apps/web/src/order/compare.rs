@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(digest, digest_response(&other, &[]));
         for differs in [
             Response { status: 204, ..other.clone() },
-            Response { body: "mode".into(), ..other.clone() },
+            Response { body: "mode".into(), ..other },
             response(201, &[("location", "http://b:9002/y"), ("content-type", "text")], "made"),
             response(201, &[("location", "http://b:9002/x")], "made"),
         ] {

@@ -185,7 +185,7 @@ impl Web {
             self.backlog_bytes -= weight;
             self.tail_bytes += weight;
             let verdicts = self.verdicts.remove(&seq).unwrap_or_default();
-            self.judge(seq, verdicts);
+            self.judge(seq, &verdicts);
         }
         while let Some((&seq, step)) = self.steps.first_key_value() {
             let tail = self.settled.saturating_sub(seq) + 1;
@@ -202,7 +202,7 @@ impl Web {
 
     /// O4: who failed where another succeeded goes; who differs from the most is counted, and goes if
     /// that is wanted. Of two halves that of the site whose client was answered is believed.
-    fn judge(&mut self, seq: u64, verdicts: BTreeMap<String, Verdict>) {
+    fn judge(&mut self, seq: u64, verdicts: &BTreeMap<String, Verdict>) {
         let failed = |status: u16| status >= 500;
         let succeeded = verdicts.values().any(|verdict| match verdict {
             Verdict::Answered { status, .. } | Verdict::Redone { status } => !failed(*status),
@@ -210,7 +210,7 @@ impl Web {
         });
         let mut votes: BTreeMap<&str, (usize, bool)> = BTreeMap::new();
         let origin = self.steps.get(&seq).map(|step| step.origin.site.clone());
-        for (site, verdict) in &verdicts {
+        for (site, verdict) in verdicts {
             if let Verdict::Answered { status, digest } = verdict
                 && !(succeeded && failed(*status))
             {
@@ -221,7 +221,7 @@ impl Web {
         }
         let most = votes.iter().max_by_key(|(_, vote)| **vote).map(|(digest, _)| *digest);
         let mut gone = Vec::new();
-        for (site, verdict) in &verdicts {
+        for (site, verdict) in verdicts {
             match verdict {
                 Verdict::Answered { status, .. } | Verdict::Redone { status }
                     if succeeded && failed(*status) =>

@@ -50,11 +50,14 @@ struct Told {
     answer: Result<Answer, OrderError>,
 }
 
+/// A site that lives, and where it sees what its replica executed.
+type Running = (Site, Arc<Desk<Web>>);
+
 struct Walk {
     sim: Simulation,
     log: Arc<Mutex<Log>>,
     servers: BTreeMap<String, Rc<Server>>,
-    sites: RefCell<BTreeMap<String, (Site, Arc<Desk<Web>>)>>,
+    sites: RefCell<BTreeMap<String, Running>>,
     told: RefCell<Vec<Told>>,
     rng: RefCell<Rng>,
 }
