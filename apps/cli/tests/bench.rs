@@ -40,7 +40,7 @@ fn check(row: &Value, name: &str, kind: &str) {
 #[test]
 fn what_cannot_be_measured_exits_2_with_one_line() {
     for (args, parts) in [
-        (&["multicast"][..], ["bench multicast", "this build has no"]),
+        (&["multicast", "--node", "z"][..], ["--node", "a, b, m1"]),
         (&["web", "--cluster", "client.toml"], ["--cluster", "a cluster of its own"]),
         (&["everything"], ["everything", "try"]),
         (&["commands", "--seconds", "0"], ["--seconds", "0"]),
@@ -60,6 +60,14 @@ fn what_cannot_be_measured_exits_2_with_one_line() {
             assert!(said.contains(part), "{part:?} in {said}");
         }
     }
+}
+
+#[test]
+fn messages_of_a_group_are_measured_until_all_subscribers_have_them() {
+    let rows = rows(&["multicast", "--seconds", "1", "--clients", "32"]);
+    let [row] = &rows[..] else { panic!("not one row: {rows:?}") };
+    check(row, "message-32", "message");
+    assert_eq!(row["conditions"]["node"], "a,b,m1", "{row}");
 }
 
 #[test]

@@ -37,7 +37,10 @@ fn wrong_usage_exits_2_with_one_line() {
     refused(&["dev", "--mains", "0"], 2, &["no main"]);
     refused(&["dev", "--mains", "1", "--auxiliaries", "1"], 2, &["1 auxiliaries for 1 mains"]);
     refused(&["dev", "--durability", "disk"], 2, &["fsync", "memory"]);
-    refused(&["dev", "--upstream", "http://127.0.0.1:1"], 2, &["--upstream", "not have"]);
+    refused(&["dev", "--upstream", "ftp://127.0.0.1:1"], 2, &["--upstream", "http"]);
+    let upstream = ["--upstream", "http://127.0.0.1:1"];
+    let three = [&["dev"], &upstream[..], &upstream, &upstream].concat();
+    refused(&three, 2, &["3 servers for 2 mains"]);
     refused(&["node", "--config", "/nowhere/synod.toml"], 2, &["/nowhere/synod.toml"]);
     refused(&["status", "--cluster", "/nowhere/client.toml"], 2, &["/nowhere/client.toml"]);
     refused(&["call", "ledger", "ledger.transfer", "{oops"], 2, &["JSON"]);

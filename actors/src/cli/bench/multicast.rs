@@ -53,6 +53,10 @@ pub(super) async fn run(
     if let Some(file) = &args.cluster {
         return unless_stopped(stop, drive(args, file, Raw::default(), report)).await;
     }
+    if let Some(strange) = args.node.iter().find(|name| !OWN.contains(&name.as_str())) {
+        let why = format!("{strange} is none of the nodes it starts");
+        return Err(Failure::usage("--node", why, &format!("use some of {}", OWN.join(", "))));
+    }
     let raw = Raw { sync: Some(disk_sync(&std::env::temp_dir())?), rtt: None };
     let durability = args.durability.unwrap_or(Durability::Fsync);
     // Two mains and a member: the three servers that a group wants.
@@ -301,6 +305,9 @@ const IN_FLIGHT: [usize; 3] = [1, 64, 1024];
 /// Publishers, between which the messages in flight are divided: as many as there are processes
 /// that would have something to say to one group.
 const PUBLISHERS_MAX: usize = 8;
+
+/// The nodes of a cluster of our own that serve groups.
+const OWN: [&str; 3] = ["a", "b", "m1"];
 
 /// Bytes of a message by default.
 const SIZE: usize = 1024;

@@ -218,6 +218,12 @@ impl Walk {
                 return Err(format!("{site} says {seen:?} to a reader of {last}"));
             }
         }
+        for away in SITES.iter().filter(|site| serving.iter().all(|(name, _)| name != *site)) {
+            let seen = self.site(away).expect("it runs").fresh(Fresh::Local).await;
+            if seen.is_ok() {
+                return Err(format!("{away} is quarantined, and answers a reader"));
+            }
+        }
         let done = |site: &str| Rc::clone(&self.servers[site].done);
         for (site, _) in &serving {
             let done = done(site);
