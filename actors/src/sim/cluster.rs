@@ -405,7 +405,12 @@ impl Cluster {
         } = self.blueprint.clone();
         let machines = self.places[name].machines.clone().unwrap_or(machines);
         let others = self.places.keys().filter(|other| *other != name);
-        let listed = self.places.iter().filter(|(_, place)| place.founds);
+        // The file of a node that joins later names all that there are by then.
+        let joins = !self.places[name].founds;
+        let listed = self.places.iter().filter(|(other, place)| match joins {
+            true => *other != name,
+            false => place.founds,
+        });
         CoreConfig {
             cluster: "simulated".parse().expect("a name"),
             name: name.clone(),
