@@ -1,5 +1,5 @@
-//! Slow and full disks: a main whose disk is slow, hangs or takes no more holds up nobody for long.
-//! Whole clusters in simulated worlds, and real processes on disks that can be held still.
+//! Slow sync: a main whose disk is slow, or hangs, holds up nobody for long. Whole clusters in
+//! simulated worlds, and real processes on disks that can be held still.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use synod_tests::{
         load::{KvWriter, Load as Writers},
         machine::turn,
     },
-    simulated::{Load, Total, counter, founded, leader, leader_at, name},
+    simulated::{Load, founded, leader, leader_at, name},
 };
 
 /// Every write and sync takes a second, where a healthy disk takes less than a millisecond.
@@ -81,42 +81,6 @@ fn a_leader_with_slow_sync_steps_down() {
             load.finish(LEADER_PAUSE_MAX).await;
         });
     }
-}
-
-/// Goal: a main whose disk is full still serves reads, as many as before, while it is a main and when it
-/// was voted out.
-#[test]
-fn a_full_disk_does_not_slow_reads_down() {
-    Simulation::new(420).run(|sim| async move {
-        let load = Load::paced(founded(&sim, Shape::default(), VoteStyle::Split).await, 4, TICK);
-        let leads = load.with(|cluster| leader(cluster));
-        let full = name(if leads == "a" { "b" } else { "a" });
-        let by_full = load.with(|cluster| counter(cluster, full.as_str()));
-        let reads = async |_what: &str| {
-            let (began, mut reads) = (sim.now(), 0);
-            while sim.now() - began < Duration::from_secs(1) {
-                by_full.query(Total).await.expect("a read where the disk is full");
-                reads += 1;
-                tokio::time::sleep(TICK).await; // under a lease none passes else
-            }
-            println!("{_what}: {reads}");
-            reads
-        };
-        let before = reads("before").await;
-        sim.set_disk_conditions(&full, DiskConditions { capacity: Some(0), ..Default::default() });
-        let most = Duration::from_secs(60);
-        load.until(most, "the disk is full", |cluster| {
-            cluster.core(&full).expect("it runs").journal().stats().full
-        })
-        .await;
-        for _ in 0..8 {
-            let while_full = reads("full").await;
-            assert!(while_full * 4 > before, "{while_full} reads in a second, {before} before");
-        }
-        sim.set_disk_conditions(&full, DiskConditions::default());
-        load.until_whole().await;
-        load.finish(FOLLOWER_PAUSE_MAX).await;
-    });
 }
 
 /// Two mains on disks of their own, and an auxiliary; none where this machine makes no such disks.
@@ -191,9 +155,6 @@ const FOLLOWER_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Four elections until it sees that it is stuck, and one more.
 const LEADER_PAUSE_MAX: Duration = Duration::from_millis(1_500);
-
-/// Between two calls of a client that is in no hurry.
-const TICK: Duration = Duration::from_millis(1);
 
 /// On a busy machine; a client that was not answered goes elsewhere after its own patience.
 const PROCESS_PAUSE_MAX: Duration = Duration::from_secs(5);

@@ -162,7 +162,7 @@ fn servers_that_use_what_was_agreed_are_equal_and_others_are_found_out() {
             Process::start(&program("orders"), &words, &folder.path().join("log"))
         });
         let urls = ports.map(|port| format!("http://{port}"));
-        let mut cluster = Cluster::dev("synod", &["--upstream", &urls[0], "--upstream", &urls[1]]);
+        let mut cluster = before(&urls);
         let [mut a, mut b] = webs(&cluster).map(Http::new);
         let made = a.request("POST", "/orders", &[], b"tea").unwrap();
         assert_eq!((made.status, made.header("synod-seq")), (201, Some("1")));

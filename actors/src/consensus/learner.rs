@@ -24,7 +24,7 @@ use super::{
     configuration::History,
     message::{
         Accepted, AcceptorMessage, Acked, Ahead, Execute, Installed, Learned, LearnerMessage, Mark,
-        Message, Progress, Proposed, ProposerMessage, ReplicaMessage, Report, Voted,
+        Message, Progress, ProposerMessage, ReplicaMessage, Report, Voted,
     },
     record::{Image, Record},
     timing::Timing,
@@ -153,16 +153,12 @@ impl Learner {
         let Some(last) = super::acceptor::last_of(voted.first, voted.values.len()) else { return };
         let run = Run { first: voted.first, last };
         self.counts(voted.ballot, self.me.incarnation, run);
-        self.proposed(voted.ballot, voted.first, voted.values);
-        self.acked(self.me.clone(), voted.ballot, run, out);
-    }
-
-    fn proposed(&mut self, ballot: Ballot, first: Step, values: Vec<Value>) {
-        for (step, value) in (first.0..).map(Step).zip(values) {
+        for (step, value) in (voted.first.0..).map(Step).zip(voted.values) {
             if step > self.history.executed() {
-                self.values.entry(step).or_default().insert(ballot, value);
+                self.values.entry(step).or_default().insert(voted.ballot, value);
             }
         }
+        self.acked(self.me.clone(), voted.ballot, run, out);
     }
 
     fn accepted(&mut self, from: &NodeId, accepted: &Accepted, out: &mut Effects<Self>) {
@@ -348,9 +344,6 @@ impl Machine for Learner {
     ) {
         match message {
             LearnerMessage::Voted(voted) => self.voted(voted, out),
-            LearnerMessage::Proposed(Proposed { ballot, first, values }) => {
-                self.proposed(ballot, first, values);
-            }
             LearnerMessage::Accepted(accepted) => self.accepted(from, &accepted, out),
             LearnerMessage::Mark(mark) => self.mark(&mark),
             LearnerMessage::CatchUp(asked) => self.catch_up(now, from, &asked, out),

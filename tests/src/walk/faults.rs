@@ -76,12 +76,7 @@ impl Walk {
                 self.split();
             }
             Some(15) => self.operate(any),
-            Some(_) => {
-                let node = &mut self.nodes[any];
-                node.stall = if node.stall > 1 { 1 } else { STALLED };
-                // As often as not it is full: its roles are told, and do without.
-                node.full = node.stall > 1 && self.schedule.now.is_multiple_of(2);
-            }
+            Some(_) => self.nodes[any].stall = if self.nodes[any].stall > 1 { 1 } else { STALLED },
             None => {}
         }
         Ok(())

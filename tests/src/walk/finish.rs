@@ -50,7 +50,6 @@ impl Walk {
         }
         for place in 0..self.nodes.len() {
             self.nodes[place].stall = 1;
-            self.nodes[place].full = false;
             self.nodes[place].paused_until = 0;
             self.start(place)?;
             if self.nodes[place].kind != NodeRole::Auxiliary {

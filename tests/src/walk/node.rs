@@ -104,10 +104,9 @@ impl<M: Part> Slot<M> {
         Said::of(out)
     }
 
-    fn turn(&mut self, now: Now, most: usize, full: bool) -> Said {
+    fn turn(&mut self, now: Now, most: usize) -> Said {
         let mut out = Effects::default();
         self.due = false;
-        self.machine.room(full);
         for (from, message) in self.inbox.drain(..most.min(self.inbox.len())) {
             self.machine.message(now, &from, message, &mut out);
         }
@@ -171,8 +170,6 @@ pub(crate) struct Node {
     pub(crate) paused_until: u64,
     /// Syncs take this many times longer.
     pub(crate) stall: u64,
-    /// Its disk is said to be full.
-    pub(crate) full: bool,
     clock: Clock,
     /// Steps up to here were compared with what others learned.
     pub(crate) checked: u64,
@@ -201,7 +198,6 @@ impl Node {
             disk,
             paused_until: 0,
             stall: 1,
-            full: false,
             clock: Clock::default(),
             checked: 0,
             standing: None,
@@ -359,13 +355,13 @@ impl Node {
 
     /// Handles up to `most` messages of a role, and its flush. None while it is being rebuilt.
     pub(crate) fn turn(&mut self, at: u64, role: Role, most: usize) -> Option<Said> {
-        let (now, full) = (self.now(at), self.full);
+        let now = self.now(at);
         with!(self.roles, role, slot => {
             if slot.rebuilding {
                 slot.due = false;
                 return None;
             }
-            Some(slot.turn(now, most, full))
+            Some(slot.turn(now, most))
         })
         .flatten()
     }

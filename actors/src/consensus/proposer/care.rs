@@ -187,9 +187,8 @@ impl Proposer {
             let sent = self.history.executed();
             sometimes!(BridgeBegins);
             tracing::info!(from = %sent.next(), "an auxiliary completes steps for a silent main");
-            let fed = self.turn.at;
             let Phase::Leading(reign) = &mut self.phase else { return };
-            reign.bridge = Some(Bridge { sent, bytes: 0, fed });
+            reign.bridge = Some(Bridge { sent, bytes: 0 });
             self.send_bridged(out);
             return;
         }
@@ -198,14 +197,11 @@ impl Proposer {
         let Phase::Leading(reign) = &self.phase else { return };
         // It ends when every main votes in time again: each has all that was chosen.
         let executed = self.history.executed();
-        let fed = reign.bridge.as_ref().map_or(self.turn.at, |bridge| bridge.fed);
-        let quiet = self.turn.at >= fed + self.timing.hedge;
         let current = self.silent(configuration).is_empty()
             && configuration.other_mains(self.me.incarnation).all(|main| {
                 let acked = reign.acks.get(&main.incarnation).map_or(Step(0), |(step, _)| *step);
-                // Its last words may have been lost, and when all is quiet none follow. As long as
-                // steps come, only votes count: a main whose disk is full executes, and does not vote.
-                let says = self.peers.get(&main.name).filter(|peer| quiet && peer.id == *main);
+                // Its last words may have been lost, and when all is quiet none follow.
+                let says = self.peers.get(&main.name).filter(|peer| peer.id == *main);
                 let executes = says.and_then(|peer| peer.beat.as_ref()).map(|b| b.chosen_upto);
                 acked.max(executes.unwrap_or_default()) >= executed
             });

@@ -169,7 +169,6 @@ impl Proposer {
             }
             let Phase::Leading(reign) = &mut self.phase else { return };
             reign.marked = reign.voted; // the mark rode along
-            reign.worded = reign.word();
             reign.mark_since = None;
         }
         let Phase::Leading(reign) = &mut self.phase else { return };
@@ -196,7 +195,7 @@ impl Proposer {
             return;
         }
         bridge.bytes += values.iter().map(|value| value.bytes().len()).sum::<usize>();
-        (bridge.sent, bridge.fed) = (run.last, self.turn.at);
+        bridge.sent = run.last;
         let Some(configuration) = self.history.at(run.last).cloned() else { return };
         let accept = self.accept(run.first, values);
         for auxiliary in &configuration.auxiliaries {
@@ -204,26 +203,21 @@ impl Proposer {
         }
     }
 
-    /// Tells the other mains of this node's own votes, and what is chosen where they may not see it by
-    /// votes, when somebody there waits for that or it waited long enough for a ride.
+    /// Tells the other mains of this node's own votes, when somebody there waits for them or they
+    /// waited long enough for a ride.
     fn send_mark(&mut self, out: &mut Effects<Self>) {
         let now = self.turn.at;
         let Some(configuration) = self.configuration().cloned() else { return };
         let Phase::Leading(reign) = &mut self.phase else { return };
-        let votes = self.style == VoteStyle::Split && reign.voted > reign.marked;
-        // A main whose vote is missing, or two of three where an auxiliary voted too.
-        let word = reign.bridge.is_some() && reign.word() > reign.worded;
-        let told = [votes.then_some(reign.marked), word.then_some(reign.worded)];
-        let Some(told) = told.into_iter().flatten().min() else {
-            reign.mark_since = None;
+        if self.style == VoteStyle::Piggyback || reign.voted <= reign.marked {
             return;
-        };
+        }
         let waited = reign.mark_since.get_or_insert(now);
-        if reign.awaited <= told && now < *waited + MARK_WAIT {
+        if reign.awaited <= reign.marked && now < *waited + MARK_WAIT {
             return;
         }
         reign.mark_since = None;
-        (reign.marked, reign.worded) = (reign.voted, reign.word());
+        reign.marked = reign.voted;
         let mark = Mark { ballot: reign.ballot, voted: reign.voted_run(), chosen: reign.chosen };
         for main in configuration.other_mains(self.me.incarnation) {
             out.send(To::Node(main.clone()), LearnerMessage::Mark(mark.clone()));
