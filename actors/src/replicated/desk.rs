@@ -21,7 +21,7 @@ use super::{
 #[doc = include_str!("../../docs/examples/counter.txt")]
 /// # use std::sync::Arc;
 /// # actix::System::new().block_on(async {
-/// let desk = Arc::new(replicated::Desk::<Counter>::default());
+/// let desk = Arc::new(synod::replicated::Desk::<Counter>::default());
 /// let log = Arc::new(local::LocalLog::new());
 /// log.host(desk.machine("counter"));
 /// let mut news = desk.news();
