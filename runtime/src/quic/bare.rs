@@ -1,9 +1,13 @@
-//! The limit: QUIC with the certificates and settings of nodes, and nothing of ours above it. What
-//! actors reach is measured against this.
+//! The limit: stock quinn with the certificates and settings of nodes, and nothing of ours above or
+//! below it. What actors reach is measured against this.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use bytes::Bytes;
+use quinn::TokioRuntime;
 
 use super::{Settings, configs, connection::explain, listen, tls};
 use crate::{
@@ -31,7 +35,7 @@ impl BareQuic {
         let tls = tls::configure(files)?;
         let (server, client) = configs(settings, &tls);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let endpoint = listen(settings, address, server, &tls)?;
+        let endpoint = listen(settings, address, server, &tls, Arc::new(TokioRuntime))?;
         Ok(Self { endpoint, client, cluster: cluster.clone() })
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::task::JoinSet;
 
-use super::{lane::Outbox, transport::IDLE_TIME_MAX};
+use super::{arbiter::Home, lane::Outbox, transport::IDLE_TIME_MAX};
 use crate::world::network::{ConnectionId, Lane, NetworkEvent, NetworkSink};
 
 /// Chunks taken per read: one lock of the connection for all of them.
@@ -45,23 +45,26 @@ impl Connection {
         }
     }
 
-    /// Does the connection's work until it ends; answers why it did.
+    /// Does the connection's work until it ends; answers why it did. Run by `home`.
     pub(super) async fn run(
         self: &Arc<Self>,
         id: ConnectionId,
         sink: &Arc<dyn NetworkSink>,
+        home: &Home,
     ) -> String {
         // Dropped at the end, and with it every reader: nothing is heard of a connection that is
         // down.
         let mut tasks = JoinSet::new();
         for lane in Lane::ALL {
-            tasks.spawn(self.clone().write(lane));
+            home.join(&mut tasks, self.clone().write(lane));
         }
         let error = loop {
             tokio::select! {
                 biased;
                 stream = self.quinn.accept_uni() => match stream {
-                    Ok(stream) => drop(tasks.spawn(self.clone().read(id, stream, sink.clone()))),
+                    Ok(stream) => {
+                        home.join(&mut tasks, self.clone().read(id, stream, sink.clone()));
+                    }
                     Err(error) => break error,
                 },
                 datagram = self.quinn.read_datagram() => match datagram {

@@ -3,6 +3,7 @@
 //! Everything runs as tasks of the arbiter that calls [`Network::bind`]. A lane is one long-lived
 //! stream per direction, opened by its first write, whose first byte names the lane.
 
+mod arbiter;
 pub mod bare;
 mod connection;
 mod lane;
@@ -22,11 +23,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use quinn::{SendDatagramError, TokioRuntime, VarInt};
+use quinn::{Runtime, SendDatagramError, VarInt};
 use rustls_pki_types::CertificateDer;
 use tokio::time::timeout;
 
-use self::connection::{Connection, explain};
+use self::{
+    arbiter::Home,
+    connection::{Connection, explain},
+};
 pub use self::{
     listener::{ListenerTls, client_tls},
     tls::{Authority, AuthorityError},
@@ -78,7 +82,9 @@ impl Network for QuicNetwork {
         tls::check_own(files, &me.name, &me.cluster)?;
         let tls = tls::configure(files)?;
         let (server, client) = configs(&Settings::default(), &tls);
-        let endpoint = listen(&Settings::default(), me.listen, server, &tls)?;
+        let home = Home::here();
+        let endpoint =
+            listen(&Settings::default(), me.listen, server, &tls, Arc::new(home.clone()))?;
         let address = |source| BindError::Address { address: me.listen, source };
         let shared = Arc::new(Shared {
             local_addr: endpoint.local_addr().map_err(address)?,
@@ -87,12 +93,12 @@ impl Network for QuicNetwork {
             cluster: me.cluster.clone(),
             name: me.name.clone(),
             sink,
-            runtime: tokio::runtime::Handle::current(),
+            home,
             connections: RwLock::default(),
             next_id: AtomicU64::new(1),
             handshakes: Mutex::default(),
         });
-        tokio::spawn(accept(shared.clone()));
+        shared.home.spawn(accept(shared.clone()));
         Ok(Arc::new(QuicEndpoint { shared }))
     }
 }
@@ -103,11 +109,12 @@ fn listen(
     address: SocketAddr,
     server: quinn::ServerConfig,
     tls: &tls::Tls,
+    runtime: Arc<dyn Runtime>,
 ) -> Result<quinn::Endpoint, BindError> {
     let refused = |source| BindError::Address { address, source };
     let socket = transport::socket(settings, address).map_err(refused)?;
     let config = transport::endpoint(settings, &tls.secret);
-    quinn::Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime)).map_err(refused)
+    quinn::Endpoint::new(config, Some(server), socket, runtime).map_err(refused)
 }
 
 /// What the endpoint accepts and dials with.
@@ -143,8 +150,7 @@ impl Endpoint for QuicEndpoint {
 
     fn dial(&self, peer: &NodeName, address: &str) {
         let (shared, peer, address) = (self.shared.clone(), peer.clone(), address.to_owned());
-        // On the arbiter: quinn runs a connection where it was made.
-        self.shared.runtime.spawn(async move {
+        self.shared.home.clone().spawn(async move {
             let reached = timeout(DIAL_TIME_MAX, shared.reach(&peer, &address)).await;
             let reason = match reached {
                 Ok(Ok(connection)) => return shared.carry(connection, peer, true).await,
@@ -217,7 +223,7 @@ struct Shared {
     cluster: ClusterName,
     name: NodeName,
     sink: Arc<dyn NetworkSink>,
-    runtime: tokio::runtime::Handle,
+    home: Home,
     connections: RwLock<BTreeMap<ConnectionId, Arc<Connection>>>,
     next_id: AtomicU64,
     /// Of peers that dialled and are not known yet.
@@ -288,7 +294,7 @@ impl Shared {
         self.connections.write().expect(NO_PANIC).insert(id, connection.clone());
         tracing::debug!(%peer, dialled, "connection up");
         self.sink.event(NetworkEvent::Up { connection: id, peer, dialled });
-        let reason = connection.run(id, &self.sink).await;
+        let reason = connection.run(id, &self.sink, &self.home).await;
         self.connections.write().expect(NO_PANIC).remove(&id);
         self.sink.event(NetworkEvent::Down { connection: id, reason });
     }
@@ -304,7 +310,7 @@ async fn accept(shared: Arc<Shared>) {
             Newcomer::Refuse => incoming.refuse(),
             // Fails only for those that proved it already.
             Newcomer::Prove => drop(incoming.retry()),
-            Newcomer::Admit => drop(tokio::spawn(admit(shared.clone(), incoming, from))),
+            Newcomer::Admit => shared.home.spawn(admit(shared.clone(), incoming, from)),
         }
     }
 }

@@ -73,7 +73,7 @@ async fn refusal_of_accepting(ca: &Authority, other: &Authority) -> String {
     let tls = tls::configure(&files).unwrap();
     let socket = transport::socket(&Settings::default(), free()).unwrap();
     let config = transport::endpoint(&Settings::default(), &tls.secret);
-    let liar = quinn::Endpoint::new(config, None, socket, Arc::new(TokioRuntime)).unwrap();
+    let liar = quinn::Endpoint::new(config, None, socket, Arc::new(quinn::TokioRuntime)).unwrap();
     let client = quinn::ClientConfig::new(tls.client);
     let dialling = liar.connect_with(client, a.local_addr(), "a.bank.synod").unwrap();
     explain(&dialling.await.unwrap().closed().await)
@@ -89,6 +89,18 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) {
 
 #[tokio::test]
 async fn frames_arrive_whole_and_in_order_on_every_lane() {
+    frames_arrive().await;
+}
+
+#[test]
+fn frames_arrive_whole_and_in_order_among_the_actors_of_an_arbiter() {
+    actix::System::new().block_on(async {
+        assert!(matches!(Home::here(), Home::Arbiter(_)));
+        frames_arrive().await;
+    });
+}
+
+async fn frames_arrive() {
     let ca = authority("bank");
     let ((a, mut at_a), (b, mut at_b)) = (node(&ca, "a", 1), node(&ca, "b", 2));
     a.connect(&name("b"), &b.local_addr().to_string());
