@@ -265,7 +265,7 @@ impl SimulateArgs {
 }
 
 /// `bench`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct BenchArgs {
     /// What to measure
     #[arg(value_enum)]

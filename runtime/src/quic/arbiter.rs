@@ -126,7 +126,7 @@ impl AsyncUdpSocket for Socket {
                 }
                 Ok(count)
             });
-            if let Some(count) = last.or(taken.ok()) {
+            if let Some(count) = last.or_else(|| taken.ok()) {
                 self.many.store(last.is_none(), Relaxed);
                 return Poll::Ready(Ok(count));
             }

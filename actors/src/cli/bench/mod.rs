@@ -51,23 +51,30 @@ pub(crate) fn run(
     with_web: bool,
 ) -> Result<(), Failure> {
     check(args, with_resp, with_web)?;
+    let (program, args) = (program.to_owned(), args.clone());
     System::new().block_on(async {
         let (trigger, stop) = stop_pair();
         let signals = Signals::listen();
         let signals = signals.map_err(|e| Failure::failed("signals", e, "report this"))?;
         actix_rt::spawn(signals.serve(trigger));
-        let mut report = Report::new(program, args.json);
-        let done = match args.what {
-            BenchKind::Commands => commands::run(args, &mut report, stop).await,
-            BenchKind::Local => unless_stopped(stop, actors::local(args, &mut report)).await,
-            BenchKind::Remote => unless_stopped(stop, actors::remote(args, &mut report)).await,
-            BenchKind::Multicast => multicast::run(args, &mut report, stop).await,
-            BenchKind::Web => web::run(args, &mut report, stop).await,
-        };
-        // Rows that were measured are worth something, whatever came after them.
-        report.finish();
-        done
+        // In a task, as actors are: what the system itself waits for is woken a longer way.
+        let done = actix_rt::spawn(async move { measure(&program, &args, stop).await }).await;
+        done.unwrap_or_else(|e| Err(Failure::failed("bench", e, "report this")))
     })
+}
+
+async fn measure(program: &str, args: &BenchArgs, stop: StopSignal) -> Result<(), Failure> {
+    let mut report = Report::new(program, args.json);
+    let done = match args.what {
+        BenchKind::Commands => commands::run(args, &mut report, stop).await,
+        BenchKind::Local => unless_stopped(stop, actors::local(args, &mut report)).await,
+        BenchKind::Remote => unless_stopped(stop, actors::remote(args, &mut report)).await,
+        BenchKind::Multicast => multicast::run(args, &mut report, stop).await,
+        BenchKind::Web => web::run(args, &mut report, stop).await,
+    };
+    // Rows that were measured are worth something, whatever came after them.
+    report.finish();
+    done
 }
 
 /// Refuses, before anything is started, what cannot be measured.
