@@ -33,6 +33,9 @@ pub mod singletons {}
 #[doc = include_str!("../docs/services.md")]
 pub mod services {}
 
+#[doc = include_str!("../docs/redis.md")]
+pub mod redis {}
+
 #[doc = include_str!("../docs/multicast.md")]
 pub mod multicast {}
 
