@@ -13,7 +13,7 @@ use synod_runtime::world::{Clock as _, Entropy as _, Instant, RealClock, RealEnt
 
 use super::{
     ElectArgs,
-    lease::{Asked, Lease, let_go, period, renew, resign, stand},
+    lease::{Asked, Lease, let_go, period, renew, resign, silence, stand},
 };
 use crate::{
     cli::{
@@ -89,7 +89,12 @@ impl Campaign<'_> {
         let mut at = 0;
         loop {
             let node = nodes[at % nodes.len()];
-            match stand(self.cluster, node, self.role, &holder, self.args.lease).await {
+            let stood = tokio::select! {
+                biased;
+                stood = stand(self.cluster, node, self.role, &holder, self.args.lease) => stood,
+                why = silence(self.cluster, node, self.args.lease) => Asked::Nobody(why),
+            };
+            match stood {
                 Asked::Good(lease) if RealClock.now() < lease.until - lease.length / 5 * 3 => {
                     return Ok(lease);
                 }

@@ -68,6 +68,25 @@ pub(super) async fn stand(
     }
 }
 
+/// Waits until a node at which we stand is stopped or cut off, which its silence alone tells: it is
+/// asked again and again, so that who stands is at another node before the lease is over.
+pub(super) async fn silence(cluster: &Cluster, node: &ClientNode, length: Duration) -> String {
+    let (period, patience) = (period(length).min(LOOK_MAX), (length / 2).min(SILENCE_MAX));
+    let mut serves = RealClock.now();
+    loop {
+        sleep(period).await;
+        let asked = cluster.ask(node, Method::GET, "/readyz", String::new(), patience);
+        match timeout(patience, asked).await {
+            Ok(Ok(answer)) if answer.status.is_success() => serves = RealClock.now(),
+            // It may be electing a leader, as the others would be.
+            Ok(Ok(_)) if RealClock.now().since(serves) < patience.max(READY_MIN) => {}
+            Ok(Ok(answer)) => return answer.error_text(),
+            Ok(Err(NoAnswer::NotSent(why) | NoAnswer::Lost(why))) => return why,
+            Err(_elapsed) => return format!("no answer in {patience:?}"),
+        }
+    }
+}
+
 /// Renews a lease at one node after the other until one did, or the lease is over.
 pub(super) async fn renew(
     cluster: &Cluster,
@@ -186,6 +205,13 @@ const RENEWALS: u32 = 5;
 
 /// Whoever stands asks another node after this time: the first may be stopped.
 const STAND_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How seldom and how patiently a node is looked at where one stands for a long lease.
+const LOOK_MAX: Duration = Duration::from_secs(1);
+const SILENCE_MAX: Duration = STAND_PATIENCE;
+
+/// Longer than a fail-over of the log: whoever leaves a node for less is the later for it.
+const READY_MIN: Duration = Duration::from_secs(1);
 
 /// Between two nodes: a fail-over takes a few of these.
 const PAUSE: Duration = Duration::from_millis(20);
