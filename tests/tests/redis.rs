@@ -301,5 +301,5 @@ const LEASE: Duration = Duration::from_secs(2);
 const TAKEOVER: Duration = Duration::from_millis(500);
 
 /// For a machine that builds and tests beside it: the recipe starts some thirty processes of
-/// `redis-cli` in a takeover.
-const SLACK: Duration = Duration::from_secs(2);
+/// `redis-cli` in a takeover, and 0.9 s beyond the promise were seen on two busy cores.
+const SLACK: Duration = Duration::from_secs(3);

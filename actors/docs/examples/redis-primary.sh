@@ -50,6 +50,7 @@ newest() {
 catch_up() {
   local epoch beat offset host mine said
   read -r epoch beat offset host <<<"$1"
+  [ "$host" = "$here" ] && return
   mine=$(standing "$here") || return
   [ "${mine% *}" = "$epoch $beat $offset" ] && return
   say "$host is ahead: $epoch $beat $offset, here $mine"
