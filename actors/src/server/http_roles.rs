@@ -207,9 +207,31 @@ impl Request<'_> {
 
     /// Renews what is held in that epoch, at this node or taken over from another.
     async fn renew(&self, epoch: Epoch, arrived: Instant) -> Result<HttpResponse, Answer> {
-        let known = self.kept(epoch);
+        let mut kept = self.kept(epoch);
+        loop {
+            let was_here = kept.is_some();
+            match self.renewed(kept.take(), epoch, arrived).await {
+                Err(lost) if lost.holder.is_none() && lost.status == StatusCode::CONFLICT => {}
+                answer => return answer,
+            }
+            let present = self.present().await;
+            let ours = |one: &Holder| one.epoch == epoch && one.client.name == self.asked.holder;
+            // A renewal that reached another node late has taken it over there: it comes back.
+            if !(was_here && present.as_ref().is_some_and(ours)) {
+                return Err(Answer::held(&self.role, present.as_ref()));
+            }
+        }
+    }
+
+    /// The same, by what this node keeps of it.
+    async fn renewed(
+        &self,
+        kept: Option<Arc<Cell>>,
+        epoch: Epoch,
+        arrived: Instant,
+    ) -> Result<HttpResponse, Answer> {
         let cell =
-            known.unwrap_or_else(|| self.elections.stand(self.volunteered(Some(epoch), None)));
+            kept.unwrap_or_else(|| self.elections.stand(self.volunteered(Some(epoch), None)));
         let mut patience = PATIENCE;
         let (grant, deadline) = loop {
             let handle = cell.handle;
@@ -222,13 +244,7 @@ impl Request<'_> {
                 (_, None) => Found::Wait,
             });
             if let Ok(renewed) = tokio::time::timeout(AGAIN, renewed).await {
-                break match renewed {
-                    Ok(renewed) => renewed,
-                    Err(Answer { holder: None, status: StatusCode::CONFLICT, .. }) => {
-                        return Err(self.present().await);
-                    }
-                    Err(answer) => return Err(answer),
-                };
+                break renewed?;
             }
             patience = patience.saturating_sub(AGAIN);
             if patience.is_zero() {
@@ -267,9 +283,8 @@ impl Request<'_> {
     }
 
     /// The role was lost; who has it now?
-    async fn present(&self) -> Answer {
-        let view = self.elections.query(&self.role).await.ok().flatten();
-        Answer::held(&self.role, view.and_then(|view| view.holder).as_ref())
+    async fn present(&self) -> Option<Holder> {
+        self.elections.query(&self.role).await.ok().flatten()?.holder
     }
 
     fn leading(&self, grant: Grant, deadline: Instant, arrived: Instant) -> HttpResponse {

@@ -85,7 +85,7 @@ impl Campaign<'_> {
     /// Stands at one node after the other until it leads.
     async fn win(&self) -> Result<Lease, Failure> {
         let nodes: Vec<&ClientNode> = self.cluster.servers(self.args.node.as_ref()).collect();
-        let holder = holder();
+        let mut holder = new_holder();
         let mut at = 0;
         loop {
             let node = nodes[at % nodes.len()];
@@ -109,6 +109,9 @@ impl Campaign<'_> {
                     // What was granted when nobody listened any more would stand in our own way.
                     let next = nodes[at % nodes.len()];
                     let_go(self.cluster, next, self.role, &holder, None).await.ok();
+                    // A node that is stopped does this, and that, only when it goes on: by then we
+                    // may lead, under a name that those requests do not know.
+                    holder = new_holder();
                 }
                 Asked::Wrong(why) => {
                     let what = format!("role {}", self.role);
@@ -202,8 +205,8 @@ impl Campaign<'_> {
     }
 }
 
-/// A name that no other process has, nor had: the machine's, ours, and a number.
-fn holder() -> String {
+/// A name that nobody else has, nor had: the machine's, ours, and a number.
+fn new_holder() -> String {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let good = |c: &char| c.is_ascii_alphanumeric() || "-._".contains(*c);
     let host: String = host.trim().chars().filter(good).take(HOST_CHARS_MAX).collect();
