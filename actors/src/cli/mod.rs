@@ -65,7 +65,7 @@ use self::{args::Verb, failure::Failure};
 use crate::{
     replicated::Replicated,
     server::{
-        Program, Replica, Service,
+        Follower, Program, Replica, Service,
         services::programs::Programs,
         singletons::{AnySingleton, HaActor, Hosted},
     },
@@ -76,12 +76,13 @@ pub struct Cli {
     name: &'static str,
     services: Vec<Box<dyn Service>>,
     singletons: Vec<Box<dyn AnySingleton>>,
+    followers: Vec<Box<dyn Follower>>,
 }
 
 impl Cli {
     /// A program called `name`, as people type it.
     pub const fn new(name: &'static str) -> Self {
-        Self { name, services: Vec::new(), singletons: Vec::new() }
+        Self { name, services: Vec::new(), singletons: Vec::new(), followers: Vec::new() }
     }
 
     /// Lets its nodes host the replicated actor `A` under the name `actor`.
@@ -126,6 +127,19 @@ impl Cli {
         self
     }
 
+    /// Lets its nodes, but for auxiliaries, follow a group with a state of their own.
+    ///
+    /// # Panics
+    /// When something else already follows that group.
+    #[must_use]
+    pub fn follower(mut self, follower: impl Follower) -> Self {
+        for other in &self.followers {
+            assert!(other.group() != follower.group(), "two followers of {}", other.group());
+        }
+        self.followers.push(Box::new(follower));
+        self
+    }
+
     fn check_free(&self, name: &str) {
         let services = self.services.iter().map(|other| other.name());
         for other in services.chain(self.singletons.iter().map(|other| other.name())) {
@@ -161,11 +175,15 @@ impl Cli {
         let with_resp = self.services.iter().any(|service| service.speaks_resp());
         let with_web = self.services.iter().any(|service| service.speaks_web());
         let done = match verb {
-            Verb::Dev(args) => dev::run(self.name, &args, &self.services),
+            Verb::Dev(args) => {
+                let (services, followers) = (&self.services[..], &self.followers[..]);
+                dev::run(self.name, &args, dev::Hosted { services, followers })
+            }
             Verb::Node(args) => {
                 let (services, singletons) = (self.services.into(), self.singletons.into());
                 let programs: Option<Arc<dyn Programs>> = Some(Arc::new(keeper::Processes));
-                node::run(self.name, &args, &Program { services, singletons, programs })
+                let followers = self.followers.into();
+                node::run(self.name, &args, &Program { services, singletons, followers, programs })
             }
             Verb::Init(args) => init::run(self.name, &args, with_resp),
             Verb::Status(args) => System::new().block_on(status::run(&args)),

@@ -1,18 +1,22 @@
 //! What a group is for: the state that follows its order.
 
-use std::{collections::VecDeque, fmt};
+use std::{collections::VecDeque, fmt, sync::Arc};
 
 use bytes::Bytes;
 
 use super::message::{Entry, Seq};
 
 /// A state that follows the order of a group. Equal orders must give equal blocks everywhere.
+///
+/// It is an actor: a node hands it the order, one number after the other, asks it for its state now
+/// and then, and asks it questions in between. It never waits and has no clock; what it should know
+/// comes in messages. [`table::Table`](super::table::Table) is one, for rows of any kind.
 pub trait Application: fmt::Debug + Send + 'static {
     /// The next number; all lower ones came before.
     fn deliver(&mut self, entry: &Entry);
 
     /// The state, in blocks: as small a number of bytes in each as can be fetched at once. Blocks
-    /// that did not change since may be the same [`Bytes`].
+    /// that did not change since may be the same [`Bytes`]. None at all is kept as one empty block.
     fn checkpoint(&mut self) -> Vec<Bytes>;
 
     /// Replaces the state by one that [`checkpoint`](Self::checkpoint) gave.
@@ -20,12 +24,28 @@ pub trait Application: fmt::Debug + Send + 'static {
     /// # Errors
     /// What is wrong with it; the state is as it was.
     fn restore(&mut self, blocks: &[Bytes]) -> Result<(), BadCheckpoint>;
+
+    /// Answers a question about the state, which stays as it is.
+    ///
+    /// # Errors
+    /// Why it cannot; the default answers nothing.
+    fn query(&self, _question: &[u8]) -> Result<Vec<u8>, BadQuestion> {
+        Err(BadQuestion("this group's application answers no questions".to_owned()))
+    }
 }
+
+/// Makes the application of a group, empty.
+pub type Make = Arc<dyn Fn() -> Box<dyn Application> + Send + Sync>;
 
 /// A checkpoint that cannot be one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a checkpoint: {0}")]
 pub struct BadCheckpoint(pub String);
+
+/// A question that the application cannot answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a question: {0}")]
+pub struct BadQuestion(pub String);
 
 /// The state of a group without an application of its own: its newest messages.
 ///

@@ -26,6 +26,9 @@ pub struct Group {
     pub every: u64,
     /// So many messages below the checkpoint are kept as they are, for receivers that lag a little.
     pub keep: u64,
+    /// The name of the state that follows its order on every node; nothing: its newest messages.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub application: String,
 }
 
 /// Why a group cannot be made.
@@ -105,6 +108,7 @@ impl Group {
             lifetime,
             every,
             keep,
+            application: String::new(),
         }
     }
 

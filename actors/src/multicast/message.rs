@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use synod_runtime::identity::NodeId;
 
+use super::application::BadQuestion;
 use crate::election::message::Epoch;
 
 /// A place in the order of a group. The first message has 1.
@@ -255,6 +256,8 @@ pub enum CheckpointMessage {
     },
     /// Of itself: the next blocks of that checkpoint are on disk.
     Written(Seq),
+    /// Of its node: a question to the application, to be answered under that number.
+    Ask(u64, Bytes),
 }
 
 /// To a receiver.
@@ -342,6 +345,15 @@ pub enum Word {
     Asked(Question),
     /// How far the sequencer of this node is; told when that changes.
     Sequencer(SequencerReport),
+    /// What the application says.
+    Answer {
+        /// The call.
+        call: u64,
+        /// The state was asked after this number.
+        at: Seq,
+        /// The answer.
+        said: Result<Bytes, BadQuestion>,
+    },
 }
 
 /// Which kind of question, for the counters.

@@ -53,7 +53,7 @@
 //! - [`message`]: what may be said; [`group`]: who serves, and the measures k and L
 //! - [`sequencer`], [`data_server`], [`commit_server`], [`checkpoint_server`], [`receiver`],
 //!   [`sender`]: the roles, pure machines
-//! - [`application`]: the state that follows the order
+//! - [`application`]: the state that follows the order; [`table`]: one of rows
 //! - [`book`]: which groups there are
 //! - [`record`]: what servers make durable
 //! - [`rules`]: the safety rules, for tests that switch them off
@@ -71,3 +71,4 @@ pub mod record;
 pub mod rules;
 pub mod sender;
 pub mod sequencer;
+pub mod table;

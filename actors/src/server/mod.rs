@@ -10,7 +10,8 @@
 //! - [`Service`]: what a program adds to a node: a state machine and its ways in
 //! - [`registers`]: a few words that a majority keeps, without a log
 //! - [`membership`]: who is there, as the log decided
-//! - [`multicast`]: groups: publishing and listening
+//! - [`multicast`]: groups: publishing and listening; [`Follower`]: what a program adds to a node: a
+//!   state that follows one, and its ways in
 //! - [`singletons`]: actors of which exactly one lives
 //! - [`services`]: outside programs of which exactly one runs; `http_services`: shown and changed
 //! - [`http_actors`]: replicated actors over HTTP and JSON; `http_guests`: the same for
@@ -24,6 +25,7 @@ pub mod config;
 pub mod core;
 pub mod correspondent;
 pub mod elections;
+mod follower;
 mod http;
 pub mod http_actors;
 pub(crate) mod http_guests;
@@ -65,6 +67,7 @@ use synod_runtime::{
 
 pub use self::{
     access::Access,
+    follower::Follower,
     service::{NodeAddresses, Replica, Service, ServiceContext},
     stop::{StopSignal, StopTrigger, stop_pair},
 };
@@ -129,6 +132,8 @@ pub struct Program {
     pub services: Arc<[Box<dyn Service>]>,
     /// Actors of which exactly one lives; not on auxiliaries.
     pub singletons: Arc<[Box<dyn AnySingleton>]>,
+    /// States that follow groups, and their ways in.
+    pub followers: Arc<[Box<dyn Follower>]>,
     /// What starts the programs of managed services; none: this node provides none.
     pub programs: Option<Arc<dyn Programs>>,
 }
@@ -137,9 +142,11 @@ impl fmt::Debug for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let services: Vec<_> = self.services.iter().map(|one| one.name()).collect();
         let singletons: Vec<_> = self.singletons.iter().map(|one| one.name()).collect();
+        let followers: Vec<_> = self.followers.iter().map(|one| one.group()).collect();
         f.debug_struct("Program")
             .field("services", &services)
             .field("singletons", &singletons)
+            .field("followers", &followers)
             .finish()
     }
 }
@@ -217,6 +224,11 @@ fn equip(core: &Core, config: &NodeConfig, program: &Program, access: &Access) {
     core.elections().lease_by_default(config.elections.lease);
     if let Some(multicast) = core.multicast() {
         multicast.measure_new(config.multicast.clone());
+        for index in 0..program.followers.len() {
+            let followers = Arc::clone(&program.followers);
+            let group = program.followers[index].group();
+            multicast.follow(group, move || followers[index].application());
+        }
     }
     let links = core.node().links();
     links.revoke(config.tls.revoked.clone());
@@ -290,6 +302,7 @@ fn listen(
     let address = config.listen.http;
     let refused = |source| ServerError::Listen { what: "http", address, source };
     let (services, context) = (Arc::clone(services), context.clone());
+    let followers = Arc::clone(&program.followers);
     let tls = context.access.tls().map(|tls| (*tls.config()).clone());
     let votes_only = config.role == NodeRole::Auxiliary;
     let (members, elections) = (core.clients(), core.elections());
@@ -321,6 +334,9 @@ fn listen(
             app = app.configure(|routes| http_state::configure(routes, state.clone()));
             if let Some(multicast) = &multicast {
                 app = app.configure(|routes| multicast::http::configure(routes, multicast.clone()));
+                for follower in followers.iter() {
+                    app = app.configure(|routes| follower.http(routes, multicast));
+                }
             }
             for service in services.iter() {
                 app = app.configure(|routes| service.http(routes, &context));

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use synod_kv::KvService;
+use synod_routes::RoutesFollower;
 use synod_web::WebService;
 
 #[cfg(feature = "mimalloc")]
@@ -10,5 +11,6 @@ use synod_web::WebService;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    synod::Cli::new("synod").service(KvService).service(WebService::default()).main()
+    let program = synod::Cli::new("synod").service(KvService).service(WebService::default());
+    program.follower(RoutesFollower).main()
 }

@@ -304,7 +304,7 @@ impl Walk {
                     self.cursors[node] = checkpoint.seq;
                 }
                 Word::Outcome { call, messages } => self.outcome(call, messages)?,
-                Word::Asked(_) | Word::Sequencer(_) => {}
+                Word::Asked(_) | Word::Sequencer(_) | Word::Answer { .. } => {}
             }
         }
         Ok(())

@@ -242,10 +242,11 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("actors/Cargo.toml", &["synod-runtime", "synod-derive"]),
     ("apps/kv/Cargo.toml", &["synod"]),
     ("apps/web/Cargo.toml", &["synod"]),
+    ("apps/routes/Cargo.toml", &["synod"]),
     ("apps/examples/Cargo.toml", &["synod"]),
     // The binary with the stock services.
-    ("apps/cli/Cargo.toml", &["synod", "synod-kv", "synod-web"]),
-    ("tests/Cargo.toml", &["synod", "synod-kv", "synod-runtime", "synod-derive"]),
+    ("apps/cli/Cargo.toml", &["synod", "synod-kv", "synod-web", "synod-routes"]),
+    ("tests/Cargo.toml", &["synod", "synod-kv", "synod-routes", "synod-runtime", "synod-derive"]),
     // Made of others' parts, to be measured beside ours.
     ("tests/peers/openraft/Cargo.toml", &[]),
 ];

@@ -26,14 +26,30 @@ use super::{
     failure::Failure,
     node::{Signals, stop_at_once},
 };
-use crate::server::{Service, StopTrigger, config::NodeConfig, stop_pair};
+use crate::server::{Follower, NodeAddresses, Service, StopTrigger, config::NodeConfig, stop_pair};
+
+/// What the nodes of the program host.
+#[derive(Clone, Copy)]
+pub(crate) struct Hosted<'a> {
+    pub(crate) services: &'a [Box<dyn Service>],
+    pub(crate) followers: &'a [Box<dyn Follower>],
+}
+
+impl Hosted<'_> {
+    /// Commands to try at that node.
+    fn hints(&self, at: &NodeAddresses) -> impl Iterator<Item = String> {
+        let services = self.services.iter().flat_map(|one| one.hints(at));
+        services.chain(self.followers.iter().flat_map(|one| one.hints(at)))
+    }
+}
 
 /// Runs a cluster until it is told to stop.
 pub(crate) fn run(
     program: &'static str,
     args: &DevArgs,
-    services: &[Box<dyn Service>],
+    hosted: Hosted<'_>,
 ) -> Result<(), Failure> {
+    let services = hosted.services;
     if !args.upstream.is_empty() && !services.iter().any(|service| service.speaks_web()) {
         let why = "this program puts no servers behind its nodes";
         return Err(Failure::usage("--upstream", why, "leave it out"));
@@ -44,7 +60,7 @@ pub(crate) fn run(
     for attempt in 0..COLLISIONS_MAX {
         let nodes = home.nodes(args, with_resp, attempt)?;
         let output = Output { program, json: args.json };
-        let cluster = Cluster::new(&home, &nodes, services, output, !args.no_restart);
+        let cluster = Cluster::new(&home, &nodes, hosted, output, !args.no_restart);
         match System::new().block_on(cluster.run())? {
             Ended::Stopped => return Ok(()),
             Ended::AtOnce => {
@@ -72,7 +88,7 @@ enum Ended {
 struct Cluster<'a> {
     home: &'a Home,
     nodes: &'a Nodes,
-    services: &'a [Box<dyn Service>],
+    hosted: Hosted<'a>,
     output: Output,
     restart: bool,
     /// The process of each node, while it runs.
@@ -86,12 +102,12 @@ impl<'a> Cluster<'a> {
     fn new(
         home: &'a Home,
         nodes: &'a Nodes,
-        services: &'a [Box<dyn Service>],
+        hosted: Hosted<'a>,
         output: Output,
         restart: bool,
     ) -> Self {
         let pids = vec![None; nodes.nodes.len()];
-        Self { home, nodes, services, output, restart, pids, is_ready: false, stopping: None }
+        Self { home, nodes, hosted, output, restart, pids, is_ready: false, stopping: None }
     }
 
     async fn run(mut self) -> Result<Ended, Failure> {
@@ -141,7 +157,7 @@ impl<'a> Cluster<'a> {
         self.is_ready = true;
         let nodes = self.nodes.nodes.iter().zip(&self.pids);
         let up = nodes.filter_map(|(config, pid)| Some(Up { config, pid: (*pid)? }));
-        self.output.ready(self.home, &up.collect::<Vec<_>>(), self.services);
+        self.output.ready(self.home, &up.collect::<Vec<_>>(), self.hosted);
     }
 
     fn tell(&mut self, event: Event, trigger: &StopTrigger) {

@@ -9,11 +9,11 @@ use std::{
 
 use serde::Serialize;
 
-use super::{children::describe, home::Home};
+use super::{Hosted, children::describe, home::Home};
 use crate::{
     cli::table::Table,
     server::{
-        NodeAddresses, Service,
+        NodeAddresses,
         config::{Listen, NodeConfig, NodeRole},
     },
 };
@@ -33,7 +33,7 @@ pub(super) struct Up<'a> {
 
 impl Output {
     /// Writes are served.
-    pub(super) fn ready(&self, home: &Home, up: &[Up<'_>], services: &[Box<dyn Service>]) {
+    pub(super) fn ready(&self, home: &Home, up: &[Up<'_>], hosted: Hosted<'_>) {
         if self.json {
             return say(&Event::Ready {
                 cluster: up.first().map_or("", |one| one.config.cluster.as_str()),
@@ -42,7 +42,7 @@ impl Output {
                 nodes: up.iter().map(node).collect(),
             });
         }
-        let page = self.page(home, up, services);
+        let page = self.page(home, up, hosted);
         // A reader that closed the pipe wants no more; the cluster goes on.
         std::io::stdout().write_all(page.as_bytes()).ok();
     }
@@ -71,7 +71,7 @@ impl Output {
         eprintln!("{}: {text}", self.program);
     }
 
-    fn page(&self, home: &Home, up: &[Up<'_>], services: &[Box<dyn Service>]) -> String {
+    fn page(&self, home: &Home, up: &[Up<'_>], hosted: Hosted<'_>) -> String {
         let with_web = up.iter().any(|one| one.config.web.is_some());
         let columns = ["NODE", "ROLE", "PROCESS", "QUIC", "HTTP", "RESP", "WEB"];
         let shown = if with_web { columns.len() } else { columns.len() - 1 };
@@ -99,7 +99,7 @@ impl Output {
             resp: one.config.listen.resp,
             web: web_address(one.config),
         });
-        for hint in at.iter().flat_map(|at| services.iter().flat_map(|one| one.hints(at))) {
+        for hint in at.iter().flat_map(|at| hosted.hints(at)) {
             page += &format!("  {hint}\n");
         }
         let client = home.dir().client_file();

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     consensus::message::NodeRole,
     multicast::{
+        application::{Make, Newest},
         book::{LIST, OPEN, book_id, decode, encode},
         group::Group,
         message::{Message, SequencerMessage},
@@ -67,6 +68,7 @@ impl Multicast {
             wishes,
             binding: OnceLock::new(),
             measures: OnceLock::new(),
+            applications: std::sync::Mutex::default(),
         }));
         let route = Route::new(&multicast);
         if let Ok(binding) = node.bind(&target_of(node.name()), Arc::new(route)) {
@@ -163,7 +165,10 @@ impl Multicast {
     /// Agrees on a new group with whoever makes it at the same time.
     async fn make(&self, name: &str) -> Result<Group, MulticastError> {
         let measures = *self.0.measures.get_or_init(GroupsConfig::default).of(name);
-        let group = Group::with(name, self.servers(measures.servers).await, &measures);
+        let mut group = Group::with(name, self.servers(measures.servers).await, &measures);
+        if lock(&self.0.applications).contains_key(name) {
+            name.clone_into(&mut group.application);
+        }
         group.check()?;
         let (answer, answered) = oneshot::channel();
         self.0.submit.submit(vec![Submission {
@@ -215,6 +220,19 @@ impl Multicast {
         (up.into_iter().take(most).map(|(_, _, id)| id).collect(), wanted)
     }
 
+    /// What makes the state that follows a group. Without it there is nothing to take part with.
+    fn application(&self, group: &Group) -> Result<Make, MulticastError> {
+        if group.application.is_empty() {
+            return Ok(Arc::new(|| Box::new(Newest::default())));
+        }
+        let known = lock(&self.0.applications).get(&group.application).cloned();
+        known.ok_or_else(|| {
+            let Group { name, application, .. } = group;
+            let why = format!("group {name}: this program has no application {application}");
+            MulticastError::Failed(why)
+        })
+    }
+
     /// Starts the roles of a group here, unless they run.
     fn enter(&self, group: Group) -> Result<Arc<Room>, MulticastError> {
         let Inner { node, me, dir, durability, rooms, .. } = &*self.0;
@@ -223,7 +241,8 @@ impl Multicast {
             return Ok(Arc::clone(room));
         }
         let name = group.name.clone();
-        let opened = Room::open(node, me, group, dir, *durability);
+        let make = self.application(&group)?;
+        let opened = Room::open(node, me, group, dir, *durability, make);
         let room = opened.map_err(|why| MulticastError::Failed(format!("group {name}: {why}")))?;
         rooms.insert(name, Arc::clone(&room));
         drop(rooms);

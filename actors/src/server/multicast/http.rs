@@ -6,13 +6,13 @@
 
 use std::time::Duration;
 
-use actix_web::{HttpResponse, http::StatusCode, web};
+use actix_web::{HttpResponse, ResponseError, http::StatusCode, web};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{CallFailed, Collected, From, Joined, Multicast, MulticastError, Subscription};
+use super::{AskFailed, CallFailed, Collected, From, Multicast, MulticastError, Subscription};
 use crate::multicast::{
     data_server::PAYLOAD_BYTES_MAX,
     message::{Data, Entry, Mid, Outcome, Seq},
@@ -77,15 +77,12 @@ async fn publish(
     }
     let joined = match multicast.group(&group).await {
         Ok(joined) => joined,
-        Err(error) => return refused(&error),
+        Err(error) => return error.error_response(),
     };
     let patience = Duration::from_millis(patience_ms).min(PATIENCE_MAX);
     let messages = match joined.send(messages, patience).await {
         Ok(messages) => messages,
-        Err(CallFailed::Overloaded) => {
-            let why = CallFailed::Overloaded.to_string();
-            return refuse(StatusCode::SERVICE_UNAVAILABLE, &why);
-        }
+        Err(failed @ CallFailed::Overloaded) => return failed.error_response(),
         Err(CallFailed::Unknown | CallFailed::Expired) => Vec::new(),
     };
     let published = Published { largest: joined.largest(), messages };
@@ -124,9 +121,9 @@ async fn subscribe(
     };
     let joined = match multicast.group(&group).await {
         Ok(joined) => joined,
-        Err(error) => return refused(&error),
+        Err(error) => return error.error_response(),
     };
-    caught_up(&joined).await;
+    joined.caught_up().await;
     match joined.subscribe(from) {
         Ok(subscription) => {
             let first = frame(&Feed::Next(subscription.next_number()));
@@ -140,16 +137,6 @@ async fn subscribe(
             });
             HttpResponse::Gone().json(body)
         }
-    }
-}
-
-/// Who just came to the group has nothing yet; what is committed soon comes.
-async fn caught_up(joined: &Joined) {
-    for _ in 0..CATCH_UP_LOOKS {
-        if joined.0.hears() && joined.delivered() >= joined.largest() {
-            return;
-        }
-        tokio::time::sleep(CATCH_UP_LOOK).await;
     }
 }
 
@@ -179,12 +166,35 @@ fn frame(feed: &Feed) -> Bytes {
     frame.freeze()
 }
 
-fn refused(error: &MulticastError) -> HttpResponse {
-    let status = match error {
-        MulticastError::Group(_) => StatusCode::BAD_REQUEST,
-        MulticastError::Call(_) | MulticastError::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    refuse(status, &error.to_string())
+impl ResponseError for MulticastError {
+    fn error_response(&self) -> HttpResponse {
+        let status = match self {
+            Self::Group(_) => StatusCode::BAD_REQUEST,
+            Self::Call(_) | Self::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        refuse(status, &self.to_string())
+    }
+}
+
+impl ResponseError for CallFailed {
+    fn error_response(&self) -> HttpResponse {
+        let outcome = match self {
+            Self::Overloaded | Self::Expired => "not_applied",
+            Self::Unknown => "unknown",
+        };
+        let why = json!({ "error": self.to_string(), "outcome": outcome });
+        HttpResponse::ServiceUnavailable().json(why)
+    }
+}
+
+impl ResponseError for AskFailed {
+    fn error_response(&self) -> HttpResponse {
+        let status = match self {
+            Self::Bad(_) => StatusCode::BAD_REQUEST,
+            Self::Overloaded | Self::Late => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        refuse(status, &self.to_string())
+    }
 }
 
 fn refuse(status: StatusCode, why: &str) -> HttpResponse {
@@ -199,9 +209,3 @@ const PATIENCE_MAX: Duration = Duration::from_secs(30);
 
 /// A subscriber that hears nothing for some of these looks for another node.
 pub(crate) const SIGN_EVERY: Duration = Duration::from_millis(500);
-
-/// How long a subscription waits for a node to catch up first: a second and a half.
-const CATCH_UP_LOOKS: u32 = 75;
-
-/// Likewise.
-const CATCH_UP_LOOK: Duration = Duration::from_millis(20);

@@ -22,10 +22,13 @@
 //! # Layout
 //! - [`Multicast`], [`Joined`]: the handle, and a group at this node
 //! - [`Press`], [`Subscription`]: publishing and listening
+//! - [`Multicast::follow`], [`Joined::ask`]: a state that follows a group, and questions to it
+//! - `calls`: what roles were asked and have not answered
 //! - `room`: the roles of one group; `shelf`: its newest messages, for subscribers
 //! - `hall`: which groups there are, and what they need of the node
 //! - `http`: the way in for programs outside
 
+mod calls;
 mod hall;
 pub(crate) mod http;
 mod press;
@@ -40,7 +43,8 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
 use synod_runtime::{
     identity::{NodeId, NodeName},
     journal::Durability,
@@ -55,6 +59,7 @@ pub use self::{press::Press, shelf::Collected};
 use super::{board::Board, config::GroupsConfig, elections::Elections};
 use crate::{
     multicast::{
+        application::{Application, BadQuestion, Make},
         group::{BadGroup, Group},
         message::{Data, Entry, Mid, Outcome, Seq},
     },
@@ -77,6 +82,7 @@ struct Inner {
     wishes: mpsc::UnboundedSender<Wish>,
     binding: OnceLock<Binding>,
     measures: OnceLock<GroupsConfig>,
+    applications: Mutex<BTreeMap<String, Make>>,
 }
 
 /// A group that is wanted on this node.
@@ -115,6 +121,20 @@ pub enum CallFailed {
     Expired,
 }
 
+/// Why there is no answer. Questions change nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskFailed {
+    /// Too many ask here at this moment.
+    #[error("too many ask at this node")]
+    Overloaded,
+    /// It did not come in time: the node has not got so far, or rebuilds its state.
+    #[error("no answer in time")]
+    Late,
+    /// The application does not understand it.
+    #[error(transparent)]
+    Bad(#[from] BadQuestion),
+}
+
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum From {
@@ -147,6 +167,17 @@ impl Multicast {
     /// Groups that are made from here on have these measures. Only the first word counts.
     pub fn measure_new(&self, measures: GroupsConfig) {
         let _first = self.0.measures.set(measures);
+    }
+
+    /// Lets this node follow the group `name` with a state of its program's. Whoever makes the group
+    /// makes it one with this application, for ever; nodes without it cannot use the group then. Say
+    /// it at once after the start of the node, before any group is used there.
+    pub fn follow(
+        &self,
+        name: &str,
+        make: impl Fn() -> Box<dyn Application> + Send + Sync + 'static,
+    ) {
+        lock(&self.0.applications).insert(name.to_owned(), Arc::new(make));
     }
 
     /// How the groups that are used here stand, by name.
@@ -182,6 +213,52 @@ impl Joined {
     /// All numbers up to here were delivered here.
     pub fn delivered(&self) -> Seq {
         self.0.shelf.last()
+    }
+
+    /// Waits until all that is committed now, as far as this node hears, was delivered here: not
+    /// longer than a second and a half. Who just came to a group has nothing yet.
+    pub async fn caught_up(&self) {
+        for _ in 0..CATCH_UP_LOOKS {
+            if self.0.hears() && self.delivered() >= self.largest() {
+                return;
+            }
+            tokio::time::sleep(CATCH_UP_LOOK).await;
+        }
+    }
+
+    /// Asks the application of this node, once it has followed the order up to `after`: the number
+    /// of a message, for whoever wants to see what that did. Answers with the number up to which it
+    /// had followed when it answered.
+    ///
+    /// # Errors
+    /// [`AskFailed`].
+    pub async fn ask(
+        &self,
+        question: impl Into<Bytes>,
+        after: Seq,
+    ) -> Result<(Seq, Bytes), AskFailed> {
+        let mut news = self.0.shelf.watch();
+        let reached = tokio::time::timeout(REACHED_WITHIN, news.wait_for(|last| *last >= after));
+        if !reached.await.is_ok_and(|reached| reached.is_ok()) {
+            return Err(AskFailed::Late);
+        }
+        self.0.ask(question.into()).await
+    }
+
+    /// The same, where question and answer travel in MessagePack.
+    ///
+    /// # Errors
+    /// As there; [`AskFailed::Bad`] also when the answer is something else.
+    pub async fn query<Q: Serialize + Sync, A: DeserializeOwned>(
+        &self,
+        question: &Q,
+        after: Seq,
+    ) -> Result<(Seq, A), AskFailed> {
+        let bad = |why: String| AskFailed::Bad(BadQuestion(why));
+        let question = rmp_serde::to_vec(question).map_err(|error| bad(error.to_string()))?;
+        let (at, answer) = self.ask(question, after).await?;
+        let answer = rmp_serde::from_slice(&answer).map_err(|error| bad(error.to_string()))?;
+        Ok((at, answer))
     }
 
     /// The oldest number that is kept here for subscribers.
@@ -320,6 +397,15 @@ impl GroupStatus {
         }
     }
 }
+
+/// A node that lags by more than that has other worries.
+const REACHED_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often to look whether a node has caught up.
+const CATCH_UP_LOOKS: u32 = 75;
+
+/// Likewise.
+const CATCH_UP_LOOK: Duration = Duration::from_millis(20);
 
 /// The name the groups of a node are reached by.
 fn target_of(node: &NodeName) -> String {

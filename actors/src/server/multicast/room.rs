@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use synod_runtime::{
     identity::{NodeId, NodeName},
@@ -20,21 +21,20 @@ use synod_runtime::{
     wire::name_hash,
     world::{Instant, network::Lane},
 };
-use tokio::sync::oneshot;
 
-use super::{CallFailed, lock, shelf::Shelf, target_of};
+use super::{AskFailed, CallFailed, calls::Calls, lock, shelf::Shelf, target_of};
 use crate::{
     effects::{Letter, ShelfTask, To, Truncate},
     machine::{Machine, Now, Survived},
     multicast::{
-        application::Newest,
+        application::{BadQuestion, Make, Newest},
         checkpoint_server::CheckpointServer,
         commit_server::CommitServer,
         data_server::DataServer,
         group::Group,
         message::{
-            Data, Entry, Gossip, Message, Mid, Outcome, Question, ReceiverMessage, SenderMessage,
-            Seq, SequencerReport, Word,
+            CheckpointMessage, Data, Entry, Gossip, Message, Mid, Outcome, Question,
+            ReceiverMessage, SenderMessage, Seq, SequencerReport, Word,
         },
         receiver::Receiver,
         record::Record,
@@ -54,8 +54,11 @@ pub(super) struct Room {
     /// Only where this node serves the group.
     journal: Option<Journal>,
     pub(super) shelf: Shelf,
-    calls: Mutex<BTreeMap<u64, Told>>,
-    next_call: AtomicU64,
+    /// Publishers that wait to hear what became of their messages.
+    calls: Calls<Vec<(Mid, Outcome)>>,
+    /// Who asked the application something.
+    asked: Calls<(Seq, Result<Bytes, BadQuestion>)>,
+    publishers: AtomicU64,
     /// Nodes that serve nothing and are fed by this one, and until when.
     children: Mutex<BTreeMap<NodeName, Instant>>,
     /// The sequencer's last sign of life.
@@ -65,9 +68,6 @@ pub(super) struct Room {
     order_queries: Counter,
     data_queries: Counter,
 }
-
-/// Hears what became of a call's messages.
-type Told = oneshot::Sender<Vec<(Mid, Outcome)>>;
 
 /// A sign of life of the sequencer.
 #[derive(Debug, Clone)]
@@ -120,8 +120,8 @@ residents! {
 }
 
 impl Room {
-    /// Opens the group on this node, and starts its roles here; reads back what survived in `dir`.
-    /// Must be called on the node's arbiter.
+    /// Opens the group on this node, and starts its roles here, with the application that `make`
+    /// makes; reads back what survived in `dir`. Must be called on the node's arbiter.
     ///
     /// # Errors
     /// A text for people when the journal cannot be read; nothing runs then.
@@ -131,6 +131,7 @@ impl Room {
         group: Group,
         dir: &Path,
         durability: Durability,
+        make: Make,
     ) -> Result<Arc<Self>, String> {
         let serves = group.index(me).is_some();
         let mut journal = None;
@@ -155,8 +156,9 @@ impl Room {
             roles: Roles::default(),
             journal,
             shelf: Shelf::default(),
-            calls: Mutex::default(),
-            next_call: AtomicU64::new(1),
+            calls: Calls::default(),
+            asked: Calls::default(),
+            publishers: AtomicU64::new(1),
             children: Mutex::default(),
             heard: Mutex::default(),
             report: Mutex::default(),
@@ -165,11 +167,11 @@ impl Room {
             data_queries: metrics.counter(&metrics::MULTICAST_DATA_QUERIES, &label),
             group: Arc::new(group),
         });
-        room.start();
+        room.start(make);
         Ok(room)
     }
 
-    fn start(self: &Arc<Self>) {
+    fn start(self: &Arc<Self>, make: Make) {
         let (group, me) = (Arc::clone(&self.group), self.me.clone());
         if self.serves() {
             let (of, id) = (Arc::clone(&group), me.clone());
@@ -180,9 +182,7 @@ impl Room {
             self.spawn("commit", move || CommitServer::new(id.clone(), Arc::clone(&of), rng()));
         }
         let (of, id) = (Arc::clone(&group), me.clone());
-        self.spawn("checkpoint", move || {
-            CheckpointServer::new(Arc::clone(&of), &id, Box::new(Newest::default()))
-        });
+        self.spawn("checkpoint", move || CheckpointServer::new(Arc::clone(&of), &id, make()));
         let (of, rng) = (Arc::clone(&group), self.rng("receiver"));
         self.spawn("receiver", move || Receiver::new(Arc::clone(&of), rng()));
         self.spawn("sender", move || Sender::new(me.clone(), Arc::clone(&group)));
@@ -256,16 +256,15 @@ impl Room {
     fn word(&self, word: Word) {
         match word {
             Word::Delivered(entries) => self.delivered(&entries),
+            Word::Installed(checkpoint) if !self.group.application.is_empty() => {
+                self.shelf.skip_to(checkpoint.seq);
+            }
             Word::Installed(checkpoint) => match Newest::entries(&checkpoint.blocks) {
                 Ok(entries) => drop(self.shelf.put(&entries)),
                 Err(bad) => tracing::error!(%bad, group = self.group.name, "cannot be shown"),
             },
-            Word::Outcome { call, messages } => {
-                if let Some(done) = lock(&self.calls).remove(&call) {
-                    // Whoever asked may have gone.
-                    let _gone = done.send(messages);
-                }
-            }
+            Word::Outcome { call, messages } => self.calls.answer(call, messages),
+            Word::Answer { call, at, said } => self.asked.answer(call, (at, said)),
             Word::Asked(Question::Order) => self.order_queries.increment(),
             Word::Asked(Question::Data) => self.data_queries.increment(),
             Word::Asked(Question::Blocks) => {}
@@ -340,15 +339,7 @@ impl Room {
         messages: Vec<Data>,
         patience: Duration,
     ) -> Result<Vec<(Mid, Outcome)>, CallFailed> {
-        let (done, outcome) = oneshot::channel();
-        let call = self.next_call.fetch_add(1, Relaxed);
-        {
-            let mut calls = lock(&self.calls);
-            if calls.len() >= CALLS_MAX {
-                return Err(CallFailed::Overloaded);
-            }
-            calls.insert(call, done);
-        }
+        let Some((call, outcome)) = self.calls.open() else { return Err(CallFailed::Overloaded) };
         // Also when whoever asked hangs up: nobody waits any more then.
         let _abandoned = Abandon { room: self, call };
         self.tell(SenderMessage::Publish { call, messages });
@@ -356,6 +347,16 @@ impl Room {
             Ok(Ok(messages)) => Ok(messages),
             Ok(Err(_)) | Err(_) => Err(CallFailed::Unknown),
         }
+    }
+
+    /// Asks the application; its state was that after the number that comes with the answer.
+    pub(super) async fn ask(&self, question: Bytes) -> Result<(Seq, Bytes), AskFailed> {
+        let Some((call, answer)) = self.asked.open() else { return Err(AskFailed::Overloaded) };
+        self.tell(CheckpointMessage::Ask(call, question));
+        let answer = tokio::time::timeout(ANSWERED_WITHIN, answer).await;
+        self.asked.forget(call);
+        let Ok(Ok((at, said))) = answer else { return Err(AskFailed::Late) };
+        Ok((at, said?))
     }
 
     /// The largest number that this node knows committed.
@@ -382,8 +383,8 @@ impl Room {
 
     /// Chance for the names of publishers.
     pub(super) fn rng_of_publishers(&self) -> synod_runtime::world::Rng {
-        let call = self.next_call.fetch_add(1, Relaxed);
-        self.node.rng(&format!("multicast/{}/publisher/{call}", self.group.name))
+        let number = self.publishers.fetch_add(1, Relaxed);
+        self.node.rng(&format!("multicast/{}/publisher/{number}", self.group.name))
     }
 
     /// How far the sequencer of this node is.
@@ -407,7 +408,7 @@ struct Abandon<'a> {
 
 impl Drop for Abandon<'_> {
     fn drop(&mut self) {
-        if lock(&self.room.calls).remove(&self.call).is_some() {
+        if self.room.calls.forget(self.call) {
             self.room.tell(SenderMessage::Abandon(self.call));
         }
     }
@@ -480,8 +481,8 @@ fn records_of(records: &[journal::Record]) -> Result<Vec<Record>, String> {
 /// Bytes of a segment of a group's journal. Whole ones are forgotten.
 const SEGMENT_BYTES: u64 = 8 << 20;
 
-/// Calls of publishers under way at one node, at most.
-const CALLS_MAX: usize = 1_024;
+/// An application that is being rebuilt has its state again by then, or it takes long.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Who is fed asks again well before this is over.
 const FED_FOR: Duration = Duration::from_secs(2);

@@ -66,6 +66,16 @@ impl Shelf {
         usize::try_from(last.0 - before.0).unwrap_or(usize::MAX)
     }
 
+    /// The order went on to there unseen.
+    pub(super) fn skip_to(&self, seq: Seq) {
+        let mut kept = self.kept();
+        if seq > kept.last {
+            *kept = Kept { entries: VecDeque::new(), last: seq };
+            drop(kept);
+            self.last.send_replace(seq);
+        }
+    }
+
     /// The last number that is there.
     pub(super) fn last(&self) -> Seq {
         self.kept().last
@@ -131,5 +141,9 @@ mod tests {
         assert_eq!(shelf.from(Seq(5)), Err(Collected { oldest: Seq(6) }));
         assert_eq!(shelf.from(Seq(6)).unwrap()[0], entry(6));
         assert_eq!(shelf.from(Seq(NEWEST_KEPT + 6)), Ok(Vec::new()));
+        let far = Seq(2 * NEWEST_KEPT);
+        shelf.skip_to(far);
+        assert_eq!(shelf.from(Seq(NEWEST_KEPT)), Err(Collected { oldest: far.next() }));
+        assert_eq!((shelf.last(), shelf.put(&[entry(far.0 + 1)])), (far, 1));
     }
 }
