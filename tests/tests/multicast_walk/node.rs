@@ -54,6 +54,8 @@ pub(crate) struct Node {
     pub(crate) paused_until: u64,
     /// Its disk never comes back.
     pub(crate) lost: bool,
+    /// Its disk does nothing.
+    pub(crate) stuck: bool,
     local: VecDeque<(NodeId, Message)>,
     /// What leaves the node.
     pub(crate) post: Vec<(NodeId, Message)>,
@@ -74,6 +76,7 @@ impl Node {
             writes: VecDeque::new(),
             paused_until: 0,
             lost: false,
+            stuck: false,
             local: VecDeque::new(),
             post: Vec::new(),
             words: Vec::new(),
@@ -109,11 +112,16 @@ impl Node {
 
     /// What is not on the disk is lost, but for a few writes that were just done.
     pub(crate) fn crash(&mut self, rng: &mut Rng) {
+        let survive = rng.random_range(0..=self.writes.len());
+        self.crash_after(survive);
+    }
+
+    /// So many of the writes under way are done.
+    pub(crate) fn crash_after(&mut self, survive: usize) {
         self.roles = None;
         self.local.clear();
         self.post.clear();
         self.words.clear();
-        let survive = rng.random_range(0..=self.writes.len());
         for write in std::mem::take(&mut self.writes).into_iter().take(survive) {
             self.write(write);
         }
@@ -135,7 +143,8 @@ impl Node {
 
     /// Time goes by: writes are done, timers fire.
     pub(crate) fn tick(&mut self, now: u64, rng: &mut Rng) {
-        while self.writes.front().is_some_and(|write| write.due <= now)
+        while !self.stuck
+            && self.writes.front().is_some_and(|write| write.due <= now)
             && let Some(write) = self.writes.pop_front()
         {
             let held = self.write(write);
