@@ -19,6 +19,7 @@ use tokio::{
 
 use super::{
     failure::Failure,
+    haul,
     process::{self, Signal},
     watchdog::{
         Charge, Dog, Kept, is_program, keep,
@@ -29,7 +30,9 @@ use crate::{
     management::message::{CHECKPOINT_BYTES_MAX, StopSignal},
     server::{
         config::units,
-        services::programs::{Launch, Order, Passed, Programs, Question, Report, Station, Ward},
+        services::programs::{
+            Feed, Haul, Launch, Order, Passed, Programs, Question, Report, Spool, Station, Ward,
+        },
     },
 };
 
@@ -110,9 +113,20 @@ impl Programs for Processes {
             ended("import", tokio::time::timeout(within, write).await)
         })
     }
+
+    fn spool(&self, haul: Haul) -> Passed<Box<dyn Spool>> {
+        Box::pin(haul::spool(haul))
+    }
+
+    fn feed(&self, question: Question) -> Result<Box<dyn Feed>, String> {
+        haul::feed(&question)
+    }
 }
 
-fn ended(what: &str, how: Result<io::Result<ExitStatus>, Elapsed>) -> Result<(), String> {
+pub(super) fn ended(
+    what: &str,
+    how: Result<io::Result<ExitStatus>, Elapsed>,
+) -> Result<(), String> {
     match how {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(format!("{what} ended with {status}")),
@@ -122,7 +136,7 @@ fn ended(what: &str, how: Result<io::Result<ExitStatus>, Elapsed>) -> Result<(),
 }
 
 /// A short command. Dropped before its end it is killed, and whatever it started.
-struct Errand(Child);
+pub(super) struct Errand(pub(super) Child);
 
 impl Errand {
     fn start(
@@ -131,10 +145,19 @@ impl Errand {
         input: Stdio,
         output: Stdio,
     ) -> io::Result<Self> {
+        Self::start_heard(command, station, [input, output, Stdio::null()])
+    }
+
+    /// The same, with what it says to people.
+    pub(super) fn start_heard(
+        command: &[String],
+        station: &Station,
+        [input, output, said]: [Stdio; 3],
+    ) -> io::Result<Self> {
         let (name, words) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let mut command = std::process::Command::new(name);
         command.args(words).envs(environment(station));
-        command.stdin(input).stdout(output).stderr(Stdio::null());
+        command.stdin(input).stdout(output).stderr(said);
         process::tie_to_us(&mut command);
         Command::from(command).spawn().map(Self)
     }

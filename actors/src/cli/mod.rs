@@ -23,7 +23,8 @@
 //! - `simulate`: clusters in a simulated world
 //! - `dev`, `node`, `init`, `status`, `members`, `roles`, `web`, `top`, `call`, `bench`: the verbs
 //! - `elect`: a program that runs on one machine at a time; `services`, `keeper`: programs that the
-//!   cluster keeps running; `watchdog`: ends them in time; `process`: signals, ties, timers
+//!   cluster keeps running; `haul`: states of any size; `watchdog`: ends them in time; `process`:
+//!   signals, ties, timers
 //! - `backup`, `inspect`, `recover`: state as files, and the last resort
 //! - `layout`: the directory of a cluster
 //! - `resident`: the memory of a process that does little
@@ -38,6 +39,7 @@ mod client;
 mod dev;
 mod elect;
 mod failure;
+mod haul;
 mod init;
 mod inspect;
 mod keeper;

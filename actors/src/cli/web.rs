@@ -31,6 +31,9 @@ fn render(sites: &Value) -> String {
         if let Some(reason) = site["reason"].as_str() {
             page += &format!("{}: {reason}\n", text(&site["site"]));
         }
+        if let Some(rebuild) = site["rebuild"].as_str() {
+            page += &format!("{}: rebuild: {rebuild}\n", text(&site["site"]));
+        }
     }
     page
 }
@@ -45,10 +48,10 @@ mod tests {
             { "site": "a", "upstream": "http://h:1", "state": "serving", "applied": 9, "lag": 0,
               "diverged": 0, "reason": null },
             { "site": "b", "upstream": "http://h:2", "state": "quarantined", "applied": 7, "lag": 2,
-              "diverged": 1, "reason": "it answered 507" },
+              "diverged": 1, "reason": "it answered 507", "rebuild": "5 of 9 bytes" },
         ]));
         assert!(page.contains("\nb     http://h:2  quarantined  7        2    1\n"), "{page}");
-        assert!(page.ends_with("b: it answered 507\n"), "{page}");
+        assert!(page.ends_with("b: it answered 507\nb: rebuild: 5 of 9 bytes\n"), "{page}");
         assert!(render(&json!([])).starts_with("no server"));
     }
 }

@@ -315,6 +315,20 @@ impl Core {
         self.seat.site.failed.subscribe()
     }
 
+    /// What ends this node, from any thread, by a reason that is told: for parts without which it is
+    /// not what its file says.
+    pub fn ender(&self) -> Arc<dyn Fn(&str) + Send + Sync> {
+        let failed = self.seat.site.failed.clone();
+        Arc::new(move |why| {
+            tracing::error!(why, "this node cannot go on");
+            failed.send_if_modified(|failed| {
+                let first = failed.is_none();
+                failed.get_or_insert_with(|| why.to_owned());
+                first
+            });
+        })
+    }
+
     /// Turns true once this node learns that the cluster has removed it: it may stop.
     pub fn removed(&self) -> watch::Receiver<bool> {
         self.seat.site.removed.subscribe()

@@ -171,7 +171,7 @@ pub async fn run(
     let core = Core::start(world.clone(), core_config(&config, Arc::clone(&program.services)))?;
     equip(&core, &config, &program, &access);
     let (mut failed, mut removed) = (core.failed(), core.removed());
-    let context = context_of(&config, &core, world, access, &stop);
+    let context = context_of(&config, &core, world, access, &program, &stop);
     let listeners = listen(&config, &core, &program, &context);
     let http = match listeners {
         Ok(http) => http,
@@ -241,6 +241,7 @@ fn context_of(
     core: &Core,
     world: World,
     access: Access,
+    program: &Program,
     stop: &StopSignal,
 ) -> ServiceContext {
     let board = core.board();
@@ -248,6 +249,8 @@ fn context_of(
         submit: core.submit(),
         elections: core.elections(),
         services: core.services(),
+        programs: program.programs.clone(),
+        links: core.node().clone(),
         clock: Arc::clone(core.node().clock()),
         world,
         data_dir: config.data_dir.clone(),
@@ -258,6 +261,7 @@ fn context_of(
         limits: config.limits,
         status: Arc::new(move || board.status()),
         stop: stop.clone(),
+        fail: core.ender(),
         access,
     }
 }

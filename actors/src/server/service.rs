@@ -13,6 +13,7 @@ use serde_json::Value;
 use synod_runtime::{
     identity::NodeName,
     journal::Durability,
+    node::Node,
     telemetry::Metrics,
     world::{Clock, World},
 };
@@ -21,7 +22,7 @@ use super::{
     Access, StopSignal,
     config::{Limits, NodeRole, WebConfig},
     elections::Elections,
-    services::Services,
+    services::{Services, programs::Programs},
     singletons::{HaActor, Hosting, SingletonRef},
 };
 use crate::replicated::{Host, Replicated, StateMachine, Submit};
@@ -96,6 +97,10 @@ pub struct ServiceContext {
     pub elections: Elections,
     /// Outside programs that the cluster keeps running.
     pub services: Services,
+    /// What runs commands of this machine, if anything does.
+    pub programs: Option<Arc<dyn Programs>>,
+    /// The way to actors on other nodes.
+    pub links: Node,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Everything outside of the node; its clock is [`clock`](Self::clock).
@@ -116,6 +121,8 @@ pub struct ServiceContext {
     pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// When to end.
     pub stop: StopSignal,
+    /// Ends the node, by a reason that is told: for a service that cannot go on.
+    pub fail: Arc<dyn Fn(&str) + Send + Sync>,
     /// Who may come to its listeners: TLS and tokens.
     pub access: Access,
 }

@@ -3,8 +3,9 @@
 //!
 //! It knows nothing of Synod but three headers: identifiers are made of `Synod-Seq` and dates of
 //! `Synod-Time` where a request has them, so that two such servers make the same ones. On purpose it
-//! can do worse: `--random` makes identifiers of its own, `--slow MS` takes its time, `--crash N` ends
-//! in the middle of the N-th request that changes something.
+//! can do worse: `--random` makes identifiers of its own, `--odd N` answers the N-th request that
+//! changes something as no other server would, `--slow MS` takes its time, `--crash N` ends in the
+//! middle of the N-th.
 
 use std::{
     env, fs,
@@ -25,6 +26,7 @@ struct Orders {
     random: bool,
     slow: Duration,
     crash_at: Option<u64>,
+    odd_at: Option<u64>,
     changes: AtomicU64,
 }
 
@@ -38,7 +40,7 @@ struct Request {
 fn main() -> ExitCode {
     let mut words = env::args().skip(1);
     let (Some(listen), Some(dir)) = (words.next(), words.next()) else {
-        eprintln!("usage: orders HOST:PORT DIR [--random] [--slow MS] [--crash N]");
+        eprintln!("usage: orders HOST:PORT DIR [--random] [--odd N] [--slow MS] [--crash N]");
         return ExitCode::from(2);
     };
     let rest: Vec<String> = words.collect();
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         random: rest.iter().any(|word| word == "--random"),
         slow: Duration::from_millis(number("--slow").unwrap_or(0)),
         crash_at: number("--crash"),
+        odd_at: number("--odd"),
         changes: AtomicU64::new(0),
     });
     let served = fs::create_dir_all(&orders.dir).and_then(|()| TcpListener::bind(&listen));
@@ -87,8 +90,12 @@ impl Orders {
         let changes = matches!(request.method.as_str(), "POST" | "PUT" | "DELETE");
         if changes {
             thread::sleep(self.slow);
-            if Some(self.changes.fetch_add(1, Ordering::Relaxed) + 1) == self.crash_at {
+            let change = Some(self.changes.fetch_add(1, Ordering::Relaxed) + 1);
+            if change == self.crash_at {
                 std::process::abort();
+            }
+            if change == self.odd_at {
+                return Ok(("202 Accepted", b"not as the others".to_vec()));
             }
         }
         let Some(id) = request.path.strip_prefix("/orders") else {

@@ -1,9 +1,11 @@
 //! Where the parts of the binding meet: the edge hears clients, the order agrees, the server
 //! performs (R5.48). Each is a trait, so that each is tested without the others.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
+pub use synod::server::services::programs::{Feed, Spool as Copy};
 
 use crate::{Request, Response};
 
@@ -43,6 +45,30 @@ pub enum Unperformed {
     /// It was sent, wholly or in part, and no whole answer came.
     #[error("sent, and not answered: {0}")]
     Unknown(String),
+}
+
+/// Carries all that the server behind a site has, from one site to another (R5.41).
+pub trait Carrier {
+    /// Has this site's server copied for a rebuild. The server performs nothing meanwhile.
+    fn export(&self, id: u64) -> LocalBoxFuture<'_, Result<Rc<dyn Copy>, String>>;
+
+    /// Has this site's server made as a copy is that comes in pieces. Begun anew it makes up for
+    /// what came in part before.
+    ///
+    /// # Errors
+    /// Nothing was begun.
+    fn import(&self, id: u64) -> Result<Box<dyn Feed>, String>;
+
+    /// The piece at `offset` of the copy that another site made for a rebuild.
+    fn fetch<'a>(
+        &'a self,
+        from: &'a str,
+        id: u64,
+        offset: u64,
+    ) -> LocalBoxFuture<'a, Result<Bytes, String>>;
+
+    /// How long a copy may take, and taking it in.
+    fn within(&self) -> Duration;
 }
 
 /// Names a request across its repetitions (R5.34).

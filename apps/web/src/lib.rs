@@ -8,9 +8,11 @@
 //! # Layout
 //! [`exchange`](Request) has what is ordered and answered, [`binding`](Order) the traits where the
 //! parts meet. [`edge`] hears the clients, [`order`] is the agreed order in the log, [`site`] follows
-//! it at each main, [`upstream`] speaks with the server behind. [`WebService`] puts them together.
+//! it at each main, [`upstream`] speaks with the server behind, `carrier` carries one server's content
+//! to another. [`WebService`] puts them together, and `tireless` begins anew what panics.
 
 mod binding;
+mod carrier;
 pub mod edge;
 mod exchange;
 pub mod metrics;
@@ -21,8 +23,12 @@ mod slip;
 #[cfg(test)]
 mod testing;
 mod time;
+mod tireless;
 pub mod upstream;
 
-pub use binding::{Answer, Fresh, Identity, Order, OrderError, Past, Perform, Stamp, Unperformed};
+pub use binding::{
+    Answer, Carrier, Copy, Feed, Fresh, Identity, Order, OrderError, Past, Perform, Stamp,
+    Unperformed,
+};
 pub use exchange::{Header, Request, Response, sameness};
 pub use service::WebService;

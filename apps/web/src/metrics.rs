@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use synod::runtime::telemetry::{Family, Histogram, Kind, Metrics};
+use synod::runtime::telemetry::{Counter, Family, Histogram, Kind, Metrics};
+
+use crate::tireless;
 
 /// Sites that differ.
 pub const DIVERGED: Family = Family {
@@ -30,13 +32,21 @@ pub const SERVER_SECONDS: Family = Family {
 pub struct WebMetrics {
     order: Histogram,
     server: Histogram,
+    restarts: [Counter; 3],
 }
 
 impl WebMetrics {
     /// The series of a node.
     pub fn new(metrics: &Metrics) -> Self {
         let order = metrics.histogram(&ORDER_SECONDS, &[]);
-        Self { order, server: metrics.histogram(&SERVER_SECONDS, &[]) }
+        let restarts = ["web/site", "web/reports", "web/copies"];
+        let restarts = restarts.map(|part| tireless::restarts(metrics, part));
+        Self { order, server: metrics.histogram(&SERVER_SECONDS, &[]), restarts }
+    }
+
+    /// What counts how often the work of a site, its reports and its copying began anew.
+    pub(crate) fn restarts(&self) -> [Counter; 3] {
+        self.restarts.clone()
     }
 
     /// A request has its place.

@@ -11,9 +11,11 @@ use synod::{
 };
 
 use crate::{
+    Carrier,
+    carrier::{Commands, Counter},
     edge::{self, EdgeOptions},
     metrics::{DIVERGED, WebMetrics},
-    order::{NAME, Site as Known, Web},
+    order::{Copied, NAME, Rebuild, Site as Known, Web},
     site::{Parts, Site, notes::Notes},
     upstream::{Upstream, UpstreamOptions},
 };
@@ -51,6 +53,7 @@ impl Service for WebService {
         let notes =
             Notes::open(&context.world, dir, context.durability).map_err(io::Error::other)?;
         let metrics = WebMetrics::new(&context.metrics);
+        let counter = Counter::open(context).map_err(io::Error::other)?;
         let (desk, name) = (Arc::clone(&self.desk), context.node.to_string());
         count_differences(&desk, &name, context);
         let (config, context) = (config.clone(), context.clone());
@@ -60,26 +63,32 @@ impl Service for WebService {
             let options = UpstreamOptions::new(Arc::clone(&context.clock));
             let upstream = match Upstream::new(&config.upstream, options) {
                 Ok(upstream) => upstream,
-                Err(why) => return tracing::error!(%why, "the server cannot be asked"),
+                Err(why) => return (context.fail)(&format!("web: {why}")),
             };
+            // Without this arbiter the node would be up without its web port.
+            let alarm = Alarm(Arc::clone(&context.fail));
+            let carrier = Commands::new(config.copies.clone(), &context);
             let site = Site::start(Parts {
                 name,
                 config: config.clone(),
                 desk,
                 order: Handle::new(Arc::clone(&context.submit), NAME),
                 server: Rc::new(upstream.clone()),
+                carrier: carrier.map(|carrier| Rc::new(carrier) as Rc<dyn Carrier>),
                 notes,
                 first_ticket: context.world.entropy.rng("web/tickets").next_u64(),
                 clock: Arc::clone(&context.clock),
                 metrics,
             });
+            actix_rt::spawn(counter.serve(site.clone()));
             let options = EdgeOptions::of(&config, &context);
             if let Err(error) = edge::serve(listener, Rc::new(site.clone()), upstream, options) {
-                tracing::error!(%error, "the web listener cannot be served");
+                (context.fail)(&format!("web: the listener cannot be served: {error}"));
             }
             let mut stop = context.stop;
             actix_rt::spawn(async move {
                 stop.stopped().await;
+                alarm.disarm();
                 // What comes now is told that it was not applied.
                 sleep(LINGER).await;
                 site.close();
@@ -102,6 +111,21 @@ impl Service for WebService {
     }
 }
 
+/// Ends the node when it is dropped before its time.
+struct Alarm(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl Alarm {
+    fn disarm(mut self) {
+        self.0 = Arc::new(|_| ());
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        (self.0)("web: the arbiter of the web port ended");
+    }
+}
+
 /// What `status` shows of a site.
 fn document(name: &str, site: &Known, last: u64) -> Value {
     let (state, reason) = match (site.quarantined(), &site.down) {
@@ -118,6 +142,21 @@ fn document(name: &str, site: &Known, last: u64) -> Value {
         "state": state,
         "reason": reason,
         "diverged": site.diverged,
+        "rebuild": rebuild(site),
+    })
+}
+
+/// How far the rebuild of a site is, in words; null where there is none.
+fn rebuild(site: &Known) -> Option<String> {
+    site.quarantined()?;
+    let Some(Rebuild { from, copy, came, .. }) = &site.rebuild else {
+        return site.trouble.as_ref().map(|why| format!("it came to nothing: {why}"));
+    };
+    Some(match copy {
+        None => format!("the server of {from} is being copied"),
+        Some(Copied { at, bytes, .. }) => {
+            format!("{came} of {bytes} bytes came from {from}, as it was after {at}")
+        }
     })
 }
 

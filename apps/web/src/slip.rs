@@ -22,12 +22,18 @@ pub(crate) enum Slip {
     LetsGoTooSoon,
     /// A server that failed where others succeeded goes on (O4).
     KeepsWhoFailed,
+    /// A server is copied while it performs something (O6).
+    CopiesInMotion,
+    /// What came after a copy is not performed where it went (O7).
+    SkipsTheTail,
+    /// A copy that came in part counts as whole (S5).
+    TakesAPart,
 }
 
 #[cfg(test)]
 impl Slip {
     /// Each of them.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::SendsBesideAnother,
         Self::ForgetsWhatWasSent,
         Self::RetriesUnsafe,
@@ -37,6 +43,9 @@ impl Slip {
         Self::OrdersAKeyTwice,
         Self::LetsGoTooSoon,
         Self::KeepsWhoFailed,
+        Self::CopiesInMotion,
+        Self::SkipsTheTail,
+        Self::TakesAPart,
     ];
 }
 

@@ -191,6 +191,28 @@ fn services_are_read_and_what_is_wrong_with_one_is_said() {
 }
 
 #[test]
+fn a_server_behind_the_order_is_rebuilt_by_two_commands_or_by_hand() {
+    let web = |keys: &str| {
+        let section = "[web]\nlisten = \"127.0.0.1:1\"\nupstream = \"http://127.0.0.1:9\"\n";
+        load(&format!("{GOOD}\n{section}{keys}\n"), Overrides::default())
+    };
+    assert_eq!(web("").unwrap().web.unwrap().copies, None);
+    let both = "export = [\"tar\", \"-c\", \".\"]\nimport = [\"in\"]\nrebuild_within = \"9s\"";
+    let copies = web(both).unwrap().web.unwrap().copies.unwrap();
+    assert_eq!((copies.export.len(), copies.import.len()), (3, 1));
+    assert_eq!((copies.within, copies.bytes_max), (Duration::from_secs(9), 16 << 30));
+    for (keys, part) in [
+        ("export = [\"x\"]", "there is no `import`"),
+        ("import = [\"x\"]", "there is no `export`"),
+        ("rebuild_bytes = \"0B\"", "out of range"),
+        ("imports = [\"x\"]", "import"),
+    ] {
+        let said = web(keys).unwrap_err();
+        assert!(said.contains(part), "{keys}: {said}");
+    }
+}
+
+#[test]
 fn roles_are_kept_where_the_file_says() {
     let read = |keys: &str| load(&format!("{GOOD}\n[elections]\n{keys}\n"), Overrides::default());
     let default = read("").unwrap().elections;

@@ -1,6 +1,6 @@
 //! `[web]`: the server behind a main, and how clients reach it through the agreed order.
 
-use std::{collections::BTreeSet, net::SocketAddr, str::FromStr};
+use std::{collections::BTreeSet, net::SocketAddr, str::FromStr, time::Duration};
 
 use awc::http::Uri;
 
@@ -17,8 +17,23 @@ pub struct WebConfig {
     pub body_bytes_max: u64,
     /// What becomes of a site whose server answers otherwise than the others'.
     pub on_mismatch: OnMismatch,
+    /// How its content is passed on, and taken from another; none: by hand.
+    pub copies: Option<WebCopies>,
     /// Exceptions, by path.
     pub routes: Vec<WebRoute>,
+}
+
+/// How the content of a server is passed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebCopies {
+    /// Writes all of it to its standard output, while the server is asked nothing that changes it.
+    pub export: Vec<String>,
+    /// Reads it from its standard input, and makes it all that the server has.
+    pub import: Vec<String>,
+    /// How long each may take.
+    pub within: Duration,
+    /// The most that `export` may write.
+    pub bytes_max: u64,
 }
 
 /// How requests of some paths are treated.
@@ -34,6 +49,9 @@ pub struct WebRoute {
     pub redo: Option<RedoPolicy>,
     /// Headers of responses, in lower case, that may differ between sites.
     pub ignore: Vec<String>,
+    /// Whether requests for another protocol (WebSocket; CONNECT on `/`) go to the site's own server,
+    /// by the order. Others are treated as ever.
+    pub pass: bool,
 }
 
 /// How much a safe request must see.
@@ -79,6 +97,7 @@ impl WebConfig {
             upstream: upstream.into(),
             body_bytes_max: BODY_BYTES_MAX,
             on_mismatch: OnMismatch::default(),
+            copies: None,
             routes: Vec::new(),
         }
     }
@@ -94,7 +113,8 @@ impl WebConfig {
 impl WebRoute {
     /// The route of `path` that changes nothing.
     pub fn new(path: impl Into<String>) -> Self {
-        Self { path: path.into(), methods: Vec::new(), read: None, redo: None, ignore: Vec::new() }
+        let (methods, ignore) = (Vec::new(), Vec::new());
+        Self { path: path.into(), methods, read: None, redo: None, ignore, pass: false }
     }
 
     fn covers(&self, method: &str, path: &str) -> bool {
@@ -144,7 +164,25 @@ pub(super) fn read(
     }
     let body_bytes_max = section.size("body", 1..=BODY_BYTES_MAX, BODY_BYTES_MAX)?;
     let on_mismatch = on_mismatch.unwrap_or_default();
-    Ok(Some(WebConfig { listen, upstream: upstream.0, body_bytes_max, on_mismatch, routes }))
+    let copies = read_copies(&section)?;
+    let upstream = upstream.0;
+    Ok(Some(WebConfig { listen, upstream, body_bytes_max, on_mismatch, copies, routes }))
+}
+
+fn read_copies(section: &Section<'_>) -> Result<Option<WebCopies>, ConfigError> {
+    let (export, import) = (section.texts("export")?, section.texts("import")?);
+    let within = section.duration("rebuild_within", REBUILD_WITHIN)?;
+    let bytes_max = section.size("rebuild_bytes", 1..=REBUILD_BYTES_MAX, REBUILD_BYTES)?;
+    match (export.is_empty(), import.is_empty()) {
+        (true, true) => Ok(None),
+        (false, false) => Ok(Some(WebCopies { export, import, within, bytes_max })),
+        (has_no_export, _) => {
+            let (key, other) =
+                if has_no_export { ("import", "export") } else { ("export", "import") };
+            // Either server may be the one that is copied.
+            Err(section.refuse(key, format!("there is no `{other}`"), "a rebuild wants both"))
+        }
+    }
 }
 
 fn read_route(section: &Section<'_>) -> Result<WebRoute, ConfigError> {
@@ -169,10 +207,6 @@ fn read_route(section: &Section<'_>) -> Result<WebRoute, ConfigError> {
         "rebuild" => Ok(RedoPolicy::Rebuild),
         other => Err(format!("{other:?} is no policy; use \"resend\" or \"rebuild\"")),
     })?;
-    if section.flag("pass")? {
-        let why = "this build passes nothing by the order";
-        return Err(section.refuse("pass", why, "let clients ask the server itself"));
-    }
     let methods: BTreeSet<String> = section.texts("methods")?.into_iter().collect();
     if let Some(bad) = methods.iter().find(|one| !is_method(one)) {
         let why = format!("{bad:?} is no method");
@@ -185,6 +219,7 @@ fn read_route(section: &Section<'_>) -> Result<WebRoute, ConfigError> {
         read,
         redo,
         ignore: ignore.collect(),
+        pass: section.flag("pass")?,
     })
 }
 
@@ -239,13 +274,33 @@ fn is_method(text: &str) -> bool {
 }
 
 /// Its keys.
-pub(super) const KEYS: &[&str] = &["listen", "upstream", "order", "on_mismatch", "body", "routes"];
+pub(super) const KEYS: &[&str] = &[
+    "listen",
+    "upstream",
+    "order",
+    "on_mismatch",
+    "body",
+    "routes",
+    "export",
+    "import",
+    "rebuild_within",
+    "rebuild_bytes",
+];
 
 /// Those of a route.
 pub(super) const ROUTE_KEYS: &[&str] = &["path", "methods", "read", "redo", "pass", "ignore"];
 
 /// Every main holds it in memory, and in its log, until all servers have performed the request.
 const BODY_BYTES_MAX: u64 = 64 << 20;
+
+/// Some GiB at a disk's speed; writes wait for an export.
+const REBUILD_WITHIN: Duration = Duration::from_secs(600);
+
+/// What fits most disks beside a server's own content.
+const REBUILD_BYTES: u64 = 16 << 30;
+
+/// More than any disk has: a number that is no mistake.
+const REBUILD_BYTES_MAX: u64 = 1 << 50;
 
 #[cfg(test)]
 mod tests {

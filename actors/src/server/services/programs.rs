@@ -1,7 +1,7 @@
 //! The port to outside programs: started under a guard that ends them in time, whatever becomes of
 //! the node.
 
-use std::{fmt, io, time::Duration};
+use std::{fmt, io, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
@@ -35,7 +35,63 @@ pub trait Programs: Send + Sync + 'static {
 
     /// Runs a command that reads `state`, to its end.
     fn import(&self, question: Question, state: Bytes) -> Passed<()>;
+
+    /// Runs a command to its end and keeps what it wrote, however large, on this machine's disk. By
+    /// default nothing can.
+    fn spool(&self, haul: Haul) -> Passed<Box<dyn Spool>> {
+        let why = format!("{:?} cannot be run here", haul.question.command);
+        Box::pin(std::future::ready(Err(why)))
+    }
+
+    /// Starts a command that reads a state of any size, piece by piece. By default nothing can.
+    ///
+    /// # Errors
+    /// Why it cannot be started; nothing runs.
+    fn feed(&self, question: Question) -> Result<Box<dyn Feed>, String> {
+        Err(format!("{:?} cannot be run here", question.command))
+    }
 }
+
+/// A command whose output is kept, within bounds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Haul {
+    /// The command.
+    pub question: Question,
+    /// Where what it writes is kept; whatever is there is overwritten. The name is gone again at
+    /// once, so that nothing is left whatever happens.
+    pub file: PathBuf,
+    /// More than so many bytes are refused.
+    pub bytes_max: u64,
+}
+
+/// What a command wrote. Gone when dropped.
+pub trait Spool: Send + Sync {
+    /// Its bytes.
+    fn len(&self) -> u64;
+
+    /// Whether it wrote nothing.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The SHA-256 of all of it, in hexadecimal.
+    fn digest(&self) -> &str;
+
+    /// The bytes from `offset`: `most`, or what there is until the end.
+    fn read(&self, offset: u64, most: usize) -> Passed<Bytes>;
+}
+
+/// A command that reads. Dropped before it was finished, it is killed, and whatever it started.
+pub trait Feed {
+    /// Gives it the next piece; waits until that is taken.
+    fn put(&mut self, piece: Bytes) -> Fed<'_>;
+
+    /// Tells it that this was all, and waits until it has come to a good end.
+    fn finish(&mut self) -> Fed<'_>;
+}
+
+/// Whether a piece was taken; else why not.
+pub type Fed<'a> = LocalBoxFuture<'a, Result<(), String>>;
 
 /// What came of a command that passes a state on; else why not.
 pub type Passed<T> = LocalBoxFuture<'static, Result<T, String>>;

@@ -122,6 +122,11 @@ pub(super) fn passing(reading: Reading, is_head: bool) -> Response<BoxBody> {
     response
 }
 
+/// What a server answered that speaks another protocol behind its head.
+pub(super) fn passed(status: u16, headers: &[Header], body: BoxBody) -> Response<BoxBody> {
+    build(status, headers, body)
+}
+
 /// Says how long a body would be, and has none.
 fn bodiless(length: u64) -> BoxBody {
     SizedStream::new(length, stream::empty::<Result<Bytes, Fault>>()).boxed()

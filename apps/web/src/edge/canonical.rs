@@ -22,6 +22,10 @@ use crate::{
 pub(super) fn request(head: &RequestHead, secure: bool, body: Bytes) -> Result<Request, Refusal> {
     let target = match head.uri.path_and_query() {
         Some(target) if target.as_str().starts_with('/') => target.as_str(),
+        _ if head.method == Method::CONNECT => {
+            let authority = head.uri.authority().map(|authority| authority.as_str());
+            authority.ok_or_else(|| Refusal::bad("CONNECT names no host"))?
+        }
         _ => return Err(Refusal::bad("the target is no path of the server behind this site")),
     };
     let mut headers = Vec::with_capacity(head.headers.len() + 2);

@@ -6,7 +6,7 @@ use actix_http::{
     HttpService, KeepAlive, Protocol, Request, Response, body::BoxBody, error::DispatchError,
 };
 use actix_web::dev::{Service, ServiceFactory as _};
-use synod::server::StopSignal;
+use synod::{runtime::telemetry::Counter, server::StopSignal};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -16,10 +16,12 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::service::Edge;
+use crate::tireless::tireless;
 
 /// A web port.
 pub(super) struct Listener {
-    pub(super) listener: TcpListener,
+    /// None once it stops.
+    pub(super) listener: Option<TcpListener>,
     pub(super) acceptor: Option<TlsAcceptor>,
     pub(super) connections_max: usize,
     pub(super) stop: StopSignal,
@@ -30,20 +32,25 @@ type Peer<T> = (T, Protocol, Option<SocketAddr>);
 
 impl Listener {
     /// Serves clients until the stop, then gives what is under way a little time.
-    pub(super) async fn run(mut self, edge: Rc<Edge>) {
-        let plain = handler::<TcpStream>(&edge).await;
-        let behind_tls = handler::<TlsStream<TcpStream>>(&edge).await;
-        let (plain, behind_tls) = (Rc::new(plain), Rc::new(behind_tls));
+    pub(super) async fn run(mut self, edge: Rc<Edge>, restarts: Counter) {
         let acceptor = self.acceptor.take().map(|acceptor| with_protocols(&acceptor));
+        let accept = async || self.accept(&edge, acceptor.as_ref()).await;
+        tireless(restarts, accept, |_| ()).await;
+    }
+
+    async fn accept(&mut self, edge: &Rc<Edge>, acceptor: Option<&TlsAcceptor>) {
+        let plain = handler::<TcpStream>(edge).await;
+        let behind_tls = handler::<TlsStream<TcpStream>>(edge).await;
+        let (plain, behind_tls) = (Rc::new(plain), Rc::new(behind_tls));
         let mut connections = JoinSet::new();
-        loop {
+        while let Some(listener) = &self.listener {
             // More wait in the system's queue until one of these ends.
             let full = connections.len() >= self.connections_max;
             let accepted = tokio::select! {
                 biased;
                 () = self.stop.stopped() => break,
                 Some(_ended) = connections.join_next() => continue,
-                accepted = self.listener.accept(), if !full => accepted,
+                accepted = listener.accept(), if !full => accepted,
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
@@ -56,7 +63,7 @@ impl Listener {
             };
             // Otherwise it hung up already.
             let Ok(()) = stream.set_nodelay(true) else { continue };
-            match acceptor.clone() {
+            match acceptor.cloned() {
                 None => {
                     let plain = Rc::clone(&plain);
                     connections.spawn_local(async move {
@@ -74,7 +81,7 @@ impl Listener {
                 }
             }
         }
-        drop(self.listener);
+        self.listener = None;
         let quiet = async {
             while edge.is_busy() {
                 sleep(ACCEPT_PAUSE).await;

@@ -7,11 +7,13 @@
 
 mod answer;
 mod canonical;
+mod drain;
 mod intake;
 mod listener;
 mod path;
 mod service;
 mod session;
+mod tunnel;
 
 use std::{cell::Cell, io, net::TcpListener, rc::Rc};
 
@@ -24,8 +26,9 @@ use self::{
     intake::Budget,
     listener::Listener,
     service::{Counters, Edge},
+    tunnel::Tunnels,
 };
-use crate::{Order, upstream::Upstream};
+use crate::{Order, tireless::restarts, upstream::Upstream};
 
 pub use canonical::canonical;
 
@@ -78,9 +81,10 @@ pub fn serve(
     let budget = Budget::new(web.body_bytes_max);
     let open = Cell::new(0);
     let counters = Counters::new(&metrics, &site);
-    let edge = Edge { order, upstream, web, access, counters, budget, open };
-    let listener = Listener { listener, acceptor, connections_max, stop };
-    actix_rt::spawn(listener.run(Rc::new(edge)));
+    let tunnels = Tunnels::default();
+    let edge = Edge { order, upstream, web, access, counters, budget, tunnels, open };
+    let listener = Listener { listener: Some(listener), acceptor, connections_max, stop };
+    actix_rt::spawn(listener.run(Rc::new(edge), restarts(&metrics, "web/listener")));
     Ok(())
 }
 

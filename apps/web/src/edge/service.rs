@@ -3,10 +3,11 @@
 use std::{cell::Cell, rc::Rc, time::Duration};
 
 use actix_http::{
-    ConnectionType, Method, Request, RequestHead, Response, StatusCode, Version,
+    ConnectionType, Method, Payload, Request, RequestHead, Response, StatusCode, Version,
     body::BoxBody,
-    header::{AUTHORIZATION, HeaderValue, PROXY_AUTHORIZATION, UPGRADE, WWW_AUTHENTICATE},
+    header::{AUTHORIZATION, HeaderValue, PROXY_AUTHORIZATION, WWW_AUTHENTICATE},
 };
+use bytes::Bytes;
 use synod::{
     replicated::IdempotencyKey,
     runtime::telemetry::{Counter, Family, Kind, Metrics},
@@ -19,12 +20,16 @@ use tokio::time::timeout;
 
 use super::{
     answer::{self, Refusal, tell},
-    canonical,
+    canonical, drain,
     intake::{Budget, Share},
     path::{all_unescaped, normalised},
     session,
+    tunnel::{self, Other, Tunnels},
 };
-use crate::{Fresh, Identity, Order, Request as Ordered, upstream::Upstream};
+use crate::{
+    Fresh, Identity, Order, Request as Ordered,
+    upstream::{Turned, Upstream},
+};
 
 /// The clients' side of a site.
 pub(super) struct Edge {
@@ -34,6 +39,7 @@ pub(super) struct Edge {
     pub(super) access: Access,
     pub(super) counters: Counters,
     pub(super) budget: Budget,
+    pub(super) tunnels: Tunnels,
     pub(super) open: Cell<usize>,
 }
 
@@ -58,8 +64,13 @@ impl Edge {
         self.open.set(self.open.get() + 1);
         let _open = Open(&self.open);
         self.counters.count(request.method());
-        let answered = self.answer(&mut request).await;
+        let mut payload = request.take_payload();
+        let answered = self.answer(&mut request, &mut payload).await;
         let mut response = answered.unwrap_or_else(Refusal::response);
+        // In HTTP/2 a request ends by itself, and no other waits behind it.
+        if request.version() < Version::HTTP_2 {
+            response = drain::behind(response, payload);
+        }
         // Clients of that time know no chunks: the connection's end is the body's.
         if request.version() < Version::HTTP_11 {
             response.head_mut().no_chunking(true);
@@ -87,7 +98,11 @@ impl Edge {
         self.open.get() > 0
     }
 
-    async fn answer(&self, request: &mut Request) -> Result<Response<BoxBody>, Refusal> {
+    async fn answer(
+        &self,
+        request: &mut Request,
+        payload: &mut Payload,
+    ) -> Result<Response<BoxBody>, Refusal> {
         if let Err(refused) = self.admit(request) {
             let mut response = refused.response();
             let bearer = HeaderValue::from_static("Bearer");
@@ -97,8 +112,12 @@ impl Edge {
         if let Some(key) = request.path().strip_prefix(OUTCOME) {
             return self.outcome(request.method(), key).await;
         }
-        refuse_tunnel(request.head())?;
-        let asked = self.asked(request).await?;
+        if let Some(other) = tunnel::wanted(request.head(), &self.web)? {
+            return self
+                .pass(other, request.head(), std::mem::replace(payload, Payload::None))
+                .await;
+        }
+        let asked = self.asked(request, payload).await?;
         let safe = canonical::is_safe(request.method());
         match asked.policy {
             policy if safe && policy != ReadPolicy::Ordered => self.read(asked).await,
@@ -140,16 +159,35 @@ impl Edge {
     }
 
     /// Reads all of a request.
-    async fn asked(&self, request: &mut Request) -> Result<Asked, Refusal> {
+    async fn asked(&self, request: &Request, payload: &mut Payload) -> Result<Asked, Refusal> {
         self.budget.check(request.head())?;
         let session = session::shown(&request.head().headers).map_err(Refusal::bad)?;
         let key = key(request.head())?;
-        let (body, share) = self.budget.read(&mut request.take_payload()).await?;
+        let (body, share) = self.budget.read(payload).await?;
+        // Nothing is left of it.
+        *payload = Payload::None;
         let secure = self.access.acceptor().is_some();
         let ordered = canonical::request(request.head(), secure, body)?;
         let route = self.web.route(&ordered.method, &normalised(&ordered.target));
         let policy = route.and_then(|route| route.read).unwrap_or(ReadPolicy::Linearizable);
         Ok(Asked { request: ordered, _share: share, policy, key, session })
+    }
+
+    /// Lets a client speak another protocol with this site's own server.
+    async fn pass(
+        &self,
+        other: Other,
+        head: &RequestHead,
+        client: Payload,
+    ) -> Result<Response<BoxBody>, Refusal> {
+        let tunnel = self.tunnels.open()?;
+        let request = canonical::request(head, self.access.acceptor().is_some(), Bytes::new())?;
+        self.order.fresh(Fresh::Local).await.map_err(|why| Refusal::of_read(&why))?;
+        let turned = self.upstream.switch(&request, &other.headers()).await;
+        Ok(match turned.map_err(|fault| Refusal::from(&fault))? {
+            Turned::Switched(server) => tunnel.join(other, server, client, Rc::clone(&self.order)),
+            Turned::Answered(reading) => answer::passing(reading, false),
+        })
     }
 
     /// Has a request ordered; the answer is the one of this site's server.
@@ -210,18 +248,6 @@ impl Drop for Open<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
-}
-
-/// Behind another protocol nothing could be ordered (R5.22).
-fn refuse_tunnel(head: &RequestHead) -> Result<(), Refusal> {
-    let upgrade = head.headers.get(UPGRADE).map(HeaderValue::as_bytes);
-    // A client that would rather speak HTTP/2 goes on in HTTP/1.1 when nobody answers to that.
-    let other = upgrade.is_some_and(|to| !to.trim_ascii().eq_ignore_ascii_case(b"h2c"));
-    if head.method == Method::CONNECT || other {
-        let text = "another protocol cannot be put in order; ask the server itself for it";
-        return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, text));
-    }
-    Ok(())
 }
 
 /// The client's `Idempotency-Key`.

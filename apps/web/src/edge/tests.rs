@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod passing;
+mod tunnels;
+mod vectors;
 
 use synod::server::config::{ReadPolicy, WebRoute};
 use tokio::io::AsyncWriteExt as _;

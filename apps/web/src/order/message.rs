@@ -88,6 +88,9 @@ pub struct Join {
     pub lost: u64,
     /// What it wants to become of a site that differs.
     pub on_mismatch: OnMismatch,
+    /// Whether its server can be copied.
+    #[serde(default)]
+    pub exports: bool,
 }
 
 /// A site's new life.
@@ -199,6 +202,64 @@ pub struct Reported {
     pub stale: bool,
     /// All up to here is known of it.
     pub applied: u64,
+}
+
+/// Word on a rebuild: of the site whose server is made again, or of the one that is copied. Answered
+/// with the rebuild's name, or why it is not so; [`News::Taken`] with the number it goes on after.
+#[derive(Debug, Clone, Message, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "Result<u64, String>")]
+#[remote(name = "web.mend")]
+pub struct Mend {
+    /// The main that says it.
+    pub site: String,
+    /// Its life.
+    pub epoch: u64,
+    /// What is new.
+    pub news: News,
+}
+
+/// What is new of a rebuild.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum News {
+    /// A quarantined site asks to be made as another is.
+    Wanted,
+    /// The copy is made, and its source may go on.
+    Copied {
+        /// The rebuild.
+        id: u64,
+        /// The copy.
+        copy: Copied,
+    },
+    /// So much of the copy has come.
+    Came {
+        /// The rebuild.
+        id: u64,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// The quarantined server is now what the copy is.
+    Taken {
+        /// The rebuild.
+        id: u64,
+    },
+    /// It came to nothing.
+    Failed {
+        /// The rebuild.
+        id: u64,
+        /// Why.
+        why: String,
+    },
+}
+
+/// A copy of all that a server has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copied {
+    /// It has performed everything up to this, and nothing else.
+    pub at: u64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Their SHA-256, in hexadecimal.
+    pub digest: String,
 }
 
 /// An operator's word on a site's server.

@@ -8,6 +8,8 @@
 //! - O4: a site whose server failed where another's succeeded, or of which nobody knows whether it
 //!   performed something, serves no more. The last site is never sent away.
 //! - O5: a site is heard in its present life only.
+//! - O6: a copy of a server counts only if the server performed nothing while it was made.
+//! - O7: what came after a copy stays until it was performed where the copy went.
 
 mod compare;
 mod keys;
@@ -21,12 +23,13 @@ mod uploads;
 pub(crate) use self::compare::{digest_request, digest_response};
 pub use self::{
     message::{
-        Arrange, Arranged, Done, Join, Joined, KEPT_RESPONSE_MAX, Kept, Key, Last, Origin, Part,
-        Recall, Report, Reported, Tend, Verdict, Wish,
+        Arrange, Arranged, Copied, Done, Join, Joined, KEPT_RESPONSE_MAX, Kept, Key, Last, Mend,
+        News, Origin, Part, Recall, Report, Reported, Tend, Verdict, Wish,
     },
     step::Step,
     table::{
-        BACKLOG_BYTES_MAX, BACKLOG_STEPS_MAX, Site, State, TAIL_BYTES_MAX, TAIL_STEPS_MAX, Web,
+        BACKLOG_BYTES_MAX, BACKLOG_STEPS_MAX, Rebuild, Site, State, TAIL_BYTES_MAX, TAIL_STEPS_MAX,
+        Web,
     },
 };
 

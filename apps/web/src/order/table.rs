@@ -1,5 +1,7 @@
 //! The actor: places, sites, and what is still to be performed.
 
+mod rebuild;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use actix::{Actor, Handler};
@@ -11,7 +13,7 @@ use synod::{
 };
 
 use super::{
-    Arrange, Arranged, Done, Join, Joined, Last, Part, Recall, Report, Reported, Step, Tend,
+    Arrange, Arranged, Done, Join, Joined, Last, Mend, Part, Recall, Report, Reported, Step, Tend,
     Verdict, Wish, keys::Keys, uploads::Uploads,
 };
 use crate::{
@@ -19,9 +21,15 @@ use crate::{
     slip::{self, Slip},
 };
 
+pub use self::rebuild::Rebuild;
+
 /// The agreed order. See the module's documentation.
 #[derive(Debug, Default, Serialize, Deserialize, Replicated)]
-#[replicated(name = "web", commands(Arrange, Part, Join, Report, Tend), queries(Last, Recall))]
+#[replicated(
+    name = "web",
+    commands(Arrange, Part, Join, Report, Tend, Mend),
+    queries(Last, Recall)
+)]
 pub struct Web {
     /// The last place given.
     last: u64,
@@ -64,6 +72,15 @@ pub struct Site {
     pub held: bool,
     /// Why its server cannot be reached, when it said so last.
     pub down: Option<String>,
+    /// Its server can be copied.
+    #[serde(default)]
+    pub exports: bool,
+    /// Its server is being made as another's is.
+    #[serde(default)]
+    pub rebuild: Option<Rebuild>,
+    /// Why the last rebuild came to nothing.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// Whether a site counts.
@@ -140,6 +157,10 @@ impl Web {
         while self.last - self.settled >= BACKLOG_STEPS_MAX
             || self.backlog_bytes >= BACKLOG_BYTES_MAX
         {
+            if self.give_up_a_rebuild() {
+                self.settle();
+                continue;
+            }
             let serving = || self.sites.iter().filter(|(_, site)| site.quarantined().is_none());
             let first = serving().map(|(_, site)| site.applied).max().unwrap_or(self.last);
             let behind = serving().min_by_key(|(_, site)| site.applied);
@@ -167,6 +188,7 @@ impl Web {
         if let Some(site) = self.sites.get_mut(name) {
             site.quarantine(why);
         }
+        self.end_rebuilds(name, "the site that was copied was quarantined, too");
     }
 
     /// Compares what all serving sites have performed, and lets it go.
@@ -178,6 +200,7 @@ impl Web {
             false => reached.min(),
         };
         let Some(reached) = reached else { return };
+        let reached = reached.min(self.lowest_copy().unwrap_or(u64::MAX));
         while self.settled < reached.min(self.last) {
             self.settled += 1;
             let seq = self.settled;
@@ -309,9 +332,11 @@ impl Handler<Join> for Web {
     type Result = Joined;
 
     fn handle(&mut self, join: Join, turn: &mut Turn) -> Joined {
-        let Join { site: name, upstream, lineage, applied: noted, lost, on_mismatch } = join;
+        let Join { site: name, upstream, lineage, applied: noted, lost, on_mismatch, exports } =
+            join;
         self.on_mismatch = on_mismatch;
         self.uploads.forget(&name);
+        self.end_rebuilds(&name, &format!("{name} began another life meanwhile"));
         let before = self.sites.remove(&name);
         let mut site = before.unwrap_or_else(|| {
             let site = Site { lineage: turn.rng().next_u64(), ..Site::default() };
@@ -334,7 +359,7 @@ impl Handler<Join> for Web {
             site.quarantine(why);
         }
         (site.epoch, site.upstream, site.until) = (turn.position().0, upstream, self.last);
-        site.down = None;
+        (site.down, site.exports) = (None, exports);
         let (epoch, lineage, applied) = (site.epoch, site.lineage, site.applied);
         self.sites.insert(name.clone(), site);
         if unheard {
@@ -409,15 +434,12 @@ impl Handler<Tend> for Web {
                 applied
             }
             Wish::Rejoin { at } => {
-                // A new life: what it still says of the old one is not heard.
-                site.epoch = turn.position().0;
-                site.lineage = turn.rng().next_u64();
-                (site.since, site.applied, site.until) = (at, at, last);
-                site.state = State::Serving;
+                site.begin_again(at, last, turn);
                 at
             }
             Wish::Remove => {
                 self.sites.remove(&name);
+                self.end_rebuilds(&name, &format!("{name} was removed"));
                 applied
             }
         };

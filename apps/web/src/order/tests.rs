@@ -28,7 +28,7 @@ impl Log {
         let (site, upstream) = (site.to_owned(), "http://server".to_owned());
         let on_mismatch = OnMismatch::Alarm;
         let mut turn = self.turn();
-        let join = Join { site, upstream, lineage, applied, lost: 0, on_mismatch };
+        let join = Join { site, upstream, lineage, applied, lost: 0, on_mismatch, exports: true };
         self.web.handle(join, &mut turn)
     }
 
@@ -49,6 +49,12 @@ impl Log {
         let done = vec![Done { seq, verdict, response: None }];
         let mut turn = self.turn();
         self.web.handle(Report { site: site.to_owned(), epoch, done, down: None }, &mut turn)
+    }
+
+    fn mend(&mut self, site: &str, news: News) -> Result<u64, String> {
+        let epoch = self.state(site).epoch;
+        let mut turn = self.turn();
+        self.web.handle(Mend { site: site.to_owned(), epoch, news }, &mut turn)
     }
 
     fn state(&self, site: &str) -> &Site {
@@ -159,6 +165,7 @@ fn what_a_site_lost_is_heard_even_if_it_crashes_before_it_told() {
         applied: 1,
         lost,
         on_mismatch: OnMismatch::Alarm,
+        exports: false,
     };
     let mut turn = log.turn();
     let told = lost(&log, "a", 1);
@@ -193,4 +200,101 @@ fn a_large_body_comes_in_pieces_and_half_a_body_is_refused() {
     assert_eq!(log.web.handle(part(1, "cd"), &mut turn), Ok(()));
     assert_eq!(log.web.handle(arrange, &mut turn), Arranged::At(2));
     assert_eq!(&log.web.step(2).unwrap().whole().body[..], b"abcd");
+}
+
+/// Two sites of which b is quarantined, and a rebuild of it that has begun.
+fn rebuilding() -> (Log, u64, u64) {
+    let (mut log, a, b) = two();
+    assert!(log.mend("b", News::Wanted).is_err(), "a site that serves is not rebuilt");
+    log.report("a", a, 1, answered(201, "x"));
+    log.report("b", b, 1, answered(507, "full"));
+    let id = log.mend("b", News::Wanted).unwrap();
+    assert_eq!((log.web.to_copy("a"), log.web.to_copy("b")), (Some(id), None));
+    (log, a, id)
+}
+
+fn copied(id: u64, at: u64) -> News {
+    News::Copied { id, copy: Copied { at, bytes: 5, digest: "d".to_owned() } }
+}
+
+#[test]
+fn a_rebuilt_site_goes_on_after_the_copy_and_all_that_came_since_is_kept_for_it() {
+    let (mut log, a, id) = rebuilding();
+    assert!(log.mend("b", copied(id, 1)).is_err(), "only the source tells of the copy");
+    assert!(log.mend("b", News::Taken { id }).is_err(), "there is no copy yet");
+    assert_eq!(log.mend("a", copied(id, 1)), Ok(id));
+    assert_eq!(log.web.to_copy("a"), None, "a goes on");
+    let after = TAIL_STEPS_MAX + 100;
+    for seq in 2..=after {
+        assert_eq!(log.arrange("a", a, None, "more"), Arranged::At(seq));
+        log.report("a", a, seq, answered(204, "x"));
+    }
+    assert!(log.web.step(2).is_some(), "O7");
+    assert!(log.mend("a", News::Taken { id }).is_err(), "only the taker has taken it");
+    let epoch = log.state("b").epoch;
+    assert_eq!(log.mend("b", News::Taken { id }), Ok(1));
+    let b = log.state("b");
+    assert_eq!((b.quarantined(), b.applied, b.until, &b.rebuild), (None, 1, after, &None));
+    let b = b.epoch;
+    assert!(log.report("b", epoch, 2, answered(204, "x")).stale, "that was another life");
+    for seq in 2..=after {
+        assert_eq!(log.report("b", b, seq, answered(204, "x")).applied, seq);
+    }
+    assert!(log.web.step(2).is_none(), "it is needed no more");
+    assert_eq!(log.state("b").diverged, 0);
+}
+
+#[test]
+fn a_rebuild_ends_when_its_copy_may_be_none_or_costs_too_much() {
+    let (mut log, a, id) = rebuilding();
+    let lineage = Some(log.state("a").lineage);
+    log.join("a", lineage, 1);
+    assert!(log.web.rebuild(id).is_none(), "what a copied died with it");
+    assert!(log.state("b").trouble.as_ref().unwrap().contains("another life"));
+    assert!(log.mend("a", copied(id, 1)).is_err(), "O6: it may have gone on since");
+    let a = log.state("a").epoch.max(a);
+    let id = log.mend("b", News::Wanted).unwrap();
+    let newer = log.mend("b", News::Wanted).unwrap();
+    assert!(log.web.rebuild(id).is_none() && newer > id, "the last counts");
+    assert_eq!(log.mend("a", News::Failed { id: newer, why: "no disk".to_owned() }), Ok(newer));
+    assert_eq!(log.state("b").trouble.as_deref(), Some("no disk"));
+    assert_eq!(log.web.to_copy("a"), None);
+    // While it is copied a performs nothing, and while the copy is taken in all that is new is kept.
+    for told in [false, true] {
+        let id = log.mend("b", News::Wanted).unwrap();
+        if told {
+            let at = log.state("a").applied;
+            log.mend("a", copied(id, at)).unwrap();
+        }
+        for _ in 0..=BACKLOG_STEPS_MAX {
+            match log.arrange("a", a, None, "more") {
+                Arranged::At(seq) if told => drop(log.report("a", a, seq, answered(204, "x"))),
+                Arranged::At(_) => {}
+                other => assert!(!told, "{other:?}: only a still server holds up what is new"),
+            }
+        }
+        assert!(log.web.rebuild(id).is_none(), "it is given up");
+        for seq in log.state("a").applied + 1..=log.web.last() {
+            log.report("a", a, seq, answered(204, "x"));
+        }
+    }
+    assert_eq!(log.state("a").quarantined(), None);
+}
+
+#[test]
+fn a_site_that_cannot_be_copied_is_not() {
+    let (mut log, _, id) = rebuilding();
+    log.mend("a", News::Failed { id, why: "no".to_owned() }).unwrap();
+    let join = Join {
+        site: "a".to_owned(),
+        upstream: String::new(),
+        lineage: Some(log.state("a").lineage),
+        applied: 1,
+        lost: 0,
+        on_mismatch: OnMismatch::Alarm,
+        exports: false,
+    };
+    let mut turn = log.turn();
+    log.web.handle(join, &mut turn);
+    assert!(log.mend("b", News::Wanted).unwrap_err().contains("no other site"));
 }

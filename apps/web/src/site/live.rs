@@ -12,6 +12,7 @@ use super::{
     Place, Site,
     notes::Facts,
     policy::{Touches, redo},
+    rebuild,
 };
 use crate::{
     Answer, OrderError, Response, Stamp, Unperformed,
@@ -29,7 +30,11 @@ pub(super) async fn live(site: Site) {
         {
             tracing::error!(why, "the server behind this site is quarantined");
             site.set_place(Place::Quarantined(why));
-            readmitted(&site, epoch).await;
+            tokio::select! {
+                biased;
+                () = readmitted(&site, epoch) => {}
+                () = rebuild::mend(&site, epoch) => {}
+            }
             continue;
         }
         let known = site.0.facts.get();
@@ -45,6 +50,7 @@ pub(super) async fn live(site: Site) {
         // What has its place only since then was never sent.
         let began = Facts { reserved: facts.reserved.min(last), ..facts };
         Work::new(&site, epoch, began).run().await;
+        site.0.still.send_replace(None);
         site.set_place(Place::Joining);
     }
 }
@@ -59,6 +65,7 @@ async fn join(site: &Site) -> Joined {
         applied: facts.answered,
         lost: facts.lost,
         on_mismatch: site.0.config.on_mismatch,
+        exports: site.0.carrier.is_some(),
     };
     loop {
         match site.0.order.send(join.clone()).await {
@@ -122,6 +129,8 @@ enum Look {
     Over,
     /// These, as far as they do not meet others.
     Steps(Vec<Arc<Step>>),
+    /// Nothing new, so that its server can be copied.
+    Still,
 }
 
 impl<'a> Work<'a> {
@@ -145,7 +154,18 @@ impl<'a> Work<'a> {
         loop {
             match self.look() {
                 Look::Over => return,
-                Look::Steps(steps) => self.begin(steps).await,
+                Look::Steps(steps) => {
+                    self.site.0.still.send_replace(None);
+                    self.begin(steps).await;
+                }
+                Look::Still => {
+                    let done = self.site.0.facts.get().answered;
+                    let still = self.in_flight.is_empty().then_some(done);
+                    self.site
+                        .0
+                        .still
+                        .send_if_modified(|now| std::mem::replace(now, still) != still);
+                }
             }
             tokio::select! {
                 biased;
@@ -167,6 +187,11 @@ impl<'a> Work<'a> {
             let away = me.quarantined().is_some() && !slip::is(Slip::IgnoresQuarantine);
             if me.epoch > self.epoch || away {
                 return Look::Over;
+            }
+            // O6: until the copy is told of, or wanted no more.
+            let still = me.epoch == self.epoch && web.to_copy(&self.site.0.name).is_some();
+            if still && !slip::is(Slip::CopiesInMotion) {
+                return Look::Still;
             }
             // Its replica may not have come to this life yet.
             let room = if me.held || me.epoch < self.epoch { 0 } else { room };
@@ -327,7 +352,7 @@ async fn perform(
 
 impl Site {
     /// Notes whether the server can be reached.
-    fn set_down(&self, down: Option<String>) {
+    pub(super) fn set_down(&self, down: Option<String>) {
         if *self.0.down.borrow() == down {
             return;
         }

@@ -6,15 +6,18 @@
 //!   twice is not sent again.
 //! - S3: a caller gets the answer of this site's own server.
 //! - S4: a quarantined site asks its server nothing and answers nobody.
+//! - S5: a server that took in less than the whole of a copy stays quarantined.
 //!
 //! # Layout
 //! - [`Site`]: the way in; `live`: its lives, and the work in each; `report`: telling the others
 //! - [`notes`]: what must not be forgotten
 //! - `policy`: what may be sent twice, and what side by side
+//! - `rebuild`: a server made again as another's is
 
 mod live;
 pub mod notes;
 mod policy;
+mod rebuild;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -32,7 +35,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use synod::{
     replicated::{CallError, Consistency, Desk, Handle},
-    runtime::world::Clock,
+    runtime::world::{Clock, Instant},
     server::config::WebConfig,
 };
 use tokio::{
@@ -42,10 +45,11 @@ use tokio::{
 
 use self::notes::{Facts, Notes};
 use crate::{
-    Answer, Fresh, Identity, Order, OrderError, Past, Perform, Request, Response,
+    Answer, Carrier, Copy, Fresh, Identity, Order, OrderError, Past, Perform, Request, Response,
     metrics::WebMetrics,
     order::{Arrange, Arranged, Done, Kept, Key, Last, Origin, Part, Recall, Web, digest_request},
     slip::{self, Slip},
+    tireless::tireless,
 };
 
 /// What a site is made of.
@@ -60,6 +64,8 @@ pub struct Parts {
     pub order: Handle<Web>,
     /// The server.
     pub server: Rc<dyn Perform>,
+    /// What carries its content; none: an operator does.
+    pub carrier: Option<Rc<dyn Carrier>>,
     /// What it noted in earlier lives, and where it goes on.
     pub notes: (Notes, Facts),
     /// A number that no other life of a site began with, for its callers' tickets.
@@ -80,6 +86,13 @@ struct Inner {
     desk: Arc<Desk<Web>>,
     order: Handle<Web>,
     server: Rc<dyn Perform>,
+    carrier: Option<Rc<dyn Carrier>>,
+    /// The copy that was made of the server, and for which rebuild.
+    lent: RefCell<Option<(u64, Rc<dyn Copy>)>>,
+    /// What the server has performed, while it is still so that it can be copied.
+    still: watch::Sender<Option<u64>>,
+    /// When the server was rebuilt last, and how often in a row.
+    mended: Cell<Option<(Instant, u32)>>,
     notes: Notes,
     facts: Cell<Facts>,
     place: RefCell<Place>,
@@ -111,15 +124,18 @@ enum Place {
 impl Site {
     /// Starts it on the current arbiter. Dropping this ends nothing.
     pub fn start(parts: Parts) -> Self {
-        let Parts { name, config, desk, order, server, notes, first_ticket, clock, metrics } =
-            parts;
-        let (notes, facts) = notes;
+        let Parts { name, config, desk, order, server, carrier, clock, metrics, .. } = parts;
+        let (first_ticket, (notes, facts)) = (parts.first_ticket, parts.notes);
         let site = Self(Rc::new(Inner {
             name,
             config,
             desk,
             order,
             server,
+            carrier,
+            lent: RefCell::default(),
+            still: watch::Sender::new(None),
+            mended: Cell::default(),
             notes,
             facts: Cell::new(facts),
             place: RefCell::new(Place::Joining),
@@ -133,10 +149,29 @@ impl Site {
             metrics,
             tasks: RefCell::default(),
         }));
-        let live = actix_rt::spawn(live::live(site.clone()));
-        let report = actix_rt::spawn(report::report(site.clone()));
-        site.0.tasks.borrow_mut().extend([live, report]);
+        site.spawn();
         site
+    }
+
+    /// Starts its work. What panics is begun anew: for what it was about it is as after a crash.
+    fn spawn(&self) {
+        let [of_site, of_reports, of_copies] = self.0.metrics.restarts();
+        let live = {
+            let (site, told) = (self.clone(), self.clone());
+            let told = move |why: &str| {
+                told.0.still.send_replace(None);
+                told.set_place(Place::Joining);
+                told.set_down(Some(format!("its site panicked: {why}")));
+            };
+            actix_rt::spawn(tireless(of_site, async move || live::live(site.clone()).await, told))
+        };
+        let site = self.clone();
+        let report = async move || report::report(site.clone()).await;
+        let report = actix_rt::spawn(tireless(of_reports, report, |_| ()));
+        let site = self.clone();
+        let lend = async move || rebuild::lend(site.clone()).await;
+        let lend = actix_rt::spawn(tireless(of_copies, lend, |_| ()));
+        self.0.tasks.borrow_mut().extend([live, report, lend]);
     }
 
     /// Ends it at once: its server is asked nothing more, and whoever waits does not know.

@@ -39,7 +39,7 @@ impl Reading {
         (connection, head): (Connection, Head),
         slot: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        let Head { status, mut headers, framing, declared, keep } = head;
+        let Head { status, mut headers, framing, declared, keep, .. } = head;
         location::from_outside(upstream.address(), request, &mut headers);
         let connection = Some(connection);
         let mut new = Self {

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     Fault,
-    head::{self, Head},
+    head::{self, Asked, Head},
 };
 use crate::Request;
 
@@ -24,6 +24,8 @@ pub(super) struct Connection {
     stream: TcpStream,
     /// Heard and not yet understood.
     buffer: BytesMut,
+    /// Whether the server may speak another protocol behind its answer.
+    may_switch: bool,
 }
 
 impl Connection {
@@ -37,7 +39,17 @@ impl Connection {
         };
         // Requests are written whole, so waiting for more would only cost time.
         stream.set_nodelay(true).map_err(|error| refused(&error))?;
-        Ok(Self { stream, buffer: BytesMut::new() })
+        Ok(Self { stream, buffer: BytesMut::new(), may_switch: false })
+    }
+
+    /// For one request, behind whose answer another protocol may be spoken.
+    pub(super) async fn open_to_switch(authority: &str) -> Result<Self, Fault> {
+        Ok(Self { may_switch: true, ..Self::open(authority).await? })
+    }
+
+    /// The bare connection, and what was heard on it.
+    pub(super) fn into_parts(self) -> (TcpStream, BytesMut) {
+        (self.stream, self.buffer)
     }
 
     /// Whether another request may go this way: the server neither hung up nor said a word since.
@@ -57,7 +69,8 @@ impl Connection {
         let (reader, writer) = self.stream.split();
         let sent = Rc::new(Cell::new(0));
         let write = send(writer, bytes, &request.body, &sent);
-        let read = answer(reader, &mut self.buffer, &request.method);
+        let asked = Asked { method: &request.method, may_switch: self.may_switch };
+        let read = answer(reader, &mut self.buffer, asked);
         let both = async {
             tokio::pin!(write, read);
             let mut written = None;
@@ -138,10 +151,10 @@ async fn write(
 async fn answer(
     mut reader: ReadHalf<'_>,
     buffer: &mut BytesMut,
-    method: &str,
+    asked: Asked<'_>,
 ) -> Result<Head, String> {
     loop {
-        if let Some(head) = head::read(buffer, method)? {
+        if let Some(head) = head::read(buffer, asked)? {
             return Ok(head);
         }
         buffer.reserve(READ_BYTES);

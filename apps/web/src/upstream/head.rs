@@ -16,6 +16,16 @@ pub(super) struct Head {
     pub(super) declared: Option<u64>,
     /// Another request may go this way.
     pub(super) keep: bool,
+    /// Another protocol begins behind it.
+    pub(super) switched: bool,
+}
+
+/// What a server was asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) method: &'a str,
+    /// Whether it may speak another protocol from here on.
+    pub(super) may_switch: bool,
 }
 
 /// Headers that concern one connection only (RFC 9110, 7.6.1), beside those that `Connection` names.
@@ -63,8 +73,8 @@ pub(super) fn write(base: &str, request: &Request, more: &[(&str, String)]) -> V
 /// and not told.
 ///
 /// # Errors
-/// What the server sent is no answer to `method`.
-pub(super) fn read(buffer: &mut BytesMut, method: &str) -> Result<Option<Head>, String> {
+/// What the server sent is no answer to what it was `asked`.
+pub(super) fn read(buffer: &mut BytesMut, asked: Asked<'_>) -> Result<Option<Head>, String> {
     loop {
         let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut answer = httparse::Response::new(&mut fields);
@@ -74,15 +84,22 @@ pub(super) fn read(buffer: &mut BytesMut, method: &str) -> Result<Option<Head>, 
             return if long { Err("a head without an end".to_owned()) } else { Ok(None) };
         };
         let status = answer.code.unwrap_or_default();
-        if status == SWITCHING {
+        let connects = asked.method == "CONNECT" && (200..300).contains(&status);
+        let switched = asked.may_switch && (status == SWITCHING || connects);
+        if status == SWITCHING && !switched {
             return Err("it speaks another protocol now, which nobody asked for".to_owned());
         }
-        if status < 200 {
+        if status < 200 && !switched {
             buffer.advance(length);
             continue;
         }
-        let head = head(&answer, status, method)?;
+        let mut head = head(&answer, status, asked.method)?;
         buffer.advance(length);
+        if switched {
+            // Whatever it says of a body is not of one.
+            let framing = Framing::UntilClose;
+            head = Head { framing, declared: None, keep: false, switched, ..head };
+        }
         return Ok(Some(head));
     }
 }
@@ -109,7 +126,8 @@ fn head(answer: &httparse::Response<'_, '_>, status: u16, method: &str) -> Resul
         Some(1) => !named("close"),
         _ => named("keep-alive"),
     };
-    Ok(Head { status, headers, keep: keep && framing != Framing::UntilClose, framing, declared })
+    let keep = keep && framing != Framing::UntilClose;
+    Ok(Head { status, headers, keep, framing, declared, switched: false })
 }
 
 /// What a head says about its body and its connection.
@@ -185,7 +203,7 @@ mod tests {
     use super::*;
 
     fn read_all(text: &str, method: &str) -> Result<Option<Head>, String> {
-        read(&mut BytesMut::from(text), method)
+        read(&mut BytesMut::from(text), Asked { method, may_switch: false })
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod framing;
 mod head;
 mod location;
 mod perform;
+mod switch;
 
 use std::{cell::RefCell, fmt, rc::Rc, sync::Arc, time::Duration};
 
@@ -23,6 +24,7 @@ use crate::{Request, Unperformed};
 pub use address::{BadUpstream, UpstreamAddress};
 pub use body::Reading;
 pub(crate) use head::{HOP_BY_HOP, words};
+pub(crate) use switch::{Switched, Turned};
 
 /// How a server is spoken to.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ mod log;
 mod server;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
     sync::{Arc, Mutex},
@@ -22,11 +22,11 @@ use tokio::time::sleep;
 
 use self::{
     log::{Door, Log},
-    server::Server,
+    server::{Server, Walked},
 };
 use super::{Parts, Site, notes::Notes};
 use crate::{
-    Answer, Fresh, Identity, Order as _, OrderError, Request,
+    Answer, Carrier, Fresh, Identity, Order as _, OrderError, Request,
     metrics::WebMetrics,
     order::{NAME, Web},
     slip::{self, Slip},
@@ -40,6 +40,10 @@ struct Faults {
     crashes: bool,
     mute: u32,
     full: bool,
+    /// Servers can be copied, mostly.
+    copies: bool,
+    /// Of a hundred answers so many make a site panic.
+    panics: u32,
 }
 
 /// What a client asked, and what it was told.
@@ -57,19 +61,24 @@ struct Walk {
     sim: Simulation,
     log: Arc<Mutex<Log>>,
     servers: BTreeMap<String, Rc<Server>>,
-    sites: RefCell<BTreeMap<String, Running>>,
+    sites: Rc<RefCell<BTreeMap<String, Running>>>,
+    faults: Faults,
+    /// Of a hundred commands of a rebuild so many fail.
+    broken: Rc<Cell<u32>>,
     told: RefCell<Vec<Told>>,
     rng: RefCell<Rng>,
 }
 
 impl Walk {
-    fn new(sim: &Simulation, seed: u64) -> Rc<Self> {
+    fn new(sim: &Simulation, seed: u64, faults: Faults) -> Rc<Self> {
         let servers = SITES.map(|site| (site.to_owned(), Server::new(site, seed)));
         Rc::new(Self {
             sim: sim.clone(),
             log: Log::new(seed),
             servers: servers.into_iter().collect(),
-            sites: RefCell::default(),
+            sites: Rc::default(),
+            faults,
+            broken: Rc::new(Cell::new(if faults.crashes { 15 } else { 0 })),
             told: RefCell::default(),
             rng: RefCell::new(Rng::seed_from_u64(seed)),
         })
@@ -86,12 +95,15 @@ impl Walk {
         let door = Arc::new(Door { log: Arc::clone(&self.log), site: site.to_owned() });
         let mut config = WebConfig::new("127.0.0.1:1".parse().unwrap(), "http://server");
         config.on_mismatch = OnMismatch::Alarm;
+        let (server, sites) = (Rc::clone(&self.servers[site]), Rc::clone(&self.sites));
+        let carrier = Walked { server, sites, broken: Rc::clone(&self.broken) };
         let started = Site::start(Parts {
             name: site.to_owned(),
             config,
             desk: Arc::clone(&desk),
             order: Handle::new(door, NAME),
             server: Rc::clone(&self.servers[site]) as _,
+            carrier: self.faults.copies.then(|| Rc::new(carrier) as Rc<dyn Carrier>),
             notes,
             first_ticket: self.rng.borrow_mut().next_u64(),
             clock: world.clock,
@@ -118,7 +130,8 @@ impl Walk {
 
     /// A client: one request after the other, some of them once more at the other site.
     async fn client(self: Rc<Self>, number: u64) {
-        for turn in 0..12 {
+        // A rebuild begins while others still ask.
+        for turn in 0..if self.faults.copies { 40 } else { 12 } {
             let body = format!("{number}.{turn}");
             let method = ["PUT", "PUT", "PUT", "DELETE", "POST"][self.draw(5) as usize];
             let target = format!("/{}", ["x", "y", "z", "x/y"][self.draw(4) as usize]);
@@ -148,11 +161,13 @@ impl Walk {
         }
     }
 
-    async fn run(self: Rc<Self>, faults: Faults) {
+    async fn run(self: Rc<Self>) {
+        let faults = self.faults;
         SITES.iter().for_each(|site| self.boot(site));
         sleep(Duration::from_millis(50)).await;
         for server in self.servers.values() {
             server.mute.set(faults.mute);
+            server.panics.set(faults.panics);
         }
         let log = Arc::clone(&self.log);
         actix_rt::spawn(async move {
@@ -182,9 +197,11 @@ impl Walk {
         }
         for server in self.servers.values() {
             server.mute.set(0);
+            server.panics.set(0);
         }
-        // Long enough for everything that is still to be performed.
-        sleep(Duration::from_secs(20)).await;
+        self.broken.set(0);
+        // Long enough for everything that is still to be performed, and made again.
+        sleep(Duration::from_secs(if faults.copies { 60 } else { 20 })).await;
     }
 
     /// What is wrong, if anything.
@@ -201,6 +218,8 @@ impl Walk {
                 // The last site goes on without what it must not send twice, and counts that.
                 let alone = match &serving[..] {
                     [(only, _)] => web.sites()[only].diverged,
+                    // What the one has not performed its copy has not either.
+                    _ if self.faults.copies => web.sites().values().map(|one| one.diverged).sum(),
                     _ => 0,
                 };
                 (serving, web.last(), alone)
@@ -208,6 +227,10 @@ impl Walk {
             .unwrap();
         if serving.is_empty() {
             return Err("nobody serves".to_owned());
+        }
+        if self.faults.copies && serving.len() < SITES.len() {
+            let shown = desk.read(|web| format!("{:?}", web.sites())).unwrap_or_default();
+            return Err(format!("a site was not rebuilt: {shown}"));
         }
         for (site, applied) in &serving {
             if *applied != last {
@@ -296,8 +319,8 @@ impl Walk {
 /// One walk; what is wrong with it, if anything.
 fn walk(seed: u64, faults: Faults) -> Result<(), String> {
     Simulation::new(seed).run(|sim| async move {
-        let walk = Walk::new(&sim, seed);
-        Rc::clone(&walk).run(faults).await;
+        let walk = Walk::new(&sim, seed, faults);
+        Rc::clone(&walk).run().await;
         let verdict = walk.judge().await;
         // What still runs holds on to the walk.
         std::mem::take(&mut *walk.sites.borrow_mut()).values().for_each(|(site, _)| site.abort());
@@ -305,13 +328,14 @@ fn walk(seed: u64, faults: Faults) -> Result<(), String> {
     })
 }
 
-const CALM: Faults = Faults { crashes: false, mute: 0, full: false };
-const CRASHES: Faults = Faults { crashes: true, mute: 0, full: false };
-const BROKEN: Faults = Faults { crashes: true, mute: 4, full: true };
-const KINDS: [Faults; 3] = [CALM, CRASHES, BROKEN];
+const CALM: Faults = Faults { crashes: false, mute: 0, full: false, copies: false, panics: 0 };
+const CRASHES: Faults = Faults { crashes: true, ..CALM };
+const BROKEN: Faults = Faults { mute: 4, full: true, ..CRASHES };
+const REBUILT: Faults = Faults { copies: true, panics: 1, ..BROKEN };
+const KINDS: [Faults; 4] = [CALM, CRASHES, BROKEN, REBUILT];
 
 /// Those of one run; the same find every broken rule.
-const SEEDS: u64 = 90;
+const SEEDS: u64 = 120;
 
 #[test]
 fn whatever_crashes_both_servers_have_performed_the_same_and_lost_nothing() {

@@ -11,9 +11,11 @@ use std::{
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use rand::{RngExt as _, SeedableRng};
-use synod::runtime::world::Rng;
+use serde::{Deserialize, Serialize};
+use synod::runtime::{digest::Sha256, world::Rng};
 
-use crate::{Header, Perform, Request, Response, Stamp, Unperformed};
+use super::Running;
+use crate::{Carrier, Copy, Feed, Header, Perform, Request, Response, Stamp, Unperformed};
 
 #[derive(Default)]
 pub(super) struct Performed {
@@ -32,6 +34,8 @@ pub(super) struct Server {
     pub(super) full: Cell<bool>,
     /// Of a hundred requests so many are not answered.
     pub(super) mute: Cell<u32>,
+    /// Of a hundred answers so many make their site panic.
+    pub(super) panics: Cell<u32>,
     rng: RefCell<Rng>,
 }
 
@@ -43,6 +47,7 @@ impl Server {
             down: Cell::new(false),
             full: Cell::new(false),
             mute: Cell::new(0),
+            panics: Cell::new(0),
             rng: RefCell::new(Rng::seed_from_u64(seed)),
         })
     }
@@ -80,6 +85,7 @@ impl Perform for Server {
             if self.draw(100) < self.mute.get() {
                 return Err(Unperformed::Unknown("broke off".to_owned()));
             }
+            assert!(self.draw(100) >= self.panics.get(), "an answer that nobody understands");
             let by = Header { name: "server".to_owned(), value: self.site.clone().into_bytes() };
             Ok(Response { status, headers: vec![by], body: Bytes::from(body) })
         }
@@ -105,5 +111,140 @@ impl Performed {
                 (200, format!("{} of {}", self.sum.len(), stamp.seed))
             }
         }
+    }
+}
+
+/// What its commands write: a line for each thing, so that a part of a copy is a part of a server.
+#[derive(Serialize, Deserialize)]
+enum Thing {
+    Done(u64, bool),
+    File(String, String),
+    Sum(String),
+}
+
+impl Performed {
+    /// The files, or all else.
+    fn lines(&self, files: bool) -> String {
+        let done = self.list.iter().map(|(seq, redo)| Thing::Done(*seq, *redo));
+        let sums = self.sum.iter().map(|body| Thing::Sum(body.clone()));
+        let named = self.files.iter().map(|(path, body)| Thing::File(path.clone(), body.clone()));
+        let line = |thing: Thing| serde_json::to_string(&thing).unwrap() + "\n";
+        match files {
+            true => named.map(line).collect(),
+            false => done.chain(sums).map(line).collect(),
+        }
+    }
+
+    fn take(&mut self, text: &[u8]) {
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
+            // What broke off in the middle of a line is not taken.
+            match serde_json::from_slice(line) {
+                Ok(Thing::Done(seq, redo)) => self.list.push((seq, redo)),
+                Ok(Thing::File(path, body)) => drop(self.files.insert(path, body)),
+                Ok(Thing::Sum(body)) => self.sum.push(body),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// The commands of a server, and the way to other sites.
+pub(super) struct Walked {
+    pub(super) server: Rc<Server>,
+    pub(super) sites: Rc<RefCell<BTreeMap<String, Running>>>,
+    /// Of a hundred commands and pieces so many fail.
+    pub(super) broken: Rc<Cell<u32>>,
+}
+
+impl Walked {
+    fn fails(&self) -> bool {
+        self.server.draw(100) < self.broken.get()
+    }
+}
+
+struct Text(Bytes, String);
+
+impl Copy for Text {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn digest(&self) -> &str {
+        &self.1
+    }
+
+    fn read(&self, offset: u64, most: usize) -> LocalBoxFuture<'static, Result<Bytes, String>> {
+        let from = (offset as usize).min(self.0.len());
+        let piece = self.0.slice(from..(from + most).min(self.0.len()));
+        std::future::ready(Ok(piece)).boxed_local()
+    }
+}
+
+/// A server that is made anew. It begins empty.
+struct Renewed {
+    server: Rc<Server>,
+    text: Vec<u8>,
+    fails: bool,
+}
+
+impl Feed for Renewed {
+    fn put(&mut self, piece: Bytes) -> LocalBoxFuture<'_, Result<(), String>> {
+        self.text.extend_from_slice(&piece);
+        std::future::ready(Ok(())).boxed_local()
+    }
+
+    fn finish(&mut self) -> LocalBoxFuture<'_, Result<(), String>> {
+        if self.fails {
+            return std::future::ready(Err("it failed".to_owned())).boxed_local();
+        }
+        self.server.done.borrow_mut().take(&self.text);
+        self.server.full.set(false);
+        std::future::ready(Ok(())).boxed_local()
+    }
+}
+
+impl Carrier for Walked {
+    fn export(&self, _: u64) -> LocalBoxFuture<'_, Result<Rc<dyn Copy>, String>> {
+        async {
+            let done = Rc::clone(&self.server.done);
+            // What is copied last is of a later moment.
+            let mut text = done.borrow().lines(true);
+            tokio::time::sleep(Duration::from_millis(8)).await;
+            text += &done.borrow().lines(false);
+            if self.fails() {
+                return Err("the disk is full".to_owned());
+            }
+            let mut digest = Sha256::default();
+            digest.update(text.as_bytes());
+            Ok(Rc::new(Text(text.into(), digest.finish())) as Rc<dyn Copy>)
+        }
+        .boxed_local()
+    }
+
+    fn import(&self, _: u64) -> Result<Box<dyn Feed>, String> {
+        *self.server.done.borrow_mut() = Performed::default();
+        let server = Rc::clone(&self.server);
+        Ok(Box::new(Renewed { server, text: Vec::new(), fails: self.fails() }))
+    }
+
+    fn fetch<'a>(
+        &'a self,
+        from: &'a str,
+        id: u64,
+        offset: u64,
+    ) -> LocalBoxFuture<'a, Result<Bytes, String>> {
+        async move {
+            tokio::time::sleep(Duration::from_micros(u64::from(self.server.draw(500)))).await;
+            let source = self.sites.borrow().get(from).map(|(site, _)| site.clone());
+            match source.filter(|_| !self.fails()) {
+                Some(source) => source.piece(id, offset).await,
+                None => Err("no way".to_owned()),
+            }
+        }
+        .boxed_local()
+    }
+
+    fn within(&self) -> Duration {
+        Duration::from_secs(5)
     }
 }
