@@ -1,0 +1,205 @@
+//! A server that went astray, or lost what it had, is made again as the other is.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+use synod_tests::process::{
+    child::{Process, run},
+    cluster::Cluster,
+    crew::{Crew, Shift},
+    http::Http,
+    machine::turn,
+    programs::program,
+    wait::{PATIENCE, until},
+};
+
+/// A cluster before two of the example's servers.
+struct Shop {
+    cluster: Cluster,
+    dirs: [PathBuf; 2],
+    _servers: [Process; 2],
+    folder: tempfile::TempDir,
+}
+
+impl Shop {
+    /// Servers that can be copied. That of b makes a number of its own for its `odd`-th change; the
+    /// first import at b fails in its middle.
+    fn open(odd: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let ports = [0, 1].map(|_| free_tcp_port());
+        let dirs = ["a", "b"].map(|name| folder.path().join(name));
+        let servers = [0, 1].map(|at| {
+            let (listen, dir) = (ports[at].to_string(), dirs[at].display().to_string());
+            let odd = odd.to_string();
+            let more: &[&str] = if at == 1 { &["--odd", &odd] } else { &[] };
+            let words = [&[listen.as_str(), dir.as_str()], more].concat();
+            Process::start(&program("orders"), &words, &folder.path().join("log"))
+        });
+        let urls = ports.map(|port| format!("http://{port}"));
+        let mut cluster = Cluster::dev("synod", &["--upstream", &urls[0], "--upstream", &urls[1]]);
+        cluster.stop();
+        let flag = folder.path().join("failed").display().to_string();
+        for (name, dir) in ["a", "b"].iter().zip(&dirs) {
+            let dir = dir.display();
+            // Slow enough that writes come meanwhile.
+            let export = format!("sleep 0.3; tar -c -C {dir} .");
+            let import = format!(
+                "rm -rf {dir}/*; sleep 0.5; test -e {flag} || {{ touch {flag}; head -c 700 >/dev/null; \
+                 exit 9; }}; tar -x -C {dir}"
+            );
+            let keys = format!(
+                "\n[web]\non_mismatch = \"quarantine\"\nexport = [\"sh\", \"-c\", {export:?}]\n\
+                 import = [\"sh\", \"-c\", {import:?}]\nrebuild_within = \"20s\"\n"
+            );
+            cluster.rewrite(name, "\n[web]\n", &keys);
+        }
+        cluster.resume();
+        let shop = Self { cluster, dirs, _servers: servers, folder };
+        shop.wait_serving(0);
+        shop
+    }
+
+    /// Waits until both sites serve, b having been rebuilt if it had `diverged` before.
+    fn wait_serving(&self, diverged: u64) -> Value {
+        self.cluster.wait_status("a", "both sites to serve", |status| {
+            let sites = sites(status);
+            let serve = |site: &Value| site["state"] == "serving" && site["rebuild"].is_null();
+            let of_b = || sites[1]["diverged"].as_u64().unwrap_or_default();
+            sites.len() == 2 && sites.iter().all(serve) && of_b() >= diverged
+        })
+    }
+
+    /// Waits until both servers have the same on their disks, and answers what.
+    fn wait_same(&self) -> BTreeMap<String, Vec<u8>> {
+        until("equal files at both sites", || {
+            let [a, b] = [0, 1].map(|at| files(&self.dirs[at]));
+            let differs = |name: &&String| a.get(*name) != b.get(*name);
+            let different: Vec<&String> =
+                a.keys().chain(b.keys()).filter(differs).take(5).collect();
+            if different.is_empty() { Ok(a) } else { Err(format!("{different:?} differ")) }
+        })
+    }
+
+    fn webs(&self) -> [SocketAddr; 2] {
+        ["a", "b"].map(|name| self.cluster.node(name).web.expect("it has a web port"))
+    }
+}
+
+/// Goal: a server that answered otherwise than the other is made again as that is, while clients go
+/// on, and nothing that was acknowledged is missing at either; a rebuild that fails leaves its site
+/// away and is begun again. Method: writers at a; the server of b does one thing of its own; its
+/// first import ends in the middle.
+#[test]
+fn a_server_that_went_astray_is_rebuilt_while_clients_go_on() {
+    let _turn = turn();
+    let mut shop = Shop::open(40);
+    let at = shop.webs()[0];
+    let crew = Crew::start((0..3).map(|writer| move |shift: &Shift| write_on(writer, at, shift)));
+    crew.wait_for_more(PATIENCE, "writes", 60);
+    let failed = shop.cluster.wait_status("a", "a rebuild that failed", |status| {
+        let told = sites(status).get(1).and_then(|site| site["rebuild"].as_str());
+        told.is_some_and(|told| told.contains("ended with exit status: 9"))
+    });
+    assert_eq!(sites(&failed)[1]["state"], "quarantined", "{failed}");
+    let client = shop.cluster.dir().join("client.toml").display().to_string();
+    let (code, page, _) = run(shop.cluster.program(), &["web", "--cluster", &client]);
+    assert_eq!(code, 0);
+    assert!(page.contains("b: it answered request"), "{page}");
+    assert!(page.contains("b: rebuild: "), "{page}");
+    shop.wait_serving(1);
+    crew.wait_for_more(PATIENCE, "writes after the rebuild", 30);
+    let written = crew.finish();
+    let files = shop.wait_same();
+    for (path, body) in &written {
+        assert_eq!(files.get(path), Some(body), "{path} was acknowledged");
+    }
+    let read = Http::new(shop.webs()[1]).get(&format!("/orders/{}", written[0].0)).unwrap();
+    assert_eq!((read.status, &read.body), (200, &written[0].1), "b answers again");
+    println!("{} acknowledged writes at both sites, over a rebuild", written.len());
+    shop.cluster.stop();
+}
+
+/// Goal: a site that lost all it had comes back by itself. Method: b's server loses its files and
+/// its node what it noted of them, while the cluster is down.
+#[test]
+fn a_site_that_lost_everything_is_rebuilt() {
+    let _turn = turn();
+    let mut shop = Shop::open(u64::MAX);
+    fs::write(shop.folder.path().join("failed"), "").unwrap();
+    let mut http = Http::new(shop.webs()[0]);
+    for number in 0..20 {
+        let path = format!("/orders/f{number}");
+        let body = format!("{number} ").repeat(50_000).into_bytes();
+        assert_eq!(http.request("PUT", &path, &[], &body).unwrap().status, 200);
+    }
+    let before = shop.wait_same();
+    assert_eq!(before.len(), 20);
+    // The notes may still have to hear of the last one.
+    shop.cluster.wait_status("a", "everything to be performed", |status| {
+        sites(status).iter().all(|site| site["applied"] == 20)
+    });
+    shop.cluster.stop();
+    let data = shop.cluster.dir().join("b/data/web");
+    fs::remove_dir_all(data).unwrap();
+    files(&shop.dirs[1]).keys().for_each(|name| fs::remove_file(shop.dirs[1].join(name)).unwrap());
+    shop.cluster.resume();
+    until("b to be as a", || {
+        let [a, b] = [0, 1].map(|at| files(&shop.dirs[at]));
+        if a == b { Ok(()) } else { Err(format!("{} and {} files", a.len(), b.len())) }
+    });
+    assert_eq!(files(&shop.dirs[1]), before);
+    shop.wait_serving(0);
+    let answer = Http::new(shop.webs()[1]).request("PUT", "/orders/new", &[], b"new").unwrap();
+    assert_eq!((answer.status, answer.header("synod-seq")), (200, Some("21")));
+    assert_eq!(shop.wait_same().len(), 21);
+    shop.cluster.stop();
+}
+
+/// Writes new files until the shift is over; answers those that were acknowledged.
+fn write_on(writer: usize, at: SocketAddr, shift: &Shift) -> Vec<(String, Vec<u8>)> {
+    let mut client = Http::new(at);
+    let mut acknowledged = Vec::new();
+    for number in 0.. {
+        if shift.is_over() {
+            break;
+        }
+        let body = format!("{writer} {number} ").repeat(40).into_bytes();
+        // Now and then one that gets its name from the server.
+        let (method, name) = match number % 4 {
+            0 => ("POST", String::new()),
+            _ => ("PUT", format!("/w{writer}n{number}")),
+        };
+        let answer = client.request(method, &format!("/orders{name}"), &[], &body).unwrap();
+        let (expected, name, body) = match answer.header("synod-seq") {
+            Some(seq) if method == "POST" => (201, seq.to_owned(), answer.body.clone()),
+            _ => (200, name.trim_start_matches('/').to_owned(), body),
+        };
+        assert_eq!(answer.status, expected, "{}", answer.text());
+        acknowledged.push((name, body));
+        shift.achieved();
+    }
+    acknowledged
+}
+
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    // One may be gone again while it is looked for.
+    entries.filter_map(|path| Some((name(&path), fs::read(&path).ok()?))).collect()
+}
+
+/// What a status document says of them.
+fn sites(status: &Value) -> &[Value] {
+    status["web"].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn free_tcp_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).unwrap()
+}
