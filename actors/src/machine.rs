@@ -46,6 +46,10 @@ pub trait Machine: 'static {
         out: &mut Effects<Self>,
     );
 
+    /// From now on this node's disk is full, or has room again: what is no use without a record had
+    /// better not be begun while it is. Told before the first message that follows.
+    fn room(&mut self, _full: bool) {}
+
     /// One message of `from` (which may be this node).
     fn message(&mut self, now: Now, from: &NodeId, message: Self::Message, out: &mut Effects<Self>);
 

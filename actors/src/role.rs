@@ -27,6 +27,14 @@ pub trait Surroundings<M: Machine>: 'static {
     /// Told at the end of a turn when it began: whoever takes long holds up all roles of its node.
     fn took(&self, _since: Now) {}
 
+    /// Whether the disk is full: records are refused, but for those that its reserve is for.
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    /// Looks whether a full disk has room again.
+    fn look_for_room(&self) {}
+
     /// Puts messages on their way, to roles here and elsewhere.
     fn post(&self, letters: &mut Vec<Letter<M::Envelope>>);
 
@@ -60,6 +68,9 @@ pub type Recovered<M> =
 /// protocols ask again.
 const EARLY_MAX: usize = 4_096;
 
+/// How often a full disk is looked at while its roles have anything to do.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(100);
+
 /// Nothing needs to be timed finer, and a deadline that does not move must not spin.
 const TIMER_MIN: Duration = Duration::from_millis(1);
 
@@ -78,6 +89,8 @@ pub struct Role<M: Machine> {
     writes: u64,
     durable: u64,
     turn_open: bool,
+    /// The disk is full, as far as the machine was told; when to look again.
+    full: Option<Instant>,
     timer: Option<(Instant, SpawnHandle)>,
 }
 
@@ -95,6 +108,7 @@ impl<M: Machine> Role<M> {
             writes: 0,
             durable: 0,
             turn_open: false,
+            full: None,
             timer: None,
         }
     }
@@ -102,6 +116,20 @@ impl<M: Machine> Role<M> {
     fn open_turn(&mut self, ctx: &mut Context<Self>) {
         if !std::mem::replace(&mut self.turn_open, true) {
             ctx.notify(EndOfTurn);
+        }
+    }
+
+    /// Tells the machine when the disk is full, or is so no more.
+    fn look_for_room(&mut self, now: Now) {
+        let full = self.around.is_full();
+        if full != self.full.is_some() {
+            self.machine.room(full);
+        }
+        if full && self.full.is_none_or(|again| now.at >= again) {
+            self.around.look_for_room();
+            self.full = Some(now.at + LOOK_FOR_ROOM);
+        } else if !full {
+            self.full = None;
         }
     }
 
@@ -223,6 +251,7 @@ impl<M: Machine> Handler<Inputs<M>> for Role<M> {
             return;
         }
         let now = self.around.now();
+        self.look_for_room(now);
         for (from, message) in inputs.0 {
             self.machine.message(now, &from, message, &mut self.out);
         }
@@ -264,6 +293,7 @@ impl<M: Machine> Handler<Timeout> for Role<M> {
         }
         self.timer = None;
         let now = self.around.now();
+        self.look_for_room(now);
         if self.machine.deadline().is_some_and(|at| at <= now.at) {
             self.machine.timeout(now, &mut self.out);
             self.end_turn(now, ctx);
@@ -292,6 +322,7 @@ impl<M: Machine> Handler<Rebuilt<M>> for Role<M> {
         self.started = true;
         let now = self.around.now();
         self.machine.start(now, &rebuilt.survived, &mut self.out);
+        self.look_for_room(now);
         for (from, message) in std::mem::take(&mut self.early) {
             self.machine.message(now, &from, message, &mut self.out);
         }

@@ -29,6 +29,8 @@ list! {
     CoveredStepAsked,
     /// An acceptor is asked for a vote that it has given.
     VoteAskedAgain,
+    /// An acceptor whose disk is full does not vote.
+    FullKeepsNoVote,
     /// An acceptor whose journal ended torn keeps silent.
     TornKeepsSilent,
     /// …and vouches for another one all the same.
@@ -69,6 +71,8 @@ list! {
     ReignGivenUp,
     /// A leader whose disk makes no progress steps down.
     SlowLeaderStepsDown,
+    /// A leader whose disk is full steps down.
+    FullLeaderStepsDown,
     /// A leader proposes again what a promise reported.
     ReportedValueProposed,
     /// A leader fills a gap between reported votes.

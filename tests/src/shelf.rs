@@ -22,6 +22,8 @@ pub struct Shelf {
     /// Of which step that is which comes from a peer.
     fetched: u64,
     queue: VecDeque<ShelfTask>,
+    /// The disk is full: nothing can be written.
+    pub full: bool,
 }
 
 impl Shelf {
@@ -35,7 +37,7 @@ impl Shelf {
         match self.queue.pop_front()? {
             ShelfTask::Write(write) => {
                 let ShelfWrite { step, run, lot, .. } = write;
-                let written = self.write(write)?;
+                let written = if self.full { self.refuse(&write)? } else { self.write(write)? };
                 Some(SnapshotWritten { step: Step(step), run, lot, written }.into())
             }
             ShelfTask::Resume(run) => {
@@ -72,6 +74,12 @@ impl Shelf {
         // A part of what was not synced is gone.
         self.left = fetched.map(|(_, bytes)| (self.fetched, bytes[..bytes.len() / 2].to_vec()));
         self.unfinished.clear();
+    }
+
+    /// What is refused ends the writing.
+    fn refuse(&mut self, write: &ShelfWrite) -> Option<Written> {
+        let begun = self.unfinished.remove(&write.lot).is_some_and(|(run, _)| run == write.run);
+        (write.first || begun).then_some(Written::Failed)
     }
 
     fn write(&mut self, write: ShelfWrite) -> Option<Written> {

@@ -19,6 +19,12 @@ use synod_tests::{
 
 const SHAPES: [(u8, u8); 3] = [(2, 1), (3, 2), (3, 0)];
 
+/// A command while an auxiliary completes steps: round trips and two syncs.
+const BRIDGED_MAX: Duration = Duration::from_millis(10);
+
+/// After so long everybody knows that a main is silent.
+const KNOWN_SILENT: Duration = Duration::from_millis(250);
+
 /// What an operator or an orderly stop may cost.
 const PAUSE_MAX: Duration = Duration::from_millis(300);
 
@@ -71,6 +77,39 @@ fn a_rolling_restart_costs_no_error_and_no_long_pause() {
     }
 }
 
+/// Goal: nobody's calls wait for a main that is dead: not those of a member's clients, whom it would have
+/// answered, and not those of the third main's, which sees no quorum by itself. Method: one client, so
+/// that no later step tells of the one before.
+#[test]
+fn clients_do_not_wait_for_a_main_that_is_dead() {
+    for (seed, (mains, auxiliaries)) in (350..).zip(SHAPES) {
+        for by_member in [false, true] {
+            Simulation::new(seed).run(|sim| async move {
+                let shape = Shape { mains, auxiliaries, members: 1 };
+                let mut cluster = founded(&sim, shape, VoteStyle::Split).await;
+                let leads = leader(&cluster);
+                let mut others = cluster.mains();
+                others.retain(|main| main.as_str() != leads);
+                let dead = others.pop().expect("two mains");
+                let by = others.pop().filter(|_| !by_member).unwrap_or_else(|| name("m1"));
+                let way = counter(&cluster, by.as_str());
+                way.send(Add { by: 1 }).await.expect("all is well");
+                cluster.crash(&dead);
+                tokio::time::sleep(KNOWN_SILENT).await;
+                let (crashed, mut longest) = (sim.now(), Duration::ZERO);
+                while sim.now() - crashed < Duration::from_millis(600) {
+                    let began = sim.now();
+                    way.send(Add { by: 1 }).await.expect("the others go on");
+                    longest = longest.max(sim.now() - began);
+                    tokio::time::sleep(Duration::from_millis(17)).await;
+                }
+                println!("{mains}+{auxiliaries}, by {by}: {longest:?}");
+                assert!(longest < BRIDGED_MAX, "{longest:?}");
+            });
+        }
+    }
+}
+
 /// Goal: a leader that hands leadership over does not take it back when it hears of the next one's
 /// ballot before that one leads: it would leave as the leader, and everybody would wait until its
 /// silence is noticed. Any other main that stands it does stand against.
@@ -97,6 +136,7 @@ fn a_leader_that_stops_does_not_stand_against_the_next() {
                 epoch: 0,
                 program: Program::THIS,
                 knows: 0,
+                full: false,
             },
         );
         let asks =

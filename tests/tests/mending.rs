@@ -60,6 +60,7 @@ impl Torn {
                 epoch: 0,
                 program: Program::THIS,
                 knows: 0,
+                full: false,
             };
             self.hears(A, beat);
         }

@@ -1,10 +1,11 @@
-//! Slow sync: a main whose disk is slow, or hangs, holds up nobody for long. Whole clusters in
-//! simulated worlds, and real processes on disks that can be held still.
+//! Slow and full disks: a main whose disk is slow, hangs or takes no more holds up nobody for long.
+//! Whole clusters in simulated worlds, and real processes on disks that can be held still.
 
 use std::time::Duration;
 
 use synod::{
     consensus::VoteStyle,
+    replicated::{CallError, Reason},
     sim::{DiskConditions, Shape, Simulation},
 };
 use synod_tests::{
@@ -14,7 +15,7 @@ use synod_tests::{
         load::{KvWriter, Load as Writers},
         machine::turn,
     },
-    simulated::{Load, founded, leader, leader_at, name},
+    simulated::{Add, Load, Total, counter, founded, leader, leader_at, name},
 };
 
 /// Every write and sync takes a second, where a healthy disk takes less than a millisecond.
@@ -79,6 +80,80 @@ fn a_leader_with_slow_sync_steps_down() {
             sim.set_disk_conditions(&name(&slows), DiskConditions::default());
             load.until_whole().await;
             load.finish(LEADER_PAUSE_MAX).await;
+        });
+    }
+}
+
+/// Goal: a main whose disk is full still serves reads, as many as before, while it is a main and when it
+/// was voted out.
+#[test]
+fn a_full_disk_does_not_slow_reads_down() {
+    Simulation::new(420).run(|sim| async move {
+        let load = Load::paced(founded(&sim, Shape::default(), VoteStyle::Split).await, 4, TICK);
+        let leads = load.with(|cluster| leader(cluster));
+        let full = name(if leads == "a" { "b" } else { "a" });
+        let by_full = load.with(|cluster| counter(cluster, full.as_str()));
+        let reads = async |_what: &str| {
+            let (began, mut reads) = (sim.now(), 0);
+            while sim.now() - began < Duration::from_secs(1) {
+                by_full.query(Total).await.expect("a read where the disk is full");
+                reads += 1;
+                tokio::time::sleep(TICK).await; // under a lease none passes else
+            }
+            println!("{_what}: {reads}");
+            reads
+        };
+        let before = reads("before").await;
+        sim.set_disk_conditions(&full, DiskConditions { capacity: Some(0), ..Default::default() });
+        let most = Duration::from_secs(60);
+        load.until(most, "the disk is full", |cluster| {
+            cluster.core(&full).expect("it runs").journal().stats().full
+        })
+        .await;
+        for _ in 0..8 {
+            let while_full = reads("full").await;
+            assert!(while_full * 4 > before, "{while_full} reads in a second, {before} before");
+        }
+        sim.set_disk_conditions(&full, DiskConditions::default());
+        load.until_whole().await;
+        load.finish(FOLLOWER_PAUSE_MAX).await;
+    });
+}
+
+/// Goal: a leader whose disk is full makes room for another one and does not come back to lead; it
+/// refuses commands in words that name it, and reads on, also when it was voted out. With room it takes
+/// commands as before.
+#[test]
+fn a_leader_whose_disk_is_full_steps_down() {
+    for (seed, (mains, auxiliaries)) in (430..).zip([(2, 1), (3, 2), (3, 0)]) {
+        Simulation::new(seed).run(|sim| async move {
+            let shape = Shape { mains, auxiliaries, members: 0 };
+            let load = Load::paced(founded(&sim, shape, VoteStyle::Split).await, 4, TICK);
+            let full = load.with(|cluster| leader(cluster));
+            let other = if full == "a" { "b" } else { "a" };
+            let no_room = DiskConditions { capacity: Some(0), ..Default::default() };
+            sim.set_disk_conditions(&name(&full), no_room);
+            let elsewhere = |cluster: &synod::sim::Cluster| {
+                leader_at(cluster, other).is_some_and(|leads| leads != full)
+            };
+            load.until(Duration::from_secs(60), "another one leads", |c| elsewhere(c)).await;
+            let by_full = load.with(|cluster| counter(cluster, &full));
+            for _ in 0..60 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                assert!(load.with(|cluster| elsewhere(cluster)), "it leads again");
+                by_full.query(Total).await.expect("a read where the disk is full");
+                let refused = by_full.send(Add { by: 0 }).await.expect_err("no room");
+                let text = format!("journal of {full} has no room");
+                assert!(
+                    matches!(&refused, CallError::NotApplied(why)
+                        if why.reason == Reason::Full && why.text.contains(&text)),
+                    "{refused:?}"
+                );
+            }
+            sim.set_disk_conditions(&name(&full), DiskConditions::default());
+            load.until_whole().await;
+            by_full.send(Add { by: 0 }).await.expect("there is room");
+            load.finish(FOLLOWER_PAUSE_MAX).await;
         });
     }
 }
@@ -155,6 +230,9 @@ const FOLLOWER_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Four elections until it sees that it is stuck, and one more.
 const LEADER_PAUSE_MAX: Duration = Duration::from_millis(1_500);
+
+/// Between two calls of a client that is in no hurry.
+const TICK: Duration = Duration::from_millis(1);
 
 /// On a busy machine; a client that was not answered goes elsewhere after its own patience.
 const PROCESS_PAUSE_MAX: Duration = Duration::from_secs(5);

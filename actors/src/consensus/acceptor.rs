@@ -13,7 +13,7 @@ use super::{
     message::{
         Accept, Accepted, AcceptorMessage, Confirm, Confirmed, HomeMessage, Learned,
         LearnerMessage, LeaseAsk, LeaseAsked, Mark, Mend, Mended, Message, Nack, Prepare, Promise,
-        ProposerMessage, TellAgain, Trim, Vote, Voted,
+        Proposed, ProposerMessage, TellAgain, Trim, Vote, Voted,
     },
     record::{Image, Record, chosen_upto, is_torn},
     value::Value,
@@ -43,6 +43,8 @@ pub struct Acceptor {
     trims: bool,
     /// When to go on forgetting votes that a snapshot covers.
     forget_at: Option<Instant>,
+    /// This node's disk takes no votes, but for those that its reserve is for.
+    full: bool,
 }
 
 /// Votes forgotten in one turn: a snapshot of a large state covers hundreds of thousands, and to free
@@ -68,6 +70,7 @@ impl Acceptor {
             torn: false,
             trims: false,
             forget_at: None,
+            full: false,
         }
     }
 
@@ -129,6 +132,12 @@ impl Acceptor {
         let Some(run) = last_of(first, values.len()).and_then(|last| Run::new(first, last)) else {
             return;
         };
+        if self.full && !values.iter().all(Record::fits_in_reserve) {
+            sometimes!(FullKeepsNoVote);
+            // No vote, and no ballot raised. A vote that is refused would have to be taken back, and
+            // that takes reading the journal again; the others go on without it.
+            return out.here(LearnerMessage::Proposed(Proposed { ballot, first, values }));
+        }
         // Not before: a ballot raised without a record would be promised later without one.
         self.promised = self.promised.max(ballot);
         for (step, value) in (first.0..).map(Step).zip(&values) {
@@ -281,6 +290,10 @@ impl Machine for Acceptor {
             self.torn = false;
         }
         self.chosen_upto = chosen_upto(&survived.records, self.trimmed);
+    }
+
+    fn room(&mut self, full: bool) {
+        self.full = full;
     }
 
     fn message(

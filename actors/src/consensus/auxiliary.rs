@@ -327,7 +327,7 @@ impl Auxiliary {
 }
 
 /// Bytes that a vote for this takes.
-fn cost(value: &Value) -> usize {
+pub(super) fn cost(value: &Value) -> usize {
     VOTE_BYTES + value.bytes().len()
 }
 

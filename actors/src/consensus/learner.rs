@@ -24,7 +24,7 @@ use super::{
     configuration::History,
     message::{
         Accepted, AcceptorMessage, Acked, Ahead, Execute, Installed, Learned, LearnerMessage, Mark,
-        Message, Progress, ProposerMessage, ReplicaMessage, Report, Voted,
+        Message, Progress, Proposed, ProposerMessage, ReplicaMessage, Report, Voted,
     },
     record::{Image, Record},
     timing::Timing,
@@ -55,6 +55,10 @@ pub(crate) fn known(survived: &Survived<Record, Image>) -> Remembered {
 /// was away for seconds catches up from here without a snapshot.
 const LOG_BYTES_KEPT: usize = 32 * 1024 * 1024;
 
+/// As long as the disk is full no snapshot can cover the log, and it is kept in memory up to this size:
+/// to be written when there is room soon. What is forgotten beyond that only a snapshot makes up for.
+const LOG_BYTES_FULL_MAX: usize = 2 * LOG_BYTES_KEPT;
+
 /// One answer to a node that catches up; it asks again for more.
 const ENTRIES_BYTES_MAX: usize = 1024 * 1024;
 
@@ -67,6 +71,10 @@ pub struct Learner {
     /// Chosen values from the oldest kept step to the last executed one.
     log: BTreeMap<Step, Chosen>,
     log_bytes: usize,
+    /// Up to here the log was forgotten though no snapshot covers it.
+    dropped: Step,
+    /// This node's disk takes neither notes nor snapshots.
+    full: bool,
     /// Covered by a snapshot of this node.
     covered: Step,
     /// Values proposed for steps not yet known to be chosen.
@@ -99,6 +107,8 @@ struct Chosen {
     value: Value,
     /// This node's own durable vote says the same.
     own: bool,
+    /// No other main was seen to vote for it: none may answer clients in this one's place.
+    alone: bool,
 }
 
 impl Learner {
@@ -110,6 +120,8 @@ impl Learner {
             history: History::default(),
             log: BTreeMap::new(),
             log_bytes: 0,
+            dropped: Step(0),
+            full: false,
             covered: Step(0),
             values: BTreeMap::new(),
             votes: BTreeMap::new(),
@@ -153,12 +165,16 @@ impl Learner {
         let Some(last) = super::acceptor::last_of(voted.first, voted.values.len()) else { return };
         let run = Run { first: voted.first, last };
         self.counts(voted.ballot, self.me.incarnation, run);
-        for (step, value) in (voted.first.0..).map(Step).zip(voted.values) {
+        self.proposed(voted.ballot, voted.first, voted.values);
+        self.acked(self.me.clone(), voted.ballot, run, out);
+    }
+
+    fn proposed(&mut self, ballot: Ballot, first: Step, values: Vec<Value>) {
+        for (step, value) in (first.0..).map(Step).zip(values) {
             if step > self.history.executed() {
-                self.values.entry(step).or_default().insert(voted.ballot, value);
+                self.values.entry(step).or_default().insert(ballot, value);
             }
         }
-        self.acked(self.me.clone(), voted.ballot, run, out);
     }
 
     fn accepted(&mut self, from: &NodeId, accepted: &Accepted, out: &mut Effects<Self>) {
@@ -189,7 +205,11 @@ impl Learner {
             let step = self.history.executed().next();
             let Some((ballot, value)) = self.decided(step) else { return };
             let own = self.has_vote(ballot, self.me.incarnation, step);
-            self.learn(now, step, Chosen { ballot, value, own });
+            let alone = !self.history.at(step).is_some_and(|configuration| {
+                let mut others = configuration.other_mains(self.me.incarnation);
+                others.any(|main| self.has_vote(ballot, main.incarnation, step))
+            });
+            self.learn(now, step, Chosen { ballot, value, own, alone });
         }
     }
 
@@ -246,34 +266,42 @@ impl Learner {
         let executed = self.history.executed();
         while self.handed < executed {
             let first = self.handed.next();
-            let Some(led) = self.log.get(&first).map(|chosen| chosen.ballot.node) else {
+            let Some(chosen) = self.log.get(&first) else {
                 // The replica wants what is no longer here.
                 return self.want_snapshot(out);
             };
+            let (led, alone) = (chosen.ballot.node, chosen.alone);
             let values: Vec<Value> = self
                 .log
                 .range(first..)
-                .take_while(|(_, chosen)| chosen.ballot.node == led)
+                .take_while(|(_, chosen)| (chosen.ballot.node, chosen.alone) == (led, alone))
                 .map(|(_, chosen)| chosen.value.clone())
                 .collect();
             self.handed = Step(self.handed.0 + values.len() as u64);
-            let alone = self.history.current().is_some_and(|c| c.mains.len() == 1);
-            let answer_others = led != self.me.incarnation || alone;
+            let sole = self.history.current().is_some_and(|c| c.mains.len() == 1);
+            let answer_others = led != self.me.incarnation || alone || sole;
             out.here(ReplicaMessage::Execute(Execute { first, values, answer_others }));
         }
     }
 
-    /// Forgets what is chosen and covered, once more than enough is kept for others.
+    /// Forgets what is chosen and covered, once more than enough is kept for others; and what is not
+    /// covered, once a full disk has kept too much of it in memory.
     fn tidy(&mut self, now: Now) {
         let executed = self.history.executed();
         let (mut steps, mut bytes) = (0, 0);
         while self.log_bytes > LOG_BYTES_KEPT
             && let Some(entry) = self.log.first_entry()
-            && *entry.key() <= self.covered.min(self.handed)
+            && *entry.key() <= self.handed
         {
+            let step = *entry.key();
+            let too_much = self.full && self.log_bytes > LOG_BYTES_FULL_MAX;
             // The rest another time: a turn that frees gigabytes lets every client wait.
-            if steps >= FORGET_STEPS_MAX || bytes >= FORGET_BYTES_MAX {
+            let later = steps >= FORGET_STEPS_MAX || bytes >= FORGET_BYTES_MAX;
+            if later || step > self.covered && !too_much {
                 break;
+            }
+            if step > self.covered {
+                self.dropped = step;
             }
             let len = entry.remove().value.bytes().len();
             self.log_bytes -= len;
@@ -335,6 +363,10 @@ impl Machine for Learner {
         }
     }
 
+    fn room(&mut self, full: bool) {
+        self.full = full;
+    }
+
     fn message(
         &mut self,
         now: Now,
@@ -344,6 +376,12 @@ impl Machine for Learner {
     ) {
         match message {
             LearnerMessage::Voted(voted) => self.voted(voted, out),
+            LearnerMessage::Proposed(Proposed { ballot, first, values }) => {
+                // Who is farther behind is told what was chosen; others do not wait for this node.
+                if self.history.at(first).is_some() {
+                    self.proposed(ballot, first, values);
+                }
+            }
             LearnerMessage::Accepted(accepted) => self.accepted(from, &accepted, out),
             LearnerMessage::Mark(mark) => self.mark(&mark),
             LearnerMessage::CatchUp(asked) => self.catch_up(now, from, &asked, out),

@@ -31,7 +31,7 @@ pub use self::{
     report::{PeerReport, ProposerReport, Report, Sign},
     votes::{
         Accept, Accepted, Acked, Learned, Mark, Mend, Mended, Nack, PreVote, PreVoteAnswer,
-        Prepare, Progress, Promise, Settled, TellAgain, Trim, Vote, Voted,
+        Prepare, Progress, Promise, Proposed, Settled, TellAgain, Trim, Vote, Voted,
     },
     wishes::{Dismissed, Granted, NewWish, TakeOver, Wanted, Wish},
 };
@@ -94,7 +94,7 @@ addressed! {
     Proposer(ProposerMessage): Promise, Nack, PreVote, PreVoteAnswer, Heartbeat, Standing, Reached,
         Acked, Progress, Confirmed, ReadIndex, Request, Probe, Expiry, Peer, Resign, TellAgain,
         Wanted, TakeOver, LeaseAsked, LeaseGrant, LeasedRead, Mended;
-    Learner(LearnerMessage): Voted, Accepted, Mark, CatchUp, Entries, Ahead, Resend, Installed,
+    Learner(LearnerMessage): Voted, Proposed, Accepted, Mark, CatchUp, Entries, Ahead, Resend, Installed,
         Settled, TrimLog, TellAgain;
     Replica(ReplicaMessage): Compare, Execute, Query, SnapshotWanted, SnapshotChunk,
         SnapshotWritten, SnapshotRead, Fetch, TellAgain;
@@ -214,6 +214,9 @@ pub enum LearnerMessage {
     /// *Local*, from the acceptor.
     #[serde(skip)]
     Voted(Voted),
+    /// *Local*, from the acceptor.
+    #[serde(skip)]
+    Proposed(Proposed),
     /// A member's votes are durable.
     Accepted(Accepted),
     /// A leader's news of its own votes and of what was chosen.

@@ -107,7 +107,7 @@ impl Record {
 
     /// Whether a vote for `value` may use the journal's reserve. A change of configuration must be
     /// possible on a full disk, and so must the empty steps that put it in force.
-    fn fits_in_reserve(value: &Value) -> bool {
+    pub(super) fn fits_in_reserve(value: &Value) -> bool {
         value.bytes().len() <= 1 || value.is_configuration()
     }
 

@@ -13,7 +13,7 @@ use synod_runtime::{
     node::Node,
 };
 
-use super::{membership::Shown, metrics};
+use super::{clients::no_room, membership::Shown, metrics};
 use crate::{
     consensus::{
         ballot::{Ballot, Step},
@@ -200,7 +200,7 @@ impl Board {
         }
         if journal.full {
             self.journal.flush(); // looks whether there is room again
-            return Err("full: the disk of this node's journal has no room".to_owned());
+            return Err(no_room(&self.me));
         }
         if last.auxiliary.is_some() {
             return Ok(());

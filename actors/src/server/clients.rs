@@ -150,13 +150,18 @@ impl Clients {
     }
 }
 
+/// Why a node refuses commands whose disk is full.
+pub(super) fn no_room(node: &NodeId) -> String {
+    format!("full: the disk with the journal of {} has no room", node.name)
+}
+
 impl Submit for Clients {
     fn submit(&self, batch: Vec<Submission>) {
         let full = self.journal.is_full();
         let Some(home) = self.home.get().filter(|_| !full) else {
             let refusal = if full {
                 self.journal.flush(); // looks whether there is room again
-                Refusal::new(Reason::Full, "full: the disk of this node's journal has no room")
+                Refusal::new(Reason::Full, no_room(&self.me))
             } else {
                 Refusal::new(Reason::Unavailable, "this node is still starting")
             };

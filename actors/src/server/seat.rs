@@ -326,9 +326,11 @@ impl Seat {
     /// Leads, or follows who leads; of a main or a member.
     pub fn proposer(&self) -> impl FnMut() -> Role<Proposer> + use<> + 'static {
         let (site, timing, style) = (Rc::clone(&self.site), self.config.timing, self.config.style);
-        let knows = self.knows();
+        let (knows, vote_bytes) = (self.knows(), self.config.auxiliary_bytes());
         self.site.role(move || {
-            Proposer::new(site.me.clone(), timing, style, site.rng("proposer")).knowing(knows)
+            Proposer::new(site.me.clone(), timing, style, site.rng("proposer"))
+                .knowing(knows)
+                .bridging(vote_bytes)
         })
     }
 

@@ -424,6 +424,14 @@ impl<M: Resident> Surroundings<M> for Around {
         Now { at: clock.now(), wall_ms: clock.wall_ms() }
     }
 
+    fn is_full(&self) -> bool {
+        self.0.journal.is_full()
+    }
+
+    fn look_for_room(&self) {
+        self.0.journal.flush();
+    }
+
     fn took(&self, since: Now) {
         let node = &self.0.node;
         let took = node.clock().now().since(since.at);

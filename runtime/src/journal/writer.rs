@@ -158,7 +158,8 @@ impl Writer {
         let allowed = reserved || !self.current.reserve;
         // One block stays free for the mark of an orderly stop.
         let end = self.current.end.offset + self.batch.blocks_with(bytes) + BLOCK_BYTES;
-        if !allowed || end > self.current.room {
+        let rolls = !allowed || end > self.current.room;
+        if rolls {
             self.flush()?;
             let purpose = if reserved { Purpose::Reserved } else { Purpose::Ordinary };
             // The new segment begins with an empty batch.
@@ -167,7 +168,8 @@ impl Writer {
             let chain = self.batch.chain();
             self.begin(&spare, self.base, Batch::new(chain)).map_err(|error| self.fail(&error))?;
         }
-        if !reserved {
+        // Not where a small one still fits and the next large one does not.
+        if !reserved && (rolls || self.spares.has_more_than_the_reserve()) {
             self.shared.full.store(false, Ordering::Relaxed);
         }
         Ok(())

@@ -54,7 +54,7 @@ impl Walk {
                     self.schedule.after(after, Event::Start { node: auxiliary });
                 }
             }
-            Some(3) => self.kill_role(any)?,
+            Some(3) => self.kill_some_role(any)?,
             Some(4) => self.partition(),
             Some(5) => self.network.cut(any, other),
             Some(6) => self.isolate(any),
@@ -76,7 +76,15 @@ impl Walk {
                 self.split();
             }
             Some(15) => self.operate(any),
-            Some(_) => self.nodes[any].stall = if self.nodes[any].stall > 1 { 1 } else { STALLED },
+            Some(_) => {
+                let node = &mut self.nodes[any];
+                node.stall = if node.stall > 1 { 1 } else { STALLED };
+                // As often as not it is full too.
+                let full = node.stall > 1
+                    && node.kind != NodeRole::Auxiliary
+                    && self.schedule.now.is_multiple_of(2);
+                node.fill(full);
+            }
             None => {}
         }
         Ok(())
@@ -212,8 +220,8 @@ impl Walk {
         self.clients.gone(place);
     }
 
-    /// The actor of one role dies.
-    fn kill_role(&mut self, place: usize) -> Result<(), Violation> {
+    /// The actor of some role dies.
+    fn kill_some_role(&mut self, place: usize) -> Result<(), Violation> {
         if !self.nodes[place].up {
             return Ok(());
         }
@@ -222,6 +230,11 @@ impl Walk {
             NodeRole::Auxiliary => &[Role::Auxiliary],
         };
         let role = roles[self.rng.random_range(0..roles.len())];
+        self.kill_role(place, role)
+    }
+
+    /// The actor of one role dies.
+    pub(super) fn kill_role(&mut self, place: usize, role: Role) -> Result<(), Violation> {
         if !self.nodes[place].kill(role) {
             return Ok(());
         }
@@ -293,6 +306,7 @@ impl Walk {
         let name = self.nodes[place].id.name.clone();
         self.nodes[place].id = fresh_id(name, place, &mut self.rng);
         self.nodes[place].disk = Disk::default();
+        self.nodes[place].fill(false);
         let down = self.rng.random_range(0..1_000 * self.plan.down_us.max(1));
         self.schedule.after(down, Event::Start { node: place });
     }

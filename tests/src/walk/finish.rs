@@ -50,6 +50,7 @@ impl Walk {
         }
         for place in 0..self.nodes.len() {
             self.nodes[place].stall = 1;
+            self.nodes[place].fill(false);
             self.nodes[place].paused_until = 0;
             self.start(place)?;
             if self.nodes[place].kind != NodeRole::Auxiliary {

@@ -338,7 +338,13 @@ impl Walk {
         for letter in now {
             self.say(place, role, letter)?;
         }
-        let stall = self.nodes[place].stall;
+        let node = &mut self.nodes[place];
+        let refused = node.full && records.iter().any(|record| !record.to_journal().is_reserved());
+        node.noticed |= node.full && (refused || !offers.is_empty());
+        if refused {
+            return self.kill_role(place, role); // it believes what is not on the disk
+        }
+        let stall = node.stall;
         let disk = &mut self.nodes[place].disk;
         let urgent = !records.is_empty() || !offers.is_empty() || truncate.is_some();
         // The queue of a slow disk is full: what rides along is dropped.

@@ -104,9 +104,10 @@ impl<M: Part> Slot<M> {
         Said::of(out)
     }
 
-    fn turn(&mut self, now: Now, most: usize) -> Said {
+    fn turn(&mut self, now: Now, most: usize, full: bool) -> Said {
         let mut out = Effects::default();
         self.due = false;
+        self.machine.room(full);
         for (from, message) in self.inbox.drain(..most.min(self.inbox.len())) {
             self.machine.message(now, &from, message, &mut out);
         }
@@ -114,8 +115,9 @@ impl<M: Part> Slot<M> {
         Said::of(out)
     }
 
-    fn ring(&mut self, now: Now) -> Said {
+    fn ring(&mut self, now: Now, full: bool) -> Said {
         let mut out = Effects::default();
+        self.machine.room(full);
         self.machine.timeout(now, &mut out);
         self.machine.flush(now, &mut out);
         Said::of(out)
@@ -170,6 +172,10 @@ pub(crate) struct Node {
     pub(crate) paused_until: u64,
     /// Syncs take this many times longer.
     pub(crate) stall: u64,
+    /// Its disk is full…
+    pub(crate) full: bool,
+    /// …and has refused something: from then on its roles are told.
+    pub(crate) noticed: bool,
     clock: Clock,
     /// Steps up to here were compared with what others learned.
     pub(crate) checked: u64,
@@ -198,6 +204,8 @@ impl Node {
             disk,
             paused_until: 0,
             stall: 1,
+            full: false,
+            noticed: false,
             clock: Clock::default(),
             checked: 0,
             standing: None,
@@ -208,6 +216,11 @@ impl Node {
     /// Sets the clock somewhere, as a boot does.
     pub(crate) fn set_clock(&mut self, offset: u64, drift: u64, skew_ms: u64) {
         self.clock = Clock { offset, drift, skew_ms };
+    }
+
+    /// Its disk is full from now on, or has room.
+    pub(crate) fn fill(&mut self, full: bool) {
+        (self.full, self.noticed, self.disk.shelf.full) = (full, false, full);
     }
 
     /// The node's own time at the run's time `at`.
@@ -355,13 +368,13 @@ impl Node {
 
     /// Handles up to `most` messages of a role, and its flush. None while it is being rebuilt.
     pub(crate) fn turn(&mut self, at: u64, role: Role, most: usize) -> Option<Said> {
-        let now = self.now(at);
+        let (now, full) = (self.now(at), self.noticed);
         with!(self.roles, role, slot => {
             if slot.rebuilding {
                 slot.due = false;
                 return None;
             }
-            Some(slot.turn(now, most))
+            Some(slot.turn(now, most, full))
         })
         .flatten()
     }
@@ -378,7 +391,7 @@ impl Node {
 
     /// Lets a role's alarm ring if its time has come; whether it spins with it.
     pub(crate) fn ring(&mut self, at: u64, role: Role) -> Option<(Said, bool)> {
-        let now = self.now(at);
+        let (now, full) = (self.now(at), self.noticed);
         with!(self.roles, role, slot => {
             if slot.rebuilding || slot.alarm.is_none_or(|alarm| alarm > at) {
                 return None;
@@ -389,7 +402,7 @@ impl Node {
             }
             let window = at / SPIN_WINDOW;
             slot.spins = if slot.spins.0 == window { (window, slot.spins.1 + 1) } else { (window, 1) };
-            Some((slot.ring(now), slot.spins.1 > SPINS_MAX))
+            Some((slot.ring(now, full), slot.spins.1 > SPINS_MAX))
         })
         .flatten()
     }

@@ -44,7 +44,7 @@ pub struct Faults {
     pub lose_auxiliary: u32,
     /// A node stops for a while and goes on as if nothing had been.
     pub pause: u32,
-    /// A disk becomes slow, or quick again.
+    /// A disk becomes slow, and as often as not full too, or is well again.
     pub stall: u32,
     /// Whoever leads is cut off, and does not notice.
     pub depose: u32,

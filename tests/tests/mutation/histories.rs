@@ -242,6 +242,7 @@ pub(crate) fn a_version_rises_only_when_every_main_can() -> Played {
             epoch: 0,
             program: Program::THIS,
             knows,
+            full: false,
         };
         standing.tell(B, beat.clone());
         standing.tell(B, beat);

@@ -53,6 +53,9 @@ impl Learner {
                 self.readers.insert(from.clone(), (next, now.at + READS_FOR));
             }
         }
+        if entries.snapshot && self.dropped > self.covered {
+            return; // its snapshots end where it forgot the log: another has to help
+        }
         sometimes!(SnapshotOffered if entries.snapshot);
         sometimes!(LogHandedOut if !entries.values.is_empty());
         if entries.snapshot || !entries.values.is_empty() {
@@ -128,7 +131,7 @@ impl Learner {
             if step == self.history.executed().next() {
                 let own = self.has_vote(ballot, self.me.incarnation, step);
                 sometimes!(LearnedWithoutVote if !own);
-                self.learn(now, step, Chosen { ballot, value, own });
+                self.learn(now, step, Chosen { ballot, value, own, alone: false });
             }
         }
         self.ask(now, true, out);

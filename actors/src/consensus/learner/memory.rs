@@ -90,6 +90,10 @@ impl Learner {
         if !overdue && executed.beyond(self.durable.hinted) < MARK_STEPS {
             return;
         }
+        if self.dropped > self.covered.max(self.durable.noted) {
+            self.durable.since = None; // nothing is known beyond a hole: a snapshot is needed first
+            return;
+        }
         let first = self.durable.noted.max(self.covered).next();
         if !overdue && self.durable.foreign == 0 {
             // Under load the next votes carry it to the disk at no price; nobody hears of it yet.
@@ -126,6 +130,9 @@ impl Learner {
             sometimes!(JournalTrimmed);
             self.covered = upto;
             self.durable.covered(upto);
+            if upto < self.history.executed() && self.dropped > Step(0) {
+                self.durable.since = Some(Instant::default()); // what a hole held back
+            }
             out.here(AcceptorMessage::Trim(Trim { upto }));
         }
     }
@@ -176,7 +183,7 @@ impl Known {
                 break;
             };
             let value = vote.value.clone();
-            known.chosen.push((step, Chosen { ballot: vote.ballot, value, own }));
+            known.chosen.push((step, Chosen { ballot: vote.ballot, value, own, alone: false }));
             step = step.next();
         }
         known.votes = votes.into_values().filter(|vote| vote.step >= step).collect();

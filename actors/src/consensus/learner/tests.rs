@@ -7,7 +7,7 @@ use super::*;
 use crate::consensus::{
     ballot::Runs,
     configuration::Configuration,
-    message::{Entries, TrimLog, Vote},
+    message::{CatchUp, Entries, TrimLog, Vote},
 };
 
 fn node(name: &str, incarnation: u64) -> NodeId {
@@ -170,4 +170,39 @@ fn the_journal_is_not_trimmed_beyond_what_is_known_to_be_chosen() {
     assert_eq!(trimmed(&say(&mut learner, at(3), TrimLog { upto: Step(5) })), []);
     assert_eq!(trimmed(&say(&mut learner, at(3), TrimLog { upto: Step(3) })), [Step(3)]);
     assert_eq!(trimmed(&say(&mut learner, at(3), TrimLog { upto: Step(1) })), [], "it was");
+}
+
+/// Goal: as long as the disk is full, no more of the log is kept in memory than was said. What was
+/// forgotten is neither noted nor offered, until a snapshot covers it: then all is as before.
+#[test]
+fn a_full_disk_bounds_what_is_kept_of_the_log() {
+    let mut learner = started(at(1), vec![genesis()]);
+    learner.room(true);
+    let large = Value::from_bytes(vec![1; 1 << 20].into());
+    let ballot = Ballot { round: 1, node: Incarnation(2) };
+    let last = (2 * LOG_BYTES_FULL_MAX as u64) >> 20;
+    for step in 1..=last {
+        let (first, values) = (Step(step), vec![(ballot, large.clone())]);
+        let entries = Entries { first, values, chosen_upto: first, snapshot: false };
+        let mut outs = vec![say(&mut learner, at(1 + step), entries)];
+        outs.push(wait(&mut learner, at(1 + step)));
+        for offer in outs.into_iter().flat_map(|out| out.offers) {
+            if let Message::Learner(said) = offer.refused.message {
+                say(&mut learner, at(1 + step), said);
+            }
+        }
+        let kept = (1..=step).filter(|step| learner.chosen(Step(*step)).is_some()).count();
+        assert!(kept << 20 <= LOG_BYTES_FULL_MAX + (1 << 20), "{kept} MiB at {step}");
+    }
+    assert_eq!((learner.history().executed(), learner.chosen(Step(1))), (Step(last), None));
+    learner.room(false);
+    say(&mut learner, at(1_000), told(last + 1, 1));
+    assert_eq!(notes(&wait(&mut learner, at(1_001))), [], "there is a hole before it");
+    let asked = say(&mut learner, at(1_002), CatchUp { from: Step(1), fresh: false });
+    let offers = |letter: &crate::effects::Letter<Message>| {
+        matches!(&letter.message, Message::Learner(LearnerMessage::Entries(_)))
+    };
+    assert!(!asked.now.iter().any(offers), "its snapshot would end before the hole");
+    say(&mut learner, at(1_003), TrimLog { upto: Step(last) });
+    assert_eq!(notes(&wait(&mut learner, at(1_004))), [Step(last + 1)]);
 }

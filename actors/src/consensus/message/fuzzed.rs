@@ -33,6 +33,7 @@ fn corpus() -> Vec<Vec<u8>> {
         epoch: 1,
         program: Program::THIS,
         knows: 2,
+        full: false,
     };
     let values = vec![(ballot, value())];
     let entries = Entries { first: step, values, chosen_upto: step, snapshot: false };

@@ -64,6 +64,9 @@ pub struct Heartbeat {
     pub program: Program,
     /// The highest cluster version that it can execute.
     pub knows: u32,
+    /// Its disk is full: it promises, and votes for nothing that clients ask for.
+    #[serde(default)]
+    pub full: bool,
 }
 
 /// Major, minor and patch number of the library that a node runs.

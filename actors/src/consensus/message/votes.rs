@@ -96,6 +96,18 @@ pub struct Voted {
     pub values: Vec<Value>,
 }
 
+/// *Local*: values that a leader proposes and this node did not vote for, since its disk is full. It
+/// can still learn that they are chosen.
+#[derive(Debug, Clone)]
+pub struct Proposed {
+    /// In which ballot.
+    pub ballot: Ballot,
+    /// The step of the first value.
+    pub first: Step,
+    /// One value a step.
+    pub values: Vec<Value>,
+}
+
 /// *Local*, learner to acceptor: what is known to be chosen, and who else learns from votes.
 #[derive(Debug, Clone)]
 pub struct Learned {

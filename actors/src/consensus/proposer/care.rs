@@ -15,9 +15,6 @@ use crate::{
     effects::{Effects, To},
 };
 
-/// What a bridge may lay on an auxiliary before the silent main is voted out (R1.33).
-const BRIDGE_BYTES_MAX: usize = 4 * 1024 * 1024;
-
 /// How well a main keeps up that does not vote. Judged when its word arrives: by the time somebody
 /// looks, a busy log has moved on.
 #[derive(Debug, Default)]
@@ -80,8 +77,9 @@ impl Proposer {
             return;
         }
         if self.is_stuck() {
-            sometimes!(SlowLeaderStepsDown);
-            tracing::warn!("the own journal makes no progress: another may lead");
+            sometimes!(SlowLeaderStepsDown if !self.full);
+            sometimes!(FullLeaderStepsDown if self.full);
+            tracing::warn!(full = self.full, "the own journal makes no progress: another may lead");
             self.step_down(out);
             if let Phase::Following(following) = &mut self.phase {
                 following.stand_at = self.turn.at + 10 * self.timing.election;
@@ -129,7 +127,7 @@ impl Proposer {
         }
     }
 
-    /// Mains whose votes are missing, or that are not heard of at all.
+    /// Mains whose votes are missing, or that are not heard of at all, or whose disk is full.
     pub(super) fn silent<'a>(&'a self, configuration: &'a Configuration) -> Vec<&'a NodeId> {
         let Phase::Leading(reign) = &self.phase else { return Vec::new() };
         let (now, hedge) = (self.turn.at, self.timing.hedge);
@@ -142,21 +140,23 @@ impl Proposer {
                     oldest.is_some_and(|(step, open)| acked < *step && now >= open.since + hedge);
                 // A link that is down carries no votes, however lately it was heard.
                 let gone = self.peers.get(&main.name).is_some_and(|p| p.id == **main && !p.up);
-                lacks || gone || !self.heard_within(main, hedge)
+                lacks || gone || !self.heard_within(main, hedge) || self.is_full(main)
             })
             .collect()
     }
 
-    /// Whether this node's own vote has been missing for long (its disk is full, or hangs) while
-    /// another main could lead.
+    /// Whether this node's disk is full, or its own vote has been missing for long, while another
+    /// main could lead.
     fn is_stuck(&self) -> bool {
         let Phase::Leading(reign) = &self.phase else { return false };
         let patience = 4 * self.timing.election;
-        let other = self.configuration().is_some_and(|c| {
-            c.other_mains(self.me.incarnation)
-                .any(|main| self.heard_within(main, self.timing.stickiness))
-        });
-        other
+        let has = |could: &dyn Fn(&NodeId) -> bool| {
+            self.configuration().is_some_and(|c| c.other_mains(self.me.incarnation).any(could))
+        };
+        if self.full {
+            return has(&|main| self.could_lead(main));
+        }
+        has(&|main| self.heard_within(main, self.timing.stickiness))
             && reign.open.first_key_value().is_some_and(|(step, open)| {
                 reign.voted < *step && self.turn.at >= open.since + patience
             })
@@ -185,10 +185,16 @@ impl Proposer {
                 return;
             }
             let sent = self.history.executed();
+            // Votes of an earlier bridge, or of an earlier leader's, that it has not forgotten yet.
+            let held = configuration.auxiliaries.iter().filter_map(|auxiliary| {
+                let peer = self.peers.get(&auxiliary.name).filter(|peer| peer.id == *auxiliary);
+                peer.and_then(|peer| peer.standing.as_ref()).map(|standing| standing.bytes)
+            });
+            let bytes = usize::try_from(held.max().unwrap_or(0)).unwrap_or(usize::MAX);
             sometimes!(BridgeBegins);
             tracing::info!(from = %sent.next(), "an auxiliary completes steps for a silent main");
             let Phase::Leading(reign) = &mut self.phase else { return };
-            reign.bridge = Some(Bridge { sent, bytes: 0 });
+            reign.bridge = Some(Bridge { sent, bytes });
             self.send_bridged(out);
             return;
         }
@@ -270,7 +276,7 @@ impl Proposer {
             let since = reign.silent.get(&main.incarnation).copied().unwrap_or(now);
             let unreachable =
                 reign.unreachable.get(&main.incarnation).is_some_and(|at| *at >= since);
-            let spent = reign.bridge.as_ref().is_some_and(|b| b.bytes > BRIDGE_BYTES_MAX);
+            let spent = reign.bridge.as_ref().is_some_and(|b| b.bytes > self.bridge_bytes_max);
             let overdue = now >= since + self.timing.remove
                 || (now >= since + self.timing.remove_unreachable && unreachable);
             let gains = configuration.gains_without(main.incarnation);
@@ -333,6 +339,7 @@ impl Proposer {
                     let knows = peer.beat.as_ref().map_or(0, |beat| beat.knows);
                     let keeps_pace = knows >= configuration.version
                         && peer.pace.keeps_up(now, self.timing.remove_unreachable)
+                        && !self.is_full(&peer.id)
                         && self.heard_within(&peer.id, self.timing.hedge);
                     if keeps_pace {
                         sometimes!(MainAdmitted);

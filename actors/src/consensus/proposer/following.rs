@@ -103,13 +103,13 @@ impl Proposer {
     /// Stands when it is time to, and leads when the opinions allow it.
     pub(super) fn consider_standing(&mut self, out: &mut Effects<Self>) {
         let now = self.turn.at;
-        let (hedge, may_stand) = (self.timing.hedge, self.may_stand());
+        let (hedge, may_stand, patience) = (self.timing.hedge, self.may_stand(), self.patience());
         let Phase::Following(following) = &mut self.phase else { return };
         // A leader that is heard is followed, whether by its heartbeats or its proposals.
         if let Some(leader) = following.leader.clone() {
             let heard = self.peers.get(&leader.name).filter(|p| p.id == leader);
             if let Some(at) = heard.and_then(|peer| peer.heard) {
-                following.stand_at = following.stand_at.max(at + self.timing.election);
+                following.stand_at = following.stand_at.max(at + patience);
             }
         }
         if !may_stand {

@@ -32,6 +32,7 @@ use synod_runtime::{
 
 use self::{care::Pace, following::Following, lease::Leases, mend::Mending, reign::Reign};
 use super::{
+    auxiliary::VOTE_BYTES_MAX,
     ballot::{Ballot, Step},
     configuration::{Configuration, History},
     message::{
@@ -54,6 +55,9 @@ const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Homes hear of the leader at least this often.
 const LEADER_NEWS: Duration = Duration::from_millis(250);
 
+/// So many times longer than others waits a main whose disk is full before it stands.
+const FULL_PATIENCE: u32 = 3;
+
 /// What one peer is and says.
 #[derive(Debug)]
 struct Known {
@@ -72,6 +76,9 @@ pub struct Proposer {
     me: NodeId,
     timing: Timing,
     style: VoteStyle,
+    /// What a bridge may lay on an auxiliary before the silent main is voted out (R1.33): beyond what
+    /// that has room for, nothing could be decided any more.
+    bridge_bytes_max: usize,
     rng: Rng,
     history: History,
     durable_upto: Step,
@@ -105,6 +112,8 @@ pub struct Proposer {
     leases: Leases,
     /// The journal ended torn: this node neither leads nor votes before that is made up for.
     mending: Option<Mending>,
+    /// This node's disk takes no votes for commands.
+    full: bool,
     turn: Now,
 }
 
@@ -121,6 +130,7 @@ impl Proposer {
             me,
             timing,
             style,
+            bridge_bytes_max: VOTE_BYTES_MAX / 2,
             rng,
             history: History::default(),
             durable_upto: Step(0),
@@ -144,6 +154,7 @@ impl Proposer {
             resigned: false,
             leases: Leases::default(),
             mending: None,
+            full: false,
             turn: Now::default(),
         }
     }
@@ -152,6 +163,13 @@ impl Proposer {
     #[must_use]
     pub const fn knowing(mut self, knows: u32) -> Self {
         self.knows = knows;
+        self
+    }
+
+    /// In a cluster whose auxiliaries keep votes of so many bytes; [`VOTE_BYTES_MAX`] unless said.
+    #[must_use]
+    pub const fn bridging(mut self, vote_bytes_max: usize) -> Self {
+        self.bridge_bytes_max = vote_bytes_max / 2;
         self
     }
 
@@ -181,6 +199,17 @@ impl Proposer {
             || self.peers.get(&node.name).is_some_and(|peer| {
                 peer.id == *node && peer.heard.is_some_and(|at| self.turn.at < at + patience)
             })
+    }
+
+    /// Whether that node said last that its disk is full.
+    fn is_full(&self, node: &NodeId) -> bool {
+        let peer = self.peers.get(&node.name).filter(|peer| peer.id == *node);
+        peer.and_then(|peer| peer.beat.as_ref()).is_some_and(|beat| beat.full)
+    }
+
+    /// How long a leader may be silent before this node stands. Whose disk is full leaves it to others.
+    fn patience(&self) -> Duration {
+        self.timing.election * if self.full { FULL_PATIENCE } else { 1 }
     }
 
     fn jitter(&mut self, most: Duration) -> Duration {
@@ -262,7 +291,8 @@ impl Proposer {
         {
             // It restarted or stepped down: nobody leads now, and waiting for it helps nobody.
             following.leader = None;
-            let soon = self.turn.at + self.jitter(self.timing.heartbeat);
+            let wait = if self.full { self.patience() } else { Duration::ZERO };
+            let soon = self.turn.at + wait + self.jitter(self.timing.heartbeat);
             if let Phase::Following(following) = &mut self.phase {
                 following.stand_at = following.stand_at.min(soon);
             }
@@ -352,6 +382,13 @@ impl Machine for Proposer {
         let wait = self.timing.heartbeat * 2 + self.jitter(self.timing.election / 2);
         self.phase =
             Phase::Following(Following { stand_at: now.at + wait, ..Following::default() });
+    }
+
+    fn room(&mut self, full: bool) {
+        if self.full != full {
+            self.beat_due = self.turn.at; // the others need not wait for its votes in vain
+        }
+        self.full = full;
     }
 
     fn message(

@@ -144,6 +144,7 @@ impl Proposer {
             epoch: self.history.newest().map_or(0, |c| c.epoch),
             program: Program::THIS,
             knows: self.knows,
+            full: self.full,
         };
         for peer in self.peers.values().filter(|peer| peer.up) {
             let to = To::Node(peer.id.clone());
@@ -194,6 +195,10 @@ impl Proposer {
         let patience = 4 * self.timing.election;
         if let Some(whom) = self.whom_mending_waits_for() {
             self.halted = Some(whom);
+            return;
+        }
+        if self.full && self.leads().is_some() {
+            self.halted = Some(format!("needs room on the disk of main {}", self.me.name));
             return;
         }
         if self.is_cut_off(patience) {

@@ -10,6 +10,7 @@ use rand::RngExt;
 use super::{Phase, Proposer, reign::Open};
 use crate::{
     consensus::{
+        auxiliary::cost,
         ballot::{Run, Step},
         configuration::ALPHA,
         message::{Accept, AcceptorMessage, AuxiliaryMessage, LearnerMessage, Mark},
@@ -106,6 +107,9 @@ impl Proposer {
     }
 
     fn next_batch(&mut self, in_flight: u64) -> Option<Value> {
+        if self.full {
+            return None; // its own vote would be missing, and reads would wait for that
+        }
         let Phase::Leading(reign) = &mut self.phase else { return None };
         let expired = self.expiry_ms.is_some_and(|due| due <= self.turn.wall_ms);
         let worth_it = match in_flight {
@@ -169,6 +173,7 @@ impl Proposer {
             }
             let Phase::Leading(reign) = &mut self.phase else { return };
             reign.marked = reign.voted; // the mark rode along
+            reign.worded = reign.word();
             reign.mark_since = None;
         }
         let Phase::Leading(reign) = &mut self.phase else { return };
@@ -194,7 +199,8 @@ impl Proposer {
         if values.is_empty() {
             return;
         }
-        bridge.bytes += values.iter().map(|value| value.bytes().len()).sum::<usize>();
+        let cost = values.iter().map(cost).sum();
+        bridge.bytes = bridge.bytes.saturating_add(cost);
         bridge.sent = run.last;
         let Some(configuration) = self.history.at(run.last).cloned() else { return };
         let accept = self.accept(run.first, values);
@@ -203,21 +209,26 @@ impl Proposer {
         }
     }
 
-    /// Tells the other mains of this node's own votes, when somebody there waits for them or they
-    /// waited long enough for a ride.
+    /// Tells the other mains of this node's own votes, and what is chosen where they may not see it by
+    /// votes, when somebody there waits for that or it waited long enough for a ride.
     fn send_mark(&mut self, out: &mut Effects<Self>) {
         let now = self.turn.at;
         let Some(configuration) = self.configuration().cloned() else { return };
         let Phase::Leading(reign) = &mut self.phase else { return };
-        if self.style == VoteStyle::Piggyback || reign.voted <= reign.marked {
+        let votes = self.style == VoteStyle::Split && reign.voted > reign.marked;
+        // A main whose vote is missing, or two of three where an auxiliary voted too.
+        let word = reign.bridge.is_some() && reign.word() > reign.worded;
+        let told = [votes.then_some(reign.marked), word.then_some(reign.worded)];
+        let Some(told) = told.into_iter().flatten().min() else {
+            reign.mark_since = None;
             return;
-        }
+        };
         let waited = reign.mark_since.get_or_insert(now);
-        if reign.awaited <= reign.marked && now < *waited + MARK_WAIT {
+        if reign.awaited <= told && now < *waited + MARK_WAIT {
             return;
         }
         reign.mark_since = None;
-        reign.marked = reign.voted;
+        (reign.marked, reign.worded) = (reign.voted, reign.word());
         let mark = Mark { ballot: reign.ballot, voted: reign.voted_run(), chosen: reign.chosen };
         for main in configuration.other_mains(self.me.incarnation) {
             out.send(To::Node(main.clone()), LearnerMessage::Mark(mark.clone()));

@@ -47,7 +47,7 @@ pub(super) struct Open {
 pub(super) struct Bridge {
     /// Steps up to here were sent to the auxiliaries.
     pub(super) sent: Step,
-    /// Bytes of them.
+    /// What an auxiliary holds with them, in bytes.
     pub(super) bytes: usize,
 }
 
@@ -82,6 +82,8 @@ pub(super) struct Reign {
     pub(super) mark_since: Option<Instant>,
     /// Steps chosen in this ballot, as far as the learner told.
     pub(super) chosen: Option<Run>,
+    /// …and the other mains were told so up to here.
+    pub(super) worded: Step,
     /// A client or read elsewhere waits for the steps up to here.
     pub(super) awaited: Step,
     /// Commands of other homes are in the queue.
@@ -128,6 +130,7 @@ impl Reign {
             marked: Step(next.0.saturating_sub(1)),
             mark_since: None,
             chosen: None,
+            worded: Step(0),
             awaited: Step(0),
             remote_waits: false,
             acks: BTreeMap::new(),
@@ -153,6 +156,11 @@ impl Reign {
             return Run::new(self.first, Step(self.next.0 - 1));
         }
         Run::new(self.voted_from, self.voted)
+    }
+
+    /// How far it is known to be chosen in this ballot.
+    pub(super) fn word(&self) -> Step {
+        self.chosen.map_or(Step(0), |run| run.last)
     }
 
     /// The last step that a promise reported a vote for, if it is open yet.

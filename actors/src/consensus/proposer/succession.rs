@@ -45,9 +45,10 @@ impl Proposer {
         others.filter(|main| self.could_lead(main)).max_by_key(reached).cloned()
     }
 
-    /// Whether that main is connected, heard of and not far behind.
+    /// Whether that main is connected, heard of, not far behind and has room on its disk.
     pub(super) fn could_lead(&self, main: &NodeId) -> bool {
         self.heard_within(main, self.timing.stickiness)
+            && !self.is_full(main)
             && self.peers.get(&main.name).is_some_and(|peer| peer.up && peer.pace.is_near())
     }
 

@@ -206,7 +206,9 @@ impl Proposer {
             return Answer::Refused(format!("{name} is no main; only mains lead"));
         };
         if !self.could_lead(&main) {
-            return Answer::Refused(format!("{name} is not there, or still catches up"));
+            return Answer::Refused(format!(
+                "{name} is not there, still catches up, or its disk is full"
+            ));
         }
         self.hand_over(main);
         Answer::Wait

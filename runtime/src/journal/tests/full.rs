@@ -77,6 +77,21 @@ fn freed_space_is_found_without_a_record_to_write() {
     assert!(!journal.stats().full, "who asks before writing would wait for ever");
 }
 
+/// Goal: what is told to be full stays so until there is room for the next segment: else whoever heeds it
+/// tries in vain again and again.
+#[test]
+fn a_small_record_that_still_fits_makes_no_room() {
+    let disk = FakeDisk::default();
+    let clock = Arc::new(TestClock::default());
+    let (journal, _) = open_with(&disk, &clock, Durability::Fsync).unwrap();
+    disk.run();
+    disk.set_capacity(Some(disk.used()));
+    let refused = (0..100).find(|step| put(&disk, &journal, vec![record(*step, 2000)]).is_err());
+    assert!(refused.is_some() && journal.stats().full);
+    put(&disk, &journal, vec![record(1000, 10)]).unwrap();
+    assert!(journal.stats().full);
+}
+
 #[test]
 fn a_large_call_on_a_full_disk_is_refused_and_leaves_nothing() {
     let (disk, _, journal, _) = full();
