@@ -247,8 +247,19 @@ impl Walk {
                 return Err(format!("{away} is quarantined, and answers a reader"));
             }
         }
+        self.judge_servers(&serving, last, unknown)?;
+        self.judge_answers(&serving)
+    }
+
+    /// What the servers of these sites performed of `last` requests, `unknown` of them perhaps not.
+    fn judge_servers(
+        &self,
+        serving: &[(String, u64)],
+        last: u64,
+        unknown: u64,
+    ) -> Result<(), String> {
         let done = |site: &str| Rc::clone(&self.servers[site].done);
-        for (site, _) in &serving {
+        for (site, _) in serving {
             let done = done(site);
             let done = done.borrow();
             let all: BTreeSet<u64> = done.list.iter().map(|(seq, _)| *seq).collect();
@@ -266,7 +277,7 @@ impl Walk {
                 return Err(format!("{site} performed {seq} twice, unmarked"));
             }
         }
-        if let [(one, _), (two, _)] = &serving[..] {
+        if let [(one, _), (two, _)] = serving {
             let (one, two) = (done(one), done(two));
             let (one, two) = (one.borrow(), two.borrow());
             if one.files != two.files {
@@ -276,7 +287,7 @@ impl Walk {
                 return Err(format!("sums differ: {:?} and {:?}", one.sum, two.sum));
             }
         }
-        self.judge_answers(&serving)
+        Ok(())
     }
 
     fn judge_answers(&self, serving: &[(String, u64)]) -> Result<(), String> {
