@@ -203,6 +203,6 @@ fn a_full_disk_bounds_what_is_kept_of_the_log() {
         matches!(&letter.message, Message::Learner(LearnerMessage::Entries(_)))
     };
     assert!(!asked.now.iter().any(offers), "its snapshot would end before the hole");
-    say(&mut learner, at(1_003), TrimLog { upto: Step(last) });
-    assert_eq!(notes(&wait(&mut learner, at(1_004))), [Step(last + 1)]);
+    let covered = say(&mut learner, at(1_003), TrimLog { upto: Step(last) });
+    assert_eq!(notes(&covered), [Step(last + 1)], "at once: it was held back long enough");
 }
