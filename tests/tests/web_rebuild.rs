@@ -63,6 +63,13 @@ impl Shop {
         cluster.resume();
         let shop = Self { cluster, dirs, _servers: servers, folder };
         shop.wait_serving(0);
+        // The log says so of their former lives too: whether a site serves in this one, it knows.
+        for web in shop.webs() {
+            until("a site to answer", || {
+                let answer = Http::new(web).get("/orders/none")?;
+                if answer.status == 404 { Ok(()) } else { Err(answer.text()) }
+            });
+        }
         shop
     }
 

@@ -212,7 +212,10 @@ impl Site {
 
     async fn order(&self, request: Request, identity: Identity) -> Result<Answer, OrderError> {
         let inner = &self.0;
-        let epoch = self.epoch().map_err(|why| OrderError::NotApplied(why.to_string()))?;
+        let epoch = self.epoch().map_err(|why| match why {
+            OrderError::Quarantined(_) => OrderError::NotApplied(why.to_string()),
+            why => why,
+        })?;
         if let Some(why) = &*inner.down.borrow() {
             let why = format!("the server behind this site cannot be reached: {why}");
             return Err(OrderError::NotApplied(why));
