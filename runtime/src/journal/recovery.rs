@@ -63,6 +63,8 @@ pub(super) struct Recovery {
     pub(super) room: u64,
     /// Whether something half written stands at `end`.
     pub(super) torn: bool,
+    /// The bytes before `end` of which no header says that they are durable: of one sync at most.
+    pub(super) unsure: Vec<u8>,
 }
 
 /// Reads all segments that count; `None` when there is no journal yet.
@@ -88,7 +90,8 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Option<Recovery>, J
     let torn = segment.judge_tail(&scan)?;
     let end = Position { sequence: newest, offset: scan.offset };
     let room = segment.first.place.room;
-    Ok(Some(Recovery { journal, records, base, end, chain: scan.chain, room, torn }))
+    let unsure = segment.bytes[to_usize(scan.sure)..to_usize(scan.offset)].to_vec();
+    Ok(Some(Recovery { journal, records, base, end, chain: scan.chain, room, torn, unsure }))
 }
 
 /// One file, in memory.
@@ -101,6 +104,8 @@ struct Segment {
 /// How far good batches reach, and what ended them.
 struct Scan {
     offset: u64,
+    /// Up to here it was durable when the last of them was written.
+    sure: u64,
     chain: u32,
     damage: Option<&'static str>,
 }
@@ -176,25 +181,30 @@ impl Segment {
     /// batch's word is taken for what stood before.
     fn scan(&self, chain: Option<u32>, stop: Option<u64>, into: &mut Vec<Located>) -> Scan {
         let mut chain = chain.unwrap_or(self.first.chain);
-        let mut offset = 0;
+        let (mut offset, mut sure) = (0, 0);
         while stop.is_none_or(|stop| offset < stop) {
             let at = Position { sequence: self.sequence(), offset };
             let header = match self.find(at) {
                 Found::Header(header) => header,
-                Found::Nothing => return Scan { offset, chain, damage: None },
-                Found::Damaged(reason) => return Scan { offset, chain, damage: Some(reason) },
+                Found::Nothing => return Scan { offset, sure, chain, damage: None },
+                Found::Damaged(reason) => {
+                    return Scan { offset, sure, chain, damage: Some(reason) };
+                }
             };
             let kept = into.len();
             match self.read_batch(&header, chain, into) {
                 Ok(link) => chain = link,
                 Err(reason) => {
                     into.truncate(kept);
-                    return Scan { offset, chain, damage: Some(reason) };
+                    return Scan { offset, sure, chain, damage: Some(reason) };
                 }
             }
-            offset = header.end();
+            // A segment gets its name when its first batch is durable.
+            let mark = header.place.mark;
+            let told = if mark.sequence == at.sequence { mark.offset } else { header.end() };
+            (offset, sure) = (header.end(), told.max(sure));
         }
-        Scan { offset, chain, damage: None }
+        Scan { offset, sure, chain, damage: None }
     }
 
     fn read_batch(

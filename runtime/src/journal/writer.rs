@@ -283,11 +283,15 @@ impl Writer {
         Ok(found.into_iter().map(|located| located.record).collect())
     }
 
-    /// Writes the batch, makes all durable, and answers everybody who waits.
+    /// Writes the batch, makes all durable, and answers everybody who waits. Nothing more once
+    /// something failed, since a system that could not write something takes it for written.
     fn flush(&mut self) -> Result<(), JournalFailed> {
-        let result = match self.write().and_then(|()| self.sync()) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.fail(&error)),
+        let result = match self.shared.failed.get() {
+            Some(failed) => Err(failed.clone()),
+            None => {
+                let flushed = self.write().and_then(|()| self.sync());
+                flushed.map_err(|error| self.fail(&error))
+            }
         };
         self.answers.give(&self.shared);
         result
@@ -431,6 +435,15 @@ impl Drop for Writer {
 fn reopen(disk: &dyn Disk, config: &JournalConfig, found: &Recovery) -> io::Result<(Current, u32)> {
     let mut file = disk.open(&segment_path(&config.dir, found.end.sequence), false)?;
     let (mut end, mut chain) = (found.end, found.chain);
+    if config.durability == Durability::Fsync {
+        // What was read must be durable before anybody acts on it. It may stand in the system's
+        // cache only: when the process died before its sync, or when that sync failed, after which
+        // the system takes for written what is not, and would sync nothing. So it is written anew.
+        if !found.unsure.is_empty() {
+            file.write_at(end.offset - found.unsure.len() as u64, &found.unsure)?;
+        }
+        file.sync_data()?;
+    }
     if found.torn {
         if let Some(scar) = &config.scar {
             // Before the damage is wiped: until one of the two is on disk, the other is.
@@ -446,11 +459,6 @@ fn reopen(disk: &dyn Disk, config: &JournalConfig, found: &Recovery) -> io::Resu
         }
         // Wiped, so that what comes next can never be followed by what was cut.
         fill(file.as_mut(), end.offset, found.room, Durability::Fsync)?;
-    }
-    if config.durability == Durability::Fsync {
-        // What was read may stand in the system's cache only, when the process died before its
-        // sync: it must be durable before anybody acts on it.
-        file.sync_data()?;
     }
     Ok((Current { file, end, room: found.room, reserve: false }, chain))
 }

@@ -145,8 +145,12 @@ impl Keeper {
         self.store.cells.insert(cell, Kept { record, at: (!in_slot).then_some(UNWRITTEN) });
     }
 
-    /// Makes durable what was taken in.
+    /// Makes durable what was taken in; nothing more once something failed, since a system that could
+    /// not write something takes it for written.
     fn flush(&mut self) -> Result<(), JournalFailed> {
+        if let Some(failed) = self.shared.failed.get() {
+            return Err(failed.clone());
+        }
         self.settle().map_err(|error| self.shared.fail(&error))
     }
 

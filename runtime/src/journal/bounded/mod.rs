@@ -184,6 +184,7 @@ fn read(disk: &dyn Disk, path: &Path, words: &[u8]) -> Result<(Store, Found), Jo
     }
     let ring = Ring::open(disk, &path.with_file_name(RING), words.ring, words.head)?;
     let mut found = ring.read()?;
+    found.sure = found.sure.max(words.tail);
     let lacks = found.end < words.tail;
     #[cfg(test)]
     let lacks = lacks && !tests::is_off(tests::Rule::SlotsSayHowFar);

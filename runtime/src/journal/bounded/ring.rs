@@ -59,6 +59,8 @@ pub(super) struct Found {
     pub(super) records: Vec<(u64, Record)>,
     /// Where the next batch goes.
     pub(super) end: u64,
+    /// Up to here something on the disk says that it is durable.
+    pub(super) sure: u64,
     /// Places of batches that never were durable, to be wiped before anything else is written.
     remnants: Vec<u64>,
 }
@@ -148,12 +150,13 @@ impl Ring {
     pub(super) fn read(&self) -> Result<Found, JournalError> {
         let failed = |source| io_error(&self.path, source);
         let (mut at, mut records) = (self.head, Vec::new());
-        while let Some(batch) = self.batch(at).map_err(failed)? {
-            let end = at + batch_bytes(batch.0);
-            records.extend(batch.1.into_iter().map(|record| (at, record)));
-            at = end;
+        let mut sure = at;
+        while let Some((header, batch)) = self.batch(at).map_err(failed)? {
+            records.extend(batch.into_iter().map(|record| (at, record)));
+            sure = header.synced.clamp(sure, at);
+            at += batch_bytes(header.length);
         }
-        let mut found = Found { records, end: at, remnants: Vec::new() };
+        let mut found = Found { records, end: at, sure, remnants: Vec::new() };
         let mut chunk = vec![0; usize::try_from(BATCH_BYTES).expect("small")];
         for place in (0..self.capacity).step_by(chunk.len()) {
             let read = self.file.read_at(place, &mut chunk).map_err(failed)?;
@@ -167,7 +170,9 @@ impl Ring {
                     Some(header) if header.at > at || header.count > 0 => {
                         found.remnants.push(place);
                     }
-                    Some(_) | None => {}
+                    // A seal.
+                    Some(header) => found.sure = header.synced.max(found.sure),
+                    None => {}
                 }
             }
         }
@@ -179,10 +184,23 @@ impl Ring {
         lost(&self.path, found.end % self.capacity, "a batch that was durable is damaged")
     }
 
-    /// Goes on behind what was found. What was read may stand in the system's cache only, when the
-    /// process died before its sync.
+    /// Goes on behind what was found. What was read may stand in the system's cache only: when the
+    /// process died before its sync, or when that sync failed, after which the system takes for
+    /// written what is not. So what nothing calls durable is written anew.
     pub(super) fn resume(&mut self, found: &Found) -> Result<(), JournalError> {
-        let mut wipe = || {
+        let mut settle = || {
+            let unsure = found.sure..found.end;
+            #[cfg(test)]
+            let unsure = if super::tests::is_off(super::tests::Rule::UnsureIsWrittenAnew) {
+                0..0
+            } else {
+                unsure
+            };
+            for at in unsure.step_by(BATCH_BYTES as usize) {
+                let bytes = self.load(at, BATCH_BYTES.min(found.end - at))?;
+                self.lay(at, &bytes)?;
+            }
+            self.file.sync_data()?;
             #[cfg(test)]
             if super::tests::is_off(super::tests::Rule::RemnantsAreWiped) {
                 return Ok(());
@@ -190,9 +208,9 @@ impl Ring {
             for place in &found.remnants {
                 self.file.write_at(*place, &[0; BLOCK_BYTES as usize])?;
             }
-            self.file.sync_data()
+            if found.remnants.is_empty() { Ok(()) } else { self.file.sync_data() }
         };
-        wipe().map_err(|source| io_error(&self.path, source))?;
+        settle().map_err(|source| io_error(&self.path, source))?;
         (self.tail, self.synced) = (found.end, found.end);
         Ok(())
     }
@@ -253,17 +271,23 @@ impl Ring {
         bytes[44..48].copy_from_slice(&count.to_le_bytes());
         let crc = crc32fast::hash(&bytes[4..HEADER_BYTES]);
         bytes[..4].copy_from_slice(&crc.to_le_bytes());
-        let place = self.tail % self.capacity;
+        self.lay(self.tail, &bytes)?;
+        Ok(bytes.len() as u64)
+    }
+
+    /// Writes bytes at a position, round the end if need be.
+    fn lay(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let place = at % self.capacity;
         let split = usize::try_from(self.capacity - place).unwrap_or(usize::MAX).min(bytes.len());
         self.file.write_at(place, &bytes[..split])?;
         if split < bytes.len() {
             self.file.write_at(0, &bytes[split..])?;
         }
-        Ok(bytes.len() as u64)
+        Ok(())
     }
 
-    /// The batch at a position: its length and its records, if it is whole and has any.
-    fn batch(&self, at: u64) -> io::Result<Option<(u32, Vec<Record>)>> {
+    /// The batch at a position, if it is whole and has any records.
+    fn batch(&self, at: u64) -> io::Result<Option<(Header, Vec<Record>)>> {
         let room = self.capacity - (at - self.head);
         if room < BLOCK_BYTES {
             return Ok(None);
@@ -273,7 +297,8 @@ impl Ring {
             let moving = header.base > self.head;
             header.at == at && !moving
         });
-        let Some(Header { length, count, body_crc, .. }) = header else { return Ok(None) };
+        let Some(header) = header else { return Ok(None) };
+        let Header { length, count, body_crc, .. } = header;
         if count == 0 || batch_bytes(length) > room {
             return Ok(None);
         }
@@ -290,7 +315,7 @@ impl Ring {
             records.push(record);
             (start, chain) = (start + len, link);
         }
-        Ok(Some((length, records)))
+        Ok(Some((header, records)))
     }
 
     /// Reads, round the end if need be.

@@ -28,6 +28,8 @@ pub(super) enum Rule {
     LastBatchIsSealed,
     /// What never was durable is wiped before anything else is written.
     RemnantsAreWiped,
+    /// What nothing calls durable is written anew before anybody acts on it.
+    UnsureIsWrittenAnew,
     /// Nobody is told before a seal, or the slots, say so too.
     SealedBeforeSaid,
     /// The ring reaches as far as the slots say.
@@ -204,6 +206,11 @@ impl Walk {
             self.disk.refuse_after(more);
             self.disk.run();
         }
+        if self.rng.random_range(0..3) == 0 {
+            self.disk.set_sync_fails(true);
+            self.disk.run();
+            self.disk.set_sync_fails(false);
+        }
         let keep = self.rng.random_range(0..3);
         let rng = &mut self.rng;
         match keep {
@@ -263,7 +270,7 @@ fn a_power_cut_anywhere_leaves_all_that_was_said_and_nothing_that_never_was() {
 
 #[test]
 fn without_a_rule_the_power_cuts_notice() {
-    for rule in [Rule::RingBeforeHead, Rule::RemnantsAreWiped] {
+    for rule in [Rule::RingBeforeHead, Rule::RemnantsAreWiped, Rule::UnsureIsWrittenAnew] {
         OFF.set(Some(rule));
         let caught = (0..4_000).find(|seed| walk(*seed).is_err());
         OFF.set(None);

@@ -229,6 +229,43 @@ fn what_is_read_back_is_durable_before_anybody_acts_on_it() {
     assert_eq!(steps(&recovered.records), [1], "it was seen, so it must stay");
 }
 
+/// After a sync that failed the system shows what was written and takes it for written; what it lost
+/// no later sync writes. So the next process may read what the disk does not have.
+#[test]
+fn what_a_failed_sync_gave_up_is_written_anew_before_anybody_acts_on_it() {
+    for (seed, operations) in (0..400).flat_map(|seed| (0..8).map(move |more| (seed, more))) {
+        let mut rng = Rng::seed_from_u64(seed);
+        let disk = FakeDisk::default();
+        let (journal, _) = open(&disk).unwrap();
+        let sure = rng.random_range(0..4);
+        for step in 0..sure {
+            put(&disk, &journal, vec![record(step, rng.random_range(0..1_000))]).unwrap();
+        }
+        disk.set_sync_fails(true);
+        for step in sure..sure + 3 {
+            let records = vec![record(step, rng.random_range(0..1_000))];
+            journal.append(records, Box::new(|outcome| assert!(outcome.is_err())));
+        }
+        disk.run();
+        disk.set_sync_fails(false);
+        // The next process ends where it likes while it opens, and the power with it.
+        disk.kill();
+        disk.refuse_after(operations);
+        let mut found = open(&disk).ok();
+        if found.is_none() {
+            disk.crash(|| rng.next_u32() % 2 == 0);
+            found = Some(open(&disk).unwrap());
+        }
+        let (journal, recovered) = found.unwrap();
+        assert!(recovered.records.len() as u64 >= sure, "what was answered stays");
+        drop(journal);
+        disk.crash(|| false);
+        let again = open(&disk).unwrap().1.records;
+        let (found, again) = (steps(&recovered.records), steps(&again));
+        assert_eq!(again, found, "seed {seed}, {operations}: what was seen must stay");
+    }
+}
+
 #[test]
 fn the_first_failed_sync_latches() {
     let disk = FakeDisk::default();

@@ -2,7 +2,7 @@
 //! fails on demand. Workers run when the test says so.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -36,6 +36,36 @@ struct State {
 struct Contents {
     now: Vec<u8>,
     durable: Vec<u8>,
+    /// Sectors that a failed sync left as they are: the system takes them for written, and no later
+    /// sync tries again until somebody writes them anew.
+    given_up: BTreeSet<usize>,
+}
+
+impl Contents {
+    fn sector(of: &[u8], index: usize) -> &[u8] {
+        let len = of.len();
+        &of[len.min(index * SECTOR)..len.min((index + 1) * SECTOR)]
+    }
+
+    fn give_up(&mut self) {
+        let sectors = self.now.len().div_ceil(SECTOR);
+        let differs =
+            |index: &usize| Self::sector(&self.now, *index) != Self::sector(&self.durable, *index);
+        self.given_up.extend((0..sectors).filter(differs));
+    }
+
+    /// Makes durable what the system still knows to be new; answers what was durable before.
+    fn sync(&mut self) -> Vec<u8> {
+        let before = std::mem::replace(&mut self.durable, self.now.clone());
+        for index in &self.given_up {
+            let start = index * SECTOR;
+            let end = (start + SECTOR).min(self.durable.len());
+            for (at, byte) in self.durable.iter_mut().enumerate().take(end).skip(start) {
+                *byte = before.get(at).copied().unwrap_or_default();
+            }
+        }
+        before
+    }
 }
 
 impl FakeDisk {
@@ -65,7 +95,7 @@ impl FakeDisk {
         self.lock().used()
     }
 
-    /// Whether every sync fails with EIO.
+    /// Whether every sync fails with EIO, and gives up what it was to write, as Linux does.
     pub(crate) fn set_sync_fails(&self, fails: bool) {
         self.lock().sync_fails = fails;
     }
@@ -101,6 +131,7 @@ impl FakeDisk {
             }
             file.durable.clone_from(&after);
             file.now = after;
+            file.given_up.clear();
         }
         drop(state);
         drop(workers);
@@ -281,7 +312,10 @@ impl DiskFile for FakeFile {
         state.change()?;
         let start = usize::try_from(offset).unwrap();
         state.grow(self.index, start + bytes.len())?;
-        state.files[self.index].now[start..start + bytes.len()].copy_from_slice(bytes);
+        let file = &mut state.files[self.index];
+        file.now[start..start + bytes.len()].copy_from_slice(bytes);
+        let written = start / SECTOR..(start + bytes.len()).div_ceil(SECTOR);
+        file.given_up.retain(|sector| !written.contains(sector));
         Ok(())
     }
 
@@ -289,10 +323,10 @@ impl DiskFile for FakeFile {
         let mut state = self.state()?;
         state.change()?;
         if state.sync_fails {
+            state.files[self.index].give_up();
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
-        let file = &mut state.files[self.index];
-        let before = std::mem::replace(&mut file.durable, file.now.clone());
+        let before = state.files[self.index].sync();
         state.synced = Some((self.index, before));
         Ok(())
     }
