@@ -6,7 +6,10 @@
 //! forgotten and never executed again. A session that was not used for [`KEPT_MS`] of agreed time
 //! ends, and its client is told so instead of being answered twice.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -30,16 +33,32 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// How the answer to a session that ended begins.
 pub const SESSION_EXPIRED: &str = "session expired: ";
 
-/// All sessions, by number.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// All sessions, by number. A snapshot shares them while it is taken.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(from = "Whole")]
 pub(super) struct Guests {
-    sessions: BTreeMap<u64, Guest>,
+    sessions: BTreeMap<u64, Arc<Guest>>,
     /// When each was used last, in agreed time, and its number.
     used: BTreeSet<(u64, u64)>,
 }
 
+/// All of them at once, as the first forms of a snapshot had them.
+#[derive(Deserialize)]
+struct Whole {
+    sessions: BTreeMap<u64, Guest>,
+}
+
+impl From<Whole> for Guests {
+    fn from(whole: Whole) -> Self {
+        let mut guests = Self::default();
+        whole.sessions.into_iter().for_each(|(number, guest)| guests.put(number, guest));
+        guests
+    }
+}
+
+/// The session of a client outside.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Guest {
+pub(super) struct Guest {
     /// From the opening, so that a repeated one is the same session.
     nonce: u64,
     used_ms: u64,
@@ -70,6 +89,17 @@ pub(super) enum Admission {
 }
 
 impl Guests {
+    /// All of them, as they are now.
+    pub(super) fn shared(&self) -> Vec<(u64, Arc<Guest>)> {
+        self.sessions.iter().map(|(number, guest)| (*number, Arc::clone(guest))).collect()
+    }
+
+    /// One that came with a snapshot.
+    pub(super) fn put(&mut self, number: u64, guest: Guest) {
+        self.used.insert((guest.used_ms, number));
+        self.sessions.insert(number, Arc::new(guest));
+    }
+
     /// Opens a session, numbered by its position; a repeated opening answers the same number.
     pub(super) fn open(&mut self, position: u64, nonce: u64, now_ms: u64) -> u64 {
         self.expire(now_ms);
@@ -85,8 +115,7 @@ impl Guests {
         }
         let answers = BTreeMap::new();
         let guest = Guest { nonce, used_ms: now_ms, open: 1, answers, bytes: 0 };
-        self.sessions.insert(position, guest);
-        self.used.insert((now_ms, position));
+        self.put(position, guest);
         position
     }
 
@@ -94,7 +123,7 @@ impl Guests {
     pub(super) fn admit(&mut self, call: GuestCall, request: u64, now_ms: u64) -> Admission {
         self.expire(now_ms);
         let GuestCall { session, seq, open } = call;
-        let Some(guest) = self.sessions.get_mut(&session) else {
+        let Some(guest) = self.sessions.get_mut(&session).map(Arc::make_mut) else {
             let why = "it was not used for an hour, or made room for others; what it left open may \
                        or may not have been applied";
             return Admission::Refused(format!("{SESSION_EXPIRED}{session}: {why}"));
@@ -132,7 +161,7 @@ impl Guests {
         position: u64,
         result: Result<Bytes, String>,
     ) {
-        let Some(guest) = self.sessions.get_mut(&call.session) else { return };
+        let Some(guest) = self.sessions.get_mut(&call.session).map(Arc::make_mut) else { return };
         guest.bytes += size(Some(&result));
         guest.answers.insert(call.seq, Answered { request, position, result: Some(result) });
         let mut numbers = guest.answers.range_mut(..call.seq);

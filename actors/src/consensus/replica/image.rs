@@ -1,19 +1,26 @@
 //! The replica's whole state as bytes, and back.
 //!
 //! ```text
-//! magic u64 | head len u32, head (MessagePack, a named map) | actors | 0 u16
+//! magic u64 | head len u32, head (MessagePack, a named map) | records | 0 u32 | actors | 0 u16
+//! records: sessions and keys, see `memory`; in the head before the third form
 //! actor: name len u16, name | parts of its state: { len u32 > 0, bytes } | 0 u32
 //! ```
 //! It can be written and read part by part: nobody needs to hold all of it.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{BufMut, Bytes};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Replica, State, execute::too_old_for, guests::Guests, keys::Keys, sessions::Sessions,
+    Replica, State,
+    execute::too_old_for,
+    guests::Guests,
+    keys::Keys,
+    memory::{Memory, Remembered},
+    sessions::Sessions,
     takeover::Taking,
+    unpacker::{Piece, Unpacker},
 };
 use crate::{
     consensus::configuration::History,
@@ -21,9 +28,9 @@ use crate::{
 };
 
 /// The form of a snapshot; a higher one is of a newer build.
-const VERSION: u16 = 2;
+pub(super) const VERSION: u16 = 3;
 
-const MAGIC: [u8; 8] = *b"synodst\x02";
+pub(super) const MAGIC: [u8; 8] = *b"synodst\x02";
 
 /// The replicated actors, by the hash of their names.
 pub(super) type Actors = BTreeMap<u64, Box<dyn StateMachine>>;
@@ -31,7 +38,7 @@ pub(super) type Actors = BTreeMap<u64, Box<dyn StateMachine>>;
 /// A snapshot's content. Named fields, so that later versions may add some.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StateImage {
-    version: u16,
+    pub(super) version: u16,
     /// What was executed and who votes.
     pub history: History,
     /// Commands executed.
@@ -40,9 +47,11 @@ pub struct StateImage {
     pub time_ms: u64,
     /// Chain over commands and replies.
     pub digest: u64,
+    #[serde(default, skip_serializing)]
     sessions: Sessions,
+    #[serde(default, skip_serializing)]
     pub(super) keys: Keys,
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     guests: Guests,
     #[serde(default)]
     taking: Option<Taking>,
@@ -64,6 +73,7 @@ impl StateImage {
         while let Some(piece) = unpacker.next()? {
             match piece {
                 Piece::Head(head) => image = Some(*head),
+                Piece::Record(record) => image.as_mut().ok_or(CUT)?.remember(*record),
                 Piece::Actor(name) => actors.push((name, Vec::new())),
                 Piece::Part(part) => {
                     let last = actors.last_mut().expect("a part follows its actor");
@@ -91,9 +101,19 @@ impl StateImage {
         }
     }
 
+    fn remember(&mut self, record: Remembered) {
+        match record {
+            Remembered::Session(number, session) => self.sessions.put(number, session),
+            Remembered::Guest(number, guest) => self.guests.put(number, guest),
+            Remembered::Keys(run) => self.keys.put(run),
+        }
+    }
+
     /// Its bytes.
     pub(crate) fn encode(self) -> Bytes {
+        let mut memory = Memory::of(&self.sessions, &self.guests, &self.keys);
         let (mut out, actors) = self.into_head();
+        while memory.next(&mut out) {}
         for (name, bytes) in actors {
             begin_actor(&mut out, &name);
             put_parts(&mut out, &bytes);
@@ -115,6 +135,7 @@ impl StateImage {
 
     fn into_head(mut self) -> (Vec<u8>, Vec<(String, Bytes)>) {
         let actors = std::mem::take(&mut self.actors);
+        self.version = VERSION;
         let head = rmp_serde::to_vec_named(&self).expect("plain data encodes");
         let mut out = MAGIC.to_vec();
         out.put_u32_le(u32::try_from(head.len()).expect("replies are bounded"));
@@ -144,11 +165,12 @@ fn put_part(out: &mut Vec<u8>, part: &[u8]) {
 /// Far below what its length is written in.
 const PART_BYTES_MAX: usize = 1 << 30;
 
-const CUT: &str = "it is cut short";
+pub(super) const CUT: &str = "it is cut short";
 
 /// A state on its way out.
 pub(super) struct Parts {
     head: Option<Vec<u8>>,
+    memory: Option<Memory>,
     actors: VecDeque<Leaving>,
     ended: bool,
 }
@@ -165,6 +187,13 @@ impl Parts {
     /// Appends about `bytes` of the state; whether there is more.
     pub(super) fn next(&mut self, actors: &mut Actors, bytes: usize, out: &mut Vec<u8>) -> bool {
         out.append(&mut self.head.take().unwrap_or_default());
+        while out.len() < bytes
+            && let Some(memory) = &mut self.memory
+        {
+            if !memory.next(out) {
+                self.memory = None;
+            }
+        }
         while out.len() < bytes
             && let Some(leaving) = self.actors.front_mut()
         {
@@ -201,123 +230,6 @@ impl Parts {
             out.put_u16_le(0);
         }
         !self.ended
-    }
-}
-
-/// Takes a state apart as it comes, cut anywhere.
-#[derive(Default)]
-pub(super) struct Unpacker {
-    rest: Bytes,
-    awaits: Awaits,
-}
-
-#[derive(Clone, Copy, Default)]
-enum Awaits {
-    #[default]
-    Head,
-    Actor,
-    PartLen,
-    /// So many bytes of a part.
-    Part(usize),
-    End,
-}
-
-/// What an [`Unpacker`] finds.
-pub(super) enum Piece {
-    Head(Box<StateImage>),
-    Actor(String),
-    Part(Bytes),
-    ActorEnd,
-}
-
-impl Unpacker {
-    /// More of the state.
-    pub(super) fn push(&mut self, bytes: Bytes) {
-        self.rest =
-            if self.rest.is_empty() { bytes } else { [&self.rest[..], &bytes].concat().into() };
-    }
-
-    /// The next piece that is there, if any.
-    ///
-    /// # Errors
-    /// A text for people when it is no state this build can read.
-    pub(super) fn next(&mut self) -> Result<Option<Piece>, String> {
-        match self.awaits {
-            Awaits::Head => self.head(),
-            Awaits::Actor => {
-                let Some(len) = self.rest.first_chunk().map(|len| u16::from_le_bytes(*len)) else {
-                    return Ok(None);
-                };
-                let Some(name) = self.rest.get(2..2 + usize::from(len)) else { return Ok(None) };
-                let name = String::from_utf8(name.to_vec()).map_err(|error| error.to_string())?;
-                self.rest.advance(2 + usize::from(len));
-                if len == 0 {
-                    self.awaits = Awaits::End;
-                    return Ok(None);
-                }
-                self.awaits = Awaits::PartLen;
-                Ok(Some(Piece::Actor(name)))
-            }
-            Awaits::PartLen => {
-                let Ok(len) = self.rest.try_get_u32_le() else { return Ok(None) };
-                if len == 0 {
-                    self.awaits = Awaits::Actor;
-                    return Ok(Some(Piece::ActorEnd));
-                }
-                self.awaits = Awaits::Part(len as usize);
-                self.next()
-            }
-            Awaits::Part(_) if self.rest.is_empty() => Ok(None),
-            Awaits::Part(left) => {
-                let part = self.rest.split_to(left.min(self.rest.len()));
-                let left = left - part.len();
-                self.awaits = if left == 0 { Awaits::PartLen } else { Awaits::Part(left) };
-                Ok(Some(Piece::Part(part)))
-            }
-            Awaits::End => Ok(None),
-        }
-    }
-
-    /// Nothing more comes.
-    ///
-    /// # Errors
-    /// When the state was not whole.
-    pub(super) fn end(&self) -> Result<(), String> {
-        match self.awaits {
-            Awaits::End if self.rest.is_empty() => Ok(()),
-            Awaits::End => Err("it goes on behind its end".to_owned()),
-            Awaits::Head | Awaits::Actor | Awaits::PartLen | Awaits::Part(_) => Err(CUT.to_owned()),
-        }
-    }
-
-    fn head(&mut self) -> Result<Option<Piece>, String> {
-        const FIXED: usize = MAGIC.len() + 4;
-        let Some((magic, rest)) = self.rest.split_first_chunk() else { return Ok(None) };
-        if *magic != MAGIC {
-            return self.first_version();
-        }
-        let Some(len) = rest.first_chunk().map(|len| u32::from_le_bytes(*len) as usize) else {
-            return Ok(None);
-        };
-        let Some(head) = self.rest.get(FIXED..FIXED + len) else { return Ok(None) };
-        let image: StateImage = rmp_serde::from_slice(head).map_err(|error| error.to_string())?;
-        if image.version > VERSION {
-            let version = image.version;
-            return Err(format!("its version {version} is newer than this build's {VERSION}"));
-        }
-        self.rest.advance(FIXED + len);
-        self.awaits = Awaits::Actor;
-        Ok(Some(Piece::Head(Box::new(image))))
-    }
-
-    /// A state of the first version, which must be there in whole.
-    fn first_version(&mut self) -> Result<Option<Piece>, String> {
-        let image: StateImage = rmp_serde::from_slice(&self.rest).map_err(|e| e.to_string())?;
-        if image.version != 1 {
-            return Err(format!("it says that its version is {}", image.version));
-        }
-        (self.rest, self.awaits) = (Bytes::new(), Awaits::End);
-        Ok(Some(Piece::Head(Box::new(image))))
     }
 }
 
@@ -358,6 +270,7 @@ impl Install {
                     }
                     self.head = Some(*head);
                 }
+                Piece::Record(record) => self.head.as_mut().ok_or(CUT)?.remember(*record),
                 Piece::Actor(name) => self.begin(&name)?,
                 Piece::Part(part) => self.part(&part)?,
                 Piece::ActorEnd => self.actor_end()?,
@@ -419,7 +332,9 @@ impl Replica {
 
     /// The present state, to be handed out while commands go on.
     pub(super) fn freeze(&mut self) -> Parts {
-        let (head, _) = self.head().into_head();
+        let State { sessions, guests, keys, .. } = &self.state;
+        let memory = Some(Memory::of(sessions, guests, keys));
+        let (head, _) = self.bare_head().into_head();
         // What no command can have changed yet, older builds need not have.
         let version = self.state.history.newest().map_or(0, |newest| newest.version);
         let actors = self.machines.iter_mut();
@@ -435,22 +350,28 @@ impl Replica {
             };
             Leaving { id: *id, name, begun: false, whole }
         });
-        Parts { head: Some(head), actors: actors.collect(), ended: false }
+        Parts { head: Some(head), memory, actors: actors.collect(), ended: false }
     }
 
+    /// All but the actors.
     fn head(&self) -> StateImage {
-        let State { history, position, time_ms, digest, sessions, keys, guests, taking } =
-            self.state.clone();
+        let State { sessions, keys, guests, .. } = self.state.clone();
+        StateImage { sessions, keys, guests, ..self.bare_head() }
+    }
+
+    /// Nor what makes commands execute exactly once.
+    fn bare_head(&self) -> StateImage {
+        let State { history, position, time_ms, digest, taking, .. } = &self.state;
         StateImage {
             version: VERSION,
-            history,
-            position,
-            time_ms,
-            digest,
-            sessions,
-            keys,
-            guests,
-            taking,
+            history: history.clone(),
+            position: *position,
+            time_ms: *time_ms,
+            digest: *digest,
+            sessions: Sessions::default(),
+            keys: Keys::default(),
+            guests: Guests::default(),
+            taking: taking.clone(),
             actors: Vec::new(),
         }
     }

@@ -1,6 +1,9 @@
 //! Idempotency keys: one intention of a client, executed once, at whichever node it arrives.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -16,11 +19,44 @@ const KEPT_MS: u64 = 24 * 60 * 60 * 1_000;
 /// How the answer to a key used for another request begins.
 pub const KEY_REUSED: &str = "idempotency key reused: ";
 
+/// Keys of one run: what a command copies at most while a snapshot shares them, and what is encoded
+/// at once.
+const RUN: usize = 256;
+
 /// Keys with what their first use answered.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(from = "Whole")]
 pub(super) struct Keys {
+    /// The position of each key's first use.
+    by_key: BTreeMap<Bytes, u64>,
+    /// The uses, the oldest first: positions rise.
+    runs: VecDeque<Arc<Vec<Kept>>>,
+    /// So many at the beginning of the first run are forgotten.
+    forgotten: usize,
+}
+
+/// A key and its first use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    key: Bytes,
+    used: Used,
+}
+
+/// All of them at once, as the first forms of a snapshot had them.
+#[derive(Deserialize)]
+struct Whole {
     by_key: BTreeMap<Bytes, Used>,
-    by_position: BTreeMap<u64, Bytes>,
+}
+
+impl From<Whole> for Keys {
+    fn from(whole: Whole) -> Self {
+        let mut all: Vec<Kept> =
+            whole.by_key.into_iter().map(|(key, used)| Kept { key, used }).collect();
+        all.sort_unstable_by_key(|kept| kept.used.position);
+        let mut keys = Self::default();
+        keys.put(all);
+        keys
+    }
 }
 
 /// The first use of a key.
@@ -35,23 +71,49 @@ pub(super) struct Used {
 
 impl Keys {
     pub(super) fn get(&self, key: &Bytes) -> Option<&Used> {
-        self.by_key.get(key)
+        let position = *self.by_key.get(key)?;
+        let last = |run: &Arc<Vec<Kept>>| run.last().map_or(0, |kept| kept.used.position);
+        let run = self.runs.get(self.runs.partition_point(|run| last(run) < position))?;
+        let at = run.binary_search_by_key(&position, |kept| kept.used.position).ok()?;
+        Some(&run[at].used)
     }
 
+    /// The first use of a key, later than all that are kept; the oldest make room.
     pub(super) fn insert(&mut self, key: Bytes, used: Used) {
         let now_ms = used.time_ms;
-        self.by_position.insert(used.position, key.clone());
-        self.by_key.insert(key, used);
-        while let Some((position, key)) = self.by_position.first_key_value() {
-            let old = self.by_key.get(key).is_none_or(|used| used.time_ms + KEPT_MS < now_ms);
-            if self.by_position.len() <= KEYS_MAX && !old {
+        self.push(Kept { key, used });
+        while let Some(first) = self.runs.front() {
+            let oldest = &first[self.forgotten];
+            let old = oldest.used.time_ms + KEPT_MS < now_ms;
+            if self.by_key.len() <= KEYS_MAX && !old {
                 break;
             }
-            let position = *position;
-            if let Some(key) = self.by_position.remove(&position) {
-                self.by_key.remove(&key);
+            self.by_key.remove(&oldest.key);
+            self.forgotten += 1;
+            if self.forgotten == first.len() {
+                self.runs.pop_front();
+                self.forgotten = 0;
             }
         }
+    }
+
+    fn push(&mut self, kept: Kept) {
+        self.by_key.insert(kept.key.clone(), kept.used.position);
+        match self.runs.back_mut() {
+            Some(last) if last.len() < RUN => Arc::make_mut(last).push(kept),
+            Some(_) | None => self.runs.push_back(Arc::new(vec![kept])),
+        }
+    }
+
+    /// All of them, as they are now: runs, and how many at the beginning of each are forgotten.
+    pub(super) fn shared(&self) -> Vec<(usize, Arc<Vec<Kept>>)> {
+        let forgotten = std::iter::once(self.forgotten).chain(std::iter::repeat(0));
+        forgotten.zip(self.runs.iter().cloned()).collect()
+    }
+
+    /// Some that came with a snapshot, later than all that are kept.
+    pub(super) fn put(&mut self, run: Vec<Kept>) {
+        run.into_iter().for_each(|kept| self.push(kept));
     }
 }
 
@@ -117,6 +179,55 @@ const HEAD_BYTES: usize = 2 + 255;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn used(position: u64, time_ms: u64) -> Used {
+        Used { request: position * 7, position, time_ms, result: Ok(Bytes::new()) }
+    }
+
+    fn key(number: u64) -> Bytes {
+        number.to_string().into()
+    }
+
+    #[test]
+    fn keys_are_found_until_there_are_too_many_or_they_are_too_old() {
+        let mut keys = Keys::default();
+        let most = KEYS_MAX as u64;
+        for number in 0..most + 300 {
+            keys.insert(key(number), used(2 * number, 1_000 + number));
+            assert_eq!(keys.get(&key(number)), Some(&used(2 * number, 1_000 + number)));
+        }
+        assert_eq!((keys.get(&key(299)), keys.by_key.len()), (None, KEYS_MAX));
+        assert_eq!(keys.get(&key(300)), Some(&used(600, 1_300)));
+        // What is handed out stays as it was.
+        let shared = keys.shared();
+        keys.insert(key(most + 300), used(9_000_000, 1_000 + KEPT_MS + 5_000));
+        assert_eq!(keys.get(&key(4_999)), None, "a day and a millisecond");
+        assert_eq!(keys.get(&key(5_000)), Some(&used(10_000, 6_000)));
+        let mut again = Keys::default();
+        for (forgotten, run) in shared {
+            again.put(run[forgotten..].to_vec());
+        }
+        assert_eq!((again.by_key.len(), again.get(&key(most + 300))), (KEYS_MAX, None));
+        assert_eq!(again.get(&key(300)), Some(&used(600, 1_300)));
+    }
+
+    #[test]
+    fn keys_of_the_first_forms_of_a_snapshot_are_read() {
+        #[derive(Serialize)]
+        struct First {
+            by_key: BTreeMap<Bytes, Used>,
+            by_position: BTreeMap<u64, Bytes>,
+        }
+        let all = 0..1_000_u64;
+        let first = First {
+            by_key: all.clone().map(|number| (key(number), used(2 * number, 1))).collect(),
+            by_position: all.map(|number| (2 * number, key(number))).collect(),
+        };
+        let bytes = rmp_serde::to_vec_named(&first).unwrap();
+        let keys: Keys = rmp_serde::from_slice(&bytes).unwrap();
+        assert!((0..1_000).all(|number| keys.get(&key(number)) == Some(&used(2 * number, 1))));
+        assert_eq!(keys.shared().len(), 1_000_usize.div_ceil(RUN));
+    }
 
     #[test]
     fn a_mark_is_read_back_and_a_cut_one_is_refused() {

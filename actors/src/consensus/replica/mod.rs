@@ -12,10 +12,12 @@ mod guests;
 mod image;
 mod keys;
 mod loading;
+mod memory;
 mod sessions;
 mod takeover;
 mod taking;
 mod transfer;
+mod unpacker;
 
 use std::{collections::BTreeSet, fmt};
 

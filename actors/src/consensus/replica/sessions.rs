@@ -1,6 +1,9 @@
 //! Sessions: what makes a command that is sent twice execute once.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use synod_runtime::identity::NodeId;
@@ -16,12 +19,14 @@ const REPLIES_MAX: usize = 4_096;
 /// …as far as they fit in this many bytes.
 const REPLY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// All sessions, by number.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Sessions(BTreeMap<u64, Session>);
+/// All sessions, by number. A snapshot shares them while it is taken.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(from = "BTreeMap<u64, Session>")]
+pub(super) struct Sessions(BTreeMap<u64, Arc<Session>>);
 
+/// The commands of one start of a home.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Session {
+pub(super) struct Session {
     home: NodeId,
     /// From the registration, so that a repeated one is the same session.
     nonce: u64,
@@ -44,7 +49,23 @@ pub(super) enum Admission {
     Expired,
 }
 
+impl From<BTreeMap<u64, Session>> for Sessions {
+    fn from(whole: BTreeMap<u64, Session>) -> Self {
+        Self(whole.into_iter().map(|(number, session)| (number, Arc::new(session))).collect())
+    }
+}
+
 impl Sessions {
+    /// All of them, as they are now.
+    pub(super) fn shared(&self) -> Vec<(u64, Arc<Session>)> {
+        self.0.iter().map(|(number, session)| (*number, Arc::clone(session))).collect()
+    }
+
+    /// One that came with a snapshot.
+    pub(super) fn put(&mut self, number: u64, session: Session) {
+        self.0.insert(number, Arc::new(session));
+    }
+
     /// Registers a session of `home`; a repeated registration answers the same number.
     pub(super) fn register(&mut self, position: u64, home: NodeId, nonce: u64) -> u64 {
         let known =
@@ -66,7 +87,7 @@ impl Sessions {
             replies: VecDeque::new(),
             reply_bytes: 0,
         };
-        self.0.insert(position, session);
+        self.put(position, session);
         position
     }
 
@@ -95,7 +116,7 @@ impl Sessions {
 
     /// Keeps the reply of an executed command.
     pub(super) fn answered(&mut self, number: u64, position: u64, reply: CommandReply) {
-        let Some(session) = self.0.get_mut(&number) else { return };
+        let Some(session) = self.0.get_mut(&number).map(Arc::make_mut) else { return };
         session.last_seq = reply.seq;
         session.used = position;
         session.reply_bytes += size(&reply);
