@@ -137,5 +137,5 @@ fn an_idle_node_takes_little_memory_beside_the_program() {
     }
 }
 
-/// Of a main without data or an auxiliary, beside the program's own pages; 20 to 22 MiB were seen.
-const IDLE_BYTES_MAX: u64 = 25 << 20;
+/// Of a main without data or an auxiliary, beside the program's own pages; 3 to 4 MiB were seen.
+const IDLE_BYTES_MAX: u64 = 8 << 20;

@@ -23,7 +23,7 @@ use crate::{
 
 /// Runs the node that `args` names, or all of them.
 pub(crate) fn run(program: &'static str, args: &NodeArgs, hosted: &Program) -> Result<(), Failure> {
-    // Until it is known what it is to be.
+    // Until it is known to be large.
     resident::allow_huge_pages(false);
     let overrides = overrides(args)?;
     let files = files(&args.config)?;
@@ -51,13 +51,13 @@ pub(crate) fn run(program: &'static str, args: &NodeArgs, hosted: &Program) -> R
     let Some(first) = configs.first() else { return Ok(()) };
     start_log(&first.log);
     let small = configs.iter().all(|config| config.role == NodeRole::Auxiliary);
-    resident::allow_huge_pages(!small);
     System::new().block_on(async {
         let (trigger, stop) = stop_pair();
         let signals = Signals::listen().map_err(|e| Failure::failed(program, e, "report this"))?;
         actix_rt::spawn(signals.serve(trigger));
-        if small {
-            actix_rt::spawn(resident::keep_small());
+        match small {
+            true => drop(actix_rt::spawn(resident::keep_small())),
+            false => drop(actix_rt::spawn(resident::grow())),
         }
         let mut running = Vec::with_capacity(configs.len());
         for config in configs {
