@@ -39,12 +39,16 @@ const SWEEP_LEN_MIN: usize = 64;
 
 impl Tasks {
     fn add(&self, task: AbortHandle) {
+        let mut ended = Vec::new();
         let mut list = lock(&self.0);
         if list.tasks.len() >= 2 * list.swept_len.max(SWEEP_LEN_MIN) {
-            list.tasks.retain(|task| !task.is_finished());
+            ended.extend(list.tasks.extract_if(.., |task| task.is_finished()));
             list.swept_len = list.tasks.len();
         }
         list.tasks.push(task);
+        // Outside of the lock: what is dropped with the last handle of a task may begin another.
+        drop(list);
+        drop(ended);
     }
 
     pub(super) fn abort_all(&self) {
