@@ -12,21 +12,21 @@ use std::{
 use bytes::Bytes;
 use serde_json::Value;
 use synod::{
-    consensus::VoteStyle,
     management::message::Spec,
     runtime::world::{Clock, Instant},
     server::{
         core::Core,
+        registers::RolesIn,
         services::{
             Services,
             programs::{Launch, Order, Passed, Programs, Question, Report, Ward},
         },
     },
-    sim::{Cluster, Shape, Simulation},
+    sim::{Blueprint, Cluster, Shape, Simulation},
 };
 use tokio::sync::mpsc;
 
-use crate::simulated::{founded, name};
+use crate::simulated::{Counter, founded_as, name};
 
 type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
@@ -191,8 +191,17 @@ impl Theatre {
     /// # Panics
     /// When they do not found a cluster within half a minute.
     pub async fn open(sim: &Simulation, members: u8) -> Self {
+        Self::open_with(sim, members, RolesIn::Log).await
+    }
+
+    /// The same, with roles kept there.
+    ///
+    /// # Panics
+    /// When they do not found a cluster within half a minute.
+    pub async fn open_with(sim: &Simulation, members: u8, roles: RolesIn) -> Self {
         let shape = Shape { members, ..Shape::default() };
-        let cluster = founded(sim, shape, VoteStyle::Split).await;
+        let blueprint = Blueprint { roles, ..Blueprint::hosting::<Counter>("counter") };
+        let cluster = founded_as(sim, shape, blueprint).await;
         let theatre = Self { sim: sim.clone(), cluster, stage: Arc::default() };
         for node in theatre.players() {
             theatre.provide(&node);
@@ -206,7 +215,8 @@ impl Theatre {
         names.filter(|node| !node.starts_with('x')).collect()
     }
 
-    fn provide(&self, node: &str) {
+    /// Lets a node that runs play programs.
+    pub fn provide(&self, node: &str) {
         let clock = Arc::clone(self.core(node).node().clock());
         let (sim, stage) = (self.sim.clone(), Arc::clone(&self.stage));
         let player: Arc<dyn Programs> = Arc::new(Player { sim, clock, stage });

@@ -225,6 +225,52 @@ fn secondaries_take_over_from_the_last_checkpoint_and_spares_get_none() {
     });
 }
 
+/// Goal: T15, mode *sync*: whatever a program did before a checkpoint that it asked for was answered is
+/// known to whoever takes over, whenever its node dies; without a secondary nobody is told so.
+#[test]
+fn what_was_done_before_an_answered_checkpoint_is_known_to_whoever_takes_over() {
+    for seed in 1_050..1_056 {
+        Simulation::new(seed).run(|sim| async move {
+            let mut rng = Rng::seed_from_u64(seed);
+            let mut theatre = Theatre::open(&sim, 2).await;
+            let words = |word: &str| vec![word.to_owned()];
+            // So seldom that only what was asked for counts.
+            let (export, import) = (words("out"), words("in"));
+            let checkpoint = Checkpoint { export, import, every_ms: 600_000 };
+            let spec = Spec { checkpoint: Some(checkpoint), ..service("web", LEASE) };
+            theatre.services("m2").add(spec).await.unwrap();
+            for _ in 0..4 {
+                let (first, _) = theatre.until("web", |_| true).await;
+                theatre.until_shown("m2", "web", |one| one["secondaries"][0].is_string()).await;
+                let others = ["a", "b", "m1", "m2"].into_iter();
+                let others: Vec<_> = others.filter(|node| *node != first.node).collect();
+                let mut promised = 0;
+                for _ in 0..rng.random_range(1..5) {
+                    tokio::time::sleep(Duration::from_millis(rng.random_range(0..400))).await;
+                    let done = theatre.stage().known[&(first.node.clone(), "web".to_owned())];
+                    let by = others[rng.random_range(0..others.len())];
+                    let has = theatre.services(by).checkpoint("web").await;
+                    assert!(has.is_ok_and(|nodes| !nodes.contains(&first.node)));
+                    promised = done;
+                }
+                theatre.cluster.crash(&name(&first.node));
+                let (next, _) = theatre.until("web", |ran| ran.node != first.node).await;
+                assert!(next.found >= promised, "{next:?}, when {promised} were promised");
+                theatre.restart(&first.node);
+                whole(&theatre.cluster).await;
+                tokio::time::sleep(LEASE * 6).await;
+            }
+            let refused = theatre.services("a").checkpoint("none").await.unwrap_err().to_string();
+            assert!(refused.contains("no service none"), "{refused}");
+            theatre.services("a").set("web", 0).await.unwrap();
+            theatre.until_shown("a", "web", |one| one["secondaries"][0].is_null()).await;
+            let refused = theatre.services("a").checkpoint("web").await.unwrap_err().to_string();
+            assert!(refused.contains("no secondary"), "{refused}");
+            theatre.judge().unwrap();
+        });
+    }
+}
+
 /// What a program does between its last checkpoint and its end: the checkpoint's way, and 60 ms.
 const LAST_MOMENTS: u64 = 40;
 

@@ -180,7 +180,12 @@ fn what_cannot_be_is_refused(stage: &Stage) {
         (&["add", "bad", "--", "no-such-program"], 1, "there is no program no-such-program"),
         (&["move", "none", "a"], 1, "no service none"),
         (&["providers", "touch", "b"], 2, "+NODE"),
-        (&["providers", "touch", "-b"], 1, "name those that stay"),
+        (&["providers", "touch", "+b"], 1, "all mains and members provide it"),
+        (&["providers", "touch", "-a", "-b"], 1, "none would be left"),
+        (&["providers", "touch", "-q"], 1, "q is no main or member"),
+        (&["set", "touch", "--secondaries", "2"], 1, "2 secondaries, and 1 other"),
+        (&["checkpoint", "touch"], 1, "it has no checkpoints"),
+        (&["checkpoint", "none"], 1, "no service none"),
     ] {
         let (got, _, error) = stage.services(args);
         assert!(got == code && error.contains(part), "{args:?}: {got} {error}");
@@ -255,6 +260,17 @@ fn whoever_takes_over_goes_on_from_the_last_checkpoint() {
         more => Err(more.to_string()),
     });
     println!("{so_far} were known when its node was killed, and then {went_on}");
+    // Nobody is there to have another one; with a secondary again one that is asked for is waited for.
+    let (code, _, error) = stage.services(&["checkpoint", "touch"]);
+    assert!(code == 3 && error.contains("it has no secondary"), "{code} {error}");
+    stage.synod.start_node(&first);
+    stage.wait_document(second, "a secondary", |one| one["secondaries"][0] == first.as_str());
+    let counted = known(second).unwrap();
+    let (code, out, error) = stage.services(&["checkpoint", "touch", "--json"]);
+    assert_eq!(code, 0, "{error}");
+    let said: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(said, serde_json::json!({"outcome": "applied", "nodes": [first]}));
+    assert!(known(&first).unwrap() >= counted, "it was answered before it was there");
 }
 
 /// The default.

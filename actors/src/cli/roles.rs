@@ -1,6 +1,6 @@
 //! `roles`: who leads in what, and which roles there are.
 
-mod watch;
+pub(super) mod watch;
 
 use awc::http::Method;
 use clap::{Args, Subcommand};
@@ -67,7 +67,8 @@ pub(crate) async fn run(args: &RolesArgs) -> Result<(), Failure> {
         Some(RolesVerb::Remove(one)) => (Method::DELETE, "roles remove", &one.role),
         None if args.watch => {
             let path = args.role.as_deref().map_or_else(|| Ok("/roles".to_owned()), path)?;
-            return watch::run(&cluster, &format!("{path}?watch=true"), client.json).await;
+            let path = format!("{path}?watch=true");
+            return watch::run(&cluster, &path, client.json, watch::line).await;
         }
         None => return list(&cluster, args).await,
     };

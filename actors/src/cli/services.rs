@@ -29,6 +29,9 @@ pub(crate) struct ServicesArgs {
     /// Only this one
     #[arg(value_name = "NAME")]
     service: Option<String>,
+    /// Print how it is, and then every change, until interrupted
+    #[arg(long)]
+    watch: bool,
     #[command(flatten)]
     list: ClientArgs,
 }
@@ -46,6 +49,8 @@ enum ServicesVerb {
     Freeze(Named),
     /// Start it again
     Unfreeze(Named),
+    /// Take a checkpoint now, and wait until all its secondaries have it
+    Checkpoint(Named),
     /// Nodes that may run it come (+NODE) and go (-NODE)
     Providers(Providers),
     /// Change how many secondaries it wants
@@ -157,7 +162,10 @@ impl ServicesArgs {
             None => &self.list,
             Some(ServicesVerb::Add(add)) => &add.client,
             Some(
-                ServicesVerb::Remove(one) | ServicesVerb::Freeze(one) | ServicesVerb::Unfreeze(one),
+                ServicesVerb::Remove(one)
+                | ServicesVerb::Freeze(one)
+                | ServicesVerb::Unfreeze(one)
+                | ServicesVerb::Checkpoint(one),
             ) => &one.client,
             Some(ServicesVerb::Move(to)) => &to.client,
             Some(ServicesVerb::Providers(providers)) => &providers.client,
@@ -179,7 +187,9 @@ pub(crate) async fn run(args: &ServicesArgs) -> Result<(), Failure> {
         return Err(Failure::new(exit, what, why, "see `services` for what there is"));
     }
     if args.client().json {
-        println!("{}", json!({"outcome": "applied"}));
+        let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let has = said.get("nodes").map(|nodes| json!({"outcome": "applied", "nodes": nodes}));
+        println!("{}", has.unwrap_or_else(|| json!({"outcome": "applied"})));
     }
     match goal {
         Some((service, goal)) => settle(&cluster, args.client(), &what, service, &goal).await,
@@ -234,6 +244,7 @@ impl ServicesVerb {
             Self::Unfreeze(one) => {
                 (post(&one.name, "unfreeze", Value::Null)?, &one.name, Some(Goal::Runs))
             }
+            Self::Checkpoint(one) => (post(&one.name, "checkpoint", Value::Null)?, &one.name, None),
             Self::Providers(providers) => {
                 (post(&providers.name, "providers", providers.body()?)?, &providers.name, None)
             }
@@ -350,7 +361,23 @@ impl Providers {
     }
 }
 
+/// A line for a service that changed.
+fn line(service: &Value) -> String {
+    let [name, state, primary, epoch] =
+        ["service", "state", "primary", "epoch"].map(|key| text(&service[key]));
+    let why = service["why"].as_str().map_or_else(String::new, |why| format!("\t{why}"));
+    match service["removed"] == Value::Bool(true) {
+        true => format!("{name}\tremoved\n"),
+        false => format!("{name}\t{state}\t{primary}\t{epoch}{why}\n"),
+    }
+}
+
 async fn list(cluster: &Cluster, args: &ServicesArgs) -> Result<(), Failure> {
+    if args.watch {
+        let path = args.service.as_deref().map_or_else(|| Ok("/services".to_owned()), path)?;
+        let path = format!("{path}?watch=true");
+        return super::roles::watch::run(cluster, &path, args.list.json, line).await;
+    }
     let document = match &args.service {
         None => cluster.get("/services").await?.1,
         Some(service) => {

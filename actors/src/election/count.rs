@@ -92,7 +92,9 @@ impl Count {
                     drops.push(Op::Drop { role: id, client, renewal });
                 }
             }
-            let Some(tenure) = &role.tenure else { continue };
+            let Some(tenure) = role.tenure.as_ref().filter(|_| !role.is_built_in()) else {
+                continue;
+            };
             let lease = if off!(LeaseOfGrant) { LEASE_MIN } else { tenure.terms.lease() };
             let waits = if tenure.confirmed && !off!(RequestedWaitsLease) {
                 waits_for(lease)

@@ -147,6 +147,14 @@ pub enum Op {
         /// The renewal that was counted from.
         renewal: Position,
     },
+    /// That node leads the log, and so has charge of the system: the [built-in role](SYSTEM_MANAGER).
+    /// Nothing else gives it to anybody.
+    Charge {
+        /// Who leads.
+        client: Client,
+        /// The newest epoch of the role that it knew of: nothing happens if there is a newer one.
+        after: Epoch,
+    },
     /// A write comes with this epoch.
     Fence {
         /// The role, of this store or of another.
@@ -246,6 +254,12 @@ pub enum Refusal {
     /// An epoch that nothing can have granted.
     #[error("no role has epoch {0}")]
     BadEpoch(Epoch),
+    /// The built-in role is nobody's to take, give up, make or remove.
+    #[error(
+        "role {SYSTEM_MANAGER} is built in: whoever leads the log has it; `members lead NAME` \
+         names another"
+    )]
+    BuiltIn,
     /// A bound of the store is reached.
     #[error("{0}")]
     Full(String),
@@ -282,6 +296,11 @@ pub struct RoleView {
     /// When it would expire, by the count of the main that answers.
     pub expires_in: Option<Duration>,
 }
+
+/// The role that is always there: of the node that leads the log. Changes of members, of services and
+/// of the cluster's version are steps of the log, which that node alone proposes; so it alone changes
+/// the system. It has no lease: another has it as soon as another leads.
+pub const SYSTEM_MANAGER: &str = "system-manager";
 
 /// What happened to a role: the holder changed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -152,6 +152,10 @@ impl Cut {
                     });
                 }
                 Op::Renew(renew) => cut.renewal(index, number, renew),
+                // That one is kept in the log, whatever keeps the others.
+                Op::Charge { .. } => {
+                    cut.said.insert(number, Said::Refused(Refusal::BuiltIn));
+                }
             }
         }
         cut

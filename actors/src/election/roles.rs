@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::message::{
     Change, Client, ClientKey, Epoch, Exceptions, Grant, Holder, Op, Refusal, Renew, RoleId,
-    RoleView, Said, Terms, check_name,
+    RoleView, SYSTEM_MANAGER, Said, Terms, check_name,
 };
 use crate::replicated::Position;
 
@@ -68,6 +68,17 @@ impl Roles {
     /// Executes one request at its position; holders that changed are added to `changes`.
     pub fn apply(&mut self, at: Position, op: Op, changes: &mut Vec<Change>) -> Said {
         let done = match op {
+            Op::Add { role }
+            | Op::Remove { role }
+            | Op::Take { role, .. }
+            | Op::Adopt { role, .. }
+            | Op::Resign { role, .. }
+            | Op::Leave { role, .. }
+                if role == SYSTEM_MANAGER =>
+            {
+                Err(Refusal::BuiltIn)
+            }
+            Op::Charge { client, after } => self.charge(at, client, after, changes),
             Op::Add { role } => self.add(&role).map(|_| Said::Done),
             Op::Remove { role } => self.remove(&role),
             Op::Take { role, client, terms, stand } => {
@@ -305,6 +316,24 @@ impl Roles {
         Ok(Said::Done)
     }
 
+    /// The built-in role passes to who leads the log, unless somebody who knows more was faster.
+    fn charge(
+        &mut self,
+        at: Position,
+        client: Client,
+        after: Epoch,
+        changes: &mut Vec<Change>,
+    ) -> Result<Said, Refusal> {
+        let id = self.add(SYSTEM_MANAGER)?;
+        let role = self.role(id);
+        if let Some(holder) = role.holder().filter(|_| role.epoch != after) {
+            return Ok(Said::Held(id, holder));
+        }
+        let terms = Terms::default();
+        let epoch = role.grant(id, at, Volunteer { client, terms, renewal: at }, true, changes);
+        Ok(Said::Granted(Grant { role: id, epoch, terms }))
+    }
+
     fn expire(
         &mut self,
         at: Position,
@@ -313,7 +342,8 @@ impl Roles {
         renewal: Position,
         changes: &mut Vec<Change>,
     ) {
-        let Some(role) = self.roles.get(&id).filter(|role| role.epoch == epoch) else { return };
+        let may = |role: &&Role| role.epoch == epoch && !role.is_built_in();
+        let Some(role) = self.roles.get(&id).filter(may) else { return };
         let overdue = |tenure: &Tenure| tenure.renewal == renewal || off!(ExpiryNamesRenewal);
         if role.tenure.as_ref().is_some_and(overdue) {
             self.vacate(id, at, changes);
@@ -392,6 +422,11 @@ impl Role {
             terms: tenure.terms,
         };
         self.tenure.as_ref().map(holder)
+    }
+
+    /// Whether it is the [built-in role](SYSTEM_MANAGER), which knows no lease.
+    pub fn is_built_in(&self) -> bool {
+        self.name == SYSTEM_MANAGER
     }
 
     /// As people are shown it, without the time.

@@ -100,6 +100,7 @@ impl Book {
         let until = role
             .tenure
             .as_ref()
+            .filter(|_| !role.is_built_in())
             .map(|tenure| self.count.since(tenure.renewal) + waits_for(tenure.terms.lease()));
         RoleView { expires_in: until.map(|until| until.since(now)), ..role.view() }
     }

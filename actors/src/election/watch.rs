@@ -14,7 +14,7 @@ use std::{collections::VecDeque, fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    message::{Op, RoleView},
+    message::{Op, RoleView, SYSTEM_MANAGER},
     roles::Roles,
 };
 use crate::replicated::Position;
@@ -165,6 +165,7 @@ fn subject(roles: &Roles, op: &Op) -> Option<String> {
         | Op::Resign { role, .. }
         | Op::Leave { role, .. } => Some(role.clone()),
         Op::Expire { role, .. } | Op::Drop { role, .. } => roles.name(*role).map(str::to_owned),
+        Op::Charge { .. } => Some(SYSTEM_MANAGER.to_owned()),
         Op::Renew(_) | Op::Fence { .. } => None,
     }
 }

@@ -4,6 +4,8 @@
 //! - C2: a spare is promoted only once it has the newest: then it is equal to the others.
 //! - C3: to one node one checkpoint goes at a time, and the newest first: who is slow misses some.
 //! - C4: a primary that gives its service up takes a last one, and waits a while for it to arrive.
+//! - C5: one that is asked for is taken after the asking; who asked hears of it once all that are next
+//!   in line have it, or a newer one.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -28,6 +30,8 @@ pub struct Courier {
     exporting: bool,
     /// The number of the newest; none was taken yet.
     newest: u64,
+    /// One of this number is asked for.
+    asked: u64,
     /// Which one each node has, and when it may be tried again if that failed.
     known: BTreeMap<String, Known>,
     last: Last,
@@ -56,7 +60,7 @@ impl Courier {
         let due = now + every;
         let known = BTreeMap::new();
         let last = Last::NotYet;
-        Self { every, due, not_before: now, exporting: false, newest: 0, known, last }
+        Self { every, due, not_before: now, exporting: false, newest: 0, asked: 0, known, last }
     }
 
     /// What is to be done now, for those next in line and those about to be.
@@ -67,7 +71,7 @@ impl Courier {
         // Whoever is new need not wait for a whole period.
         let due = now >= self.due || self.newest == 0 && line.iter().any(behind);
         let may = !self.exporting && !line.is_empty() && now >= self.not_before;
-        if may && (due || self.last == Last::Wanted) {
+        if may && (due || self.asked > self.newest || self.last == Last::Wanted) {
             self.exporting = true;
             errands.push(Errand::Export);
         }
@@ -82,12 +86,27 @@ impl Courier {
         errands
     }
 
+    /// Somebody asks for one that is taken after this moment; answers which number will do.
+    pub fn ask(&mut self) -> u64 {
+        // One that is being taken by now may be too old.
+        self.asked = self.newest + 1 + u64::from(self.exporting); // C5
+        self.asked
+    }
+
+    /// Up to which number all of them have had every checkpoint, or a newer one; 0 of nobody.
+    pub fn reached(&self, line: &[String]) -> u64 {
+        let has = |node: &String| self.known.get(node).map_or(0, |known| known.has);
+        line.iter().map(has).min().unwrap_or(0)
+    }
+
     /// One was taken, or could not be.
     pub fn exported(&mut self, now: Instant, done: bool) {
         self.exporting = false;
         self.due = now + self.every;
         if !done {
             self.not_before = now + AGAIN;
+            // Who asked is told that there is none.
+            self.asked = 0;
         }
         self.newest += u64::from(done);
         if self.last == Last::Wanted {
@@ -185,6 +204,30 @@ mod tests {
         courier.sent(at(1_001), "b", 1, false);
         assert_eq!(courier.errands(at(2_000), &line(&["b"])), [Errand::Export], "it is time again");
         assert_eq!(courier.errands(at(2_001), &line(&["b"])), [send("b", 1)]);
+    }
+
+    #[test]
+    fn one_that_is_asked_for_is_taken_after_the_asking_and_waited_for() {
+        let mut courier = Courier::new(Duration::from_mins(1), at(0));
+        let both = line(&["b", "c"]);
+        assert_eq!(courier.errands(at(0), &both), [Errand::Export]);
+        // The one that is being taken may have begun too early.
+        assert_eq!((courier.ask(), courier.ask(), courier.reached(&both)), (2, 2, 0));
+        courier.exported(at(1), true);
+        assert_eq!(courier.errands(at(1), &both), [Errand::Export, send("b", 1), send("c", 1)]);
+        courier.exported(at(2), true);
+        courier.sent(at(3), "b", 1, true);
+        courier.sent(at(3), "c", 1, true);
+        assert_eq!(courier.errands(at(3), &both), [send("b", 2), send("c", 2)]);
+        courier.sent(at(4), "b", 2, true);
+        assert_eq!((courier.reached(&both), courier.reached(&line(&["b"]))), (1, 2));
+        courier.sent(at(5), "c", 2, true);
+        assert_eq!((courier.reached(&both), courier.reached(&[])), (2, 0));
+        assert!(courier.errands(at(6), &both).is_empty(), "nobody asks any more");
+        assert_eq!(courier.ask(), 3);
+        assert_eq!(courier.errands(at(7), &both), [Errand::Export]);
+        courier.exported(at(8), false);
+        assert!(courier.errands(at(2_000), &both).is_empty(), "who asked was told");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use synod_runtime::{
     journal::Journal,
     node::Node,
 };
+use tokio::sync::Notify;
 
 use super::{clients::no_room, membership::Shown, metrics};
 use crate::{
@@ -81,6 +82,8 @@ pub(super) struct Board {
     web: OnceLock<Box<dyn Fn() -> Vec<Value> + Send + Sync>>,
     /// Who is there, as the log decided.
     view: OnceLock<ViewShown>,
+    /// Wakes who waits for this node to lead the log, or to lead it no more.
+    turned: Notify,
     /// Who manages the services.
     manager: OnceLock<Box<dyn Fn() -> Option<NodeName> + Send + Sync>>,
 }
@@ -111,6 +114,7 @@ impl Board {
             groups: OnceLock::new(),
             web: OnceLock::new(),
             view: OnceLock::new(),
+            turned: Notify::new(),
             manager: OnceLock::new(),
         }
     }
@@ -161,6 +165,10 @@ impl Board {
             Report::Proposer(report) => {
                 let leads = report.leader.as_ref() == Some(&self.me);
                 metrics.gauge(&metrics::LEADS, &[]).set(u64::from(leads));
+                let led = last.proposer.as_ref().and_then(|proposer| proposer.leader.as_ref());
+                if leads != (led == Some(&self.me)) {
+                    self.turned.notify_one();
+                }
                 last.proposer = Some(report);
             }
             Report::Learner { history, durable_upto } => {
@@ -253,6 +261,11 @@ impl Board {
     pub(super) fn leads(&self) -> bool {
         let proposer = &self.last().proposer;
         proposer.as_ref().is_some_and(|proposer| proposer.leader.as_ref() == Some(&self.me))
+    }
+
+    /// Turns when that may have changed. For one who waits.
+    pub(super) async fn turned(&self) {
+        self.turned.notified().await;
     }
 
     /// The document of `GET /status`.

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     election::{
         lease::{DRIFT_PERCENT, period},
-        message::{Epoch, Grant, Holder, Op, Refusal, RoleView, Terms},
+        message::{Epoch, Grant, Holder, Op, Refusal, RoleView, SYSTEM_MANAGER, Terms},
         service::{Ended, ServiceMessage, Volunteered},
         store::Question,
     },
@@ -43,7 +43,10 @@ pub(super) fn configure(routes: &mut web::ServiceConfig, elections: Elections) {
 
 /// The roles as they stand in `GET /roles` and, as this node has them, in `status`.
 pub(super) fn documents(views: &[RoleView], stale: bool) -> Vec<Value> {
-    views.iter().map(|view| document(view, stale)).collect()
+    let (built_in, made): (Vec<_>, Vec<_>) =
+        views.iter().partition(|view| view.role == SYSTEM_MANAGER);
+    // What people made comes first.
+    made.into_iter().chain(built_in).map(|view| document(view, stale)).collect()
 }
 
 fn document(view: &RoleView, stale: bool) -> Value {
@@ -53,6 +56,10 @@ fn document(view: &RoleView, stale: bool) -> Value {
     document["expires_in_ms"] = json!(view.expires_in.map(|left| left.as_millis()));
     document["volunteers"] = json!(volunteers);
     document["stale"] = json!(stale);
+    if view.role == SYSTEM_MANAGER {
+        document["built_in"] = json!(true);
+        document["lease_ms"] = Value::Null;
+    }
     if view.removing {
         document["removing"] = json!(true);
     }
@@ -412,6 +419,7 @@ impl From<Refusal> for Answer {
         let status = match &refusal {
             Refusal::UnknownRole(_) => StatusCode::NOT_FOUND,
             Refusal::Removing(_) | Refusal::NotHeld { .. } => StatusCode::CONFLICT,
+            Refusal::BuiltIn => StatusCode::FORBIDDEN,
             Refusal::BadName { .. } | Refusal::BadLease(_) | Refusal::BadEpoch(_) => {
                 StatusCode::BAD_REQUEST
             }

@@ -1,10 +1,15 @@
 //! `/services`: outside programs that the cluster keeps running, shown and changed.
 
-use actix_web::{HttpResponse, http::StatusCode, http::header, web};
+mod feed;
+
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, http::header, web};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::services::{ServiceError, Services};
+use super::{
+    services::{ServiceError, Services},
+    view::Watchers,
+};
 use crate::{
     management::message::{Refusal, Spec},
     replicated::CallError,
@@ -21,11 +26,28 @@ pub(super) fn configure(routes: &mut web::ServiceConfig, services: Services) {
         .route("/services/{service}/{change}", web::post().to(change));
 }
 
-async fn all(services: web::Data<Services>) -> HttpResponse {
+async fn all(
+    services: web::Data<Services>,
+    watchers: web::Data<Watchers>,
+    request: HttpRequest,
+) -> HttpResponse {
+    if let Some(feed) = feed::asked(&request, &services, &watchers, None) {
+        return feed;
+    }
+    services.refresh().await;
     HttpResponse::Ok().json(json!({ "services": services.documents() }))
 }
 
-async fn one(services: web::Data<Services>, name: web::Path<String>) -> HttpResponse {
+async fn one(
+    services: web::Data<Services>,
+    watchers: web::Data<Watchers>,
+    name: web::Path<String>,
+    request: HttpRequest,
+) -> HttpResponse {
+    if let Some(feed) = feed::asked(&request, &services, &watchers, Some(&name)) {
+        return feed;
+    }
+    services.refresh().await;
     match services.documents().into_iter().find(|document| document["service"] == *name) {
         Some(document) => HttpResponse::Ok().json(document),
         None => refused(&Refusal::Unknown(name.into_inner()).into()),
@@ -75,6 +97,10 @@ async fn change(
     };
     match (change.as_str(), what) {
         ("move", Change { node: Some(node), .. }) => answer(services.move_to(&name, &node).await),
+        ("checkpoint", _) => match services.checkpoint(&name).await {
+            Ok(nodes) => HttpResponse::Ok().json(json!({ "outcome": "applied", "nodes": nodes })),
+            Err(error) => refused(&error),
+        },
         ("freeze", _) => answer(services.freeze(&name, true).await),
         ("unfreeze", _) => answer(services.freeze(&name, false).await),
         ("providers", Change { add, remove, .. }) => {
@@ -83,8 +109,10 @@ async fn change(
         ("set", Change { secondaries: Some(secondaries), .. }) => {
             answer(services.set(&name, secondaries).await)
         }
-        _ => bad("expected move {\"node\"}, freeze, unfreeze, providers {\"add\",\"remove\"} or \
-                  set {\"secondaries\"}"),
+        _ => bad(
+            "expected move {\"node\"}, freeze, unfreeze, checkpoint, providers {\"add\",\"remove\"} or \
+                  set {\"secondaries\"}",
+        ),
     }
 }
 

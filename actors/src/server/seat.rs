@@ -468,6 +468,7 @@ impl Seat {
         self.site.spawn(self.replica());
         self.site.spawn(self.proposer());
         self.site.node.task(self.site.elections.watch_over());
+        self.site.node.task(self.site.elections.take_charge());
         self.site.spawn(self.home());
         self.site.elections.start();
         self.site.views.start(&self.config.timing);

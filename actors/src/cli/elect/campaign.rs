@@ -88,7 +88,7 @@ impl Campaign<'_> {
         let mut holder = new_holder();
         let mut at = 0;
         loop {
-            let node = nodes[at % nodes.len()];
+            let (node, asked) = (nodes[at % nodes.len()], RealClock.now());
             let stood = tokio::select! {
                 biased;
                 stood = stand(self.cluster, node, self.role, &holder, self.args.lease) => stood,
@@ -102,6 +102,8 @@ impl Campaign<'_> {
                 Asked::Good(lease) => {
                     resign(self.cluster, &lease).await.ok();
                 }
+                // Answered at once, again and again, it would keep the cluster busy.
+                Asked::Held(_) if RealClock.now().since(asked) < PAUSE => sleep(PAUSE).await,
                 Asked::Held(_) => {}
                 Asked::Nobody(_) => {
                     at += 1;

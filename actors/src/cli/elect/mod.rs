@@ -34,7 +34,10 @@ use super::{
     watchdog::{is_program, term::TermArgs},
 };
 use crate::{
-    election::lease::{LEASE_DEFAULT, LEASE_MAX, LEASE_MIN},
+    election::{
+        lease::{LEASE_DEFAULT, LEASE_MAX, LEASE_MIN},
+        message::{Refusal, SYSTEM_MANAGER},
+    },
     server::{config::units, stop_pair},
 };
 
@@ -89,6 +92,10 @@ pub(super) fn run(name: &'static str, args: &ElectArgs) -> Result<ExitCode, Fail
         }
     }
     find(&args.command[0])?;
+    if args.role.iter().any(|role| role == SYSTEM_MANAGER) {
+        let what = format!("--role {SYSTEM_MANAGER}");
+        return Err(Failure::usage(what, Refusal::BuiltIn, "name a role of your own"));
+    }
     System::new().block_on(run_all(name, args))
 }
 

@@ -1,4 +1,4 @@
-//! `roles --watch`: every change of a role, or of all, as it happens.
+//! `roles --watch`, `services --watch`: every change of one, or of all, as it happens.
 
 use std::{io::Write as _, time::Duration};
 
@@ -12,15 +12,20 @@ use super::super::{call::text, client::Cluster, failure::Failure};
 
 /// Prints changes until nobody reads them, or nobody serves them within the time. It goes on at
 /// another node where the one that served it ended, and tells nothing twice.
-pub(super) async fn run(cluster: &Cluster, path: &str, json: bool) -> Result<(), Failure> {
+pub(crate) async fn run(
+    cluster: &Cluster,
+    path: &str,
+    json: bool,
+    lines: fn(&Value) -> String,
+) -> Result<(), Failure> {
     let mut last: Option<String> = None;
     loop {
-        let (node, mut body) = cluster.feed("roles --watch", path, last.as_deref()).await?;
-        let mut lines = Lines::default();
+        let (node, mut body) = cluster.feed("--watch", path, last.as_deref()).await?;
+        let mut parts = Lines::default();
         while let Ok(Some(Ok(part))) = timeout(SILENCE_MAX, body.next()).await {
-            for event in lines.push(&part) {
+            for event in parts.push(&part) {
                 last = event.id.clone().or(last);
-                if !print(&event, &node, json) {
+                if !print(&event, &node, json, lines) {
                     return Ok(());
                 }
             }
@@ -65,8 +70,8 @@ impl Lines {
     }
 }
 
-/// A line for each role; answers whether anybody still reads.
-fn print(event: &Event, node: &NodeName, json: bool) -> bool {
+/// A line for each of what it tells; answers whether anybody still reads.
+fn print(event: &Event, node: &NodeName, json: bool, lines: fn(&Value) -> String) -> bool {
     let Ok(data) = serde_json::from_str::<Value>(&event.data) else { return true };
     let mut out = String::new();
     if json {
@@ -76,19 +81,22 @@ fn print(event: &Event, node: &NodeName, json: bool) -> bool {
         let what = if stale { "what follows may be old: no quorum" } else { "confirmed again" };
         eprintln!("synod: {node}: {what}");
     } else {
-        let roles = data["roles"].as_array().map_or_else(|| vec![data.clone()], Clone::clone);
-        for role in roles {
-            let [name, leader, at, epoch] =
-                ["role", "leader", "node", "epoch"].map(|key| text(&role[key]));
-            out += &match (role["removed"] == Value::Bool(true), role["leader"].is_null()) {
-                (true, _) => format!("{name}\tremoved\n"),
-                (false, true) => format!("{name}\tnobody\n"),
-                (false, false) => format!("{name}\t{leader}\t{at}\t{epoch}\n"),
-            };
-        }
+        let all = data.get("roles").or_else(|| data.get("services")).and_then(Value::as_array);
+        let all = all.map_or_else(|| vec![data.clone()], Clone::clone);
+        out.extend(all.iter().map(lines));
     }
     let mut stdout = std::io::stdout();
     stdout.write_all(out.as_bytes()).and_then(|()| stdout.flush()).is_ok()
+}
+
+/// A line for a role.
+pub(super) fn line(role: &Value) -> String {
+    let [name, leader, at, epoch] = ["role", "leader", "node", "epoch"].map(|key| text(&role[key]));
+    match (role["removed"] == Value::Bool(true), role["leader"].is_null()) {
+        (true, _) => format!("{name}\tremoved\n"),
+        (false, true) => format!("{name}\tnobody\n"),
+        (false, false) => format!("{name}\t{leader}\t{at}\t{epoch}\n"),
+    }
 }
 
 /// A node says something every ten seconds.

@@ -235,7 +235,17 @@ impl Elections {
 
     /// A role, as this node has it.
     pub(super) fn seen(&self, role: &str) -> Option<RoleView> {
-        self.desk().read(|book, now| book.seen(role, now))?
+        self.0.store().seen(role)
+    }
+
+    /// Sees to it that these roles are known here as they are now, as far as that can be.
+    pub(super) async fn refresh(&self, roles: Vec<String>) {
+        self.0.store().refresh(roles).await;
+    }
+
+    /// Turns at the next change of a role that is seen here.
+    pub(super) async fn news(&self) {
+        self.0.seen.notified().await;
     }
 
     pub(super) fn node(&self) -> &Node {

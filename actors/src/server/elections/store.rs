@@ -39,6 +39,12 @@ pub(super) trait RoleStore: Send + Sync {
     /// Who holds a role, as this node has it; the outer `None`: it does not know.
     fn glance(&self, role: &str) -> Option<Option<Holder>>;
 
+    /// A role as this node has it, who stands included; from now on it is looked after for a while.
+    fn seen(&self, role: &str) -> Option<RoleView>;
+
+    /// Returns once these roles are known here as they are now, or cannot be.
+    fn refresh(&self, roles: Vec<String>) -> BoxFuture<'static, ()>;
+
     /// Whether those who watch are woken by what happens.
     fn wakes(&self) -> bool;
 }
@@ -78,6 +84,15 @@ impl RoleStore for Log {
 
     fn glance(&self, role: &str) -> Option<Option<Holder>> {
         self.desk.read(|book, _| book.holder(role))
+    }
+
+    fn seen(&self, role: &str) -> Option<RoleView> {
+        self.desk.read(|book, now| book.seen(role, now))?
+    }
+
+    /// Nothing is to be done: what is executed here is known here.
+    fn refresh(&self, _roles: Vec<String>) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
     }
 
     fn wakes(&self) -> bool {

@@ -10,9 +10,11 @@ use futures_util::{
     stream::FuturesUnordered,
 };
 use synod_runtime::world::Instant;
+use tokio::sync::oneshot;
 
 use super::{
     Services,
+    asked::{ASKED_MAX, Answer, Why},
     checkpoints::{self, PASS_WITHIN},
     programs::{Passed, Programs, Question, Station},
 };
@@ -29,6 +31,8 @@ pub(super) struct Mail {
     state: Bytes,
     exporting: Option<Passed<Vec<u8>>>,
     flying: FuturesUnordered<LocalBoxFuture<'static, Arrived>>,
+    /// Who asked, and which number will do.
+    asking: Vec<(u64, oneshot::Sender<Answer>)>,
 }
 
 struct Arrived {
@@ -50,7 +54,8 @@ impl Mail {
         let every = Duration::from_millis(checkpoint.every_ms.into());
         let courier = Courier::new(every, now);
         let flying = FuturesUnordered::new();
-        Self { checkpoint, courier, state: Bytes::new(), exporting: None, flying }
+        let (state, asking) = (Bytes::new(), Vec::new());
+        Self { checkpoint, courier, state, exporting: None, flying, asking }
     }
 
     /// Takes and sends what is to be, for those next in line.
@@ -81,11 +86,43 @@ impl Mail {
         }
     }
 
+    /// Somebody asks for a checkpoint that is taken from now on, and waits.
+    pub(super) fn ask(&mut self, answer: oneshot::Sender<Answer>) {
+        if self.asking.len() >= ASKED_MAX {
+            let why = format!("{ASKED_MAX} wait for checkpoints already");
+            return drop(answer.send(Err(Why::NotTaken(why))));
+        }
+        self.asking.push((self.courier.ask(), answer));
+    }
+
+    /// Tells those who asked whose checkpoint all of these have by now: they are the secondaries as
+    /// the log has them, of whom one takes over. Without any nobody can be told so.
+    pub(super) fn settle(&mut self, secondaries: &[String]) {
+        if secondaries.is_empty() && !self.asking.is_empty() {
+            let why = "it has no secondary; see `services` for who may be one".to_owned();
+            return self.disappoint(&Why::NotTaken(why));
+        }
+        let reached = self.courier.reached(secondaries);
+        for (_, answer) in self.asking.extract_if(.., |(number, _)| *number <= reached) {
+            // Whoever does not wait any more has heard that it is not known.
+            let _gone = answer.send(Ok(secondaries.to_vec()));
+        }
+    }
+
+    fn disappoint(&mut self, why: &Why) {
+        for (_, answer) in self.asking.drain(..) {
+            let _gone = answer.send(Err(why.clone()));
+        }
+    }
+
     /// What came of it; what went wrong, if something did.
     pub(super) fn came(&mut self, now: Instant, sent: Sent) -> Result<(), String> {
         match sent {
             Sent::Exported(state) => {
                 self.courier.exported(now, state.is_ok());
+                if let Err(why) = &state {
+                    self.disappoint(&Why::NotTaken(why.clone()));
+                }
                 self.state = state?.into();
             }
             Sent::Arrived(node, number, taken) => {

@@ -47,7 +47,7 @@ fn look(services: &Services) -> bool {
         reports.filter(|(_, report)| !is_up(&view, &report.node)).collect()
     });
     for (root, report) in &gone {
-        // Where roles are kept elsewhere than in the log, nobody can say.
+        // In a register it was not seen yet: the next look shows it.
         let Some(role) = services.elections().seen(&role_of(root)) else { continue };
         let holds = role.holder.is_some_and(|holder| holder.epoch <= report.epoch);
         if !holds && role.epoch >= report.epoch {

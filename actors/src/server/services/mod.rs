@@ -6,9 +6,11 @@
 //! - `runner`: the services of one role at this node, each program at its `post`; what to do when is for
 //!   [`unit`](crate::management::unit)
 //! - `checkpoints`: states between nodes; `mail`: those of one service on their way
+//! - `asked`: checkpoints that somebody waits for
 //! - `manage`: what the manager does for all of them
 //! - `keep`: a runner for each role, as the table says; `document`: services as people are shown them
 
+mod asked;
 mod checkpoints;
 mod document;
 mod keep;
@@ -30,7 +32,7 @@ use serde_json::Value;
 use synod_runtime::{identity::NodeName, node::Node, world::Instant};
 use tokio::sync::{oneshot, watch};
 
-use self::{checkpoints::Checkpoints, programs::Programs};
+use self::{asked::Askers, checkpoints::Checkpoints, programs::Programs};
 use super::{board::Board, elections::Elections, manager::Managers, membership::Views};
 use crate::{
     consensus::message::NodeRole,
@@ -62,6 +64,7 @@ struct Inner {
     /// What starts programs here, if anything does.
     programs: OnceLock<Arc<dyn Programs>>,
     checkpoints: Checkpoints,
+    askers: Askers,
     /// The table may have changed.
     changed: watch::Sender<u64>,
 }
@@ -113,6 +116,7 @@ impl Services {
             desk: OnceLock::new(),
             programs: OnceLock::new(),
             checkpoints: Checkpoints::default(),
+            askers: Askers::default(),
             changed: watch::Sender::new(0),
         });
         let told = Arc::downgrade(&inner);
@@ -181,6 +185,7 @@ impl Services {
         let root = table.root(service);
         let provided = table.nodes(root).is_none_or(|nodes| nodes.contains(node));
         if provided && !known.frozen {
+            self.elections().refresh(vec![role_of(root)]).await;
             self.wait_stands(service, root, node).await?;
         }
         let (service, node) = (service.to_owned(), node.to_owned());
@@ -202,10 +207,17 @@ impl Services {
     pub async fn providers(
         &self,
         service: &str,
-        add: Vec<String>,
-        remove: Vec<String>,
+        mut add: Vec<String>,
+        mut remove: Vec<String>,
     ) -> Result<(), ServiceError> {
         self.check_known(service, &add)?;
+        let table = self.look().await?;
+        let known = table.named(service).ok_or_else(|| Refusal::Unknown(service.to_owned()))?;
+        if known.spec.providers.is_empty() && known.spec.with.is_none() {
+            self.check_known(service, &remove)?;
+            add = all_but(service, &self.nodes(), &remove)?;
+            remove = Vec::new();
+        }
         self.change(Op::Providers { service: service.to_owned(), add, remove }).await
     }
 
@@ -214,7 +226,31 @@ impl Services {
     /// # Errors
     /// When it has not so many providers; nothing was changed.
     pub async fn set(&self, service: &str, secondaries: u32) -> Result<(), ServiceError> {
+        let spec = self.desk().read(|table| table.named(service).map(|known| known.spec.clone()));
+        if let Some(spec) = spec.filter(|spec| spec.providers.is_empty() && spec.with.is_none()) {
+            Spec { secondaries, ..spec }.check_secondaries(self.nodes().len())?;
+        }
         self.change(Op::Set { service: service.to_owned(), secondaries }).await
+    }
+
+    /// Waits until it is known here who has which service, where roles are kept in registers: nobody
+    /// tells a node that does not stand.
+    pub(super) async fn refresh(&self) {
+        let roots: BTreeSet<_> = self
+            .desk()
+            .read(|table| table.iter().map(|one| table.root(&one.spec.name).to_owned()).collect());
+        self.elections().refresh(roots.iter().map(|root| role_of(root)).collect()).await;
+    }
+
+    /// Waits until something may have changed, at most so long.
+    pub(super) async fn news(&self, most: Duration) {
+        let mut changed = self.0.changed.subscribe();
+        tokio::select! {
+            biased;
+            _ = changed.changed() => {}
+            () = self.elections().news() => {}
+            () = tokio::time::sleep(most) => {}
+        }
     }
 
     /// All services as this node has them, as `GET /services` shows them: never waits, may be old.
@@ -227,6 +263,7 @@ impl Services {
     pub fn provide(&self, programs: &Arc<dyn Programs>) {
         let _first = self.0.programs.set(Arc::clone(programs));
         Checkpoints::open(self, programs);
+        Askers::listen(self);
         self.0.managers.start();
         let (services, programs) = (self.clone(), Arc::clone(programs));
         self.0.node.task(async move { keep::keep(services, programs).await });
@@ -396,13 +433,24 @@ impl Services {
         self.0.node.name().as_str()
     }
 
-    fn now(&self) -> Instant {
+    pub(super) fn now(&self) -> Instant {
         self.0.node.now()
     }
 
     pub(super) fn desk(&self) -> &Arc<Desk> {
         self.0.desk.get().expect("set when it was made")
     }
+}
+
+/// Of a service that all mains and members provide: those that shall provide it from now on.
+fn all_but(service: &str, all: &[String], gone: &[String]) -> Result<Vec<String>, Refusal> {
+    let stay: Vec<_> = all.iter().filter(|node| !gone.contains(node)).cloned().collect();
+    let why = match (gone.is_empty(), stay.is_empty()) {
+        (true, _) => "all mains and members provide it; take those out that shall not, by -NODE",
+        (_, true) => "none would be left; name one that stays, or remove the service",
+        (false, false) => return Ok(stay),
+    };
+    Err(Refusal::Bad(format!("service {service}: {why}")))
 }
 
 /// Whether that node takes part.

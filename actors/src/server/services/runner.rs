@@ -4,9 +4,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use synod_runtime::world::Instant;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::{
+    asked::{Asked, Why},
     mail::{self, Mail, Sent},
     post::{Came, Post, next_of_all},
     programs::{Order, Programs, Report, Station},
@@ -72,6 +73,8 @@ struct Led {
     posts: BTreeMap<String, Post>,
     /// The checkpoints of those that have some.
     mails: BTreeMap<String, Mail>,
+    /// Who wants one at once.
+    asked: mpsc::Receiver<Asked>,
     /// Nothing more comes of its role.
     lost: bool,
     line: Line,
@@ -169,6 +172,7 @@ impl Runner {
             epoch,
             posts: BTreeMap::new(),
             mails: BTreeMap::new(),
+            asked: services.0.askers.open(&self.root),
             lost: false,
             line: Line::default(),
         };
@@ -242,6 +246,7 @@ impl Runner {
             if posts.get(service).is_some_and(Post::runs) {
                 let station = station_of(&self.services, service, *epoch);
                 mail.look(&self.services, &self.programs, &station, &line.next);
+                mail.settle(&known);
             }
         }
         let mut next = line.next.clone();
@@ -275,6 +280,7 @@ impl Runner {
             (service, sent) = mail::next_of_all(&mut led.mails) => {
                 return self.mailed(led, &service, sent);
             }
+            Some(asked) = led.asked.recv() => return ask(led, asked),
             news = volunteer.next(), if !led.lost => match news {
                 Some(Leadership::Leading(_) | Leadership::Following(_)) => return,
                 Some(Leadership::Lost(_) | Leadership::Ended(_)) | None => {
@@ -410,6 +416,16 @@ impl Runner {
             _ = self.leaving.wait_for(|leaving| *leaving) => {}
             () = tokio::time::sleep(pause) => {}
         }
+    }
+}
+
+/// A checkpoint is asked for.
+fn ask(led: &mut Led, asked: Asked) {
+    let Asked { service, answer } = asked;
+    let runs = led.posts.get(&service).is_some_and(Post::runs);
+    match led.mails.get_mut(&service).filter(|_| runs) {
+        Some(mail) => mail.ask(answer),
+        None => drop(answer.send(Err(Why::NotTaken("its program does not run now".to_owned())))),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     election::{
         count::Count,
         lease::waits_for,
-        message::{Change, Epoch, Holder, Op, RoleView, Said},
+        message::{Change, Epoch, Holder, Op, RoleView, SYSTEM_MANAGER, Said},
         page::{Cut, Index, Page, Turned},
         store::{Question, decode, encode},
         watch::{Mark, Since, Told},
@@ -66,6 +66,14 @@ struct Seen {
     wanted: Instant,
     /// Which change here was its last.
     changed: u64,
+}
+
+impl Seen {
+    /// One of which nothing is known.
+    fn never(now: Instant) -> Self {
+        let (page, count) = (Page::default(), Count::starting(now));
+        Self { page, count, at: now, wanted: now, changed: 0 }
+    }
 }
 
 impl Pages {
@@ -137,7 +145,8 @@ impl Pages {
         ops: Vec<Op>,
         deadline: Duration,
     ) -> Result<(String, Vec<Said>), RegisterError> {
-        if ops.iter().any(|op| matches!(op, Op::Add { .. } | Op::Take { .. })) {
+        let makes = |op: &Op| matches!(op, Op::Add { .. } | Op::Take { .. });
+        if role != SYSTEM_MANAGER && ops.iter().any(makes) {
             self.list(&role, deadline).await?;
         }
         let above = self.above(&role).await?;
@@ -189,13 +198,7 @@ impl Pages {
         {
             let mut known = lock(&self.0.known);
             let Known { index, roles, changes: counted, .. } = &mut *known;
-            let seen = roles.entry(role.to_owned()).or_insert_with(|| Seen {
-                page: Page::default(),
-                count: Count::starting(now),
-                at: now,
-                wanted: now,
-                changed: 0,
-            });
+            let seen = roles.entry(role.to_owned()).or_insert_with(|| Seen::never(now));
             seen.at = now;
             if wanted {
                 seen.wanted = now + WANTED_FOR;
@@ -254,15 +257,20 @@ impl Pages {
     }
 
     async fn refresh(&self, role: Option<&str>) -> Result<(), RegisterError> {
-        let Some(role) = role else {
-            let looks = self.all_names().await?.into_iter().map(|role| {
-                let me = self.clone();
-                async move { me.look_at(&role).await }
-            });
-            let looked = stream::iter(looks).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
-            return looked.into_iter().collect();
-        };
+        let Some(role) = role else { return self.look_at_all(self.all_names().await?).await };
         self.look_at(role).await
+    }
+
+    async fn look_at_all(
+        &self,
+        roles: impl IntoIterator<Item = String>,
+    ) -> Result<(), RegisterError> {
+        let looks = roles.into_iter().map(|role| {
+            let me = self.clone();
+            async move { me.look_at(&role).await }
+        });
+        let looked = stream::iter(looks).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
+        looked.into_iter().collect()
     }
 
     fn views(&self, role: Option<&str>) -> Vec<RoleView> {
@@ -310,6 +318,9 @@ impl RoleStore for Pages {
     }
 
     fn look(&self, question: Question) -> BoxFuture<'static, Result<Vec<RoleView>, ElectionError>> {
+        if question == Question::One(SYSTEM_MANAGER.to_owned()) {
+            return self.0.log.look(question);
+        }
         let me = self.clone();
         Box::pin(async move {
             let role = match &question {
@@ -318,11 +329,14 @@ impl RoleStore for Pages {
             };
             let look = tokio::time::timeout(LOOK_DEADLINE, me.refresh(role)).await;
             look.unwrap_or_else(|_| Err(late())).map_err(call_error)?;
-            Ok(me.views(role))
+            Ok(if role.is_none() { me.known() } else { me.views(role) })
         })
     }
 
     fn since(&self, since: Since) -> BoxFuture<'static, Result<Told, ElectionError>> {
+        if since.role.as_deref() == Some(SYSTEM_MANAGER) {
+            return self.0.log.since(since);
+        }
         let me = self.clone();
         Box::pin(async move {
             let role = since.role.as_deref();
@@ -350,10 +364,37 @@ impl RoleStore for Pages {
     }
 
     fn known(&self) -> Vec<RoleView> {
-        self.views(None)
+        let mut known = self.views(None);
+        known.extend(self.0.log.seen(SYSTEM_MANAGER));
+        known.sort_by(|one, other| one.role.cmp(&other.role));
+        known
+    }
+
+    fn seen(&self, role: &str) -> Option<RoleView> {
+        if role == SYSTEM_MANAGER {
+            return self.0.log.seen(role);
+        }
+        let now = self.now();
+        {
+            let mut known = lock(&self.0.known);
+            let seen = known.roles.entry(role.to_owned()).or_insert_with(|| Seen::never(now));
+            seen.wanted = now + WANTED_FOR;
+        }
+        self.views(Some(role)).pop()
+    }
+
+    fn refresh(&self, roles: Vec<String>) -> BoxFuture<'static, ()> {
+        let me = self.clone();
+        Box::pin(async move {
+            // Whoever asks is shown what was known before where it cannot be.
+            let _known = tokio::time::timeout(LOOK_DEADLINE, me.look_at_all(roles)).await;
+        })
     }
 
     fn glance(&self, role: &str) -> Option<Option<Holder>> {
+        if role == SYSTEM_MANAGER {
+            return self.0.log.glance(role);
+        }
         let known = lock(&self.0.known);
         let seen = known.roles.get(role).filter(|seen| seen.wanted > self.now())?;
         Some(only(&seen.page).and_then(|view| view.holder))
