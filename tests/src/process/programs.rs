@@ -31,7 +31,8 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 /// The programs that tests start.
-pub const PROGRAMS: [&str; 6] = ["synod", "bank", "counter", "counter-next", "orders", "tickets"];
+pub const PROGRAMS: [&str; 7] =
+    ["synod", "bank", "counter", "counter-next", "issuer", "orders", "tickets"];
 
 fn file(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}{EXE_SUFFIX}"))
