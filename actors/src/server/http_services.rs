@@ -143,7 +143,9 @@ fn refused(error: &ServiceError) -> HttpResponse {
             (status, NOT_APPLIED)
         }
         ServiceError::NotRunnable { .. } => (StatusCode::BAD_REQUEST, NOT_APPLIED),
-        ServiceError::NotThere { .. } => (StatusCode::CONFLICT, NOT_APPLIED),
+        ServiceError::NotThere { .. } | ServiceError::NoCheckpoint(_) => {
+            (StatusCode::CONFLICT, NOT_APPLIED)
+        }
         ServiceError::Call(error @ CallError::NotApplied(_)) => {
             (StatusCode::SERVICE_UNAVAILABLE, error.outcome())
         }

@@ -74,8 +74,8 @@ impl Services {
     /// program did before this was called is known to whoever takes over. Answers who has it.
     ///
     /// # Errors
-    /// When the service has no checkpoints, no primary or no secondary, or it could not be passed on
-    /// within four seconds; whether it was is what [`ServiceError::Call`] says.
+    /// [`ServiceError::NoCheckpoint`] when it has no primary or no secondary, or could not be exported;
+    /// [`ServiceError::Call`] when it is not known within four seconds whether they have it.
     pub async fn checkpoint(&self, service: &str) -> Result<Vec<String>, ServiceError> {
         let root = self.desk().read(|table| {
             let known = table.named(service).ok_or_else(|| Refusal::Unknown(service.to_owned()))?;
@@ -87,8 +87,7 @@ impl Services {
         })?;
         self.elections().refresh(vec![super::role_of(&root)]).await;
         let primary = self.role(&root).and_then(|role| role.holder);
-        let not_taken = |why: String| ServiceError::Call(CallError::NotApplied(why.into()));
-        let nobody = || not_taken(format!("service {service} has no primary now"));
+        let nobody = || ServiceError::NoCheckpoint(format!("service {service} has no primary now"));
         let node: NodeName =
             primary.ok_or_else(nobody)?.client.node.parse().map_err(|_| nobody())?;
         let answer = match node == *self.name() {
@@ -96,7 +95,7 @@ impl Services {
             false => self.ask_there(&node, service).await,
         };
         answer.map_err(|why| match why {
-            Why::NotTaken(why) => not_taken(format!("service {service}: {why}")),
+            Why::NotTaken(why) => ServiceError::NoCheckpoint(format!("service {service}: {why}")),
             Why::Unknown(why) => {
                 ServiceError::Call(CallError::Unknown(format!("service {service}: {why}")))
             }

@@ -93,6 +93,9 @@ pub enum ServiceError {
         /// What is missing.
         why: String,
     },
+    /// No checkpoint that was asked for could be passed on: nobody runs it, or nobody is next in line.
+    #[error("{0}")]
+    NoCheckpoint(String),
     /// The log did not answer.
     #[error(transparent)]
     Call(#[from] CallError),
