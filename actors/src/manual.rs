@@ -54,6 +54,9 @@ pub mod kv {}
 #[doc = include_str!("../docs/web.md")]
 pub mod web {}
 
+#[doc = include_str!("../docs/web-redis.md")]
+pub mod web_redis {}
+
 #[doc = include_str!("../docs/async-handlers.md")]
 pub mod async_handlers {}
 

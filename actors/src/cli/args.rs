@@ -113,7 +113,7 @@ pub(crate) struct DevArgs {
     /// Leave nodes that die dead
     #[arg(long)]
     pub(crate) no_restart: bool,
-    /// Put the k-th of these HTTP servers behind the agreed order at the k-th main
+    /// Put the k-th of these servers (http://, redis://) behind the agreed order at the k-th main
     #[arg(long, value_name = "URL")]
     pub(crate) upstream: Vec<String>,
     /// One JSON object a line: ready, exited, restarted

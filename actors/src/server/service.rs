@@ -150,6 +150,8 @@ pub struct NodeAddresses {
     pub resp: Option<SocketAddr>,
     /// Clients of the server behind it.
     pub web: Option<SocketAddr>,
+    /// That server.
+    pub upstream: Option<String>,
 }
 
 /// A replicated actor as a service: called by `call` and `POST /actors/…`, no ways in of its own.

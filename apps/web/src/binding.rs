@@ -5,6 +5,7 @@ use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
+use synod::server::config::RedoPolicy;
 pub use synod::server::services::programs::{Feed, Spool as Copy};
 
 use crate::{Request, Response};
@@ -36,6 +37,63 @@ pub trait Perform {
     ) -> LocalBoxFuture<'_, Result<Response, Unperformed>>;
 }
 
+/// The protocol of the servers behind the sites: what a site must know of it to keep them equal.
+/// [`upstream`](crate::upstream) is HTTP, [`resp`](crate::resp) is what Redis speaks.
+pub trait Form: Perform {
+    /// What becomes of a request that may have been performed, when nobody knows (R5.39).
+    fn redo(&self, request: &Request) -> RedoPolicy;
+
+    /// What a request touches.
+    fn touches(&self, request: &Request) -> Touches;
+
+    /// A digest of what two servers in the same state answer alike (R5.30).
+    fn digest(&self, request: &Request, response: &Response) -> String;
+
+    /// Whether its servers keep the number of what they performed last, with their data.
+    fn recalls(&self) -> bool {
+        false
+    }
+
+    /// The number of the last request of the order of that name that the server performed, as it
+    /// says itself; 0 is none. What is still with the server when this is asked has no answer.
+    ///
+    /// # Errors
+    /// It does not say so now, and why.
+    fn recall(&self, order: u64) -> LocalBoxFuture<'_, Result<u64, String>> {
+        Box::pin(std::future::ready(Err(format!("such a server keeps no number of order {order}"))))
+    }
+
+    /// Waits until the server is found to have lost something that it answered for.
+    fn lost(&self) -> LocalBoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+/// What a request touches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Touches {
+    /// Maybe everything: it is performed alone.
+    All,
+    /// What is at this path and below: without a slash at its end, in small letters.
+    Below(String),
+    /// Whatever it touches: such servers perform what they are sent in its order.
+    InOrder,
+}
+
+impl Touches {
+    /// Whether the order of the two could show.
+    pub fn meets(&self, other: &Self) -> bool {
+        let (one, two) = match (self, other) {
+            (Self::InOrder, Self::InOrder) => return false,
+            (Self::Below(one), Self::Below(two)) => (one, two),
+            (Self::All | Self::Below(_) | Self::InOrder, _) => return true,
+        };
+        let (short, long) = if one.len() < two.len() { (one, two) } else { (two, one) };
+        long.strip_prefix(short.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
 /// Why a server gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unperformed {
@@ -45,6 +103,13 @@ pub enum Unperformed {
     /// It was sent, wholly or in part, and no whole answer came.
     #[error("sent, and not answered: {0}")]
     Unknown(String),
+    /// The server says that it has performed it; the answer is lost.
+    #[error("performed, and its answer is lost")]
+    Performed,
+    /// The server says that it has performed nothing beyond this number, and was thought to have:
+    /// it lost something.
+    #[error("the server has performed nothing beyond {0}")]
+    Behind(u64),
 }
 
 /// Carries all that the server behind a site has, from one site to another (R5.41).

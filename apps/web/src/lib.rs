@@ -1,5 +1,5 @@
 //! Unmodified servers behind one agreed order (Microsoft's binding of CRUD protocols to a
-//! distributed agreement protocol, with Cheap Paxos as the protocol and HTTP as the binding).
+//! distributed agreement protocol, with Cheap Paxos as the protocol; HTTP and Redis are its forms).
 //!
 //! Each main has a server of its own and a reverse proxy in front of it. What changes something is
 //! ordered through the log and performed at every site in that order; whoever asked is answered
@@ -8,8 +8,9 @@
 //! # Layout
 //! [`exchange`](Request) has what is ordered and answered, [`binding`](Order) the traits where the
 //! parts meet. [`edge`] hears the clients, [`order`] is the agreed order in the log, [`site`] follows
-//! it at each main, [`upstream`] speaks with the server behind, `carrier` carries one server's content
-//! to another. [`WebService`] puts them together, and `tireless` begins anew what panics.
+//! it at each main, [`upstream`] speaks HTTP with the server behind. [`resp`] hears the clients of Redis
+//! and speaks with their servers, by the same order. `carrier` carries one server's content to another.
+//! [`WebService`] puts them together, and `tireless` begins anew what panics.
 
 mod binding;
 mod carrier;
@@ -17,6 +18,7 @@ pub mod edge;
 mod exchange;
 pub mod metrics;
 pub mod order;
+pub mod resp;
 mod service;
 pub mod site;
 mod slip;
@@ -27,8 +29,8 @@ mod tireless;
 pub mod upstream;
 
 pub use binding::{
-    Answer, Carrier, Copy, Feed, Fresh, Identity, Order, OrderError, Past, Perform, Stamp,
-    Unperformed,
+    Answer, Carrier, Copy, Feed, Form, Fresh, Identity, Order, OrderError, Past, Perform, Stamp,
+    Touches, Unperformed,
 };
 pub use exchange::{Header, Request, Response, sameness};
 pub use service::WebService;

@@ -13,6 +13,13 @@ pub const DIVERGED: Family = Family {
     kind: Kind::Counter,
 };
 
+/// Requests of clients.
+pub const REQUESTS: Family = Family {
+    name: "synod_web_requests_total",
+    help: "Requests of clients of the server behind this site, by method, or by what they do.",
+    kind: Kind::Counter,
+};
+
 /// How long a place takes.
 pub const ORDER_SECONDS: Family = Family {
     name: "synod_web_order_seconds",

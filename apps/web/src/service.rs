@@ -1,6 +1,11 @@
 //! The binding as a program adds it to its nodes.
 
-use std::{io, net::TcpListener, rc::Rc, sync::Arc};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+    sync::Arc,
+};
 
 use actix_rt::{Arbiter, time::sleep};
 use rand::Rng as _;
@@ -11,13 +16,15 @@ use synod::{
 };
 
 use crate::{
-    Carrier,
+    Carrier, Form, Order,
     carrier::{Commands, Counter},
     edge::{self, EdgeOptions},
     metrics::{DIVERGED, WebMetrics},
     order::{Copied, NAME, Rebuild, Site as Known, Web},
+    resp::{self, RedisAddress, RedisServer},
     site::{Parts, Site, notes::Notes},
-    upstream::{Upstream, UpstreamOptions},
+    tireless::restarts,
+    upstream::{HttpForm, Upstream, UpstreamAddress, UpstreamOptions},
 };
 
 /// Servers behind one agreed order. One of these belongs to one node.
@@ -45,10 +52,7 @@ impl Service for WebService {
         config: &WebConfig,
         context: &ServiceContext,
     ) -> io::Result<()> {
-        let options = UpstreamOptions::new(Arc::clone(&context.clock));
-        let upstream = Upstream::new(&config.upstream, options)
-            .map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why.to_string()))?;
-        drop(upstream); // each arbiter has its own
+        check(&config.upstream).map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
         let dir = context.data_dir.join(NAME);
         let notes =
             Notes::open(&context.world, dir, context.durability).map_err(io::Error::other)?;
@@ -60,9 +64,8 @@ impl Service for WebService {
         // An arbiter of its own: what moves bodies does not keep the protocol waiting.
         let arbiter = Arbiter::new();
         arbiter.spawn_fn(move || {
-            let options = UpstreamOptions::new(Arc::clone(&context.clock));
-            let upstream = match Upstream::new(&config.upstream, options) {
-                Ok(upstream) => upstream,
+            let behind = match Behind::new(&config, &context) {
+                Ok(behind) => behind,
                 Err(why) => return (context.fail)(&format!("web: {why}")),
             };
             // Without this arbiter the node would be up without its web port.
@@ -73,7 +76,7 @@ impl Service for WebService {
                 config: config.clone(),
                 desk,
                 order: Handle::new(Arc::clone(&context.submit), NAME),
-                server: Rc::new(upstream.clone()),
+                server: behind.form(&config),
                 carrier: carrier.map(|carrier| Rc::new(carrier) as Rc<dyn Carrier>),
                 notes,
                 first_ticket: context.world.entropy.rng("web/tickets").next_u64(),
@@ -82,7 +85,7 @@ impl Service for WebService {
             });
             actix_rt::spawn(counter.serve(site.clone()));
             let options = EdgeOptions::of(&config, &context);
-            if let Err(error) = edge::serve(listener, Rc::new(site.clone()), upstream, options) {
+            if let Err(error) = behind.serve(listener, Rc::new(site.clone()), options) {
                 (context.fail)(&format!("web: the listener cannot be served: {error}"));
             }
             let mut stop = context.stop;
@@ -106,8 +109,64 @@ impl Service for WebService {
     }
 
     fn hints(&self, at: &NodeAddresses) -> Vec<String> {
-        let web = at.web.iter();
-        web.map(|web| format!("curl -T FILE http://{web}/name; curl http://{web}/name")).collect()
+        let redis = at.upstream.as_deref().is_some_and(RedisAddress::is_meant);
+        let hint = |web: &SocketAddr| match redis {
+            true => {
+                format!("redis-cli -p {0} SET name value; redis-cli -p {0} GET name", web.port())
+            }
+            false => format!("curl -T FILE http://{web}/name; curl http://{web}/name"),
+        };
+        at.web.iter().map(hint).collect()
+    }
+}
+
+/// The server behind a site, by what it speaks.
+enum Behind {
+    Http(Upstream),
+    Redis(RedisServer),
+}
+
+impl Behind {
+    /// # Errors
+    /// What is wrong with its address.
+    fn new(config: &WebConfig, context: &ServiceContext) -> Result<Self, String> {
+        if RedisAddress::is_meant(&config.upstream) {
+            let restarts = restarts(&context.metrics, "web/redis");
+            return Ok(Self::Redis(RedisServer::start(
+                RedisAddress::parse(&config.upstream)?,
+                restarts,
+            )));
+        }
+        let options = UpstreamOptions::new(Arc::clone(&context.clock));
+        let upstream = Upstream::new(&config.upstream, options);
+        upstream.map(Self::Http).map_err(|why| why.to_string())
+    }
+
+    fn form(&self, config: &WebConfig) -> Rc<dyn Form> {
+        match self {
+            Self::Http(upstream) => Rc::new(HttpForm::new(upstream.clone(), config.clone())),
+            Self::Redis(server) => Rc::new(server.clone()),
+        }
+    }
+
+    fn serve(
+        self,
+        listener: TcpListener,
+        order: Rc<dyn Order>,
+        options: EdgeOptions,
+    ) -> io::Result<()> {
+        match self {
+            Self::Http(upstream) => edge::serve(listener, order, upstream, options),
+            Self::Redis(server) => resp::serve(listener, order, server, options),
+        }
+    }
+}
+
+/// Whether a server's address is one.
+fn check(upstream: &str) -> Result<(), String> {
+    match RedisAddress::is_meant(upstream) {
+        true => RedisAddress::parse(upstream).map(drop),
+        false => UpstreamAddress::parse(upstream).map(drop).map_err(|why| why.to_string()),
     }
 }
 

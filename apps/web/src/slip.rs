@@ -28,12 +28,16 @@ pub(crate) enum Slip {
     SkipsTheTail,
     /// A copy that came in part counts as whole (S5).
     TakesAPart,
+    /// A server that knows what it performed is not asked (S6).
+    TrustsItsNotes,
+    /// Readers are shown what a server lost (S6).
+    ShowsWhatIsLost,
 }
 
 #[cfg(test)]
 impl Slip {
     /// Each of them.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::SendsBesideAnother,
         Self::ForgetsWhatWasSent,
         Self::RetriesUnsafe,
@@ -46,6 +50,8 @@ impl Slip {
         Self::CopiesInMotion,
         Self::SkipsTheTail,
         Self::TakesAPart,
+        Self::TrustsItsNotes,
+        Self::ShowsWhatIsLost,
     ];
 }
 

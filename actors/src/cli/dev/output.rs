@@ -98,6 +98,7 @@ impl Output {
             http: one.config.listen.http,
             resp: one.config.listen.resp,
             web: web_address(one.config),
+            upstream: one.config.web.as_ref().map(|web| web.upstream.clone()),
         });
         for hint in at.iter().flat_map(|at| hosted.hints(at)) {
             page += &format!("  {hint}\n");

@@ -11,7 +11,8 @@ use super::{ClientAccess, ConfigError, Listen, NodeRole, Section, refuse_open, u
 pub struct WebConfig {
     /// Where clients reach it.
     pub listen: SocketAddr,
-    /// The server: `http://127.0.0.1:9001`, with a path that is put before every request's.
+    /// The server: `http://127.0.0.1:9001`, with a path that is put before every request's; or
+    /// `redis://127.0.0.1:6379`.
     pub upstream: String,
     /// Bytes of the largest body of an ordered request.
     pub body_bytes_max: u64,
@@ -150,7 +151,7 @@ pub(super) fn read(
     if listen == others.http || Some(listen) == others.resp {
         return Err(section.refuse("listen", "the same address as another", "use two ports"));
     }
-    let upstream: Upstream = section.need("upstream", "a URL such as \"http://127.0.0.1:9001\"")?;
+    let upstream: Upstream = section.need("upstream", UPSTREAM)?;
     section.parse("order", "\"paxos\"", order)?;
     let on_mismatch = section.parse("on_mismatch", "\"alarm\" or \"quarantine\"", mismatch)?;
     let mut routes: Vec<WebRoute> = Vec::new();
@@ -230,15 +231,19 @@ impl FromStr for Upstream {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let want = "write it like http://127.0.0.1:9001";
+        let want = "write it like http://127.0.0.1:9001, or redis://127.0.0.1:6379";
         let uri: Uri =
             text.parse().map_err(|error| format!("{text:?} is no URL ({error}); {want}"))?;
         match uri.scheme_str() {
             Some("http") => {}
+            // The databases are the clients', and whoever reads the file would read a password.
+            Some("redis") if uri.path().len() < 2 => {}
+            Some("redis") => return Err(format!("{text:?} names a database; {want}")),
             Some(other) => {
-                return Err(format!("this build speaks http to servers, not {other}; {want}"));
+                let why = format!("this build speaks http and redis to servers, not {other}");
+                return Err(format!("{why}; {want}"));
             }
-            None => return Err(format!("{text:?} has no http://; {want}")),
+            None => return Err(format!("{text:?} has no http:// or redis://; {want}")),
         }
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         let host = uri.host().unwrap_or_default();
@@ -272,6 +277,8 @@ fn mismatch(text: &str) -> Result<OnMismatch, String> {
 fn is_method(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-')
 }
+
+const UPSTREAM: &str = "a URL such as \"http://127.0.0.1:9001\" or \"redis://127.0.0.1:6379\"";
 
 /// Its keys.
 pub(super) const KEYS: &[&str] = &[
@@ -327,15 +334,17 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_is_an_http_server() {
+    fn an_upstream_is_a_server_of_http_or_redis() {
         let good = |text: &str| text.parse::<Upstream>().map(|upstream| upstream.0);
         assert_eq!(good("http://127.0.0.1:9001/"), Ok("http://127.0.0.1:9001".to_owned()));
         assert_eq!(good("http://[::1]:80/dav"), Ok("http://[::1]:80/dav".to_owned()));
+        assert_eq!(good("redis://127.0.0.1:6379/"), Ok("redis://127.0.0.1:6379".to_owned()));
         for bad in [
             "",
             "localhost:1",
             "ftp://a",
-            "redis://a:1",
+            "redis://a:1/2",
+            "redis://:secret@a:1",
             "http://",
             "http://a:0",
             "http://u@a",

@@ -10,7 +10,7 @@ use actix_http::{
 use bytes::Bytes;
 use synod::{
     replicated::IdempotencyKey,
-    runtime::telemetry::{Counter, Family, Kind, Metrics},
+    runtime::telemetry::{Counter, Metrics},
     server::{
         Access,
         config::{ReadPolicy, WebConfig},
@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     Fresh, Identity, Order, Request as Ordered,
+    metrics::REQUESTS,
     upstream::{Turned, Upstream},
 };
 
@@ -299,13 +300,6 @@ const VERBS: [&str; 18] = [
     "SEARCH",
     "other",
 ];
-
-/// Requests of clients.
-const REQUESTS: Family = Family {
-    name: "synod_web_requests_total",
-    help: "Requests of clients of the server behind this site, by method.",
-    kind: Kind::Counter,
-};
 
 /// Names an intention; repeated, it is answered as before.
 const KEY: &str = "idempotency-key";

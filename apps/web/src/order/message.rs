@@ -91,6 +91,12 @@ pub struct Join {
     /// Whether its server can be copied.
     #[serde(default)]
     pub exports: bool,
+    /// Whether its server keeps the number of what it performed last, with its data.
+    #[serde(default)]
+    pub recalls: bool,
+    /// That number, once the server was asked.
+    #[serde(default)]
+    pub recalled: Option<u64>,
 }
 
 /// A site's new life.
@@ -106,6 +112,9 @@ pub struct Joined {
     pub last: u64,
     /// Why it must not perform anything, if so.
     pub quarantined: Option<String>,
+    /// Names the order, for servers that keep a number of it; 0 while no site has such a one.
+    #[serde(default)]
+    pub order: u64,
 }
 
 /// What became of requests at a site, one after the other.

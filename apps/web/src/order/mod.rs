@@ -10,6 +10,8 @@
 //! - O5: a site is heard in its present life only.
 //! - O6: a copy of a server counts only if the server performed nothing while it was made.
 //! - O7: what came after a copy stays until it was performed where the copy went.
+//! - O8: a server that itself knows what it performed is believed, be it more or less than was reported;
+//!   its site goes on from there, if what came next is still kept.
 
 mod compare;
 mod keys;

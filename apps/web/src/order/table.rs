@@ -47,6 +47,9 @@ pub struct Web {
     keys: Keys,
     uploads: Uploads,
     on_mismatch: OnMismatch,
+    /// Told to servers that keep a number of it; 0 while no site has such a one.
+    #[serde(default)]
+    name: u64,
 }
 
 /// A server and the main before it.
@@ -332,8 +335,8 @@ impl Handler<Join> for Web {
     type Result = Joined;
 
     fn handle(&mut self, join: Join, turn: &mut Turn) -> Joined {
-        let Join { site: name, upstream, lineage, applied: noted, lost, on_mismatch, exports } =
-            join;
+        let Join { site: name, upstream, lineage, applied: noted, lost, .. } = join;
+        let Join { on_mismatch, exports, recalls, recalled, .. } = join;
         self.on_mismatch = on_mismatch;
         self.uploads.forget(&name);
         self.end_rebuilds(&name, &format!("{name} began another life meanwhile"));
@@ -347,10 +350,16 @@ impl Handler<Join> for Web {
             }
         });
         let unheard = lineage == Some(site.lineage) && lost > site.applied;
-        if lineage == Some(site.lineage) {
+        if recalls && self.name == 0 {
+            self.name = turn.rng().next_u64().max(1);
+        }
+        if let Some(performed) = recalled.filter(|_| lineage == Some(site.lineage)) {
+            // O8: less than was reported, when it lost what was not yet durable.
+            site.applied = performed;
+        } else if lineage == Some(site.lineage) {
             // What was reported was performed, even if the note of it was not yet durable.
             site.applied = site.applied.max(noted);
-        } else if site.applied > site.since {
+        } else if site.applied > site.since && !recalls {
             let why = "it lost its notes of what its server performed";
             site.quarantine(why.to_owned());
         }
@@ -368,7 +377,7 @@ impl Handler<Join> for Web {
         self.settle();
         let quarantined = self.sites.get(&name).and_then(|site| site.quarantined());
         let quarantined = quarantined.map(str::to_owned);
-        Joined { epoch, lineage, applied, last: self.last, quarantined }
+        Joined { epoch, lineage, applied, last: self.last, quarantined, order: self.name }
     }
 }
 

@@ -28,7 +28,18 @@ impl Log {
         let (site, upstream) = (site.to_owned(), "http://server".to_owned());
         let on_mismatch = OnMismatch::Alarm;
         let mut turn = self.turn();
-        let join = Join { site, upstream, lineage, applied, lost: 0, on_mismatch, exports: true };
+        let (recalls, recalled) = (false, None);
+        let join = Join {
+            site,
+            upstream,
+            lineage,
+            applied,
+            lost: 0,
+            on_mismatch,
+            exports: true,
+            recalls,
+            recalled,
+        };
         self.web.handle(join, &mut turn)
     }
 
@@ -166,6 +177,8 @@ fn what_a_site_lost_is_heard_even_if_it_crashes_before_it_told() {
         lost,
         on_mismatch: OnMismatch::Alarm,
         exports: false,
+        recalls: false,
+        recalled: None,
     };
     let mut turn = log.turn();
     let told = lost(&log, "a", 1);
@@ -293,8 +306,46 @@ fn a_site_that_cannot_be_copied_is_not() {
         lost: 0,
         on_mismatch: OnMismatch::Alarm,
         exports: false,
+        recalls: false,
+        recalled: None,
     };
     let mut turn = log.turn();
     log.web.handle(join, &mut turn);
     assert!(log.mend("b", News::Wanted).unwrap_err().contains("no other site"));
+}
+
+#[test]
+fn a_server_that_knows_what_it_performed_is_believed_as_far_as_it_can_be_caught_up() {
+    let (mut log, a, _) = two();
+    for _ in 0..3 {
+        log.arrange("a", a, None, "x");
+    }
+    for seq in 1..=3 {
+        log.report("a", a, seq, answered(200, "x"));
+    }
+    let lineage = log.state("a").lineage;
+    let mut join = |applied: u64, recalled: Option<u64>| {
+        let join = Join {
+            site: "a".to_owned(),
+            upstream: String::new(),
+            lineage: recalled.map(|_| lineage),
+            applied,
+            lost: 0,
+            on_mismatch: OnMismatch::Alarm,
+            exports: false,
+            recalls: true,
+            recalled,
+        };
+        let mut turn = log.turn();
+        log.web.handle(join, &mut turn)
+    };
+    // Its notes may be gone: the server itself is asked.
+    let Joined { quarantined, order, .. } = join(0, None);
+    assert_eq!((quarantined, order > 0), (None, true));
+    let behind = join(0, Some(1));
+    assert_eq!((behind.applied, behind.quarantined, behind.order), (1, None, order));
+    let again = join(1, Some(3));
+    assert_eq!((again.applied, again.quarantined), (3, None));
+    // What nobody ordered it cannot have performed.
+    assert!(join(3, Some(9)).quarantined.unwrap().contains("what came next is gone"));
 }

@@ -8,23 +8,23 @@ use futures_util::{
 use synod::server::config::RedoPolicy;
 use tokio::time::sleep;
 
-use super::{
-    Place, Site,
-    notes::Facts,
-    policy::{Touches, redo},
-    rebuild,
-};
+use super::{Place, Site, notes::Facts, rebuild};
 use crate::{
-    Answer, OrderError, Response, Stamp, Unperformed,
-    order::{Done, Join, Joined, Kept, Step, Verdict, digest_response},
+    Answer, OrderError, Response, Stamp, Touches, Unperformed,
+    order::{Done, Join, Joined, Kept, Report, Step, Verdict},
     slip::{self, Slip},
 };
 
 /// Begins one life after the other.
 pub(super) async fn live(site: Site) {
     loop {
-        let joined = join(&site).await;
-        let Joined { epoch, lineage, applied, last, quarantined } = joined;
+        let mut joined = join(&site, None).await;
+        let recalls = site.0.server.recalls() && !slip::is(Slip::TrustsItsNotes);
+        if recalls && joined.quarantined.is_none() {
+            let performed = recall(&site, &joined).await;
+            joined = join(&site, Some((joined.lineage, performed))).await;
+        }
+        let Joined { epoch, lineage, applied, last, quarantined, .. } = joined;
         if let Some(why) = quarantined
             && !slip::is(Slip::IgnoresQuarantine)
         {
@@ -39,11 +39,14 @@ pub(super) async fn live(site: Site) {
         }
         let known = site.0.facts.get();
         let facts = match known.lineage == lineage {
+            true if recalls => Facts { answered: applied, ..known },
             true => Facts { answered: known.answered.max(applied), ..known },
             false => Facts { lineage, answered: applied, ..Facts::default() },
         };
         keep(&site, facts).await;
-        site.0.applied.send_replace(facts.answered);
+        if !slip::is(Slip::ShowsWhatIsLost) || facts.answered > *site.0.applied.borrow() {
+            site.0.applied.send_replace(facts.answered);
+        }
         site.0.untold.borrow_mut().clear();
         site.set_place(Place::Serving { epoch });
         tracing::info!(site = site.0.name, applied = facts.answered, "joined the order");
@@ -55,17 +58,23 @@ pub(super) async fn live(site: Site) {
     }
 }
 
-/// Says that it is here until it is heard.
-async fn join(site: &Site) -> Joined {
+/// Says that it is here until it is heard; with what its server says that it performed, and of which
+/// state, when that was asked.
+async fn join(site: &Site, recalled: Option<(u64, u64)>) -> Joined {
     let facts = site.0.facts.get();
+    let recalls = site.0.server.recalls();
+    let lineage = recalled.map_or(facts.lineage, |(lineage, _)| lineage);
     let join = Join {
         site: site.0.name.clone(),
         upstream: site.0.config.upstream.clone(),
-        lineage: (facts.lineage != 0).then_some(facts.lineage),
+        lineage: (lineage != 0).then_some(lineage),
         applied: facts.answered,
-        lost: facts.lost,
+        // A server that knows leaves nothing unknown.
+        lost: if recalls { 0 } else { facts.lost },
         on_mismatch: site.0.config.on_mismatch,
         exports: site.0.carrier.is_some(),
+        recalls,
+        recalled: recalled.map(|(_, performed)| performed),
     };
     loop {
         match site.0.order.send(join.clone()).await {
@@ -73,6 +82,28 @@ async fn join(site: &Site) -> Joined {
             Err(why) => tracing::debug!(%why, "not joined yet"),
         }
         sleep(JOIN_PAUSE).await;
+    }
+}
+
+/// Asks the server what it performed, until it says so (S6).
+async fn recall(site: &Site, joined: &Joined) -> u64 {
+    let mut pause = PAUSE_MIN;
+    loop {
+        let why = match site.0.server.recall(joined.order).await {
+            Ok(performed) => {
+                site.set_down(None);
+                return performed;
+            }
+            Err(why) => why,
+        };
+        if site.set_down(Some(why.clone())) {
+            let (name, done) = (site.0.name.clone(), Vec::new());
+            let report = Report { site: name, epoch: joined.epoch, done, down: Some(why) };
+            // For people: whether it is heard does not matter.
+            drop(site.0.order.send(report).await);
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 
@@ -119,8 +150,15 @@ struct Work<'a> {
 
 /// How a request ended at the server.
 enum Ended {
-    Answered { response: Response, redone: bool },
+    Answered {
+        response: Response,
+        redone: bool,
+    },
     Lost(String),
+    /// It was performed, in an earlier life perhaps; the answer is lost.
+    Performed,
+    /// The server lost what it had performed.
+    Behind(u64),
 }
 
 /// What a site is to do next.
@@ -170,8 +208,13 @@ impl<'a> Work<'a> {
             tokio::select! {
                 biased;
                 Some((step, ended)) = self.in_flight.next(), if !self.in_flight.is_empty() => {
+                    if let Ended::Behind(performed) = ended {
+                        tracing::warn!(performed, "the server behind this site lost what it had");
+                        return;
+                    }
                     self.end(&step, ended);
                 }
+                () = self.site.0.server.lost() => return,
                 changed = news.changed() => if changed.is_err() {
                     return;
                 },
@@ -203,13 +246,13 @@ impl<'a> Work<'a> {
     /// Sends what comes next, in order, as long as nothing meets what is with the server (S1).
     async fn begin(&mut self, steps: Vec<Arc<Step>>) {
         for step in steps {
-            let touches = Touches::of(&self.site.0.config, &step.request);
+            let touches = self.site.0.server.touches(&step.request);
             let meets = self.touched.values().any(|other| other.meets(&touches));
             if meets && !slip::is(Slip::SendsBesideAnother) {
                 return;
             }
             let seq = step.seq;
-            let policy = redo(&self.site.0.config, &step.request);
+            let policy = self.site.0.server.redo(&step.request);
             let before = self.note(seq, policy).await;
             self.touched.insert(seq, touches);
             self.next = seq + 1;
@@ -260,7 +303,10 @@ impl<'a> Work<'a> {
                 let status = response.status;
                 let verdict = match redone {
                     true => Verdict::Redone { status },
-                    false => Verdict::Answered { status, digest: self.digest(step, &response) },
+                    false => {
+                        let digest = inner.server.digest(&step.request, &response);
+                        Verdict::Answered { status, digest }
+                    }
                 };
                 let wanted =
                     step.keyed && inner.desk.read(|web| web.wants_answer(seq)).unwrap_or_default();
@@ -268,6 +314,10 @@ impl<'a> Work<'a> {
                 (verdict, kept, Ok(Answer { seq, response, replayed: false }))
             }
             Ended::Lost(why) => (Verdict::Lost(why.clone()), None, Err(OrderError::Unknown(why))),
+            Ended::Performed | Ended::Behind(_) => {
+                let why = format!("it was performed as {seq}, and its answer was lost");
+                (Verdict::Redone { status: 200 }, None, Err(OrderError::Unknown(why)))
+            }
         };
         if step.origin.site == inner.name
             && let Some(caller) = inner.callers.borrow_mut().remove(&step.origin.ticket)
@@ -301,11 +351,6 @@ impl<'a> Work<'a> {
         });
         inner.tell.notify_one();
     }
-
-    fn digest(&self, step: &Step, response: &Response) -> String {
-        let route = self.site.0.config.route(&step.request.method, &step.request.target);
-        digest_response(response, route.map_or(&[], |route| &route.ignore))
-    }
 }
 
 /// Whether a request may have been sent in an earlier life.
@@ -333,6 +378,8 @@ async fn perform(
                 site.set_down(None);
                 return (step, Ended::Answered { response, redone: stamp.redo });
             }
+            Err(Unperformed::Performed) => return (step, Ended::Performed),
+            Err(Unperformed::Behind(performed)) => return (step, Ended::Behind(performed)),
             Err(Unperformed::NotSent(why)) => why,
             Err(Unperformed::Unknown(why))
                 if policy == RedoPolicy::Rebuild && !slip::is(Slip::RetriesUnsafe) =>
@@ -351,10 +398,10 @@ async fn perform(
 }
 
 impl Site {
-    /// Notes whether the server can be reached.
-    pub(super) fn set_down(&self, down: Option<String>) {
+    /// Notes whether the server can be reached; whether that is new.
+    pub(super) fn set_down(&self, down: Option<String>) -> bool {
         if *self.0.down.borrow() == down {
-            return;
+            return false;
         }
         match &down {
             Some(why) => tracing::warn!(why, "the server behind this site cannot be reached"),
@@ -362,6 +409,7 @@ impl Site {
         }
         *self.0.down.borrow_mut() = down;
         self.0.tell.notify_one();
+        true
     }
 }
 

@@ -7,16 +7,16 @@
 //! - S3: a caller gets the answer of this site's own server.
 //! - S4: a quarantined site asks its server nothing and answers nobody.
 //! - S5: a server that took in less than the whole of a copy stays quarantined.
+//! - S6: a server that knows what it performed is asked before each life, and the site shows no more
+//!   than that.
 //!
 //! # Layout
 //! - [`Site`]: the way in; `live`: its lives, and the work in each; `report`: telling the others
 //! - [`notes`]: what must not be forgotten
-//! - `policy`: what may be sent twice, and what side by side
 //! - `rebuild`: a server made again as another's is
 
 mod live;
 pub mod notes;
-mod policy;
 mod rebuild;
 mod report;
 #[cfg(test)]
@@ -45,7 +45,7 @@ use tokio::{
 
 use self::notes::{Facts, Notes};
 use crate::{
-    Answer, Carrier, Copy, Fresh, Identity, Order, OrderError, Past, Perform, Request, Response,
+    Answer, Carrier, Copy, Form, Fresh, Identity, Order, OrderError, Past, Request, Response,
     metrics::WebMetrics,
     order::{Arrange, Arranged, Done, Kept, Key, Last, Origin, Part, Recall, Web, digest_request},
     slip::{self, Slip},
@@ -63,7 +63,7 @@ pub struct Parts {
     /// The way into the log.
     pub order: Handle<Web>,
     /// The server.
-    pub server: Rc<dyn Perform>,
+    pub server: Rc<dyn Form>,
     /// What carries its content; none: an operator does.
     pub carrier: Option<Rc<dyn Carrier>>,
     /// What it noted in earlier lives, and where it goes on.
@@ -85,7 +85,7 @@ struct Inner {
     config: WebConfig,
     desk: Arc<Desk<Web>>,
     order: Handle<Web>,
-    server: Rc<dyn Perform>,
+    server: Rc<dyn Form>,
     carrier: Option<Rc<dyn Carrier>>,
     /// The copy that was made of the server, and for which rebuild.
     lent: RefCell<Option<(u64, Rc<dyn Copy>)>>,
@@ -190,9 +190,10 @@ impl Site {
     /// Its life, or why it may not order and answer.
     fn epoch(&self) -> Result<u64, OrderError> {
         match &*self.0.place.borrow() {
-            Place::Joining => {
-                Err(OrderError::NotApplied("this site is about to join the others".to_owned()))
-            }
+            Place::Joining => Err(OrderError::NotApplied(match &*self.0.down.borrow() {
+                Some(why) => format!("the server behind this site cannot be reached: {why}"),
+                None => "this site is about to join the others".to_owned(),
+            })),
             Place::Serving { epoch } => Ok(*epoch),
             Place::Quarantined(why) => Err(OrderError::Quarantined(why.clone())),
         }
@@ -243,17 +244,27 @@ impl Site {
                 let response = Response { status: 200, headers: Vec::new(), body: Bytes::new() };
                 Ok(Answer { seq, response, replayed: false })
             }
-            Arranged::At(seq) => match timeout(SERVER_PATIENCE, &mut call.answer).await {
-                Ok(answer) => answered(answer),
-                Err(_) => {
-                    let why = format!("it is ordered as {seq} and the server has not answered yet");
-                    Err(OrderError::Unknown(why))
-                }
-            },
+            Arranged::At(seq) => self.wait(seq, &mut call.answer).await,
             Arranged::Before { seq } => self.replay(&name.unwrap_or_default(), seq).await,
             Arranged::KeyReused => Err(OrderError::KeyReused),
             Arranged::Refused(why) => Err(OrderError::NotApplied(why)),
         }
+    }
+
+    /// Waits for the answer to what has its place: not for long where the server is not even there.
+    async fn wait(&self, seq: u64, answer: &mut Told) -> Result<Answer, OrderError> {
+        let mut looks_down = 0;
+        for _ in 0..SERVER_LOOKS {
+            if let Ok(answer) = timeout(LOOK_PAUSE, &mut *answer).await {
+                return answered(answer);
+            }
+            looks_down = if self.0.down.borrow().is_some() { looks_down + 1 } else { 0 };
+            if looks_down >= DOWN_LOOKS {
+                break;
+            }
+        }
+        let why = format!("it is ordered as {seq} and the server has not answered yet");
+        Err(OrderError::Unknown(why))
     }
 
     /// Sends a large body ahead, piece by piece; what is left of the request, and how many they were.
@@ -376,11 +387,14 @@ impl Order for Site {
     }
 }
 
+/// Brings an answer.
+type Told = oneshot::Receiver<Result<Answer, OrderError>>;
+
 /// Somebody who waits for an answer, until dropped.
 struct Caller<'a> {
     site: &'a Site,
     ticket: u64,
-    answer: oneshot::Receiver<Result<Answer, OrderError>>,
+    answer: Told,
 }
 
 impl Drop for Caller<'_> {
@@ -413,6 +427,16 @@ const ORDER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a server may take for what is ordered, and for what was ordered before it.
 const SERVER_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether the server is there.
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
+
+/// The same patience in such looks.
+const SERVER_LOOKS: u32 = 120;
+
+/// So many in a row without a server: longer than one takes that is started again, shorter than
+/// people wait. The client may ask the other site what became of its request.
+const DOWN_LOOKS: u32 = 4;
 
 /// How long a reader waits for what it must see.
 const READ_PATIENCE: Duration = Duration::from_secs(5);

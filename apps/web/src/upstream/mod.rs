@@ -7,10 +7,12 @@
 mod address;
 mod body;
 mod connection;
+mod form;
 mod framing;
 mod head;
 mod location;
 mod perform;
+pub(crate) mod policy;
 mod switch;
 
 use std::{cell::RefCell, fmt, rc::Rc, sync::Arc, time::Duration};
@@ -23,6 +25,7 @@ use crate::{Request, Unperformed};
 
 pub use address::{BadUpstream, UpstreamAddress};
 pub use body::Reading;
+pub use form::HttpForm;
 pub(crate) use head::{HOP_BY_HOP, words};
 pub(crate) use switch::{Switched, Turned};
 

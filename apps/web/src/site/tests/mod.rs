@@ -44,6 +44,8 @@ struct Faults {
     copies: bool,
     /// Of a hundred answers so many make a site panic.
     panics: u32,
+    /// Servers keep the number of what they performed, and lose some of both now and then.
+    numbers: bool,
 }
 
 /// What a client asked, and what it was told.
@@ -66,12 +68,14 @@ struct Walk {
     /// Of a hundred commands of a rebuild so many fail.
     broken: Rc<Cell<u32>>,
     told: RefCell<Vec<Told>>,
+    /// What a reader was shown that it must not be.
+    stale: RefCell<Option<String>>,
     rng: RefCell<Rng>,
 }
 
 impl Walk {
     fn new(sim: &Simulation, seed: u64, faults: Faults) -> Rc<Self> {
-        let servers = SITES.map(|site| (site.to_owned(), Server::new(site, seed)));
+        let servers = SITES.map(|site| (site.to_owned(), Server::new(site, seed, faults.numbers)));
         Rc::new(Self {
             sim: sim.clone(),
             log: Log::new(seed),
@@ -80,6 +84,7 @@ impl Walk {
             faults,
             broken: Rc::new(Cell::new(if faults.crashes { 15 } else { 0 })),
             told: RefCell::default(),
+            stale: RefCell::default(),
             rng: RefCell::new(Rng::seed_from_u64(seed)),
         })
     }
@@ -157,7 +162,21 @@ impl Walk {
                     break;
                 }
             }
+            self.look(SITES[self.draw(2) as usize]).await;
             sleep(Duration::from_millis(self.draw(5))).await;
+        }
+    }
+
+    /// A reader: what it is shown is no less than it was told that the server performed.
+    async fn look(&self, name: &str) {
+        let Some(site) = self.site(name).filter(|_| self.faults.numbers) else { return };
+        let Ok(seen) = site.fresh(Fresh::Linearizable).await else { return };
+        let (server, alive) = (&self.servers[name], self.site(name).is_some());
+        let last = server.done.borrow().last();
+        // One that lost something is another process, and is not asked.
+        if alive && !server.is_behind() && last < seen {
+            let why = format!("{name} shows {last} to a reader of {seen}");
+            self.stale.borrow_mut().get_or_insert(why);
         }
     }
 
@@ -189,6 +208,7 @@ impl Walk {
                     self.servers[site].down.set(false);
                 }
                 3 if faults.full && site == "b" => self.servers[site].full.set(true),
+                3 if faults.numbers => self.servers[site].lose(),
                 _ => {}
             }
         }
@@ -202,6 +222,15 @@ impl Walk {
         self.broken.set(0);
         // Long enough for everything that is still to be performed, and made again.
         sleep(Duration::from_secs(if faults.copies { 60 } else { 20 })).await;
+        for site in SITES.iter().filter(|_| faults.numbers) {
+            // Nobody writes any more: what it lost its site must find out by itself.
+            self.servers[*site].lose();
+            for _ in 0..40 {
+                self.look(site).await;
+                sleep(Duration::from_millis(1)).await;
+            }
+            sleep(Duration::from_secs(20)).await;
+        }
     }
 
     /// What is wrong, if anything.
@@ -246,6 +275,14 @@ impl Walk {
             if seen.is_ok() {
                 return Err(format!("{away} is quarantined, and answers a reader"));
             }
+        }
+        if let Some(why) = self.stale.borrow().clone() {
+            return Err(why);
+        }
+        // A server that knows what it performed leaves out nothing.
+        let unknown = if self.faults.numbers { 0 } else { unknown };
+        if self.faults.numbers && serving.len() < SITES.len() {
+            return Err("a site was sent away, though its server knows where it is".to_owned());
         }
         self.judge_servers(&serving, last, unknown)?;
         self.judge_answers(&serving)
@@ -339,14 +376,18 @@ fn walk(seed: u64, faults: Faults) -> Result<(), String> {
     })
 }
 
-const CALM: Faults = Faults { crashes: false, mute: 0, full: false, copies: false, panics: 0 };
+const CALM: Faults =
+    Faults { crashes: false, mute: 0, full: false, copies: false, panics: 0, numbers: false };
 const CRASHES: Faults = Faults { crashes: true, ..CALM };
 const BROKEN: Faults = Faults { mute: 4, full: true, ..CRASHES };
 const REBUILT: Faults = Faults { copies: true, panics: 1, ..BROKEN };
-const KINDS: [Faults; 4] = [CALM, CRASHES, BROKEN, REBUILT];
+const NUMBERED: Faults = Faults { numbers: true, mute: 4, ..CRASHES };
+const NUMBERED_PANICS: Faults = Faults { panics: 1, ..NUMBERED };
+/// The last two are a form whose servers keep a number: the same walk, and the same judges.
+const KINDS: [Faults; 6] = [CALM, CRASHES, BROKEN, REBUILT, NUMBERED, NUMBERED_PANICS];
 
 /// Those of one run; the same find every broken rule.
-const SEEDS: u64 = 120;
+const SEEDS: u64 = 180;
 
 #[test]
 fn whatever_crashes_both_servers_have_performed_the_same_and_lost_nothing() {

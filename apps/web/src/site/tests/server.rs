@@ -12,10 +12,17 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use rand::{RngExt as _, SeedableRng};
 use serde::{Deserialize, Serialize};
-use synod::runtime::{digest::Sha256, world::Rng};
+use synod::{
+    runtime::{digest::Sha256, world::Rng},
+    server::config::{RedoPolicy, WebConfig},
+};
+use tokio::sync::Notify;
 
 use super::Running;
-use crate::{Carrier, Copy, Feed, Header, Perform, Request, Response, Stamp, Unperformed};
+use crate::{
+    Carrier, Copy, Feed, Form, Header, Perform, Request, Response, Stamp, Touches, Unperformed,
+    order::digest_response, upstream::policy,
+};
 
 #[derive(Default)]
 pub(super) struct Performed {
@@ -24,6 +31,8 @@ pub(super) struct Performed {
     pub(super) files: BTreeMap<String, String>,
     /// What POST adds to.
     pub(super) sum: Vec<String>,
+    /// What it was asked since it began, or was copied.
+    since: Vec<(Rc<Request>, Stamp)>,
 }
 
 pub(super) struct Server {
@@ -36,11 +45,17 @@ pub(super) struct Server {
     pub(super) mute: Cell<u32>,
     /// Of a hundred answers so many make their site panic.
     pub(super) panics: Cell<u32>,
+    /// It keeps the number of what it performed, as a redis-server does; otherwise it knows of none,
+    /// as a server of HTTP.
+    numbers: bool,
+    /// What its site knows that it performed.
+    floor: Cell<u64>,
+    lost: Notify,
     rng: RefCell<Rng>,
 }
 
 impl Server {
-    pub(super) fn new(site: &str, seed: u64) -> Rc<Self> {
+    pub(super) fn new(site: &str, seed: u64, numbers: bool) -> Rc<Self> {
         Rc::new(Self {
             site: site.to_owned(),
             done: Rc::default(),
@@ -48,6 +63,9 @@ impl Server {
             full: Cell::new(false),
             mute: Cell::new(0),
             panics: Cell::new(0),
+            numbers,
+            floor: Cell::new(0),
+            lost: Notify::new(),
             rng: RefCell::new(Rng::seed_from_u64(seed)),
         })
     }
@@ -55,6 +73,79 @@ impl Server {
     fn draw(&self, most: u32) -> u32 {
         self.rng.borrow_mut().random_range(0..most)
     }
+
+    /// It ends, and begins anew with what it had a while ago.
+    pub(super) fn lose(&self) {
+        let mut done = self.done.borrow_mut();
+        let kept = self.draw(done.since.len() as u32 + 1) as usize;
+        let all = std::mem::take(&mut done.since);
+        let began = done.list.len() - all.len();
+        if began > 0 {
+            // Of what was copied nobody knows how it came to be.
+            done.since = all;
+            return;
+        }
+        *done = Performed::default();
+        all[..kept].iter().for_each(|(request, stamp)| drop(done.apply(request, *stamp)));
+        drop(done);
+        if self.is_behind() {
+            self.lost.notify_one();
+        }
+    }
+
+    /// Whether it lost something, and its site does not know what.
+    pub(super) fn is_behind(&self) -> bool {
+        self.done.borrow().last() < self.floor.get()
+    }
+
+    /// Waits until it is this number's turn, as a line before one connection does.
+    async fn take_turn(&self, seq: u64) -> Result<(), Unperformed> {
+        loop {
+            let last = self.done.borrow().last();
+            match last {
+                _ if self.down.get() => return Err(Unperformed::NotSent("refused".to_owned())),
+                _ if self.is_behind() => return Err(Unperformed::Behind(last)),
+                _ if last >= seq => return Err(Unperformed::Performed),
+                _ if last + 1 == seq => return Ok(()),
+                _ => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    }
+}
+
+impl Form for Server {
+    fn redo(&self, request: &Request) -> RedoPolicy {
+        if self.numbers { RedoPolicy::Resend } else { policy::redo(&config(), request) }
+    }
+
+    fn touches(&self, request: &Request) -> Touches {
+        if self.numbers { Touches::InOrder } else { policy::touches(&config(), request) }
+    }
+
+    fn digest(&self, _: &Request, response: &Response) -> String {
+        digest_response(response, &[])
+    }
+
+    fn recalls(&self) -> bool {
+        self.numbers
+    }
+
+    fn recall(&self, _: u64) -> LocalBoxFuture<'_, Result<u64, String>> {
+        let last = self.done.borrow().last();
+        if self.down.get() {
+            return std::future::ready(Err("refused".to_owned())).boxed_local();
+        }
+        self.floor.set(last);
+        std::future::ready(Ok(last)).boxed_local()
+    }
+
+    fn lost(&self) -> LocalBoxFuture<'_, ()> {
+        self.lost.notified().boxed_local()
+    }
+}
+
+fn config() -> WebConfig {
+    WebConfig::new(([127, 0, 0, 1], 1).into(), "http://server")
 }
 
 impl Perform for Server {
@@ -67,12 +158,18 @@ impl Perform for Server {
             if self.down.get() {
                 return Err(Unperformed::NotSent("refused".to_owned()));
             }
+            if self.numbers {
+                self.take_turn(stamp.seq).await?;
+            }
             let delay = Duration::from_micros(u64::from(self.draw(3_000)));
             let (done, full) = (Rc::clone(&self.done), self.full.get());
+            let numbers = self.numbers;
             // From here on it happens, whatever becomes of whoever asked.
             let work = actix_rt::spawn(async move {
                 tokio::time::sleep(delay).await;
                 match full {
+                    // Whatever came in between, it performs only what is next.
+                    _ if numbers && done.borrow().last() + 1 != stamp.seq => (0, String::new()),
                     true => {
                         done.borrow_mut().list.push((stamp.seq, stamp.redo));
                         (507, "full".to_owned())
@@ -80,7 +177,15 @@ impl Perform for Server {
                     false => done.borrow_mut().apply(&request, stamp),
                 }
             });
-            let (status, body) = work.await.expect("a server does not panic");
+            let (status, body): (u16, String) = work.await.expect("a server does not panic");
+            if status == 0 {
+                return Err(Unperformed::Unknown("it was not its turn any more".to_owned()));
+            }
+            self.floor.set(self.floor.get().max(stamp.seq));
+            if self.numbers && self.is_behind() {
+                // It lost this while it said that it had performed it.
+                self.lost.notify_one();
+            }
             tokio::time::sleep(Duration::from_micros(u64::from(self.draw(3_000)))).await;
             if self.draw(100) < self.mute.get() {
                 return Err(Unperformed::Unknown("broke off".to_owned()));
@@ -94,7 +199,13 @@ impl Perform for Server {
 }
 
 impl Performed {
-    fn apply(&mut self, request: &Request, stamp: Stamp) -> (u16, String) {
+    /// The number of the last that it performed.
+    pub(super) fn last(&self) -> u64 {
+        self.list.last().map_or(0, |(seq, _)| *seq)
+    }
+
+    fn apply(&mut self, request: &Rc<Request>, stamp: Stamp) -> (u16, String) {
+        self.since.push((Rc::clone(request), stamp));
         self.list.push((stamp.seq, stamp.redo));
         let body = String::from_utf8_lossy(&request.body).into_owned();
         match request.method.as_str() {

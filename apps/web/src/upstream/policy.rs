@@ -2,11 +2,11 @@
 
 use synod::server::config::{RedoPolicy, WebConfig};
 
-use crate::Request;
+use crate::{Request, Touches};
 
 /// What becomes of a request that may have been performed, when nobody knows (R5.39): as its route
 /// says, or else by its method. Sent twice, these leave a server as it is after once.
-pub(super) fn redo(config: &WebConfig, request: &Request) -> RedoPolicy {
+pub(crate) fn redo(config: &WebConfig, request: &Request) -> RedoPolicy {
     let route = config.route(&request.method, &request.target);
     let usual = match REPEATABLE.contains(&request.method.as_str()) {
         true => RedoPolicy::Resend,
@@ -15,42 +15,23 @@ pub(super) fn redo(config: &WebConfig, request: &Request) -> RedoPolicy {
     route.and_then(|route| route.redo).unwrap_or(usual)
 }
 
-/// What a request touches.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Touches {
-    /// Maybe everything: it is performed alone.
-    All,
-    /// What is at this path and below: without a slash at its end, in small letters.
-    Below(String),
-}
-
-impl Touches {
-    /// What `request` touches, as far as every server agrees on the meaning of its path.
-    pub(super) fn of(config: &WebConfig, request: &Request) -> Self {
-        let path = request.target.split('?').next().unwrap_or_default();
-        let plain = |segment: &str| {
-            let known = |c: char| c.is_ascii_alphanumeric() || "-_.~".contains(c);
-            !segment.is_empty() && segment != "." && segment != ".." && segment.chars().all(known)
-        };
-        let local = TOUCH_THEIR_PATH.contains(&request.method.as_str());
-        let sent_again = redo(config, request) == RedoPolicy::Resend;
-        let Some(inside) = path.strip_prefix('/').filter(|_| local && sent_again) else {
-            return Self::All;
-        };
-        let inside = inside.strip_suffix('/').unwrap_or(inside);
-        match inside.split('/').all(plain) {
-            // Some servers make no difference between large and small letters.
-            true => Self::Below(format!("/{}", inside.to_ascii_lowercase())),
-            false => Self::All,
-        }
-    }
-
-    /// Whether the order of the two could show.
-    pub(super) fn meets(&self, other: &Self) -> bool {
-        let (Self::Below(one), Self::Below(two)) = (self, other) else { return true };
-        let (short, long) = if one.len() < two.len() { (one, two) } else { (two, one) };
-        long.strip_prefix(short.as_str())
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+/// What `request` touches, as far as every server agrees on the meaning of its path.
+pub(crate) fn touches(config: &WebConfig, request: &Request) -> Touches {
+    let path = request.target.split('?').next().unwrap_or_default();
+    let plain = |segment: &str| {
+        let known = |c: char| c.is_ascii_alphanumeric() || "-_.~".contains(c);
+        !segment.is_empty() && segment != "." && segment != ".." && segment.chars().all(known)
+    };
+    let local = TOUCH_THEIR_PATH.contains(&request.method.as_str());
+    let sent_again = redo(config, request) == RedoPolicy::Resend;
+    let Some(inside) = path.strip_prefix('/').filter(|_| local && sent_again) else {
+        return Touches::All;
+    };
+    let inside = inside.strip_suffix('/').unwrap_or(inside);
+    match inside.split('/').all(plain) {
+        // Some servers make no difference between large and small letters.
+        true => Touches::Below(format!("/{}", inside.to_ascii_lowercase())),
+        false => Touches::All,
     }
 }
 
@@ -73,8 +54,8 @@ mod tests {
     #[test]
     fn only_writes_of_different_places_go_side_by_side() {
         let config = WebConfig::new("127.0.0.1:1".parse().unwrap(), "http://localhost:2");
-        let touches = |method: &str, target: &str| Touches::of(&config, &request(method, target));
-        let meet = |one: &str, two: &str| touches("PUT", one).meets(&touches("DELETE", two));
+        let of = |method: &str, target: &str| touches(&config, &request(method, target));
+        let meet = |one: &str, two: &str| of("PUT", one).meets(&of("DELETE", two));
         assert!(!meet("/a", "/b"));
         assert!(!meet("/a/b", "/ab"));
         assert!(!meet("/a?x", "/b?x"));
@@ -92,7 +73,7 @@ mod tests {
             assert!(meet(one, two) && meet(two, one), "{one} {two}");
         }
         for method in ["POST", "MOVE", "COPY", "MKCOL", "PATCH", "LOCK"] {
-            assert_eq!(touches(method, "/a"), Touches::All, "{method}");
+            assert_eq!(of(method, "/a"), Touches::All, "{method}");
         }
     }
 
@@ -109,7 +90,7 @@ mod tests {
         assert_eq!(redo(&config, &request("POST", "/a/b")), RedoPolicy::Resend);
         assert_eq!(redo(&config, &request("POST", "/b")), RedoPolicy::Rebuild);
         config.routes[0].redo = Some(RedoPolicy::Rebuild);
-        let touches = Touches::of(&config, &request("PUT", "/a/b"));
-        assert_eq!(touches, Touches::All, "what is not sent twice is performed alone");
+        let touched = touches(&config, &request("PUT", "/a/b"));
+        assert_eq!(touched, Touches::All, "what is not sent twice is performed alone");
     }
 }

@@ -1,0 +1,408 @@
+//! One client of a site: what it says, and what becomes of that.
+
+use std::{rc::Rc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use synod::server::config::ReadPolicy;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    time::timeout,
+};
+
+use super::{
+    command::{self, Kind, OUR_DATABASE, is, kind},
+    dialogue::TRANSACTION,
+    listener::{Edge, Share},
+    wire::{self, Commands, Words, error},
+};
+use crate::{Fresh, Identity, OrderError, Request};
+
+/// A client, and how it stands.
+pub(super) struct Client<S> {
+    edge: Rc<Edge>,
+    stream: S,
+    commands: Commands,
+    buffer: BytesMut,
+    share: Share,
+    /// Read already, and not yet done.
+    ahead: Option<Words>,
+    database: u32,
+    admitted: bool,
+    transaction: Option<Transaction>,
+    /// The last of its commands that was ordered.
+    seen: u64,
+    id: u64,
+}
+
+/// Commands between MULTI and EXEC.
+#[derive(Default)]
+struct Transaction {
+    commands: Vec<Words>,
+    bytes: usize,
+    /// One of them was refused.
+    failed: bool,
+}
+
+/// The client is hung up on.
+struct Gone;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    pub(super) fn new(edge: Rc<Edge>, stream: S, id: u64) -> Self {
+        let bytes_max = usize::try_from(edge.web.body_bytes_max).unwrap_or(usize::MAX);
+        Self {
+            admitted: !edge.access.needs_token(),
+            share: edge.share(),
+            edge,
+            stream,
+            commands: Commands::new(bytes_max),
+            buffer: BytesMut::new(),
+            ahead: None,
+            database: 0,
+            transaction: None,
+            seen: 0,
+            id,
+        }
+    }
+
+    /// Serves it until it is gone.
+    pub(super) async fn serve(mut self) {
+        while let Ok(words) = self.next().await {
+            let _busy = self.edge.begin();
+            if self.answer(words).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Its next command.
+    async fn next(&mut self) -> Result<Words, Gone> {
+        loop {
+            if let Some(words) = self.known().await? {
+                return Ok(words);
+            }
+            let large = if self.buffer.len() > SMALL_BYTES { self.buffer.len() as u64 } else { 0 };
+            if !self.share.hold(large) {
+                self.say(&error("ERR", &"not applied: too much is under way")).await?;
+                return Err(Gone);
+            }
+            self.buffer.reserve(READ_BYTES);
+            match self.stream.read_buf(&mut self.buffer).await {
+                Ok(count) if count > 0 => {}
+                Ok(_) | Err(_) => return Err(Gone),
+            }
+        }
+    }
+
+    /// Its next command, if that came already.
+    async fn known(&mut self) -> Result<Option<Words>, Gone> {
+        if let Some(words) = self.ahead.take() {
+            return Ok(Some(words));
+        }
+        match self.commands.next(&mut self.buffer) {
+            Ok(words) => Ok(words),
+            Err(why) => {
+                self.say(&error("ERR", &format!("Protocol error: {why}"))).await?;
+                Err(Gone)
+            }
+        }
+    }
+
+    async fn say(&mut self, reply: &[u8]) -> Result<(), Gone> {
+        let said = timeout(SAY_TIME_MAX, self.stream.write_all(reply)).await;
+        said.ok().and_then(Result::ok).ok_or(Gone)
+    }
+
+    async fn answer(&mut self, words: Words) -> Result<(), Gone> {
+        let name = command::name(&words);
+        if !self.admitted && !["AUTH", "HELLO", "QUIT"].contains(&name.as_str()) {
+            return self.say(b"-NOAUTH Authentication required.\r\n").await;
+        }
+        let kind = kind(&words);
+        self.edge.counters.count(kind);
+        if kind == Kind::Own {
+            return self.own(&name, &words).await;
+        }
+        if self.transaction.is_some() {
+            return self.queue(kind, &name, words).await;
+        }
+        match kind {
+            Kind::Refused(why) => {
+                self.say(&error("ERR", &format!("{name} is not done here: {why}"))).await
+            }
+            Kind::Read if self.policy() != ReadPolicy::Ordered => {
+                let all = self.batch(words, kind).await?;
+                self.read(&all).await
+            }
+            Kind::Own | Kind::Read | Kind::Write => {
+                let all = self.batch(words, kind).await?;
+                let method = if all.len() == 1 { name } else { "PIPELINE".to_owned() };
+                self.order(method, &all).await
+            }
+        }
+    }
+
+    /// What came behind a command and can be done together with it: one place for all of them.
+    async fn batch(&mut self, first: Words, of: Kind) -> Result<Vec<Words>, Gone> {
+        let (mut bytes, mut all) = (weight(&first), vec![first]);
+        while all.len() < BATCH_MAX && bytes < BATCH_BYTES {
+            let Some(words) = self.known().await? else { break };
+            if kind(&words) != of {
+                self.ahead = Some(words);
+                break;
+            }
+            self.edge.counters.count(of);
+            bytes += weight(&words);
+            all.push(words);
+        }
+        Ok(all)
+    }
+
+    fn policy(&self) -> ReadPolicy {
+        let route = self.edge.web.route("GET", &format!("/{}", self.database));
+        route.and_then(|route| route.read).unwrap_or(ReadPolicy::Linearizable)
+    }
+
+    /// Reads from this site's server, once it has seen enough.
+    async fn read(&mut self, all: &[Words]) -> Result<(), Gone> {
+        let fresh = match self.policy() {
+            ReadPolicy::Local => Fresh::Local,
+            ReadPolicy::Session => Fresh::Since(self.seen),
+            ReadPolicy::Linearizable | ReadPolicy::Ordered => Fresh::Linearizable,
+        };
+        let mut bytes = Vec::new();
+        all.iter().for_each(|words| wire::write(&mut bytes, words));
+        let edge = Rc::clone(&self.edge);
+        let read = async {
+            edge.order.fresh(fresh).await.map_err(|why| refused(&why))?;
+            // At once: another process than this one may not have what was waited for.
+            let instance = (fresh != Fresh::Local).then(|| edge.server.instance()).transpose();
+            let unread = |why: String| error("CLUSTERDOWN", &format!("not read: {why}"));
+            let instance = instance.map_err(unread)?;
+            let count = all.len() as u64;
+            let asked = edge.reader.read(instance.as_deref(), self.database, (&bytes, count));
+            asked.await.map_err(unread)
+        };
+        let mut reading = match read.await {
+            Ok(reading) => reading,
+            Err(reply) => return self.say(&reply.repeat(all.len())).await,
+        };
+        // What broke off is not told as a whole answer: the client is hung up on.
+        while let Some(part) = reading.next().await.map_err(|_| Gone)? {
+            self.say(&part).await?;
+        }
+        Ok(())
+    }
+
+    /// Has commands ordered, and performed everywhere; this site's server answers.
+    async fn order(&mut self, method: String, all: &[Words]) -> Result<(), Gone> {
+        let mut body = Vec::new();
+        all.iter().for_each(|words| wire::write(&mut body, words));
+        let count = if method == TRANSACTION { 1 } else { all.len() };
+        if body.len() as u64 > self.edge.web.body_bytes_max {
+            let why = format!("not applied: more than {} bytes", self.edge.web.body_bytes_max);
+            return self.say(&error("ERR", &why).repeat(count)).await;
+        }
+        let (target, headers) = (format!("/{}", self.database), Vec::new());
+        let request = Request { method, target, headers, body: body.into() };
+        let edge = Rc::clone(&self.edge);
+        let performed = timeout(VERDICT_TIME_MAX, edge.order.perform(request, Identity::Made));
+        match performed.await {
+            Ok(Ok(answer)) => {
+                self.seen = self.seen.max(answer.seq);
+                tracing::debug!(
+                    target: "synod_web::access", seq = answer.seq, commands = all.len(), "answered",
+                );
+                self.say(&answer.response.body).await
+            }
+            Ok(Err(why)) => self.say(&refused(&why).repeat(count)).await,
+            Err(_) => {
+                let why = error("UNCERTAIN", &"outcome unknown: it takes too long");
+                self.say(&why.repeat(count)).await
+            }
+        }
+    }
+
+    /// A command between MULTI and EXEC.
+    async fn queue(&mut self, kind: Kind, name: &str, words: Words) -> Result<(), Gone> {
+        let most = usize::try_from(self.edge.web.body_bytes_max).unwrap_or(usize::MAX);
+        let Some(transaction) = &mut self.transaction else { return Ok(()) };
+        let why = match kind {
+            Kind::Refused(why) => Some(format!("{name} is not done here: {why}")),
+            _ if transaction.commands.len() >= TRANSACTION_MAX => {
+                Some(format!("a transaction has {TRANSACTION_MAX} commands at most"))
+            }
+            _ if transaction.bytes.saturating_add(weight(&words)) > most => {
+                Some(format!("a transaction has {most} bytes at most"))
+            }
+            Kind::Own | Kind::Read | Kind::Write => None,
+        };
+        match why {
+            Some(why) => {
+                transaction.failed = true;
+                self.say(&error("ERR", &why)).await
+            }
+            None => {
+                transaction.bytes += weight(&words);
+                transaction.commands.push(words);
+                self.say(b"+QUEUED\r\n").await
+            }
+        }
+    }
+
+    async fn exec(&mut self) -> Result<(), Gone> {
+        match self.transaction.take() {
+            None => self.say(b"-ERR EXEC without MULTI\r\n").await,
+            Some(Transaction { failed: true, .. }) => {
+                self.say(b"-EXECABORT Transaction discarded because of previous errors.\r\n").await
+            }
+            Some(Transaction { commands, .. }) if commands.is_empty() => self.say(b"*0\r\n").await,
+            Some(Transaction { commands, .. }) => {
+                self.order(TRANSACTION.to_owned(), &commands).await
+            }
+        }
+    }
+
+    /// What concerns this connection.
+    async fn own(&mut self, name: &str, words: &Words) -> Result<(), Gone> {
+        let second = words.get(1).map(|word| &word[..]);
+        let reply: Vec<u8> = match (name, second) {
+            ("EXEC", _) => return self.exec().await,
+            ("QUIT", _) => {
+                self.say(OK).await?;
+                return Err(Gone);
+            }
+            ("DISCARD", _) if self.transaction.take().is_some() => OK.to_vec(),
+            ("DISCARD", _) => b"-ERR DISCARD without MULTI\r\n".to_vec(),
+            ("MULTI", _) if self.transaction.is_none() => {
+                self.transaction = Some(Transaction::default());
+                OK.to_vec()
+            }
+            _ if self.transaction.is_some() => {
+                self.transaction.iter_mut().for_each(|one| one.failed = true);
+                error("ERR", &format!("{name} between MULTI and EXEC is not done here"))
+            }
+            ("PING", None) => b"+PONG\r\n".to_vec(),
+            ("PING" | "ECHO", Some(text)) => bulk(text),
+            ("SELECT", Some(number)) => match command::database(number) {
+                Some(database) => {
+                    self.database = database;
+                    OK.to_vec()
+                }
+                None => error(
+                    "ERR",
+                    &format!("DB index is out of range: use 0 to {}", OUR_DATABASE - 1),
+                ),
+            },
+            ("AUTH", Some(_)) => self.admit(&words[1..]),
+            ("HELLO", _) => self.hello(words),
+            ("CLIENT", Some(what)) => self.about(what),
+            ("RESET", _) => {
+                (self.database, self.admitted) = (0, !self.edge.access.needs_token());
+                b"+RESET\r\n".to_vec()
+            }
+            ("UNWATCH" | "READONLY" | "READWRITE", _) => OK.to_vec(),
+            // What was answered is in the order: no server lacks it for long.
+            ("WAIT", Some(_)) => b":1\r\n".to_vec(),
+            _ => {
+                let name = name.to_ascii_lowercase();
+                error("ERR", &format!("wrong number of arguments for '{name}' command"))
+            }
+        };
+        self.say(&reply).await
+    }
+
+    fn admit(&mut self, words: &[Bytes]) -> Vec<u8> {
+        let (user, token) = match words {
+            [token] => (None, token),
+            [user, token, ..] => (Some(&user[..]).filter(|user| *user != b"default"), token),
+            [] => return error("ERR", &"AUTH wants a token"),
+        };
+        if !self.edge.access.needs_token() {
+            return error("ERR", &"AUTH <password> called without any password configured");
+        }
+        self.admitted = self.edge.access.admits(user, token);
+        match self.admitted {
+            true => OK.to_vec(),
+            false => error("WRONGPASS", &"invalid username-password pair or user is disabled."),
+        }
+    }
+
+    fn hello(&mut self, words: &Words) -> Vec<u8> {
+        if words.get(1).is_some_and(|version| &version[..] != b"2") {
+            return error("NOPROTO", &"unsupported protocol version: this is RESP2");
+        }
+        if let Some(at) = words.iter().position(|word| is(word, "AUTH")) {
+            let reply = self.admit(words.get(at + 1..at + 3).unwrap_or_default());
+            if reply != OK {
+                return reply;
+            }
+        }
+        if !self.admitted {
+            return error("NOAUTH", &"HELLO must be called with AUTH");
+        }
+        let mut reply = b"*8\r\n".to_vec();
+        for text in ["server", "redis", "proto"] {
+            reply.extend(bulk(text.as_bytes()));
+        }
+        reply.extend_from_slice(b":2\r\n");
+        reply.extend(bulk(b"id"));
+        reply.extend_from_slice(format!(":{}\r\n", self.id).as_bytes());
+        reply.extend(bulk(b"role"));
+        reply.extend(bulk(b"master"));
+        reply
+    }
+
+    fn about(&self, what: &[u8]) -> Vec<u8> {
+        match what {
+            _ if ["setname", "setinfo", "no-evict", "no-touch"].iter().any(|one| is(what, one)) => {
+                OK.to_vec()
+            }
+            _ if is(what, "id") => format!(":{}\r\n", self.id).into_bytes(),
+            _ if is(what, "getname") => b"$-1\r\n".to_vec(),
+            _ => error("ERR", &"CLIENT: it concerns one server: send it to that server itself"),
+        }
+    }
+}
+
+/// What a client is told instead of an answer.
+fn refused(why: &OrderError) -> Vec<u8> {
+    match why {
+        OrderError::NotApplied(_) => error("CLUSTERDOWN", why),
+        OrderError::Quarantined(_) => error("CLUSTERDOWN", &format!("not applied: {why}")),
+        OrderError::Unknown(_) | OrderError::KeyReused => error("UNCERTAIN", why),
+    }
+}
+
+fn bulk(text: &[u8]) -> Vec<u8> {
+    [format!("${}\r\n", text.len()).as_bytes(), text, b"\r\n"].concat()
+}
+
+fn weight(words: &Words) -> usize {
+    words.iter().map(|word| word.len() + WORD_BYTES).sum()
+}
+
+const OK: &[u8] = b"+OK\r\n";
+
+/// What a word takes beside its bytes, about.
+const WORD_BYTES: usize = 16;
+
+/// One place for so many: the server performs them without a pause, and nobody else's meanwhile.
+const BATCH_MAX: usize = 512;
+
+/// What fits one command of the log.
+const BATCH_BYTES: usize = 512 << 10;
+
+/// Performed at one go by every server, and kept in memory until then.
+const TRANSACTION_MAX: usize = 10_000;
+
+/// What one system call may bring.
+const READ_BYTES: usize = 16 << 10;
+
+/// So much of every client's may be held without asking.
+const SMALL_BYTES: usize = 64 << 10;
+
+/// A client that takes nothing for so long is gone.
+const SAY_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Longer than any verdict of the order takes; it only ends what nobody waits for any more.
+const VERDICT_TIME_MAX: Duration = Duration::from_secs(120);
