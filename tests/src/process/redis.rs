@@ -1,0 +1,116 @@
+//! A stock redis-server.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::Path,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use super::{
+    child::{Process, run},
+    resp::{Reply, Resp},
+    wait::until,
+};
+
+/// A server with a directory; both are gone when it is dropped.
+#[derive(Debug)]
+pub struct Redis {
+    at: SocketAddr,
+    flags: Vec<String>,
+    process: Option<Process>,
+    folder: TempDir,
+}
+
+impl Redis {
+    /// Starts one with these flags of its own.
+    ///
+    /// # Panics
+    /// When it does not serve; where there is none at all, ask [`Redis::missing`] first.
+    pub fn start(flags: &[&str]) -> Self {
+        let folder = tempfile::Builder::new().prefix("synod-redis-").tempdir().expect("a folder");
+        // Nobody else is given the port between here and there: it is not one of those.
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|one| one.local_addr());
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let mut server = Self { at: port.expect("a free port"), flags, process: None, folder };
+        server.resume();
+        server
+    }
+
+    /// What is missing here, in one line.
+    pub fn missing() -> Option<String> {
+        let found = std::process::Command::new("redis-server").arg("--version").output();
+        let missing = "no redis-server on PATH; install Debian's package `redis-server`";
+        found.is_err().then(|| missing.to_owned())
+    }
+
+    /// Starts it (again) with what it has.
+    ///
+    /// # Panics
+    /// When it does not serve.
+    pub fn resume(&mut self) {
+        let (port, dir) = (self.at.port().to_string(), self.folder.path().display().to_string());
+        let common = ["--port", &port, "--bind", "127.0.0.1", "--dir", &dir, "--logfile", "log"];
+        let more: Vec<&str> = self.flags.iter().map(String::as_str).collect();
+        let said = self.folder.path().join("said");
+        let words = [&common[..], &more].concat();
+        self.process = Some(Process::start(Path::new("redis-server"), &words, &said));
+        until("redis to serve", || match self.client().call(&[b"PING"]) {
+            Ok(Reply::Simple(_)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+
+    /// Kills it; what it wrote to its disk stays.
+    pub fn kill(&mut self) {
+        self.process.take();
+    }
+
+    /// As a cluster is told of it.
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.at)
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.at.port()
+    }
+
+    /// A client of its own, past everything.
+    ///
+    /// # Panics
+    /// When nobody takes the connection in time.
+    pub fn client(&self) -> Resp {
+        until("a connection to redis", || {
+            Resp::connect(self.at, Duration::from_secs(10)).map_err(|error| error.to_string())
+        })
+    }
+
+    /// What its clients put into the first database, as it would travel to another server, by key.
+    ///
+    /// # Panics
+    /// When it does not say.
+    pub fn content(&self) -> BTreeMap<String, String> {
+        let mut client = self.client();
+        let Ok(Reply::Array(keys)) = client.call(&[b"KEYS", b"*"]) else { panic!("it lists keys") };
+        let mut said = |key: Reply| {
+            let Reply::Bulk(key) = key else { panic!("{key:?} is no key") };
+            let value = client.call(&[b"DUMP", &key]).expect("it says what it has");
+            (String::from_utf8_lossy(&key).into_owned(), format!("{value:?}"))
+        };
+        keys.into_iter().map(&mut said).collect()
+    }
+}
+
+/// What a stock client prints for these words at a port.
+///
+/// # Panics
+/// When it fails.
+pub fn redis_cli(at: SocketAddr, words: &[&str]) -> String {
+    let port = at.port().to_string();
+    let (code, out, error) = run(Path::new("redis-cli"), &[&["-p", &port][..], words].concat());
+    assert_eq!(code, 0, "{words:?}: {out} {error}");
+    out
+}
