@@ -240,7 +240,7 @@ mod tests {
                     17 if server.coming.len() > 1 => {
                         // What came on a connection of before.
                         let old = rng.random_range(0..server.coming.len() - 1);
-                        drop(server.perform(old));
+                        let _unheard = server.perform(old);
                     }
                     18 if rng.random_range(0..4) == 0 || line.sent_last.is_none() => {
                         line.broken();

@@ -156,7 +156,9 @@ impl Fake {
                 let life = self.life.get();
                 bulk(&format!("redis_version:7.0.0\r\nrole:master\r\nrun_id:{life}\r\n"))
             }
-            ["GET", key] => content.get(&at(key)).map_or("$-1\r\n".to_owned(), |it| bulk(it)),
+            ["GET", key] => {
+                content.get(&at(key)).map_or_else(|| "$-1\r\n".to_owned(), |it| bulk(it))
+            }
             ["SET", key, value] => {
                 content.insert(at(key), value.to_owned());
                 "+OK\r\n".to_owned()

@@ -144,7 +144,8 @@ impl Order for Alone {
 
     fn fresh(&self, fresh: Fresh) -> LocalBoxFuture<'_, Result<u64, OrderError>> {
         self.asked.borrow_mut().push(fresh);
-        let refused = self.refuse.borrow().clone().map_or(Ok(self.last.get()), Err);
+        let refused = self.refuse.borrow().clone();
+        let refused = refused.map_or_else(|| Ok(self.last.get()), Err);
         Box::pin(std::future::ready(refused))
     }
 
