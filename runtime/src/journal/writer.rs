@@ -283,8 +283,7 @@ impl Writer {
         Ok(found.into_iter().map(|located| located.record).collect())
     }
 
-    /// Writes the batch, makes all durable, and answers everybody who waits. Nothing more once
-    /// something failed, since a system that could not write something takes it for written.
+    /// Writes the batch, makes all durable, and answers everybody who waits; after a failure only that.
     fn flush(&mut self) -> Result<(), JournalFailed> {
         let result = match self.shared.failed.get() {
             Some(failed) => Err(failed.clone()),
@@ -436,9 +435,9 @@ fn reopen(disk: &dyn Disk, config: &JournalConfig, found: &Recovery) -> io::Resu
     let mut file = disk.open(&segment_path(&config.dir, found.end.sequence), false)?;
     let (mut end, mut chain) = (found.end, found.chain);
     if config.durability == Durability::Fsync {
-        // What was read must be durable before anybody acts on it. It may stand in the system's
-        // cache only: when the process died before its sync, or when that sync failed, after which
-        // the system takes for written what is not, and would sync nothing. So it is written anew.
+        // What was read must be durable before anybody acts on it. It may stand in the cache only:
+        // the process died before its sync, or that sync failed, after which the system takes for
+        // written what is not, and would sync nothing. So it is written anew.
         if !found.unsure.is_empty() {
             file.write_at(end.offset - found.unsure.len() as u64, &found.unsure)?;
         }
@@ -457,7 +456,7 @@ fn reopen(disk: &dyn Disk, config: &JournalConfig, found: &Recovery) -> io::Resu
             file.sync_data()?;
             end.offset += bytes.len() as u64;
         }
-        // Wiped, so that what comes next can never be followed by what was cut.
+        // So that what comes next can never be followed by what was cut.
         fill(file.as_mut(), end.offset, found.room, Durability::Fsync)?;
     }
     Ok((Current { file, end, room: found.room, reserve: false }, chain))
