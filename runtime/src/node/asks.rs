@@ -342,9 +342,14 @@ impl Node {
                 }
             }
         };
-        // Held over the spawning, so that the task cannot look for itself before it is listed.
-        let mut served = lock(&self.0.asks.served);
-        served.insert(key, Served::Runs(self.task_anywhere(done)));
+        // Listed before it begins, so that it finds itself; nothing is locked while it is begun.
+        lock(&self.0.asks.served).insert(key.clone(), Served::Waits);
+        let work = self.task_anywhere(done);
+        match lock(&self.0.asks.served).get_mut(&key) {
+            Some(served) => *served = Served::Runs(work),
+            // It is done already, and then this does nothing, or it was cancelled.
+            None => work.abort(),
+        }
     }
 
     /// Ends an ask, in its trace.

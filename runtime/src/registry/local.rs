@@ -22,7 +22,8 @@ use super::{
 };
 use crate::{message::RemoteMessage, supervision::Control, wire::name_hash};
 
-/// The names of this node, by their number on the wire. Never locked while anything is called.
+/// The names of this node, by their number on the wire. Never locked while anything is called or an
+/// address is dropped: the last one ends an actor, which may retire others, by these same locks.
 #[derive(Default)]
 pub(crate) struct Local {
     entries: DashMap<u64, Entry, FxBuildHasher>,
@@ -64,9 +65,10 @@ impl Local {
     /// Names a supervised actor.
     pub(crate) fn spawned(&self, name: &str, mut spawned: Spawned) -> Result<(), RegisterError> {
         spawned.serial = self.serials.fetch_add(1, Relaxed);
+        let mut spawned = Some(spawned);
         self.change(name, |entry| {
             entry.check_free(entry.spawned.is_some())?;
-            entry.spawned = Some(spawned);
+            entry.spawned = spawned.take();
             Ok(())
         })
     }
@@ -79,36 +81,40 @@ impl Local {
         addr: Option<Arc<dyn Any + Send + Sync>>,
     ) -> Result<u64, RegisterError> {
         let serial = self.serials.fetch_add(1, Relaxed);
-        self.change(name, |entry| {
+        let mut bound = Some(Bound { route, addr, serial });
+        let dead = self.change(name, |entry| {
             entry.check_free(entry.bound.as_ref().is_some_and(|bound| bound.route.alive()))?;
-            if let Some(dead) = entry.bound.replace(Bound { route, addr, serial }) {
-                self.note_end(dead.serial, Reason::Stopped);
-            }
-            Ok(())
+            Ok(std::mem::replace(&mut entry.bound, bound.take()))
         })?;
+        if let Some(dead) = dead {
+            self.note_end(dead.serial, Reason::Stopped);
+        }
         Ok(serial)
     }
 
     /// Undoes the binding of that serial, or whatever is bound with `None`.
     pub(crate) fn unbind(&self, name: &str, serial: Option<u64>) {
-        self.shrink(name, |entry| {
-            if serial.is_none() || entry.bound.as_ref().map(|bound| bound.serial) == serial {
-                self.leave_all(entry);
-                if let Some(bound) = entry.bound.take() {
-                    self.note_end(bound.serial, Reason::Unregistered);
-                }
+        let bound = self.shrink(name, |entry| {
+            if serial.is_some() && entry.bound.as_ref().map(|bound| bound.serial) != serial {
+                return None;
             }
+            self.leave_all(entry);
+            entry.bound.take()
         });
+        if let Some(bound) = bound {
+            self.note_end(bound.serial, Reason::Unregistered);
+        }
     }
 
     /// The supervised actor of that name is gone for good.
     pub(crate) fn retired(&self, name: &str, reason: Reason) {
-        self.shrink(name, |entry| {
+        let spawned = self.shrink(name, |entry| {
             self.leave_all(entry);
-            if let Some(spawned) = entry.spawned.take() {
-                self.note_end(spawned.serial, reason);
-            }
+            entry.spawned.take()
         });
+        if let Some(spawned) = spawned {
+            self.note_end(spawned.serial, reason);
+        }
     }
 
     /// The life that has a name now.
@@ -259,21 +265,26 @@ impl Local {
 
     /// All names as they are now; names whose listener is gone are removed first.
     pub(crate) fn rows(&self) -> BTreeMap<String, Row> {
+        let mut dead = Vec::new();
         self.entries.retain(|_, entry| {
-            if let Some(dead) = entry.bound.take_if(|bound| !bound.route.alive()) {
+            if let Some(bound) = entry.bound.take_if(|bound| !bound.route.alive()) {
                 self.leave_all(entry);
-                self.note_end(dead.serial, Reason::Stopped);
+                dead.push(bound);
             }
             !entry.is_empty()
         });
+        for bound in dead {
+            self.note_end(bound.serial, Reason::Stopped);
+        }
         self.entries.iter().map(|entry| (entry.name.clone(), entry.row())).collect()
     }
 
-    fn change(
+    /// Changes an entry, or makes it; what `change` answers is to be dropped by the caller.
+    fn change<T>(
         &self,
         name: &str,
-        change: impl FnOnce(&mut Entry) -> Result<(), RegisterError>,
-    ) -> Result<(), RegisterError> {
+        change: impl FnOnce(&mut Entry) -> Result<T, RegisterError>,
+    ) -> Result<T, RegisterError> {
         if name.is_empty() || name.len() > ACTOR_NAME_BYTES_MAX {
             return Err(RegisterError::Length(name.len()));
         }
@@ -291,25 +302,22 @@ impl Local {
             Slot::Vacant(_) if full => Err(RegisterError::Full { name: name.to_owned() }),
             Slot::Vacant(slot) => {
                 let mut entry = Entry { name: name.to_owned(), ..Entry::default() };
-                change(&mut entry)?;
+                let answer = change(&mut entry)?;
                 slot.insert(entry);
-                Ok(())
+                Ok(answer)
             }
         }
     }
 
-    fn shrink(&self, name: &str, change: impl FnOnce(&mut Entry)) {
-        let mut removed = None;
-        if let Slot::Occupied(mut entry) = self.entries.entry(name_hash(name)) {
-            if entry.get().name == name {
-                change(entry.get_mut());
-            }
-            if entry.get().is_empty() {
-                removed = Some(entry.remove());
-            }
+    /// Takes from an entry, which goes when nothing is left in it; what was taken is to be dropped by
+    /// the caller.
+    fn shrink<T>(&self, name: &str, take: impl FnOnce(&mut Entry) -> Option<T>) -> Option<T> {
+        let Slot::Occupied(mut entry) = self.entries.entry(name_hash(name)) else { return None };
+        let taken = if entry.get().name == name { take(entry.get_mut()) } else { None };
+        if entry.get().is_empty() {
+            entry.remove();
         }
-        // Dropped with no shard locked: an address that goes may run code.
-        drop(removed);
+        taken
     }
 }
 
@@ -347,5 +355,58 @@ impl Entry {
             mailbox: mailbox as u64,
             groups: self.groups.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{identity::NodeId, node::Node, wire::Frame};
+
+    /// An address that retires a name when it goes, as the last address of an actor does that was
+    /// the owner of others.
+    struct Owner(Arc<Local>, Arc<Mutex<Vec<bool>>>);
+
+    impl Drop for Owner {
+        fn drop(&mut self) {
+            self.1.lock().unwrap().push(self.0.entries.try_get_mut(&name_hash("owned")).is_locked());
+        }
+    }
+
+    struct Nobody(bool);
+
+    impl Deliver for Nobody {
+        fn deliver(&self, _: &NodeId, _: Vec<Frame>, _: &Node) {}
+
+        fn type_name(&self) -> &'static str {
+            "nobody"
+        }
+
+        fn mailbox_len(&self) -> usize {
+            0
+        }
+
+        fn alive(&self) -> bool {
+            self.0
+        }
+    }
+
+    #[test]
+    fn an_address_that_goes_may_retire_others() {
+        let (local, locked) = (Arc::new(Local::default()), Arc::new(Mutex::new(Vec::new())));
+        let owner = || -> Option<Arc<dyn Any + Send + Sync>> {
+            Some(Arc::new(Owner(Arc::clone(&local), Arc::clone(&locked))))
+        };
+        let bind = |alive| local.bound("owned", Arc::new(Nobody(alive)), owner());
+        let serial = bind(false).unwrap();
+        local.unbind("owned", Some(serial));
+        bind(false).unwrap();
+        bind(false).unwrap();
+        assert!(local.rows().is_empty(), "nobody listens");
+        bind(true).unwrap();
+        bind(true).unwrap_err();
+        local.unbind_all();
+        assert_eq!(*locked.lock().unwrap(), [false; 5]);
+        assert_eq!(local.take_ended().len(), 4);
     }
 }
