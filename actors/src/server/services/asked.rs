@@ -49,6 +49,8 @@ pub(super) enum Why {
     NotTaken(String),
     /// One may have been passed on, or is still on its way.
     Unknown(String),
+    /// Who was asked does not lead it: whoever asked knows an old primary, or it is just moving.
+    NotLed,
 }
 
 impl Askers {
@@ -85,20 +87,38 @@ impl Services {
             }
             Ok(table.root(service).to_owned())
         })?;
-        self.elections().refresh(vec![super::role_of(&root)]).await;
-        let primary = self.role(&root).and_then(|role| role.holder);
-        let nobody = || ServiceError::NoCheckpoint(format!("service {service} has no primary now"));
-        let node: NodeName =
-            primary.ok_or_else(nobody)?.client.node.parse().map_err(|_| nobody())?;
-        let answer = match node == *self.name() {
-            true => self.ask_here(&root, service).await,
-            false => self.ask_there(&node, service).await,
-        };
-        answer.map_err(|why| match why {
-            Why::NotTaken(why) => ServiceError::NoCheckpoint(format!("service {service}: {why}")),
-            Why::Unknown(why) => {
-                ServiceError::Call(CallError::Unknown(format!("service {service}: {why}")))
-            }
+        let patience = self.0.node.now() + SETTLING;
+        loop {
+            self.elections().refresh(vec![super::role_of(&root)]).await;
+            let answer = match self.primary_of(service, &root)? {
+                node if node == *self.name() => self.ask_here(&root, service).await,
+                node => self.ask_there(&node, service).await,
+            };
+            let why = match answer {
+                Ok(nodes) => return Ok(nodes),
+                // This node may only just have come back, and catch up.
+                Err(Why::NotLed) if self.0.node.now() < patience => {
+                    let _ = tokio::time::timeout(GLANCE, self.elections().news()).await;
+                    continue;
+                }
+                Err(Why::NotLed) => {
+                    "whom this node knows as its primary does not lead it".to_owned()
+                }
+                Err(Why::NotTaken(why)) => why,
+                Err(Why::Unknown(why)) => {
+                    let why = CallError::Unknown(format!("service {service}: {why}"));
+                    return Err(ServiceError::Call(why));
+                }
+            };
+            return Err(ServiceError::NoCheckpoint(format!("service {service}: {why}")));
+        }
+    }
+
+    fn primary_of(&self, service: &str, root: &str) -> Result<NodeName, ServiceError> {
+        let holder = self.role(root).and_then(|role| role.holder);
+        let node = holder.and_then(|holder| holder.client.node.parse().ok());
+        node.ok_or_else(|| {
+            ServiceError::NoCheckpoint(format!("service {service} has no primary now"))
         })
     }
 
@@ -107,7 +127,7 @@ impl Services {
         let asked = Asked { service: service.to_owned(), answer };
         let ask = lock(&self.0.askers.leading).get(root).cloned();
         let ask = ask.filter(|ask| !ask.is_closed());
-        let ask = ask.ok_or_else(|| Why::NotTaken("it is not led here any more".to_owned()))?;
+        let ask = ask.ok_or(Why::NotLed)?;
         let many = |_| Why::NotTaken(format!("{ASKED_MAX} checkpoints are asked for already"));
         ask.try_send(asked).map_err(many)?;
         match tokio::time::timeout(PATIENCE, answered).await {
@@ -172,6 +192,13 @@ pub(super) const ASKED_MAX: usize = 1_024;
 
 /// Below what the command line waits for by default, so that it hears the answer.
 const PATIENCE: Duration = Duration::from_secs(4);
+
+/// For this long somebody else may turn out to be the primary: a node that comes back has caught up
+/// with who leads what by then.
+const SETTLING: Duration = Duration::from_millis(500);
+
+/// Between two looks at who the primary is, if nothing is heard.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// The answer's way back.
 const WAY: Duration = Duration::from_millis(500);
