@@ -369,7 +369,10 @@ mod tests {
 
     impl Drop for Owner {
         fn drop(&mut self) {
-            self.1.lock().unwrap().push(self.0.entries.try_get_mut(&name_hash("owned")).is_locked());
+            self.1
+                .lock()
+                .unwrap()
+                .push(self.0.entries.try_get_mut(&name_hash("owned")).is_locked());
         }
     }
 
