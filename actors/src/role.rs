@@ -260,6 +260,22 @@ impl<M: Machine> Handler<Inputs<M>> for Role<M> {
     }
 }
 
+/// Begins a new life: what the machine knew and did not write down is gone.
+#[derive(Debug, Clone, Copy)]
+pub struct Begin;
+
+impl Message for Begin {
+    type Result = ();
+}
+
+impl<M: Machine> Handler<Begin> for Role<M> {
+    type Result = ();
+
+    fn handle(&mut self, _begin: Begin, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}
+
 /// The mailbox is empty: the turn ends.
 struct EndOfTurn;
 

@@ -6,8 +6,14 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use synod::{
     consensus::VoteStyle,
-    multicast::message::{Entry, Mid, Seq},
-    server::multicast::{From, Joined},
+    multicast::{
+        group::Measures,
+        message::{Entry, Mid, Seq},
+    },
+    server::{
+        config::GroupsConfig,
+        multicast::{From, Joined},
+    },
     sim::{Cluster, Shape, Simulation},
 };
 use synod_tests::simulated::{founded, name, whole};
@@ -147,5 +153,63 @@ fn a_group_survives_the_crash_of_all_its_nodes() {
             assert_eq!(texts.iter().filter(|one| **one == text).count(), 1, "{number}");
         }
         assert_eq!(texts.last().unwrap(), b"after");
+    });
+}
+
+/// The servers of the group as `node` knows them, by name; nothing while they change.
+fn servers(cluster: &Cluster, node: &str) -> Option<Vec<String>> {
+    let status = cluster.core(&name(node))?.multicast()?.status();
+    let group = status.first().filter(|group| group.joining.is_none())?;
+    let mut names: Vec<_> = group.servers.iter().map(ToString::to_string).collect();
+    names.sort_unstable();
+    Some(names)
+}
+
+/// Goal: a server that does not come back is replaced by the node that is left, without anybody's
+/// doing and while messages are published; then another one may be lost, and nothing is missing. The
+/// lost one, back, serves nothing and delivers the same.
+#[test]
+fn a_server_that_is_lost_for_good_is_replaced_by_a_spare() {
+    Simulation::new(23).run(|sim| async move {
+        let shape = Shape { mains: 2, auxiliaries: 1, members: 2 };
+        let mut cluster = founded(&sim, shape, VoteStyle::Split).await;
+        for node in NODES {
+            let replace_after = Duration::from_secs(2);
+            let usual = Measures { replace_after, every: 50, keep: 5, ..Measures::default() };
+            let multicast = cluster.core(&name(node)).unwrap().multicast().unwrap();
+            multicast.measure_new(GroupsConfig { usual, ..GroupsConfig::default() });
+        }
+        let group = joined(&cluster, "a").await;
+        let first = publish(group, "a", 1_500);
+        until("messages are published", || first.borrow().len() > 120).await;
+        let old = servers(&cluster, "a").unwrap();
+        let spare = NODES.iter().find(|node| !old.contains(&(**node).to_owned())).unwrap();
+        assert_eq!((old.len(), *spare), (3, "m2"), "{old:?}");
+        cluster.crash(&name("m1"));
+        let full = |node: &str| servers(&cluster, node).is_some_and(|now| now == ["a", "b", "m2"]);
+        until("the spare serves", || ["a", "b", "m2"].into_iter().all(full)).await;
+        let before = first.borrow().len();
+        until("it goes on", || first.borrow().len() > before + 20).await;
+        cluster.crash(&name("b"));
+        let before = first.borrow().len();
+        until("it goes on without another", || first.borrow().len() > before + 20).await;
+        cluster.start(&name("b")).unwrap();
+        cluster.start(&name("m1")).unwrap();
+        until("all is published", || first.borrow().len() == 1_500).await;
+        whole(&cluster).await;
+        let top = first.borrow().last().unwrap().0;
+        let all = all_at(&cluster, "m2", top).await;
+        let said: BTreeMap<Seq, String> = first.borrow().iter().cloned().collect();
+        let texts: BTreeMap<Seq, String> = all
+            .iter()
+            .filter(|entry| entry.pair.mid.is_some())
+            .map(|entry| (entry.seq, String::from_utf8(entry.payload.to_vec()).unwrap()))
+            .collect();
+        assert_eq!(texts, said, "what was acknowledged is what is there, once");
+        for node in ["a", "b", "m1"] {
+            let other = all_at(&cluster, node, top).await;
+            assert_eq!(other[..], all[..other.len()], "{node} has another order than m2");
+        }
+        assert_eq!(servers(&cluster, "m1").unwrap(), ["a", "b", "m2"]);
     });
 }

@@ -1,9 +1,10 @@
 //! `synod publish` and `synod subscribe`, with real processes: kill -9 of the node that orders, under
-//! load, loses nothing and keeps the order.
+//! load, loses nothing and keeps the order; servers that are lost for good are replaced.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
+    fs::OpenOptions,
     io::{BufRead as _, BufReader, Write as _},
     process::{Child, Command, Stdio},
     thread,
@@ -87,6 +88,76 @@ fn nothing_is_lost_when_the_sequencer_is_killed_under_load() {
         run(cluster.program(), &["multicast", "status", "--json", "--cluster", &client(&cluster)]);
     assert_eq!(code, 0, "{said}");
     assert!(out.contains("\"group\":\"news\""), "{out}");
+}
+
+/// Publishes so many lines, one after the other; each has its number then.
+fn publish(cluster: &Cluster, lines: std::ops::Range<u64>) {
+    let mut publisher = start(cluster, &["publish", "news", "--count-only", "--timeout", "30s"]);
+    let mut input = publisher.stdin.take().unwrap();
+    lines.for_each(|number| writeln!(input, "line {number}").unwrap());
+    drop(input);
+    let output = publisher.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// The servers of the group as `node` knows them; nothing while one is on its way in.
+fn servers(cluster: &Cluster, node: &str) -> Result<Vec<String>, String> {
+    let status = cluster.status(node)?;
+    let group = status["groups"].get(0).ok_or("no group")?;
+    if !group["joining"].is_null() {
+        return Err(format!("{} is on its way in", group["joining"]));
+    }
+    let names = group["servers"].as_array().into_iter().flatten();
+    Ok(names.filter_map(|one| one.as_str().map(str::to_owned)).collect())
+}
+
+/// Goal: a server that is killed and not started again, and one that an operator removes, are
+/// replaced by members that served nothing: three serve again, nobody did anything, and every line is
+/// there though both are gone.
+#[test]
+fn servers_that_are_lost_for_good_are_replaced_by_spares() {
+    let mut cluster = Cluster::dev("synod", &["--members", "4"]);
+    cluster.stop();
+    let names: Vec<_> = cluster.nodes().map(|(name, _)| name.to_owned()).collect();
+    for name in &names {
+        let mut file = OpenOptions::new().append(true).open(cluster.config(name)).unwrap();
+        writeln!(file, "\n[[multicast]]\nreplace_after = \"2s\"\nevery = 200\nkeep = 20").unwrap();
+        cluster.start_node(name);
+    }
+    names.iter().for_each(|name| cluster.wait_ready(name));
+    publish(&cluster, 0..1_000);
+    let first = until("it is served", || servers(&cluster, "a"));
+    assert_eq!(first.len(), 3, "{first:?}");
+    let killed = first.iter().find(|server| server.starts_with('m')).unwrap().clone();
+    cluster.kill(&[&killed]);
+    let started = now();
+    publish(&cluster, 1_000..2_000);
+    let second = until("a spare serves", || {
+        let now = servers(&cluster, "a")?;
+        if now.contains(&killed) { Err(format!("{now:?}")) } else { Ok(now) }
+    });
+    println!("{killed} was killed; {second:?} serve after {:?}", now().since(started));
+    let removed = second.iter().find(|server| !first.contains(server)).unwrap().clone();
+    let words = ["members", "remove", &removed, "--cluster", &client(&cluster)];
+    let (code, _, said) = run(cluster.program(), &words);
+    assert_eq!(code, 0, "{said}");
+    publish(&cluster, 2_000..3_000);
+    let third = until("another spare serves", || {
+        let now = servers(&cluster, "a")?;
+        if now.contains(&removed) { Err(format!("{now:?}")) } else { Ok(now) }
+    });
+    assert_eq!(third.len(), 3, "{third:?}");
+    cluster.kill(&["b"]);
+    publish(&cluster, 3_000..3_100);
+    let output = start(&cluster, &["subscribe", "news", "--from", "1", "--count", "3100"])
+        .wait_with_output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let payloads = text.lines().filter_map(|line| line.splitn(3, '\t').nth(2));
+    let heard: Vec<_> = payloads.filter(|payload| !payload.is_empty()).collect();
+    let lines: Vec<_> = (0..3_100).map(|number| format!("line {number}")).collect();
+    assert_eq!(heard, lines);
 }
 
 /// Lines of the publisher.

@@ -14,7 +14,7 @@ use super::{
     group::Group,
     message::{
         Advert, Checkpoint, CheckpointMessage, CommitMessage, Entry, Gossip, Message,
-        ReceiverMessage, Seq, SequencerMessage, Word,
+        ReceiverMessage, Seq, SequencerMessage, Step, Word,
     },
     record::Record,
 };
@@ -27,13 +27,14 @@ use crate::{
 /// The machine. A node that is no server of the group has one too: it holds its application.
 #[derive(Debug)]
 pub struct CheckpointServer {
+    me: NodeId,
     group: Arc<Group>,
     application: Box<dyn Application>,
     /// The application has seen everything up to here.
     at: Seq,
     /// Whether it takes part, or only holds the application.
     serves: bool,
-    /// Durable, from the oldest; two at most.
+    /// Durable, from the oldest: the newest ones, and the one that is advertised.
     kept: VecDeque<Kept>,
     /// On its way to the disk.
     writing: Option<Writing>,
@@ -60,7 +61,8 @@ impl CheckpointServer {
     /// A checkpoint server with an empty state.
     pub fn new(group: Arc<Group>, me: &NodeId, application: Box<dyn Application>) -> Self {
         Self {
-            serves: group.index(me).is_some(),
+            serves: group.is_host(me),
+            me: me.clone(),
             group,
             application,
             at: Seq(0),
@@ -155,14 +157,43 @@ impl CheckpointServer {
         }
         self.keep(writing.checkpoint);
         self.report_at = Instant::default();
+        self.tell_how_far(out);
         self.tell_what_may_go(out);
+    }
+
+    /// Who is on its way in needs what is advertised.
+    fn tell_how_far(&self, out: &mut Effects<Self>) {
+        if self.group.is_joining(&self.me) {
+            let kept = self.newest().map_or(Seq(0), |advert| advert.seq);
+            out.here(Word::Step(Step::Kept(kept)));
+            out.here(Word::Step(Step::Advertised(self.advertised)));
+        }
+    }
+
+    fn regroup(&mut self, group: Arc<Group>) {
+        if group.version > self.group.version {
+            self.serves = group.is_host(&self.me);
+            self.group = group;
+        }
     }
 
     fn keep(&mut self, checkpoint: Checkpoint) {
         let advert = advert(&checkpoint);
         self.kept.push_back(Kept { advert, blocks: checkpoint.blocks });
+        self.drop_old();
+    }
+
+    /// What is advertised stays until something newer is: whoever lags may have nothing else to come
+    /// from, and may be needed for that.
+    fn drop_old(&mut self) {
         while self.kept.len() > KEPT_MAX {
-            self.kept.pop_front();
+            if self.kept[1].advert.seq <= self.advertised {
+                self.kept.pop_front();
+            } else if self.kept.len() > KEPT_MAX + 1 {
+                self.kept.remove(1);
+            } else {
+                return;
+            }
         }
     }
 
@@ -174,14 +205,22 @@ impl CheckpointServer {
         let advertised = gossip.checkpoint.as_ref().map_or(Seq(0), |advert| advert.seq);
         if advertised > self.advertised {
             self.advertised = advertised;
+            self.drop_old();
+            if self.serves {
+                // A later sequencer learns it from here: nobody else may have got so far.
+                out.persist(Record::Advertised(advertised));
+            }
             self.tell_what_may_go(out);
         }
+        self.tell_how_far(out);
     }
 
     /// This node can come back from a checkpoint of its own, and others from enough of theirs.
     fn tell_what_may_go(&self, out: &mut Effects<Self>) {
         if let Some(before) = self.kept.iter().rev().nth(1) {
-            out.here(CommitMessage::Forget(before.advert.seq.min(self.advertised)));
+            // What is advertised is on the disk until something newer is.
+            let upto = before.advert.seq.min(self.advertised.back(1));
+            out.after_all_before().then_here(CommitMessage::Forget(upto));
         }
     }
 
@@ -202,18 +241,39 @@ impl CheckpointServer {
 
 /// The newest checkpoint that is whole among the records of a node.
 pub(super) fn newest_of(records: &[Record]) -> Option<Checkpoint> {
-    let mut found: BTreeMap<Seq, BTreeMap<u32, &Bytes>> = BTreeMap::new();
-    let mut whole = BTreeMap::new();
+    whole_of(records).pop()
+}
+
+/// The whole checkpoints among them that were not to be forgotten, from the oldest.
+fn whole_of(records: &[Record]) -> Vec<Checkpoint> {
+    let mut found: BTreeMap<Seq, (u32, BTreeMap<u32, &Bytes>)> = BTreeMap::new();
+    let mut floor = Seq(0);
     for record in records {
-        if let Record::Block { seq, block, of, bytes } = record {
-            found.entry(*seq).or_default().insert(*block, bytes);
-            whole.insert(*seq, *of as usize);
+        match record {
+            Record::Block { seq, block, of, bytes } => {
+                let (whole, blocks) = found.entry(*seq).or_default();
+                *whole = *of;
+                blocks.insert(*block, bytes);
+            }
+            Record::Seal { floor: dropped, .. } => floor = floor.max(*dropped),
+            Record::Data { .. }
+            | Record::Pairs { .. }
+            | Record::Known(_)
+            | Record::Advertised(_)
+            | Record::Servers(_)
+            | Record::Anew(_)
+            | Record::Torn => {}
         }
     }
-    let complete =
-        found.into_iter().rev().find(|(seq, blocks)| whole.get(seq) == Some(&blocks.len()));
-    complete
-        .map(|(seq, blocks)| Checkpoint { seq, blocks: blocks.into_values().cloned().collect() })
+    let newest = found.last_key_value().map_or(Seq(0), |(seq, _)| *seq);
+    let whole = found.into_iter().filter(|(seq, (whole, blocks))| {
+        blocks.len() == *whole as usize && (*seq > floor || *seq == newest)
+    });
+    let checkpoint = |(seq, (_, blocks)): (Seq, (u32, BTreeMap<u32, &Bytes>))| Checkpoint {
+        seq,
+        blocks: blocks.into_values().cloned().collect(),
+    };
+    whole.map(checkpoint).collect()
 }
 
 /// How a checkpoint is spoken of.
@@ -243,7 +303,15 @@ impl Machine for CheckpointServer {
     type Snapshot = ();
 
     fn start(&mut self, _: Now, survived: &Survived<Record, ()>, out: &mut Effects<Self>) {
-        let Some(checkpoint) = newest_of(&survived.records) else { return };
+        let advertised = survived.records.iter().filter_map(|record| match record {
+            Record::Advertised(seq) => Some(*seq),
+            _ => None,
+        });
+        self.advertised = advertised.max().unwrap_or_default();
+        let mut whole = whole_of(&survived.records);
+        let Some(checkpoint) = whole.pop() else { return };
+        // Any of the others may be the one that is advertised: most likely the oldest.
+        whole.into_iter().for_each(|before| self.keep(before));
         match self.application.restore(&checkpoint.blocks) {
             Ok(()) => {
                 self.at = checkpoint.seq;
@@ -267,6 +335,7 @@ impl Machine for CheckpointServer {
             CheckpointMessage::Gossip(gossip) => self.gossip(&gossip, out),
             CheckpointMessage::Query { seq, blocks } => self.answer(from, seq, &blocks, out),
             CheckpointMessage::Written(seq) => self.written(seq, out),
+            CheckpointMessage::Regroup(group) => self.regroup(group),
             CheckpointMessage::Ask(call, question) => {
                 let said = self.application.query(&question).map(Bytes::from);
                 out.here(Word::Answer { call, at: self.at, said });
@@ -284,7 +353,9 @@ impl Machine for CheckpointServer {
         {
             self.report_at = now.at + REPORT_EVERY;
             for kept in &self.kept {
-                let report = SequencerMessage::Checkpointed(kept.advert.clone());
+                let advert = kept.advert.clone();
+                let advertised = advert.seq <= self.advertised;
+                let report = SequencerMessage::Checkpointed { advert, advertised };
                 out.send(To::Node(sequencer.clone()), report);
             }
         }
@@ -303,7 +374,7 @@ impl Machine for CheckpointServer {
 /// A sequencer that missed a report, or is new, hears it soon.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// The newest, and the one before it, which somebody may be fetching.
+/// The newest, and the one before it, which somebody may be fetching; and one more that is advertised.
 const KEPT_MAX: usize = 2;
 
 /// Given to the disk, or sent, at once.

@@ -11,7 +11,8 @@ use synod_runtime::{
 use super::{
     group::Group,
     message::{
-        Commit, CommitMessage, Message, Pair, ReceiverMessage, Sealed, Seq, SequencerMessage,
+        Adoption, Commit, CommitMessage, Message, Pair, ReceiverMessage, Sealed, Seq,
+        SequencerMessage, Step, Word,
     },
     record::Record,
     rules::{Rule, is_off},
@@ -29,6 +30,8 @@ pub struct CommitServer {
     me: NodeId,
     group: Arc<Group>,
     rng: Rng,
+    /// The newest servers of the group that it knows of: it takes nothing from who goes by older ones.
+    version: u64,
     /// It takes nothing of lower epochs.
     sealed: Epoch,
     /// It has dropped all pairs up to here, which are committed.
@@ -57,6 +60,7 @@ impl CommitServer {
     pub fn new(me: NodeId, group: Arc<Group>, rng: Rng) -> Self {
         Self {
             me,
+            version: group.version,
             group,
             rng,
             sealed: Epoch(0),
@@ -73,6 +77,19 @@ impl CommitServer {
     /// Pairs it keeps.
     pub fn held(&self) -> usize {
         self.pairs.len()
+    }
+
+    /// I10: who goes by older servers of the group would count one that does not count any more.
+    fn is_outdated(&mut self, from: &NodeId, version: u64, out: &mut Effects<Self>) -> bool {
+        if version < self.version && !is_off(Rule::OlderServersRefused) {
+            out.send(To::Node(from.clone()), SequencerMessage::Outdated(self.version));
+            return true;
+        }
+        if version > self.version {
+            self.version = version;
+            out.persist(Record::Servers(version));
+        }
+        false
     }
 
     fn seal(&mut self, from: &NodeId, epoch: Epoch, out: &mut Effects<Self>) {
@@ -134,6 +151,56 @@ impl CommitServer {
         held.then_send(To::Node(from.clone()), answer);
     }
 
+    /// I10: takes over what enough others had when a reign began that counts without it. What it
+    /// had of an earlier time, and does not know committed, is gone: nothing was committed without
+    /// the others, and who has the messages of the rest nobody knows any more.
+    fn adopt(&mut self, from: &NodeId, adoption: Adoption, out: &mut Effects<Self>) {
+        let Adoption { epoch, version, floor, largest, top, records } = adoption;
+        if epoch < self.sealed || version != self.group.version || !self.group.is_joining(&self.me)
+        {
+            return;
+        }
+        self.sealed = epoch;
+        self.floor = self.floor.max(floor);
+        self.largest = self.largest.max(largest);
+        let had = self.pairs.last_key_value().map_or(Seq(0), |(seq, _)| *seq);
+        self.pairs = self.pairs.split_off(&self.floor.next());
+        if !is_off(Rule::NewcomerForgets) {
+            self.pairs.retain(|_, held| held.committed || held.epoch >= epoch);
+            out.persist(Record::Anew(had));
+        }
+        for Sealed { seq, epoch, pair, committed } in records {
+            let known = self.pairs.get(&seq);
+            let better = known.is_none_or(|held| (held.committed, held.epoch) < (committed, epoch));
+            if better && seq > self.floor && !is_off(Rule::NewcomerAdopts) {
+                self.pairs.insert(seq, Held { epoch, pair, committed });
+            }
+        }
+        let mut of_epoch: BTreeMap<Epoch, Vec<(Seq, Pair)>> = BTreeMap::new();
+        for (seq, held) in &self.pairs {
+            of_epoch.entry(held.epoch).or_default().push((*seq, held.pair));
+        }
+        out.persist(Record::Seal { epoch, floor: self.floor });
+        for (epoch, pairs) in of_epoch {
+            for pairs in pairs.chunks(BATCH_MAX) {
+                out.persist(Record::Pairs { epoch, pairs: pairs.to_vec() });
+            }
+        }
+        out.persist(Record::Known(self.largest));
+        self.rise();
+        let step = Word::Step(Step::Adopted { version, top });
+        out.after_all_before().then_here(step);
+        let adopted = SequencerMessage::Adopted(epoch);
+        out.after_all_before().then_send(To::Node(from.clone()), adopted);
+    }
+
+    fn regroup(&mut self, group: Arc<Group>) {
+        if group.version > self.group.version {
+            self.version = self.version.max(group.version);
+            self.group = group;
+        }
+    }
+
     fn committed(&mut self, commit: Commit, out: &mut Effects<Self>) {
         self.largest = self.largest.max(commit.largest);
         self.learn(commit.epoch, commit.pairs, out);
@@ -189,7 +256,7 @@ impl CommitServer {
 
     /// Asks another commit server for what it missed.
     fn look(&mut self, now: Instant, out: &mut Effects<Self>) {
-        if self.certain >= self.largest {
+        if self.certain >= self.largest || !self.group.is_host(&self.me) {
             self.ask_at = None;
             return;
         }
@@ -202,7 +269,7 @@ impl CommitServer {
             return;
         }
         self.ask_at = Some(now + ASK_AFTER + ASK_AFTER.mul_f64(self.rng.random()));
-        let others: Vec<_> = self.group.servers.iter().filter(|one| **one != self.me).collect();
+        let others: Vec<_> = self.group.counted().filter(|one| **one != self.me).collect();
         if others.is_empty() {
             return;
         }
@@ -238,7 +305,12 @@ impl Machine for CommitServer {
                     }
                 }
                 Record::Known(seq) => self.largest = self.largest.max(*seq),
-                Record::Data { .. } | Record::Block { .. } | Record::Torn => {}
+                Record::Servers(version) => self.version = self.version.max(*version),
+                Record::Anew(_) => self.pairs.clear(),
+                Record::Data { .. }
+                | Record::Block { .. }
+                | Record::Advertised(_)
+                | Record::Torn => {}
             }
         }
         self.pairs = self.pairs.split_off(&self.floor.next());
@@ -250,10 +322,25 @@ impl Machine for CommitServer {
     fn message(&mut self, _: Now, from: &NodeId, message: CommitMessage, out: &mut Effects<Self>) {
         let back = To::Node(from.clone());
         match message {
-            CommitMessage::Seal(epoch) => self.seal(from, epoch, out),
-            CommitMessage::Submit { epoch, pairs } => self.submit(from, epoch, pairs, out),
+            CommitMessage::Seal { epoch, version } => {
+                if !self.is_outdated(from, version, out) {
+                    self.seal(from, epoch, out);
+                }
+            }
+            CommitMessage::Submit { epoch, version, pairs } => {
+                if !self.is_outdated(from, version, out) {
+                    self.submit(from, epoch, pairs, out);
+                }
+            }
+            CommitMessage::Adopt(adoption) => self.adopt(from, *adoption, out),
+            CommitMessage::Regroup(group) => self.regroup(group),
             CommitMessage::Committed(commit) => self.committed(commit, out),
-            CommitMessage::Gossip(gossip) => self.largest = self.largest.max(gossip.largest),
+            CommitMessage::Gossip(gossip) => {
+                self.largest = self.largest.max(gossip.largest);
+                // While nobody publishes this is how it learns of newer servers.
+                let of = &gossip.sequencer;
+                self.is_outdated(of, gossip.version, out);
+            }
             CommitMessage::Query(seqs) => {
                 let answer =
                     ReceiverMessage::Ordered { pairs: self.named(seqs), floor: self.floor };
@@ -285,7 +372,8 @@ impl Machine for CommitServer {
         if std::mem::take(&mut self.trim) {
             // Whatever was promised in this turn too.
             let seal = Record::Seal { epoch: self.sealed, floor: self.floor };
-            let carry = vec![seal, Record::Known(self.largest)];
+            let version = Record::Servers(self.version);
+            let carry = vec![seal, version, Record::Known(self.largest)];
             out.truncate = Some(Truncate { upto: self.floor.0, carry });
         }
         self.look(now.at, out);

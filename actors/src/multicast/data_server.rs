@@ -8,7 +8,7 @@ use super::{
     group::Group,
     message::{
         Commit, Data, DataMessage, Entry, Gossip, Message, Mid, Pair, ReceiverMessage, Seq,
-        SequencerMessage,
+        SequencerMessage, Step, Word,
     },
     record::Record,
     rules::{Rule, is_off},
@@ -23,6 +23,7 @@ use crate::{
 /// The machine.
 #[derive(Debug)]
 pub struct DataServer {
+    me: NodeId,
     group: Arc<Group>,
     stored: BTreeMap<Mid, Stored>,
     bytes: usize,
@@ -37,6 +38,8 @@ pub struct DataServer {
     /// To be reported at the end of this turn.
     fresh: Vec<Mid>,
     look_at: Option<Instant>,
+    /// Everything up to here is kept here, or a checkpoint here holds it, as far as this one saw.
+    filled: Seq,
 }
 
 #[derive(Debug)]
@@ -46,9 +49,10 @@ struct Stored {
 }
 
 impl DataServer {
-    /// A data server that has nothing.
-    pub fn new(group: Arc<Group>) -> Self {
+    /// The data server of the node `me`, which has nothing.
+    pub fn new(me: NodeId, group: Arc<Group>) -> Self {
         Self {
+            me,
             group,
             stored: BTreeMap::new(),
             bytes: 0,
@@ -59,6 +63,7 @@ impl DataServer {
             checkpoint: Seq(0),
             fresh: Vec::new(),
             look_at: None,
+            filled: Seq(0),
         }
     }
 
@@ -96,6 +101,49 @@ impl DataServer {
         self.bytes += data.payload.len() + OVERHEAD_BYTES;
         self.open.insert(data.mid, None);
         self.stored.insert(data.mid, Stored { data, seq: None });
+    }
+
+    /// I10: takes from the order what it has not got. Only where servers were replaced: what the ones
+    /// before had, it may have never been sent.
+    fn delivered(&mut self, entries: &[Entry], out: &mut Effects<Self>) {
+        if self.group.version == 0 || !self.group.is_host(&self.me) {
+            return;
+        }
+        let kept_above = self.checkpoint.back(self.group.keep);
+        for Entry { seq, pair, payload } in entries {
+            if *seq == self.filled.next() {
+                self.filled = *seq;
+            }
+            let Some(mid) = pair.mid.filter(|mid| !self.stored.contains_key(mid)) else { continue };
+            if *seq <= kept_above {
+                continue;
+            }
+            let Pair { stamp, lowest_open, .. } = *pair;
+            let data = Data { mid, stamp, lowest_open, payload: payload.clone() };
+            out.persist(Record::data(data.clone(), &self.group));
+            self.bytes += data.payload.len() + OVERHEAD_BYTES;
+            self.stored.insert(mid, Stored { data, seq: Some(*seq) });
+            self.by_seq.insert(*seq, mid);
+        }
+        self.tell_how_far(out);
+    }
+
+    fn regroup(&mut self, group: Arc<Group>) {
+        if group.version <= self.group.version {
+            return;
+        }
+        if !group.is_host(&self.me) {
+            // Nobody asks it any more, and nobody would tell it what may go.
+            *self = Self::new(self.me.clone(), group);
+            return;
+        }
+        self.group = group;
+    }
+
+    fn tell_how_far(&self, out: &mut Effects<Self>) {
+        if self.group.is_joining(&self.me) {
+            out.after_all_before().then_here(Word::Step(Step::Filled(self.filled)));
+        }
     }
 
     fn committed(&mut self, commit: &Commit) {
@@ -252,6 +300,9 @@ impl Machine for DataServer {
                 Record::Data { .. }
                 | Record::Pairs { .. }
                 | Record::Known(_)
+                | Record::Advertised(_)
+                | Record::Servers(_)
+                | Record::Anew(_)
                 | Record::Block { .. }
                 | Record::Torn => {}
             }
@@ -270,6 +321,12 @@ impl Machine for DataServer {
             DataMessage::Gossip(gossip) => self.gossip(gossip),
             DataMessage::Query(mids) => self.answer(from, &mids, out),
             DataMessage::QueryNumbers(seqs) => self.answer_numbers(from, seqs, out),
+            DataMessage::Delivered(entries) => self.delivered(&entries, out),
+            DataMessage::Skipped(seq) => {
+                self.filled = self.filled.max(seq);
+                self.tell_how_far(out);
+            }
+            DataMessage::Regroup(group) => self.regroup(group),
         }
     }
 

@@ -1,13 +1,17 @@
 //! What the servers of a group agree on when it is made.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use synod_runtime::identity::NodeId;
 
-use super::message::Seq;
+use super::{
+    message::Seq,
+    rules::{Rule, is_off},
+};
 
-/// A group: who serves it, and its measures. Agreed on when the group is made, and never changed.
+/// A group: who serves it, and its measures. Agreed on when the group is made; then only its servers
+/// change, one at a time, each change under the next version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     /// Its name.
@@ -27,8 +31,49 @@ pub struct Group {
     /// So many messages below the checkpoint are kept as they are, for receivers that lag a little.
     pub keep: u64,
     /// The name of the state that follows its order on every node; nothing: its newest messages.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default)]
     pub application: String,
+    /// How often its servers were changed.
+    #[serde(default)]
+    pub version: u64,
+    /// Who takes the place of a server that is lost.
+    #[serde(default)]
+    pub joining: Option<Joining>,
+    /// A server that was away for so long, in milliseconds, is lost; 0: it is waited for, for ever.
+    #[serde(default)]
+    pub replace_after_ms: u64,
+}
+
+/// A node on its way into a group. It has what the server had whose place it takes, or gets it from
+/// the others; until then neither of the two counts: not as a copy, not in a seal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joining {
+    /// The place among the servers.
+    pub place: usize,
+    /// Who comes.
+    pub node: NodeId,
+}
+
+/// Why the servers of a group are not changed so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadChange {
+    /// They were changed meanwhile.
+    #[error("the group's servers have version {0}")]
+    Version(u64),
+    /// Another one is on its way in.
+    #[error("{0} takes a place first")]
+    Busy(NodeId),
+    /// It serves the group already, or there is no such place.
+    #[error("{0} cannot take that place")]
+    Place(NodeId),
+    /// What a lost server had, nobody else has.
+    #[error("with k_data = {k_data} and k_commit = {k_commit} what a server had is lost with it")]
+    Copies {
+        /// Copies of messages.
+        k_data: usize,
+        /// Copies of numbers.
+        k_commit: usize,
+    },
 }
 
 /// Why a group cannot be made.
@@ -70,6 +115,7 @@ pub struct Measures {
     pub lifetime: u64,
     pub every: u64,
     pub keep: u64,
+    pub replace_after: Duration,
 }
 
 impl Default for Measures {
@@ -83,6 +129,7 @@ impl Default for Measures {
             lifetime: LIFETIME,
             every: CHECKPOINT_EVERY,
             keep: KEEP,
+            replace_after: REPLACE_AFTER,
         }
     }
 }
@@ -96,8 +143,8 @@ impl Group {
     /// A group with these measures; where there are fewer servers than copies are wanted, each has
     /// one.
     pub fn with(name: impl Into<String>, servers: Vec<NodeId>, measures: &Measures) -> Self {
-        let Measures { servers: _, k_data, k_commit, k_checkpoint, lifetime, every, keep } =
-            *measures;
+        let Measures { k_data, k_commit, k_checkpoint, lifetime, every, keep, .. } = *measures;
+        let replace_after = measures.replace_after.as_millis();
         let most = servers.len();
         Self {
             name: name.into(),
@@ -109,6 +156,9 @@ impl Group {
             every,
             keep,
             application: String::new(),
+            version: 0,
+            joining: None,
+            replace_after_ms: u64::try_from(replace_after).unwrap_or(u64::MAX),
         }
     }
 
@@ -155,9 +205,89 @@ impl Group {
         self.servers.len() + 1 - self.k_commit
     }
 
-    /// The place of a server among the servers.
+    /// So many of its servers must be there for messages to get numbers, and for a new sequencer.
+    pub fn needs(&self) -> usize {
+        self.k_data.max(self.k_commit).max(self.seals())
+    }
+
+    /// The place of a server that counts among the servers.
     pub fn index(&self, server: &NodeId) -> Option<usize> {
-        self.servers.iter().position(|one| one == server)
+        if let Some(Joining { place, node }) = &self.joining
+            && node == server
+        {
+            return is_off(Rule::NewcomerCountsLate).then_some(*place);
+        }
+        let index = self.servers.iter().position(|one| one == server)?;
+        self.counts(index).then_some(index)
+    }
+
+    /// Whether the server at that place counts: it is not being replaced.
+    fn counts(&self, place: usize) -> bool {
+        self.joining.as_ref().is_none_or(|joining| joining.place != place)
+    }
+
+    /// The servers that count, each with its place.
+    pub fn places(&self) -> impl Iterator<Item = (usize, &NodeId)> {
+        let newcomer = self.joining.as_ref().filter(|_| is_off(Rule::NewcomerCountsLate));
+        let newcomer = newcomer.map(|joining| (joining.place, &joining.node));
+        let all = self.servers.iter().enumerate();
+        all.filter(|(place, _)| self.counts(*place)).chain(newcomer)
+    }
+
+    /// The servers that count.
+    pub fn counted(&self) -> impl Iterator<Item = &NodeId> {
+        let all = self.servers.iter().enumerate();
+        all.filter(|(place, _)| self.counts(*place)).map(|(_, server)| server)
+    }
+
+    /// Who keeps what there is of the group: the servers that count, and who is on its way in.
+    pub fn hosts(&self) -> impl Iterator<Item = &NodeId> {
+        self.counted().chain(self.joining.as_ref().map(|joining| &joining.node))
+    }
+
+    /// Whether that node does.
+    pub fn is_host(&self, node: &NodeId) -> bool {
+        self.hosts().any(|host| host == node)
+    }
+
+    /// Whether that node is on its way in.
+    pub fn is_joining(&self, node: &NodeId) -> bool {
+        self.joining.as_ref().is_some_and(|joining| joining.node == *node)
+    }
+
+    /// The same, once `node` is on its way to the place of `out`. Who was on its way there is not
+    /// any more.
+    ///
+    /// # Errors
+    /// [`BadChange`].
+    pub fn replacing(&self, out: &NodeId, node: NodeId) -> Result<Self, BadChange> {
+        let place = self.servers.iter().position(|server| server == out);
+        let place = place.ok_or_else(|| BadChange::Place(out.clone()))?;
+        if let Some(joining) = self.joining.as_ref().filter(|joining| joining.place != place) {
+            return Err(BadChange::Busy(joining.node.clone()));
+        }
+        let mut others = self.servers.iter().enumerate().filter(|(other, _)| *other != place);
+        if others.any(|(_, server)| *server == node || server.name == node.name) {
+            return Err(BadChange::Place(node));
+        }
+        let Self { k_data, k_commit, .. } = *self;
+        if k_data < 2 || k_commit < 2 {
+            return Err(BadChange::Copies { k_data, k_commit });
+        }
+        let joining = Some(Joining { place, node });
+        Ok(Self { version: self.version + 1, joining, ..self.clone() })
+    }
+
+    /// The same, once who is on its way in has all that it needs.
+    ///
+    /// # Errors
+    /// [`BadChange`].
+    pub fn joined(&self, node: &NodeId) -> Result<Self, BadChange> {
+        let joining = self.joining.as_ref().filter(|joining| joining.node == *node);
+        let joining = joining.ok_or_else(|| BadChange::Place(node.clone()))?;
+        let mut servers = self.servers.clone();
+        servers[joining.place] = node.clone();
+        Ok(Self { version: self.version + 1, joining: None, servers, ..self.clone() })
     }
 
     /// The last number a message with this stamp may get.
@@ -165,9 +295,12 @@ impl Group {
         Seq(stamp.0.saturating_add(self.lifetime))
     }
 
-    /// What it survives, for people.
+    /// What it survives, for people. While one is replaced that one is lost already.
     pub fn survives(&self) -> Survives {
-        Survives::with(self.servers.len(), self.k_data, self.k_commit, self.k_checkpoint)
+        let lost = usize::from(self.joining.is_some());
+        let Survives { data, service } =
+            Survives::with(self.servers.len(), self.k_data, self.k_commit, self.k_checkpoint);
+        Survives { data: data.saturating_sub(lost), service: service.saturating_sub(lost) }
     }
 }
 
@@ -246,44 +379,9 @@ const CHECKPOINT_EVERY: u64 = 5_000;
 /// A receiver that lags by less than this needs no checkpoint.
 const KEEP: u64 = 2_000;
 
+/// Longer than a machine takes to start again, so that no restart moves anything; and short enough
+/// that a second loss is hardly the next thing that happens.
+const REPLACE_AFTER: Duration = Duration::from_mins(5);
+
 #[cfg(test)]
-mod tests {
-    use synod_runtime::identity::Incarnation;
-
-    use super::*;
-
-    fn group(servers: u64) -> Group {
-        let names =
-            (0..servers).map(|n| NodeId::new(format!("s{n}").parse().unwrap(), Incarnation(n)));
-        Group::new("news", names.collect())
-    }
-
-    #[test]
-    fn three_servers_go_on_without_one_and_two_only_keep_what_they_have() {
-        assert_eq!(group(3).survives(), Survives { data: 1, service: 1 });
-        assert_eq!(group(2).survives(), Survives { data: 1, service: 0 });
-        assert_eq!(group(1).survives(), Survives { data: 0, service: 0 });
-        assert_eq!(group(3).seals(), 2);
-    }
-
-    #[test]
-    fn a_group_of_too_few_nodes_has_as_many_copies_as_there_are_servers() {
-        let measures = Measures { servers: 5, k_data: 3, k_commit: 3, ..Measures::default() };
-        let five = Group::with("news", group(5).servers, &measures);
-        assert_eq!((five.k_data, five.k_commit, five.k_checkpoint), (3, 3, 2));
-        let one = Group::with("news", group(1).servers, &measures);
-        assert_eq!((one.k_data, one.k_commit, one.check()), (1, 1, Ok(())));
-    }
-
-    #[test]
-    fn a_group_that_cannot_be_is_refused_by_what_is_wrong_with_it() {
-        assert_eq!(group(3).check(), Ok(()));
-        assert_eq!(group(0).check(), Err(BadGroup::Servers(0)));
-        let more = Group { k_data: 4, ..group(3) };
-        assert_eq!(more.check(), Err(BadGroup::Copies { what: "k_data", k: 4, servers: 3 }));
-        let named = Group { name: "a/b".into(), ..group(3) };
-        assert_eq!(named.check(), Err(BadGroup::Name("a/b".into())));
-        let short = Group { lifetime: 0, ..group(3) };
-        assert_eq!(short.check(), Err(BadGroup::Measure("lifetime")));
-    }
-}
+mod tests;

@@ -1,12 +1,16 @@
 //! What the roles of a group say to one another.
 
+mod way;
+mod word;
+
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use synod_runtime::identity::NodeId;
 
-use super::application::BadQuestion;
+pub use self::word::{Outcome, Question, SequencerReport, Step, Word};
+use super::group::Group;
 use crate::election::message::Epoch;
 
 /// A place in the order of a group. The first message has 1.
@@ -144,6 +148,9 @@ pub struct Gossip {
     pub largest: Seq,
     /// The newest checkpoint that enough checkpoint servers have.
     pub checkpoint: Option<Advert>,
+    /// The version of the group's servers that it goes by.
+    #[serde(default)]
+    pub version: u64,
 }
 
 /// A record of a commit server, as it is told to who seals it.
@@ -189,7 +196,19 @@ pub enum SequencerMessage {
     /// A commit server takes nothing of that epoch: it knows a higher one.
     Refused(Epoch),
     /// A checkpoint server has this checkpoint (checkpoint report).
-    Checkpointed(Advert),
+    Checkpointed {
+        /// Which.
+        advert: Advert,
+        /// A sequencer said once that enough have it.
+        advertised: bool,
+    },
+    /// A commit server takes nothing from who knows only older servers of the group; it knows those
+    /// of this version.
+    Outdated(u64),
+    /// Who is on its way in has on its disk what this epoch began with.
+    Adopted(Epoch),
+    /// Of its node: the group's servers are these now.
+    Regroup(Arc<Group>),
 }
 
 /// To a data server.
@@ -205,17 +224,30 @@ pub enum DataMessage {
     Query(Vec<Mid>),
     /// A receiver lacks what has these numbers (the one-step way).
     QueryNumbers(Vec<Seq>),
+    /// Of this node's receiver: the next of the order.
+    Delivered(Arc<Vec<Entry>>),
+    /// Of this node's receiver: the order went on to there, and a checkpoint here holds it.
+    Skipped(Seq),
+    /// Of its node: the group's servers are these now.
+    Regroup(Arc<Group>),
 }
 
 /// To a commit server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CommitMessage {
     /// Take nothing of lower epochs any more.
-    Seal(Epoch),
+    Seal {
+        /// The sequencer's epoch.
+        epoch: Epoch,
+        /// The version of the group's servers that it goes by.
+        version: u64,
+    },
     /// Keep these (commit submit).
     Submit {
         /// The sequencer's epoch.
         epoch: Epoch,
+        /// The version of the group's servers that it goes by.
+        version: u64,
         /// What is where.
         pairs: Vec<(Seq, Pair)>,
     },
@@ -236,6 +268,27 @@ pub enum CommitMessage {
     },
     /// Of this node's checkpoint server: what is up to there may be forgotten by this node.
     Forget(Seq),
+    /// To who is on its way in: what the epoch began with.
+    Adopt(Box<Adoption>),
+    /// Of its node: the group's servers are these now.
+    Regroup(Arc<Group>),
+}
+
+/// What a reign began with: the best of what enough sealed commit servers had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adoption {
+    /// Of the reign.
+    pub epoch: Epoch,
+    /// The version of the group's servers.
+    pub version: u64,
+    /// The highest number that one of them has dropped.
+    pub floor: Seq,
+    /// The largest number known committed.
+    pub largest: Seq,
+    /// The largest number in use.
+    pub top: Seq,
+    /// What there is above the floor.
+    pub records: Vec<Sealed>,
 }
 
 /// To a checkpoint server.
@@ -258,6 +311,8 @@ pub enum CheckpointMessage {
     Written(Seq),
     /// Of its node: a question to the application, to be answered under that number.
     Ask(u64, Bytes),
+    /// Of its node: the group's servers are these now.
+    Regroup(Arc<Group>),
 }
 
 /// To a receiver.
@@ -287,6 +342,8 @@ pub enum ReceiverMessage {
         /// Number and content of each.
         blocks: Vec<(u32, Bytes)>,
     },
+    /// Of its node: the group's servers are these now.
+    Regroup(Arc<Group>),
 }
 
 /// To a sender.
@@ -305,6 +362,8 @@ pub enum SenderMessage {
     Delivered(Arc<Vec<Entry>>),
     /// Of this node's receiver: the order went on to there unseen.
     Skipped(Seq),
+    /// Of its node: the group's servers are these now.
+    Regroup(Arc<Group>),
 }
 
 /// A checkpoint: the state after delivering everything up to a number.
@@ -314,68 +373,6 @@ pub struct Checkpoint {
     pub seq: Seq,
     /// The state, in blocks.
     pub blocks: Vec<Bytes>,
-}
-
-/// What became of one message of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Outcome {
-    /// It has this number for ever.
-    Committed(Seq),
-    /// It will never have a number: its lifetime is over, and all numbers it could have are known.
-    Expired,
-    /// Its lifetime is over; whether it has a number is not known here.
-    Unknown,
-}
-
-/// To the node around the roles.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Word {
-    /// The next of the order.
-    Delivered(Arc<Vec<Entry>>),
-    /// The order goes on after this checkpoint.
-    Installed(Arc<Checkpoint>),
-    /// What became of a call's messages.
-    Outcome {
-        /// The call.
-        call: u64,
-        /// Each with its outcome.
-        messages: Vec<(Mid, Outcome)>,
-    },
-    /// A role asked servers for what it lacks.
-    Asked(Question),
-    /// How far the sequencer of this node is; told when that changes.
-    Sequencer(SequencerReport),
-    /// What the application says.
-    Answer {
-        /// The call.
-        call: u64,
-        /// The state was asked after this number.
-        at: Seq,
-        /// The answer.
-        said: Result<Bytes, BadQuestion>,
-    },
-}
-
-/// Which kind of question, for the counters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// A commit server was asked for the messages of numbers.
-    Order,
-    /// A data server was asked for messages.
-    Data,
-    /// A checkpoint server was asked for blocks.
-    Blocks,
-}
-
-/// How far a sequencer is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SequencerReport {
-    /// Its epoch, while it orders.
-    pub epoch: Option<Epoch>,
-    /// The largest number committed.
-    pub committed: Seq,
-    /// The largest number assigned.
-    pub assigned: Seq,
 }
 
 /// What any role may say.
@@ -406,91 +403,10 @@ pub enum Message {
     /// To all roles of this node that follow the order, and to the node.
     #[serde(skip)]
     Installed(Arc<Checkpoint>),
+    /// To all roles of this node: the group's servers are these now.
+    #[serde(skip)]
+    Regroup(Arc<Group>),
     /// To the node.
     #[serde(skip)]
     Word(Word),
-}
-
-impl Message {
-    /// Whether another node may say it. All else is between the roles of one node.
-    pub const fn travels(&self) -> bool {
-        match self {
-            Self::Sequencer(message) => {
-                !matches!(message, SequencerMessage::Lead(_) | SequencerMessage::StepDown)
-            }
-            Self::Data(_) | Self::Committed(_) | Self::Gossip(_) | Self::Sent(_) => true,
-            Self::Commit(message) => !matches!(message, CommitMessage::Forget(_)),
-            Self::Checkpoint(message) => matches!(message, CheckpointMessage::Query { .. }),
-            Self::Receiver(message) => !matches!(message, ReceiverMessage::Again(_)),
-            Self::Sender(_) | Self::Delivered(_) | Self::Installed(_) | Self::Word(_) => false,
-        }
-    }
-
-    /// Whether it carries what publishers said, and so may be large.
-    pub const fn is_bulky(&self) -> bool {
-        match self {
-            Self::Sent(_) => true,
-            Self::Receiver(message) => matches!(
-                message,
-                ReceiverMessage::Data(_)
-                    | ReceiverMessage::Entries(_)
-                    | ReceiverMessage::Blocks { .. }
-            ),
-            _ => false,
-        }
-    }
-
-    /// What is said on a channel, as it comes to each role of a node; anything else is one role's.
-    pub fn split(self, mut to: impl FnMut(Self)) {
-        match self {
-            Self::Committed(commit) => {
-                to(Self::Commit(CommitMessage::Committed(commit.clone())));
-                to(Self::Data(DataMessage::Committed(commit.clone())));
-                to(Self::Receiver(ReceiverMessage::Committed(commit)));
-            }
-            Self::Gossip(gossip) => {
-                to(Self::Commit(CommitMessage::Gossip(gossip.clone())));
-                to(Self::Data(DataMessage::Gossip(gossip.clone())));
-                to(Self::Checkpoint(CheckpointMessage::Gossip(gossip.clone())));
-                to(Self::Receiver(ReceiverMessage::Gossip(gossip)));
-            }
-            Self::Sent(data) => {
-                to(Self::Receiver(ReceiverMessage::Data(data.clone())));
-                to(Self::Data(DataMessage::Store(data)));
-            }
-            Self::Delivered(entries) => {
-                to(Self::Checkpoint(CheckpointMessage::Delivered(Arc::clone(&entries))));
-                to(Self::Sender(SenderMessage::Delivered(Arc::clone(&entries))));
-                to(Self::Word(Word::Delivered(entries)));
-            }
-            Self::Installed(checkpoint) => {
-                to(Self::Sender(SenderMessage::Skipped(checkpoint.seq)));
-                to(Self::Checkpoint(CheckpointMessage::Install(Arc::clone(&checkpoint))));
-                to(Self::Word(Word::Installed(checkpoint)));
-            }
-            one => to(one),
-        }
-    }
-}
-
-macro_rules! messages {
-    ($($kind:ident $message:ty;)*) => {$(
-        impl From<$message> for Message {
-            fn from(message: $message) -> Self {
-                Self::$kind(message)
-            }
-        }
-    )*};
-}
-
-messages! {
-    Sequencer SequencerMessage;
-    Data DataMessage;
-    Commit CommitMessage;
-    Checkpoint CheckpointMessage;
-    Receiver ReceiverMessage;
-    Sender SenderMessage;
-    Committed Commit;
-    Gossip Gossip;
-    Word Word;
 }

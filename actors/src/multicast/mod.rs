@@ -48,13 +48,20 @@
 //! - I8: a commit server names to receivers only pairs that it knows committed.
 //! - I9: nothing is forgotten that a receiver above the advertised checkpoint, or a new sequencer,
 //!   may need.
+//! - I10: a lost server is replaced as agreed on, each change of the servers under the next version.
+//!   Who takes its place counts when it has all that a server in that place may have to know: first
+//!   neither counts, and a sequencer of that version seals n − k_c + 1 of those that stay, which is
+//!   one more than can be without any committed pair, and hands over what they have. What the one
+//!   that comes had of an earlier time, and does not know committed, is gone. Commit servers take
+//!   nothing from a sequencer of an older version, which might still count the lost one.
 //!
 //! # Layout
 //! - [`message`]: what may be said; [`group`]: who serves, and the measures k and L
 //! - [`sequencer`], [`data_server`], [`commit_server`], [`checkpoint_server`], [`receiver`],
 //!   [`sender`]: the roles, pure machines
 //! - [`application`]: the state that follows the order; [`table`]: one of rows
-//! - [`book`]: which groups there are
+//! - [`book`]: which groups there are, and who serves them; [`losses`]: who is lost; [`joining`]:
+//!   who takes a place
 //! - [`record`]: what servers make durable
 //! - [`rules`]: the safety rules, for tests that switch them off
 
@@ -65,6 +72,8 @@ pub mod commit_server;
 pub mod data_server;
 pub mod group;
 mod history;
+pub mod joining;
+pub mod losses;
 pub mod message;
 pub mod receiver;
 pub mod record;

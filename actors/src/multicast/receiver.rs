@@ -15,7 +15,7 @@ use super::{
     checkpoint_server::newest_of,
     group::Group,
     history::{History, Verdict},
-    message::{Advert, Commit, Data, Entry, Message, Mid, Pair, ReceiverMessage, Seq},
+    message::{Advert, Commit, Data, DataMessage, Entry, Message, Mid, Pair, ReceiverMessage, Seq},
     record::Record,
 };
 use crate::{
@@ -201,10 +201,11 @@ impl Machine for Receiver {
     type Record = Record;
     type Snapshot = ();
 
-    fn start(&mut self, _: Now, survived: &Survived<Record, ()>, _: &mut Effects<Self>) {
+    fn start(&mut self, _: Now, survived: &Survived<Record, ()>, out: &mut Effects<Self>) {
         // The checkpoint server starts from the same.
         if let Some(checkpoint) = newest_of(&survived.records) {
             self.skip_to(checkpoint.seq);
+            out.here(DataMessage::Skipped(checkpoint.seq));
         }
     }
 
@@ -215,7 +216,7 @@ impl Machine for Receiver {
         message: ReceiverMessage,
         out: &mut Effects<Self>,
     ) {
-        let servers = self.group.servers.len();
+        let servers = self.group.counted().count();
         match message {
             ReceiverMessage::Data(data) => {
                 let helps = !data.is_empty();
@@ -241,6 +242,11 @@ impl Machine for Receiver {
                 self.repair.answered(now.at, from, progress, servers);
             }
             ReceiverMessage::Again(after) => self.again(after),
+            ReceiverMessage::Regroup(group) => {
+                if group.version > self.group.version {
+                    self.group = group;
+                }
+            }
             ReceiverMessage::Blocks { seq, blocks } => self.blocks(now.at, seq, blocks, out),
         }
     }

@@ -47,6 +47,13 @@ pub enum Record {
         /// What is in it.
         bytes: Bytes,
     },
+    /// A sequencer said that enough checkpoint servers have the checkpoint of this number.
+    Advertised(Seq),
+    /// A commit server takes nothing from who goes by older servers of the group than of this version.
+    Servers(u64),
+    /// What a commit server had counts no more, up to this number, which was the largest: it takes a
+    /// place in the group, and what follows is all that it has.
+    Anew(Seq),
     /// The journal ended torn at an earlier start; nobody was told of what stood there.
     Torn,
 }
@@ -67,6 +74,9 @@ const PAIRS: u8 = 3;
 const KNOWN: u8 = 4;
 const BLOCK: u8 = 5;
 const TORN: u8 = 6;
+const ADVERTISED: u8 = 7;
+const SERVERS: u8 = 8;
+const ANEW: u8 = 9;
 
 impl Record {
     /// The record of a message.
@@ -78,9 +88,12 @@ impl Record {
     pub fn last(&self) -> Seq {
         match self {
             Self::Data { until, .. } => *until,
-            Self::Seal { .. } | Self::Torn => Seq(0),
+            Self::Seal { .. } | Self::Servers(_) | Self::Torn => Seq(0),
             Self::Pairs { pairs, .. } => pairs.last().map_or(Seq(0), |(seq, _)| *seq),
-            Self::Known(seq) | Self::Block { seq, .. } => *seq,
+            Self::Known(seq)
+            | Self::Advertised(seq)
+            | Self::Anew(seq)
+            | Self::Block { seq, .. } => *seq,
         }
     }
 
@@ -93,6 +106,9 @@ impl Record {
             }
             Self::Pairs { epoch, pairs } => (PAIRS, epoch.0, 0, encode(pairs)),
             Self::Known(_) => (KNOWN, 0, 0, Bytes::new()),
+            Self::Advertised(_) => (ADVERTISED, 0, 0, Bytes::new()),
+            Self::Servers(version) => (SERVERS | journal::RESERVE, *version, 0, Bytes::new()),
+            Self::Anew(_) => (ANEW, 0, 0, Bytes::new()),
             Self::Block { block, of, bytes, .. } => {
                 (BLOCK, u64::from(*block), u64::from(*of), bytes.clone())
             }
@@ -114,6 +130,9 @@ impl Record {
             SEAL => Self::Seal { epoch, floor: Seq(record.author) },
             PAIRS => Self::Pairs { epoch, pairs: decode(&record.payload).ok_or_else(bad)? },
             KNOWN => Self::Known(seq),
+            ADVERTISED => Self::Advertised(seq),
+            SERVERS => Self::Servers(record.round),
+            ANEW => Self::Anew(seq),
             BLOCK => Self::Block {
                 seq,
                 block: small(record.round)?,
@@ -148,6 +167,9 @@ mod tests {
             Record::Data { data, until: Seq(52) },
             Record::Seal { epoch: Epoch(5), floor: Seq(1) },
             Record::Known(Seq(8)),
+            Record::Advertised(Seq(10)),
+            Record::Servers(3),
+            Record::Anew(Seq(11)),
             Record::Block { seq: Seq(10), block: 1, of: 2, bytes: Bytes::from_static(b"b") },
             Record::Torn,
         ];

@@ -42,11 +42,19 @@ pub enum Rule {
     GarbageNotByAge,
     /// I9: pairs of the last lifetime stay.
     PairsKeptForLifetime,
+    /// I10: who takes a lost server's place counts when it has what that one had.
+    NewcomerCountsLate,
+    /// I10: a commit server takes nothing from sequencers that know an older set of servers.
+    OlderServersRefused,
+    /// I10: who takes a place has what sealed servers had, before it is sealed itself.
+    NewcomerAdopts,
+    /// I10: what who takes a place had of an earlier time, and nobody committed, counts no more.
+    NewcomerForgets,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::SealRefusesLower,
         Self::SealMeetsEveryCommit,
         Self::SealDurable,
@@ -66,6 +74,10 @@ impl Rule {
         Self::GarbageByNumber,
         Self::GarbageNotByAge,
         Self::PairsKeptForLifetime,
+        Self::NewcomerCountsLate,
+        Self::OlderServersRefused,
+        Self::NewcomerAdopts,
+        Self::NewcomerForgets,
     ];
 }
 

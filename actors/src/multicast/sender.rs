@@ -160,7 +160,7 @@ impl Sender {
             .map(|open| open.data.clone())
             .collect();
         for data in parts(&data) {
-            for server in &self.group.servers {
+            for server in self.group.hosts() {
                 out.send(To::Node(server.clone()), Message::Sent(data.to_vec()));
             }
         }
@@ -210,6 +210,11 @@ impl Machine for Sender {
             SenderMessage::Abandon(call) => self.abandon(call),
             SenderMessage::Delivered(entries) => self.delivered(&entries),
             SenderMessage::Skipped(seq) => self.skipped(seq),
+            SenderMessage::Regroup(group) => {
+                if group.version > self.group.version {
+                    self.group = group;
+                }
+            }
         }
     }
 

@@ -14,8 +14,8 @@ use super::{
     group::{Group, Tally},
     history::{History, Verdict},
     message::{
-        Advert, Commit, CommitMessage, Gossip, Message, Mid, Pair, Sealed, Seq, SequencerMessage,
-        SequencerReport, Word,
+        Adoption, Advert, Commit, CommitMessage, Gossip, Message, Mid, Pair, Sealed, Seq,
+        SequencerMessage, SequencerReport, Word,
     },
     record::Record,
     rules::{Rule, is_off},
@@ -36,6 +36,8 @@ pub struct Sequencer {
     checkpoints: BTreeMap<Advert, Tally>,
     advertised: Option<Advert>,
     told: SequencerReport,
+    /// Somebody knows newer servers, and the node was not told yet.
+    outdated: bool,
 }
 
 #[derive(Debug)]
@@ -83,6 +85,9 @@ struct Reign {
     announce: Vec<(Seq, Pair)>,
     gossip_at: Instant,
     resend_at: Instant,
+    /// For who is on its way in, until that has it.
+    handover: Option<Box<Adoption>>,
+    hand_over_at: Instant,
 }
 
 #[derive(Debug)]
@@ -108,6 +113,7 @@ impl Sequencer {
             checkpoints: BTreeMap::new(),
             advertised: None,
             told: SequencerReport::default(),
+            outdated: false,
         }
     }
 
@@ -142,7 +148,24 @@ impl Sequencer {
         }
     }
 
-    fn checkpointed(&mut self, server: usize, advert: Advert) {
+    /// A commit server goes by newer servers of the group: whatever this one begins is refused.
+    fn outdated(&mut self, version: u64) {
+        if version > self.group.version {
+            self.phase = Phase::Following;
+            self.outdated = true;
+        }
+    }
+
+    /// Goes by these servers; to lead them it needs a new epoch.
+    fn regroup(&mut self, group: Arc<Group>) {
+        if group.version > self.group.version {
+            self.group = group;
+            self.phase = Phase::Following;
+            self.checkpoints.clear();
+        }
+    }
+
+    fn checkpointed(&mut self, server: usize, advert: Advert, advertised: bool) {
         let newest = self.advertised.as_ref().map_or(Seq(0), |advertised| advertised.seq);
         if advert.seq <= newest {
             return;
@@ -152,19 +175,79 @@ impl Sequencer {
         }
         let tally = self.checkpoints.entry(advert.clone()).or_default();
         tally.insert(server);
-        if tally.len() >= self.group.k_checkpoint {
+        if advertised || tally.len() >= self.group.k_checkpoint {
             self.checkpoints.retain(|other, _| other.seq > advert.seq);
             self.advertised = Some(advert);
         }
     }
 
+    /// A turn of who orders.
+    fn order(&mut self, now: Instant, out: &mut Effects<Self>) {
+        let Phase::Ordering(reign) = &mut self.phase else { return };
+        reign.commit(&self.group);
+        reign.assign(&self.group, now);
+        let (fresh, announce) =
+            (std::mem::take(&mut reign.fresh), std::mem::take(&mut reign.announce));
+        let (epoch, largest, version) = (reign.epoch, reign.committed, self.group.version);
+        let mut resent = Vec::new();
+        if reign.resend_at <= now {
+            reign.resend_at = now + RESEND_AFTER;
+            for (index, server) in self.group.places() {
+                resent.push((server.clone(), reign.overdue(index, now)));
+            }
+            reign.sweep(&self.group);
+        }
+        if let Some(adoption) = &reign.handover
+            && let Some(joining) = &self.group.joining
+            && reign.hand_over_at <= now
+        {
+            reign.hand_over_at = now + HAND_OVER_AGAIN;
+            let adopt = CommitMessage::Adopt(adoption.clone());
+            out.send(To::Node(joining.node.clone()), adopt);
+        }
+        let gossips = reign.gossip_at <= now;
+        if gossips {
+            reign.gossip_at = now + GOSSIP_EVERY;
+        }
+        for pairs in fresh.chunks(BATCH_MAX) {
+            let submit = CommitMessage::Submit { epoch, version, pairs: pairs.to_vec() };
+            self.to_servers(out, &submit.into());
+        }
+        for (server, pairs) in resent.into_iter().filter(|(_, pairs)| !pairs.is_empty()) {
+            out.send(To::Node(server), CommitMessage::Submit { epoch, version, pairs });
+        }
+        for pairs in announce.chunks(BATCH_MAX) {
+            let commit = Commit { epoch, largest, pairs: pairs.to_vec() };
+            self.to_servers(out, &commit.into());
+        }
+        if gossips {
+            let checkpoint = self.advertised.clone();
+            let sequencer = self.me.clone();
+            let gossip = Gossip { epoch, sequencer, largest, checkpoint, version };
+            self.to_servers(out, &gossip.into());
+        }
+    }
+
     fn to_servers(&self, out: &mut Effects<Self>, message: &Message) {
-        for server in &self.group.servers {
+        for server in self.group.hosts() {
             out.send(To::Node(server.clone()), message.clone());
         }
     }
 
+    /// Who is on its way in has what it was told.
+    fn adopted(&mut self, from: &NodeId, epoch: Epoch) {
+        if let Phase::Ordering(reign) = &mut self.phase
+            && reign.epoch == epoch
+            && self.group.is_joining(from)
+        {
+            reign.handover = None;
+        }
+    }
+
     fn report(&mut self, out: &mut Effects<Self>) {
+        if std::mem::take(&mut self.outdated) {
+            out.here(Word::Outdated);
+        }
         let report = match &self.phase {
             Phase::Following | Phase::Sealing(_) => SequencerReport { epoch: None, ..self.told },
             Phase::Ordering(reign) => SequencerReport {
@@ -318,17 +401,22 @@ impl Machine for Sequencer {
             SequencerMessage::Lead(epoch) => return self.lead(now.at, epoch),
             SequencerMessage::StepDown => return self.phase = Phase::Following,
             SequencerMessage::Refused(known) => return self.refused(known),
+            SequencerMessage::Outdated(version) => return self.outdated(version),
+            SequencerMessage::Regroup(group) => return self.regroup(group),
+            SequencerMessage::Adopted(epoch) => return self.adopted(from, epoch),
             SequencerMessage::Reported(_)
             | SequencerMessage::Sealed { .. }
             | SequencerMessage::Acknowledged { .. }
-            | SequencerMessage::Checkpointed(_) => {}
+            | SequencerMessage::Checkpointed { .. } => {}
         }
         let Some(server) = self.group.index(from) else { return };
         match (message, &mut self.phase) {
             (SequencerMessage::Sealed { epoch, floor, largest, records }, _) => {
                 self.sealed(now.at, server, epoch, Answer { floor, largest, records });
             }
-            (SequencerMessage::Checkpointed(advert), _) => self.checkpointed(server, advert),
+            (SequencerMessage::Checkpointed { advert, advertised }, _) => {
+                self.checkpointed(server, advert, advertised);
+            }
             (SequencerMessage::Reported(pairs), Phase::Ordering(reign)) => {
                 reign.reported(&self.group, server, pairs);
             }
@@ -349,49 +437,16 @@ impl Machine for Sequencer {
             Phase::Sealing(sealing) => {
                 if sealing.ask_at <= now {
                     sealing.ask_at = now + RESEND_AFTER;
-                    let missing = |index: &usize| !sealing.answers.contains_key(index);
-                    for index in (0..self.group.servers.len()).filter(missing) {
-                        let server = self.group.servers[index].clone();
-                        out.send(To::Node(server), CommitMessage::Seal(sealing.epoch));
+                    let (epoch, version) = (sealing.epoch, self.group.version);
+                    for (index, server) in self.group.places() {
+                        if !sealing.answers.contains_key(&index) {
+                            let seal = CommitMessage::Seal { epoch, version };
+                            out.send(To::Node(server.clone()), seal);
+                        }
                     }
                 }
             }
-            Phase::Ordering(reign) => {
-                reign.commit(&self.group);
-                reign.assign(&self.group, now);
-                let (fresh, announce) =
-                    (std::mem::take(&mut reign.fresh), std::mem::take(&mut reign.announce));
-                let (epoch, largest) = (reign.epoch, reign.committed);
-                let mut resent = Vec::new();
-                if reign.resend_at <= now {
-                    reign.resend_at = now + RESEND_AFTER;
-                    for (index, server) in self.group.servers.iter().enumerate() {
-                        resent.push((server.clone(), reign.overdue(index, now)));
-                    }
-                    reign.sweep(&self.group);
-                }
-                let gossips = reign.gossip_at <= now;
-                if gossips {
-                    reign.gossip_at = now + GOSSIP_EVERY;
-                }
-                for pairs in fresh.chunks(BATCH_MAX) {
-                    let submit = CommitMessage::Submit { epoch, pairs: pairs.to_vec() };
-                    self.to_servers(out, &submit.into());
-                }
-                for (server, pairs) in resent.into_iter().filter(|(_, pairs)| !pairs.is_empty()) {
-                    out.send(To::Node(server), CommitMessage::Submit { epoch, pairs });
-                }
-                for pairs in announce.chunks(BATCH_MAX) {
-                    let commit = Commit { epoch, largest, pairs: pairs.to_vec() };
-                    self.to_servers(out, &commit.into());
-                }
-                if gossips {
-                    let checkpoint = self.advertised.clone();
-                    let sequencer = self.me.clone();
-                    let gossip = Gossip { epoch, sequencer, largest, checkpoint };
-                    self.to_servers(out, &gossip.into());
-                }
-            }
+            Phase::Ordering(_) => self.order(now, out),
         }
         self.report(out);
     }
@@ -404,6 +459,7 @@ impl Machine for Sequencer {
         match &self.phase {
             Phase::Following => None,
             Phase::Sealing(sealing) => Some(sealing.ask_at),
+            // What is handed over waits for no more than a sign of life.
             Phase::Ordering(reign) if reign.open.is_empty() && reign.waiting.is_empty() => {
                 Some(reign.gossip_at)
             }
@@ -418,6 +474,9 @@ const RESEND_AFTER: Duration = Duration::from_millis(50);
 /// So often the sequencer says how far it is: so late at most a receiver notices that it lacks the
 /// last messages, and the first sign of a new sequencer comes at once.
 const GOSSIP_EVERY: Duration = Duration::from_millis(100);
+
+/// Who is on its way in is told so often what a reign began with: it is large.
+const HAND_OVER_AGAIN: Duration = Duration::from_secs(1);
 
 /// Numbers in one message: some tens of kilobytes.
 pub(super) const BATCH_MAX: usize = 1_000;

@@ -5,6 +5,7 @@
 mod judge;
 mod many;
 mod node;
+mod replaced;
 mod scenes;
 mod stage;
 mod walk;
@@ -27,10 +28,17 @@ fn there_is_one_order_whatever_goes_wrong() {
         all.acknowledged += walked.acknowledged;
         all.reigns += walked.reigns;
         all.installed += walked.installed;
+        all.replaced += walked.replaced;
         all.records = all.records.max(walked.records);
     }
     println!("{WALKS} walks: {all:?}");
-    assert!(all.acknowledged > 300 * WALKS && all.voids > 0 && all.installed > WALKS, "{all:?}");
+    assert!(
+        all.acknowledged > 300 * WALKS
+            && all.voids > 0
+            && all.installed > WALKS
+            && all.replaced > WALKS,
+        "{all:?}"
+    );
 }
 
 /// Goal: no rule is there for nothing. Method: switch it off and walk until it is missed, or play the

@@ -45,7 +45,7 @@ struct Write {
 
 pub(crate) struct Node {
     pub(crate) id: NodeId,
-    group: Arc<Group>,
+    pub(crate) group: Arc<Group>,
     style: Style,
     pub(crate) roles: Option<Roles>,
     pub(crate) disk: Vec<Record>,
@@ -91,7 +91,7 @@ impl Node {
         let rng_of = |seed| Rng::seed_from_u64(seed);
         let mut roles = Roles {
             sequencer: Sequencer::new(me.clone(), Arc::clone(group)),
-            data: DataServer::new(Arc::clone(group)),
+            data: DataServer::new(me.clone(), Arc::clone(group)),
             commit: CommitServer::new(me.clone(), Arc::clone(group), rng_of(self.seed)),
             checkpoint: CheckpointServer::new(Arc::clone(group), &me, Box::new(Newest::default())),
             receiver: Receiver::new(Arc::clone(group), rng_of(self.seed + 1)).asking(self.style),
@@ -108,6 +108,20 @@ impl Node {
         start!(sequencer data commit checkpoint receiver sender);
         self.roles = Some(roles);
         self.settle(now, rng);
+    }
+
+    /// It learns who serves the group. Who joins begins anew, with what is on its disk.
+    pub(crate) fn regroup(&mut self, now: u64, group: &Arc<Group>, rng: &mut Rng) {
+        if group.version <= self.group.version {
+            return;
+        }
+        self.group = Arc::clone(group);
+        if self.roles.is_some() && group.is_joining(&self.id) {
+            self.crash(rng);
+            self.start(now, rng);
+        } else {
+            self.hear(now, &self.id.clone(), Message::Regroup(Arc::clone(group)), rng);
+        }
     }
 
     /// What is not on the disk is lost, but for a few writes that were just done.
@@ -168,7 +182,7 @@ impl Node {
     /// Hands everything local on until nothing is left, turn by turn.
     fn settle(&mut self, now: u64, rng: &mut Rng) {
         let Some(mut roles) = self.roles.take() else { return };
-        let is_server = self.group.index(&self.id).is_some();
+        let is_server = self.group.is_host(&self.id);
         while !self.local.is_empty() {
             let mut inputs = Vec::new();
             for (from, message) in self.local.drain(..) {

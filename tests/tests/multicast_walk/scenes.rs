@@ -7,6 +7,10 @@ use synod::multicast::{
 
 use crate::{
     judge::Broken,
+    replaced::{
+        a_newcomer_is_all_that_remembers, a_newcomer_knows_nothing_yet,
+        a_newcomer_was_a_server_before, a_replaced_server_leads,
+    },
     stage::{
         Stage,
         Way::{self, Goes, Late, Lost},
@@ -16,14 +20,19 @@ use crate::{
 type Scene = fn() -> Result<(), Broken>;
 
 /// Of each rule that has one.
-pub(crate) const SCENES: [(Rule, Scene); 7] = [
+pub(crate) const SCENES: [(Rule, Scene); 12] = [
     (Rule::SealDurable, a_seal_is_forgotten),
+    (Rule::HighestEpochCounts, a_number_has_two_records),
     (Rule::ReportedDurable, reported_messages_are_forgotten),
     (Rule::ReportersDistinct, one_server_reports_twice),
     (Rule::PublisherOrder, a_message_overtakes_the_one_before),
     (Rule::OnlyCommittedNamed, an_old_server_is_asked),
     (Rule::CopiesAreNotCommitted, a_message_is_open_in_two_places),
     (Rule::OpenNumbersScanned, a_message_is_open_in_two_places),
+    (Rule::NewcomerCountsLate, a_newcomer_knows_nothing_yet),
+    (Rule::OlderServersRefused, a_replaced_server_leads),
+    (Rule::NewcomerAdopts, a_newcomer_is_all_that_remembers),
+    (Rule::NewcomerForgets, a_newcomer_was_a_server_before),
 ];
 
 fn all(_: usize, _: usize, _: &Message) -> Way {
@@ -59,6 +68,30 @@ fn a_seal_is_forgotten() -> Result<(), Broken> {
     stage.run(20, |from, to, _| if_so(from == 1 && to == 0))?;
     stage.publish(2, 2, 1);
     stage.run(400, without_0)?;
+    stage.finish()
+}
+
+/// A server has a number under one sequencer alone, and the others under the next one, who is gone
+/// before they hear that it is committed.
+fn a_number_has_two_records() -> Result<(), Broken> {
+    let mut stage = Stage::new(3, 2, 2);
+    stage.lead(0);
+    stage.run(200, all)?;
+    stage.publish(0, 1, 1);
+    stage.run(30, |_, to, message| match message {
+        Message::Sent(_) => if_so(to == 1),
+        _ => if_so(!is_submit(message)),
+    })?;
+    let without = |node| move |from, to, _: &Message| if_so(from != node && to != node);
+    stage.lead(2);
+    stage.run(200, without(0))?;
+    stage.publish(2, 2, 1);
+    stage.run(60, |from, to, message| match message {
+        Message::Committed(_) | Message::Gossip(_) => Lost,
+        _ => without(0)(from, to, message),
+    })?;
+    stage.lead(0);
+    stage.run(300, without(2))?;
     stage.finish()
 }
 

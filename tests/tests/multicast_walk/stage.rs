@@ -7,6 +7,7 @@ use synod::{
     election::message::Epoch,
     multicast::{
         group::Group,
+        joining::Progress,
         message::{
             Data, Message, Mid, Outcome, Publisher, SenderMessage, Seq, SequencerMessage, Word,
         },
@@ -38,6 +39,8 @@ pub(crate) struct Stage {
     rng: Rng,
     pub(crate) nodes: Vec<Node>,
     cursors: Vec<Seq>,
+    /// How far each node is on its way into the group.
+    progress: Vec<Progress>,
     judge: Judge,
     epoch: u64,
     calls: u64,
@@ -62,6 +65,7 @@ impl Stage {
             rng: Rng::seed_from_u64(1),
             nodes: (0..=servers).map(node).collect(),
             cursors: vec![Seq(0); servers + 1],
+            progress: vec![Progress::of(&group); servers + 1],
             judge: Judge::default(),
             epoch: 0,
             calls: 0,
@@ -76,6 +80,21 @@ impl Stage {
         self.cursors[node] = Seq(0);
         self.nodes[node].stuck = false;
         self.nodes[node].start(self.now, &mut self.rng);
+    }
+
+    /// It learns who serves the group.
+    pub(crate) fn regroup(&mut self, node: usize, group: &Arc<Group>) {
+        self.progress[node] = Progress::of(group);
+        if group.is_joining(&self.nodes[node].id) {
+            self.cursors[node] = Seq(0);
+            self.nodes[node].words.clear();
+        }
+        self.nodes[node].regroup(self.now, group, &mut self.rng);
+    }
+
+    /// Whether it has what it needs to serve.
+    pub(crate) fn is_in(&self, node: usize) -> bool {
+        self.progress[node].is_in()
     }
 
     /// It stops at once, and nothing under way reaches its disk.
@@ -169,7 +188,8 @@ impl Stage {
                         self.told.insert(mid, outcome);
                     }
                 }
-                Word::Asked(_) | Word::Sequencer(_) | Word::Answer { .. } => {}
+                Word::Step(step) => self.progress[node].note(step),
+                Word::Asked(_) | Word::Sequencer(_) | Word::Answer { .. } | Word::Outdated => {}
             }
         }
         Ok(())

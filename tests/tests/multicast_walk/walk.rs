@@ -1,13 +1,16 @@
 //! A random walk over the machines of a group: servers that crash, hang and lose words, sequencers
 //! that wake up late, publishers that go from node to node.
 
+mod change;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use synod::{
     election::message::Epoch,
     multicast::{
-        group::Group,
+        group::{Group, Joining},
+        joining::Progress,
         message::{
             Data, Message, Mid, Outcome, Publisher, ReceiverMessage, SenderMessage, Seq,
             SequencerMessage, Word,
@@ -34,6 +37,7 @@ pub(crate) struct Walked {
     pub(crate) reigns: u64,
     pub(crate) installed: u64,
     pub(crate) records: usize,
+    pub(crate) replaced: u64,
 }
 
 struct Client {
@@ -48,15 +52,28 @@ struct Client {
 
 enum Event {
     Tick(usize),
-    Arrive { to: usize, from: NodeId, message: Message },
+    Arrive {
+        to: usize,
+        from: NodeId,
+        message: Message,
+    },
     Publish(usize),
     Chance,
+    /// A node asks the log who serves the group.
+    Learn(usize),
+    /// Whoever led before, another leads.
+    Lead,
 }
 
 pub(crate) struct Walk {
     now: u64,
     rng: Rng,
+    /// As the log has it.
     group: Arc<Group>,
+    /// How far each node is on its way into the group.
+    progress: Vec<Progress>,
+    /// Whether servers are lost for good in this walk, or are thought to be.
+    losses: bool,
     nodes: Vec<Node>,
     cursors: Vec<Seq>,
     clients: Vec<Client>,
@@ -87,6 +104,7 @@ pub(crate) fn walk(seed: u64) -> Result<Walked, Broken> {
             walk.start(node)?;
         }
     }
+    (0..walk.nodes.len()).try_for_each(|node| walk.learn(node))?;
     walk.lead()?;
     while walk.now < FAULTY + SETTLING {
         walk.turn()?;
@@ -116,7 +134,8 @@ impl Walk {
         });
         group.check().expect("a good group");
         let style = if rng.random_ratio(1, 4) { Style::OneStep } else { Style::TwoSteps };
-        let all = servers + 1; // one that serves nothing
+        let losses = group.k_data > 1 && rng.random_ratio(3, 4);
+        let all = servers + SPARE;
         let nodes = (0..all).map(|n| Node::new(id(n), &group, style, seed ^ (n as u64) << 32));
         let nodes: Vec<_> = nodes.collect();
         let clients = (0..rng.random_range(1..6)).map(|n| Client {
@@ -131,6 +150,8 @@ impl Walk {
         let clients: Vec<_> = clients.collect();
         let mut walk = Self {
             now: 0,
+            progress: vec![Progress::of(&group); nodes.len()],
+            losses,
             group,
             cursors: vec![Seq(0); nodes.len()],
             nodes,
@@ -189,6 +210,8 @@ impl Walk {
                 let wait = self.rng.random_range(500..20_000);
                 self.after(wait, Event::Publish(client));
             }
+            Event::Learn(node) => self.learn(node)?,
+            Event::Lead => self.lead()?,
             Event::Chance => {
                 if !self.calm {
                     self.chance()?;
@@ -203,6 +226,9 @@ impl Walk {
     /// Something goes wrong.
     fn chance(&mut self) -> Result<(), Broken> {
         let node = self.rng.random_range(0..self.nodes.len());
+        if self.losses && self.rng.random_ratio(1, 2) {
+            return self.lose(node);
+        }
         match self.rng.random_range(0..10) {
             0..3 => self.lead()?,
             3..5 if self.nodes[node].roles.is_some() => self.nodes[node].crash(&mut self.rng),
@@ -221,14 +247,22 @@ impl Walk {
 
     fn start(&mut self, node: usize) -> Result<(), Broken> {
         self.cursors[node] = Seq(0);
+        // Who starts asks the log first.
+        self.nodes[node].group = Arc::clone(&self.group);
+        self.progress[node] = Progress::of(&self.group);
         self.nodes[node].start(self.now, &mut self.rng);
         self.collect(node)
     }
 
     /// Another server leads; the one before seldom hears of it.
     fn lead(&mut self) -> Result<(), Broken> {
-        let servers = self.group.servers.len();
-        let up: Vec<_> = (0..servers).filter(|n| self.nodes[*n].roles.is_some()).collect();
+        // Whoever believes that it serves: it may be the last to learn that it does not.
+        let stands = |n: &usize| {
+            let node = &self.nodes[*n];
+            let known = if self.calm { &self.group } else { &node.group };
+            node.roles.is_some() && known.index(&node.id).is_some()
+        };
+        let up: Vec<_> = (0..self.nodes.len()).filter(stands).collect();
         let Some(next) = up.choose(&mut self.rng).copied() else { return Ok(()) };
         if let Some(old) = self.leader.filter(|_| self.calm || self.rng.random_ratio(1, 5)) {
             self.tell(old, SequencerMessage::StepDown.into())?;
@@ -293,9 +327,11 @@ impl Walk {
                 Word::Delivered(entries) => {
                     self.judge.delivered(&mut self.cursors[node], &entries)?;
                     // Servers feed who is none.
-                    if node < self.group.servers.len() {
-                        let to = self.nodes.last().expect("one").id.clone();
-                        self.post(&from, &to, &ReceiverMessage::Entries(entries).into());
+                    if self.nodes[node].group.is_host(&from) {
+                        for to in self.spares() {
+                            let entries = Arc::clone(&entries);
+                            self.post(&from, &to, &ReceiverMessage::Entries(entries).into());
+                        }
                     }
                 }
                 Word::Installed(checkpoint) => {
@@ -304,10 +340,21 @@ impl Walk {
                     self.cursors[node] = checkpoint.seq;
                 }
                 Word::Outcome { call, messages } => self.outcome(call, messages)?,
+                Word::Step(step) => {
+                    self.progress[node].note(step);
+                    self.join(node)?;
+                }
+                Word::Outdated => self.after(1_000, Event::Learn(node)),
                 Word::Asked(_) | Word::Sequencer(_) | Word::Answer { .. } => {}
             }
         }
         Ok(())
+    }
+
+    /// Who serves nothing, as the log has it.
+    fn spares(&self) -> Vec<NodeId> {
+        let ids = self.nodes.iter().map(|node| node.id.clone());
+        ids.filter(|id| !self.group.is_host(id)).collect()
     }
 
     fn outcome(&mut self, call: u64, messages: Vec<(Mid, Outcome)>) -> Result<(), Broken> {
@@ -333,12 +380,15 @@ impl Walk {
         let to = self.nodes.iter().position(|node| node.id == *to).expect("a node of this walk");
         // Sequencers also tell who is no server, by way of servers.
         if let Message::Gossip(_) = message
-            && to + 1 < self.nodes.len()
+            && self.group.is_host(&self.nodes[to].id)
             && self.rng.random_ratio(1, 5)
         {
-            let last = self.nodes.len() - 1;
-            let event = Event::Arrive { to: last, from: from.clone(), message: message.clone() };
-            self.after(2_000, event);
+            for spare in self.spares() {
+                let to = self.nodes.iter().position(|node| node.id == spare);
+                let to = to.expect("a node of this walk");
+                let event = Event::Arrive { to, from: from.clone(), message: message.clone() };
+                self.after(2_000, event);
+            }
         }
         let copies = if self.calm {
             1
@@ -358,6 +408,10 @@ impl Walk {
     /// Nothing is lost, everybody is at the end, and nothing is kept for ever.
     fn all_is_well(&mut self) -> Result<(), Broken> {
         let top = self.judge.top();
+        if let Some(Joining { node, .. }) = &self.group.joining {
+            let at = self.nodes.iter().position(|one| one.id == *node).expect("a node");
+            return broken(format!("{} is not in: {:?}", node.name, self.progress[at]));
+        }
         for node in &self.nodes {
             let Some(roles) = &node.roles else { continue };
             if roles.receiver.delivered() != top {
@@ -387,6 +441,9 @@ impl Walk {
 
 /// Simulated microseconds in which things go wrong.
 const FAULTY: u64 = 4_000_000;
+
+/// Nodes that serve nothing at first.
+const SPARE: usize = 2;
 
 /// Of the calm time publishers publish for so long.
 const PUBLISHING: u64 = 4_000_000;

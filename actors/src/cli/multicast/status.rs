@@ -22,15 +22,22 @@ pub(crate) async fn run(args: &MulticastArgs) -> Result<(), Failure> {
     for group in &groups {
         for node in group["nodes"].as_array().into_iter().flatten() {
             let of = ["group", "sequencer", "epoch", "largest"].map(|key| text(&group[key]));
-            let serves = node["serves"].as_bool() == Some(true);
+            let serves = match node["serves"].as_bool() {
+                Some(true) => "yes",
+                _ if node["node"] == group["joining"] => "joining",
+                _ => "no",
+            };
             let asked = ["order_queries", "data_queries"].map(|key| text(&node[key])).join("+");
-            let here = [text(&node["node"]), if serves { "yes" } else { "no" }.to_owned()];
+            let here = [text(&node["node"]), serves.to_owned()];
             table.row(of.into_iter().chain(here).chain([text(&node["lag"]), asked]));
         }
     }
     table.print();
     for group in &groups {
-        println!("{} {}", text(&group["group"]), text(&group["survives"]));
+        let [name, servers, survives] =
+            ["group", "servers", "survives"].map(|key| text(&group[key]));
+        let soon = group["joining"].as_str().map(|node| format!(", soon by {node}"));
+        println!("{name} is served by {servers}{}; {survives}", soon.unwrap_or_default());
     }
     Ok(())
 }
@@ -48,6 +55,11 @@ fn merge<N: std::fmt::Display>(views: &BTreeMap<N, Option<Value>>) -> Vec<Value>
             if newer("epoch") || one["epoch"] == group["epoch"] && !one["sequencer"].is_null() {
                 group["sequencer"] = one["sequencer"].clone();
                 group["epoch"] = one["epoch"].clone();
+            }
+            if one["version"].as_u64() > group["version"].as_u64() {
+                for key in ["version", "servers", "joining", "survives"] {
+                    group[key] = one[key].clone();
+                }
             }
             for key in ["largest", "checkpoint", "open"] {
                 if one[key].as_u64() > group[key].as_u64() {
@@ -90,8 +102,8 @@ mod tests {
     fn the_newest_word_of_any_node_counts_and_each_has_its_lag() {
         let view = |sequencer: Value, epoch: u64, largest: u64, delivered: u64| {
             Some(json!({ "groups": [{
-                "group": "g", "sequencer": sequencer, "epoch": epoch, "largest": largest,
-                "delivered": delivered, "servers": ["a", "b"],
+                "group": "g", "sequencer": &sequencer, "epoch": epoch, "largest": largest,
+                "delivered": delivered, "servers": ["a", &sequencer], "version": epoch,
             }]}))
         };
         let views = BTreeMap::from([
@@ -105,6 +117,7 @@ mod tests {
         assert_eq!((&group["sequencer"], &group["largest"]), (&json!("b"), &json!(25)));
         let lags: Vec<_> = group["nodes"].as_array().unwrap().iter().map(|n| &n["lag"]).collect();
         assert_eq!(lags, [&json!(15), &json!(5)]);
+        assert_eq!((&group["servers"], &group["version"]), (&json!(["a", "b"]), &json!(7)));
         assert!(group.get("delivered").is_none());
     }
 }

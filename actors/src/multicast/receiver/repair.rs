@@ -98,7 +98,7 @@ impl Receiver {
             return;
         }
         self.fetch(now);
-        let servers = self.group.servers.len();
+        let servers = self.group.counted().count();
         match &mut self.repair {
             // Receivers begin with different servers, which share the work so.
             Repair { turn: turn @ None, .. } => *turn = Some(self.rng.random_range(0..servers)),
@@ -142,12 +142,16 @@ impl Receiver {
 
     /// Asks one server: the same one as last time, unless that did not help.
     fn ask(&mut self, message: impl Into<Message>, what: Question, out: &mut Effects<Self>) {
-        let servers = &self.group.servers;
-        let turn = self.repair.turn.unwrap_or_default() % servers.len();
-        let server = servers[turn].clone();
+        let server = self.server(self.repair.turn.unwrap_or_default());
         self.repair.asked = Some(server.clone());
         out.send(To::Node(server), message);
         out.here(Word::Asked(what));
+    }
+
+    /// The server whose turn it is.
+    fn server(&self, turn: usize) -> NodeId {
+        let servers: Vec<_> = self.group.counted().collect();
+        servers[turn % servers.len()].clone()
     }
 
     /// Whether what is missing is only in a checkpoint, and fetches that then.
@@ -163,7 +167,7 @@ impl Receiver {
         if self.repair.fetch.as_ref().is_some_and(|fetch| fetch.advert == advert) {
             return;
         }
-        let turn = self.rng.random_range(0..self.group.servers.len());
+        let turn = self.rng.random_range(0..self.group.counted().count());
         self.repair.fetch = Some(Fetch {
             advert,
             blocks: BTreeMap::new(),
@@ -180,9 +184,10 @@ impl Receiver {
         if fetch.ask_at > now {
             return;
         }
+        let servers: Vec<_> = self.group.counted().cloned().collect();
         fetch.ask_at = now + FETCH_AGAIN_AFTER;
         fetch.asked.clear();
-        for _ in 0..FETCHED_FROM.min(self.group.servers.len()) {
+        for _ in 0..FETCHED_FROM.min(servers.len()) {
             let is_missing =
                 |block: &u32| !fetch.blocks.contains_key(block) && !fetch.asked.contains(block);
             let wanted: Vec<_> =
@@ -191,8 +196,8 @@ impl Receiver {
                 break;
             }
             fetch.asked.extend(&wanted);
-            fetch.turn = (fetch.turn + 1) % self.group.servers.len();
-            let server = self.group.servers[fetch.turn].clone();
+            fetch.turn = (fetch.turn + 1) % servers.len();
+            let server = servers[fetch.turn].clone();
             let query = CheckpointMessage::Query { seq: fetch.advert.seq, blocks: wanted };
             out.send(To::Node(server), query);
             out.here(Word::Asked(Question::Blocks));

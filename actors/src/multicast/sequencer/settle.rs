@@ -10,7 +10,7 @@ use crate::{
     multicast::{
         group::{Group, Tally},
         history::{History, Verdict},
-        message::{Pair, Sealed, Seq},
+        message::{Adoption, Pair, Sealed, Seq},
         rules::{Rule, is_off},
     },
 };
@@ -45,6 +45,8 @@ pub(super) fn settle(group: &Group, epoch: Epoch, answers: &[Answer], now: Insta
         announce: Vec::new(),
         gossip_at: now,
         resend_at: now,
+        handover: None,
+        hand_over_at: now,
     };
     for (seq, one) in best.range(..=settled) {
         reign.history.note(*seq, &one.record.pair, group);
@@ -52,6 +54,12 @@ pub(super) fn settle(group: &Group, epoch: Epoch, answers: &[Answer], now: Insta
         if one.certain < answers.len() {
             reign.announce.push((*seq, one.record.pair));
         }
+    }
+    if group.joining.is_some() {
+        let records = best.values().map(|one| Sealed { committed: one.certain > 0, ..one.record });
+        let (version, records) = (group.version, records.collect());
+        let adoption = Adoption { epoch, version, floor, largest: settled, top, records };
+        reign.handover = Some(Box::new(adoption));
     }
     let mut seq = settled;
     while seq < top {

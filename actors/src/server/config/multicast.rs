@@ -88,12 +88,22 @@ fn read_one(section: &Section<'_>) -> Result<Measures, ConfigError> {
         lifetime: measure("lifetime", LIFETIME_MIN, usual.lifetime)?,
         every: measure("every", EVERY_MIN, usual.every)?,
         keep: measure("keep", 0, usual.keep)?,
+        replace_after: section.duration("replace_after", usual.replace_after)?,
     })
 }
 
 /// Its keys.
-pub(super) const KEYS: &[&str] =
-    &["group", "servers", "k_data", "k_commit", "k_checkpoint", "lifetime", "every", "keep"];
+pub(super) const KEYS: &[&str] = &[
+    "group",
+    "servers",
+    "k_data",
+    "k_commit",
+    "k_checkpoint",
+    "lifetime",
+    "every",
+    "keep",
+    "replace_after",
+];
 
 /// More would keep more than the memory of a usual machine.
 const MEASURE_MAX: u32 = 1_000_000;
@@ -117,11 +127,12 @@ mod tests {
     #[test]
     fn groups_have_the_measures_of_their_table_or_of_the_one_without_a_name() {
         let text = "[[multicast]]\nlifetime = 9000\n\
-            [[multicast]]\ngroup = \"news\"\nservers = 4\nk_data = 3\n";
+            [[multicast]]\ngroup = \"news\"\nservers = 4\nk_data = 3\nreplace_after = \"9s\"\n";
         let groups = with(text).unwrap();
         assert_eq!(groups.of("other").lifetime, 9_000);
         let news = groups.of("news");
         assert_eq!((news.servers, news.k_data, news.k_commit, news.lifetime), (4, 3, 2, 50_000));
+        assert_eq!(news.replace_after.as_secs(), 9);
         let lines: Vec<_> = groups.survive().collect();
         assert_eq!(lines.len(), 2);
         assert!(lines[1].contains("news: ") && lines[1].contains("want 5 servers"), "{lines:?}");

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use rand::RngExt as _;
+use serde::Serialize;
 use synod_runtime::{
     identity::{NodeId, NodeName},
     journal::Durability,
@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Inner, Multicast, MulticastError, Wish, lock,
     room::{Room, Words},
+    steward::{Steward, be_fed, stand},
     target_of,
 };
 use crate::{
@@ -28,15 +29,12 @@ use crate::{
         application::{Make, Newest},
         book::{LIST, OPEN, book_id, decode, encode},
         group::Group,
-        message::{Message, SequencerMessage},
+        message::Message,
     },
-    replicated::{CallError, Consistency, DEADLINE_DEFAULT, Inquiry, Outcome, Submission, Submit},
-    server::{
-        board::Board,
-        config::GroupsConfig,
-        elections::{Elections, Leadership},
-        metrics,
+    replicated::{
+        CallError, Consistency, DEADLINE_DEFAULT, Function, Inquiry, Outcome, Submission, Submit,
     },
+    server::{board::Board, config::GroupsConfig, elections::Elections, metrics},
 };
 
 /// What the groups of a node stand on.
@@ -113,7 +111,7 @@ impl Multicast {
     /// Opens the groups that this node serves since earlier.
     async fn resume(&self) -> Result<(), CallError> {
         let groups = self.groups().await?;
-        for group in groups.into_iter().filter(|group| group.index(&self.0.me).is_some()) {
+        for group in groups.into_iter().filter(|group| group.is_host(&self.0.me)) {
             if let Err(error) = self.enter(group) {
                 tracing::error!(%error, "a group is not served here any more");
             }
@@ -148,7 +146,7 @@ impl Multicast {
     }
 
     /// All groups of the cluster.
-    async fn groups(&self) -> Result<Vec<Group>, CallError> {
+    pub(super) async fn groups(&self) -> Result<Vec<Group>, CallError> {
         let (answer, answered) = oneshot::channel();
         self.0.submit.query(vec![Inquiry {
             actor: book_id(),
@@ -170,11 +168,20 @@ impl Multicast {
             name.clone_into(&mut group.application);
         }
         group.check()?;
+        self.agree(OPEN, &group).await
+    }
+
+    /// Has a group made or changed by the log; answers what it is like from then on.
+    pub(super) async fn agree(
+        &self,
+        function: Function,
+        what: &impl Serialize,
+    ) -> Result<Group, MulticastError> {
         let (answer, answered) = oneshot::channel();
         self.0.submit.submit(vec![Submission {
             actor: book_id(),
-            function: OPEN.id,
-            args: encode(&group).into(),
+            function: function.id,
+            args: encode(what).into(),
             deadline: DEADLINE_DEFAULT,
             idempotency: None,
             done: Box::new(move |outcome| drop(answer.send(outcome))),
@@ -207,6 +214,11 @@ impl Multicast {
             .chain(&reached.members)
             .collect();
         let wanted = listed.len().clamp(1, most);
+        (self.up().into_iter().take(most).collect(), wanted)
+    }
+
+    /// Who is up and could serve groups: mains first.
+    pub(super) fn up(&self) -> Vec<NodeId> {
         let peers = self.0.node.peers_up();
         let peers =
             peers.into_iter().filter_map(|peer| Some((NodeRole::named(&peer.role)?, peer.id)));
@@ -217,7 +229,7 @@ impl Multicast {
             .map(|(role, id)| (role != NodeRole::Main, id.name.clone(), id))
             .collect();
         up.sort_unstable();
-        (up.into_iter().take(most).map(|(_, _, id)| id).collect(), wanted)
+        up.into_iter().map(|(_, _, id)| id).collect()
     }
 
     /// What makes the state that follows a group. Without it there is nothing to take part with.
@@ -246,71 +258,10 @@ impl Multicast {
         let room = opened.map_err(|why| MulticastError::Failed(format!("group {name}: {why}")))?;
         rooms.insert(name, Arc::clone(&room));
         drop(rooms);
-        if room.serves() {
-            node.task(stand(self.0.elections.clone(), Arc::downgrade(&room)));
-        } else {
-            node.task(be_fed(node.clone(), Arc::downgrade(&room)));
-        }
+        node.task(stand(self.0.elections.clone(), Arc::downgrade(&room), me.clone()));
+        node.task(be_fed(node.clone(), Arc::downgrade(&room)));
+        node.task(Steward::new(self, &room).run());
         Ok(room)
-    }
-}
-
-/// Stands for the role of the sequencer, for as long as the node runs.
-async fn stand(elections: Elections, room: Weak<Room>) {
-    let Some(role) = room.upgrade().map(|room| format!("{}/sequencer", room.group.name)) else {
-        return;
-    };
-    let mut leaving = elections.hosts().leaving();
-    loop {
-        let stood = elections.volunteer(&role).lease(LEASE).stand();
-        let mut volunteer = match stood {
-            Ok(volunteer) => volunteer,
-            Err(refusal) => return tracing::error!(role, %refusal, "cannot stand"),
-        };
-        loop {
-            let news = tokio::select! {
-                biased;
-                left = leaving.wait_for(|leaving| *leaving) => {
-                    drop(left);
-                    if let Some(room) = room.upgrade() {
-                        room.tell(SequencerMessage::StepDown);
-                    }
-                    return; // the next one has it at once
-                }
-                news = volunteer.next() => news,
-            };
-            let Some(room) = room.upgrade() else { return };
-            match news {
-                Some(Leadership::Leading(lease)) => {
-                    tracing::info!(role, epoch = %lease.epoch(), "orders");
-                    room.tell(SequencerMessage::Lead(lease.epoch()));
-                }
-                Some(Leadership::Lost(_)) => room.tell(SequencerMessage::StepDown),
-                Some(Leadership::Following(_)) => {}
-                Some(Leadership::Ended(_)) | None => {
-                    room.tell(SequencerMessage::StepDown);
-                    break;
-                }
-            }
-        }
-        tokio::time::sleep(STAND_AGAIN).await;
-    }
-}
-
-/// Asks one server after the other to feed this node, and stays with one that does.
-async fn be_fed(node: Node, room: Weak<Room>) {
-    let mut rng = node.rng("multicast/feeder");
-    let mut feeder: Option<NodeName> = None;
-    while let Some(room) = room.upgrade() {
-        if feeder.is_none() || !room.hears() {
-            let servers = &room.group.servers;
-            feeder = Some(servers[rng.random_range(0..servers.len())].name.clone());
-        }
-        if let Some(feeder) = &feeder {
-            room.ask_to_be_fed(feeder);
-        }
-        drop(room);
-        tokio::time::sleep(FEED_AGAIN).await;
     }
 }
 
@@ -377,13 +328,7 @@ impl Deliver for Route {
     }
 }
 
-/// The sequencer's lease: so long after its node died nobody orders.
-const LEASE: Duration = Duration::from_millis(500);
-
-/// A store that does not answer is asked again then.
-const STAND_AGAIN: Duration = Duration::from_millis(300);
-
-/// Likewise.
+/// A log that does not answer is asked again then.
 const RESUME_AGAIN: Duration = Duration::from_millis(500);
 
 /// How often a new group's maker looks who is up, and for how long.
@@ -391,6 +336,3 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Likewise: two seconds.
 const LOOKS: u32 = 20;
-
-/// Who is fed asks again so often: well before its feeder forgets it.
-const FEED_AGAIN: Duration = Duration::from_millis(500);

@@ -16,8 +16,8 @@
 //! ```
 //!
 //! Every node but an auxiliary can use every group. The first three that are there when a group is
-//! made are its servers for ever, mains first; the others are fed by one of these and deliver the
-//! same. Servers are nodes in one incarnation: one that lost its disk is another node.
+//! made are its servers, mains first; the others are fed by one of these and deliver the same. Servers
+//! are nodes in one incarnation: one that lost its disk is another node. One that is lost is replaced.
 //!
 //! # Layout
 //! - [`Multicast`], [`Joined`]: the handle, and a group at this node
@@ -25,7 +25,7 @@
 //! - [`Multicast::follow`], [`Joined::ask`]: a state that follows a group, and questions to it
 //! - `calls`: what roles were asked and have not answered
 //! - `room`: the roles of one group; `shelf`: its newest messages, for subscribers
-//! - `hall`: which groups there are, and what they need of the node
+//! - `hall`: which groups there are; `steward`: this node's place in each
 //! - `http`: the way in for programs outside
 
 mod calls;
@@ -34,6 +34,7 @@ pub(crate) mod http;
 mod press;
 mod room;
 mod shelf;
+mod steward;
 
 use std::{
     collections::BTreeMap,
@@ -200,9 +201,9 @@ impl Multicast {
 pub struct Joined(Arc<Room>);
 
 impl Joined {
-    /// Who serves it, and its measures.
-    pub fn group(&self) -> &Group {
-        &self.0.group
+    /// Who serves it at this moment, and its measures.
+    pub fn group(&self) -> Arc<Group> {
+        self.0.group()
     }
 
     /// The largest number that this node knows committed: the stamp of what is sent next.
@@ -355,8 +356,12 @@ pub struct GroupStatus {
     pub checkpoint: u64,
     /// Numbers given out and not committed, where this node orders it.
     pub open: u64,
-    /// Its servers.
+    /// Its servers, without one that is being replaced.
     pub servers: Vec<NodeName>,
+    /// How often these were changed.
+    pub version: u64,
+    /// Who is about to take the place of one that is lost.
+    pub joining: Option<NodeName>,
     /// Whether this node is one of them, in this incarnation; else it is fed by one.
     pub serves: bool,
     /// What it survives.
@@ -375,8 +380,10 @@ impl GroupStatus {
         let gossip = heard.as_ref().map(|heard| &heard.gossip);
         let (order_queries, data_queries) = room.repairs();
         let orders = report.epoch.is_some();
+        let group = room.group();
+        let name_of = |server: &NodeId| server.name.clone();
         Self {
-            group: room.group.name.clone(),
+            group: room.name.clone(),
             sequencer: heard
                 .as_ref()
                 .filter(lives)
@@ -389,9 +396,11 @@ impl GroupStatus {
                 .and_then(|gossip| gossip.checkpoint.as_ref())
                 .map_or(0, |advert| advert.seq.0),
             open: if orders { report.assigned.0 - report.committed.0 } else { 0 },
-            servers: room.group.servers.iter().map(|server| server.name.clone()).collect(),
+            servers: group.counted().map(name_of).collect(),
+            version: group.version,
+            joining: group.joining.as_ref().map(|joining| name_of(&joining.node)),
             serves: room.serves(),
-            survives: room.group.survives().to_string(),
+            survives: group.survives().to_string(),
             order_queries,
             data_queries,
         }
@@ -424,7 +433,7 @@ impl fmt::Debug for Multicast {
 
 impl fmt::Debug for Joined {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Joined").field("group", &self.0.group.name).finish_non_exhaustive()
+        f.debug_struct("Joined").field("group", &self.0.name).finish_non_exhaustive()
     }
 }
 

@@ -1,8 +1,10 @@
 //! One group on one node: its roles, their way to one another and to the disk.
 
+mod roles;
+
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::{
         Arc, Mutex, OnceLock,
@@ -15,23 +17,25 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use synod_runtime::{
     identity::{NodeId, NodeName},
-    journal::{self, Durability, Journal, JournalConfig},
+    journal::{Durability, Journal, JournalConfig},
     node::Node,
     telemetry::Counter,
     wire::name_hash,
     world::{Instant, network::Lane},
 };
+use tokio::sync::{Notify, watch};
 
+use self::roles::{Around, Resident, Roles, records_of};
 use super::{AskFailed, CallFailed, calls::Calls, lock, shelf::Shelf, target_of};
 use crate::{
-    effects::{Letter, ShelfTask, To, Truncate},
-    machine::{Machine, Now, Survived},
+    effects::{Letter, To},
     multicast::{
         application::{BadQuestion, Make, Newest},
         checkpoint_server::CheckpointServer,
         commit_server::CommitServer,
         data_server::DataServer,
         group::Group,
+        joining::Progress,
         message::{
             CheckpointMessage, Data, Entry, Gossip, Message, Mid, Outcome, Question,
             ReceiverMessage, SenderMessage, Seq, SequencerReport, Word,
@@ -41,18 +45,28 @@ use crate::{
         sender::Sender,
         sequencer::Sequencer,
     },
-    role::{Done, Inputs, Recovered, Role, RoleAddr, Surroundings},
+    role::{Begin, Inputs, Role, Surroundings},
     server::{metrics, site::role_policy},
 };
 
 /// See the module's documentation.
 pub(super) struct Room {
-    pub(super) group: Arc<Group>,
+    /// Of the group.
+    pub(super) name: String,
+    /// The group, as this node knows it: its servers may be changed.
+    group: watch::Sender<Arc<Group>>,
     me: NodeId,
     node: Node,
     roles: Roles,
-    /// Only where this node serves the group.
-    journal: Option<Journal>,
+    /// Only where this node serves the group, or did.
+    journal: OnceLock<Journal>,
+    /// How far this node is, where it is on its way into the group.
+    progress: Mutex<Progress>,
+    /// Somebody knows newer servers of the group, or this node has what it needs to be one.
+    pub(super) news: Arc<Notify>,
+    /// Where the journal is, and how durable.
+    dir: PathBuf,
+    durability: Durability,
     pub(super) shelf: Shelf,
     /// Publishers that wait to hear what became of their messages.
     calls: Calls<Vec<(Mid, Outcome)>>,
@@ -76,16 +90,6 @@ pub(super) struct Heard {
     pub(super) gossip: Gossip,
 }
 
-#[derive(Default)]
-struct Roles {
-    sequencer: OnceLock<RoleAddr<Sequencer>>,
-    data: OnceLock<RoleAddr<DataServer>>,
-    commit: OnceLock<RoleAddr<CommitServer>>,
-    checkpoint: OnceLock<RoleAddr<CheckpointServer>>,
-    receiver: OnceLock<RoleAddr<Receiver>>,
-    sender: OnceLock<RoleAddr<Sender>>,
-}
-
 /// What one node says to another about a group.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Words {
@@ -93,30 +97,6 @@ pub(super) enum Words {
     Role(Message),
     /// That node serves nothing of the group, and wants to be fed.
     Feed,
-}
-
-/// One kind of role in a room.
-trait Resident: Machine<Envelope = Message, Record = Record, Snapshot = ()> + Sized {
-    fn slot(roles: &Roles) -> &OnceLock<RoleAddr<Self>>;
-}
-
-macro_rules! residents {
-    ($($kind:ident $slot:ident;)*) => {$(
-        impl Resident for $kind {
-            fn slot(roles: &Roles) -> &OnceLock<RoleAddr<Self>> {
-                &roles.$slot
-            }
-        }
-    )*};
-}
-
-residents! {
-    Sequencer sequencer;
-    DataServer data;
-    CommitServer commit;
-    CheckpointServer checkpoint;
-    Receiver receiver;
-    Sender sender;
 }
 
 impl Room {
@@ -133,28 +113,17 @@ impl Room {
         durability: Durability,
         make: Make,
     ) -> Result<Arc<Self>, String> {
-        let serves = group.index(me).is_some();
-        let mut journal = None;
-        if serves {
-            let config = JournalConfig {
-                dir: dir.join(&group.name),
-                durability,
-                segment_bytes: SEGMENT_BYTES,
-                scar: Some(Record::Torn.to_journal()),
-            };
-            let (opened, recovered) =
-                Journal::open(node.world(), &config).map_err(|error| error.to_string())?;
-            // What is none of ours is better found now than by a role.
-            records_of(&recovered.records)?;
-            journal = Some(opened);
-        }
         let metrics = node.metrics();
         let label = [("group", group.name.as_str())];
         let room = Arc::new(Self {
             me: me.clone(),
             node: node.clone(),
             roles: Roles::default(),
-            journal,
+            journal: OnceLock::new(),
+            progress: Mutex::new(Progress::of(&group)),
+            news: Arc::default(),
+            dir: dir.join(&group.name),
+            durability,
             shelf: Shelf::default(),
             calls: Calls::default(),
             asked: Calls::default(),
@@ -165,36 +134,111 @@ impl Room {
             delivered: metrics.counter(&metrics::MULTICAST_DELIVERED, &label),
             order_queries: metrics.counter(&metrics::MULTICAST_ORDER_QUERIES, &label),
             data_queries: metrics.counter(&metrics::MULTICAST_DATA_QUERIES, &label),
-            group: Arc::new(group),
+            name: group.name.clone(),
+            group: watch::Sender::new(Arc::new(group)),
         });
+        if room.group().is_host(me) {
+            room.host()?;
+        }
         room.start(make);
         Ok(room)
     }
 
     fn start(self: &Arc<Self>, make: Make) {
-        let (group, me) = (Arc::clone(&self.group), self.me.clone());
-        if self.serves() {
-            let (of, id) = (Arc::clone(&group), me.clone());
-            self.spawn("sequencer", move || Sequencer::new(id.clone(), Arc::clone(&of)));
-            let of = Arc::clone(&group);
-            self.spawn("data", move || DataServer::new(Arc::clone(&of)));
-            let (of, id, rng) = (Arc::clone(&group), me.clone(), self.rng("commit"));
-            self.spawn("commit", move || CommitServer::new(id.clone(), Arc::clone(&of), rng()));
+        let room = Arc::downgrade(self);
+        let group = move || room.upgrade().expect("it spawns only while it is there").group();
+        let (of, id) = (group.clone(), self.me.clone());
+        self.spawn("checkpoint", move || CheckpointServer::new(of(), &id, make()));
+        let (of, rng) = (group.clone(), self.rng("receiver"));
+        self.spawn("receiver", move || Receiver::new(of(), rng()));
+        let me = self.me.clone();
+        self.spawn("sender", move || Sender::new(me.clone(), group()));
+    }
+
+    /// Opens the journal, and starts the roles that only servers have. Once.
+    fn host(self: &Arc<Self>) -> Result<(), String> {
+        let config = JournalConfig {
+            dir: self.dir.clone(),
+            durability: self.durability,
+            segment_bytes: SEGMENT_BYTES,
+            scar: Some(Record::Torn.to_journal()),
+        };
+        let (journal, recovered) =
+            Journal::open(self.node.world(), &config).map_err(|error| error.to_string())?;
+        // What is none of ours is better found now than by a role.
+        records_of(&recovered.records)?;
+        let _first = self.journal.set(journal);
+        let room = Arc::downgrade(self);
+        let group = move || room.upgrade().expect("it spawns only while it is there").group();
+        let (of, id) = (group.clone(), self.me.clone());
+        self.spawn("sequencer", move || Sequencer::new(id.clone(), of()));
+        let (of, id) = (group.clone(), self.me.clone());
+        self.spawn("data", move || DataServer::new(id.clone(), of()));
+        let (of, id, rng) = (group, self.me.clone(), self.rng("commit"));
+        self.spawn("commit", move || CommitServer::new(id.clone(), of(), rng()));
+        Ok(())
+    }
+
+    /// The group's servers are these from now on. Must be called on the node's arbiter.
+    ///
+    /// # Errors
+    /// A text for people when this node should serve it, and its journal cannot be opened.
+    pub(super) fn regroup(self: &Arc<Self>, group: Group) -> Result<(), String> {
+        if group.version <= self.group().version {
+            return Ok(());
         }
-        let (of, id) = (Arc::clone(&group), me.clone());
-        self.spawn("checkpoint", move || CheckpointServer::new(Arc::clone(&of), &id, make()));
-        let (of, rng) = (Arc::clone(&group), self.rng("receiver"));
-        self.spawn("receiver", move || Receiver::new(Arc::clone(&of), rng()));
-        self.spawn("sender", move || Sender::new(me.clone(), Arc::clone(&group)));
+        let group = Arc::new(group);
+        let joins = group.is_joining(&self.me);
+        *lock(&self.progress) = Progress::of(&group);
+        let hosts = group.is_host(&self.me);
+        self.group.send_replace(Arc::clone(&group));
+        self.tell(Message::Regroup(group));
+        let hosted = self.journal.get().is_some();
+        if hosts && !hosted {
+            let group = &self.name;
+            self.host()
+                .inspect_err(|why| tracing::error!(group, why, "it cannot be served here"))?;
+        }
+        if joins {
+            // They begin with what is on this disk, and so take over all that is not.
+            if hosted {
+                self.begin_anew::<DataServer>();
+                self.begin_anew::<CommitServer>();
+            }
+            self.begin_anew::<CheckpointServer>();
+            self.begin_anew::<Receiver>();
+        }
+        Ok(())
+    }
+
+    fn begin_anew<M: Resident>(&self) {
+        if let Some(addr) = M::slot(&self.roles).get() {
+            addr.do_send(Begin);
+        }
+    }
+
+    /// The group, as this node knows it.
+    pub(super) fn group(&self) -> Arc<Group> {
+        Arc::clone(&self.group.borrow())
+    }
+
+    /// Hears when the group's servers change.
+    pub(super) fn watch(&self) -> watch::Receiver<Arc<Group>> {
+        self.group.subscribe()
+    }
+
+    /// Whether this node is on its way into the group, and has all that it needs.
+    pub(super) fn is_in(&self) -> bool {
+        self.group().is_joining(&self.me) && lock(&self.progress).is_in()
     }
 
     fn rng(&self, role: &str) -> impl Fn() -> synod_runtime::world::Rng + use<> + 'static {
-        let (node, stream) = (self.node.clone(), format!("multicast/{}/{role}", self.group.name));
+        let (node, stream) = (self.node.clone(), format!("multicast/{}/{role}", self.name));
         move || node.rng(&stream)
     }
 
     fn spawn<M: Resident>(self: &Arc<Self>, role: &str, mut make: impl FnMut() -> M + 'static) {
-        let name = format!("{}/{role}@{}", self.group.name, self.me.name);
+        let name = format!("{}/{role}@{}", self.name, self.me.name);
         let around: Rc<dyn Surroundings<M>> = Rc::new(Around(Arc::clone(self)));
         let mut life = 0;
         let factory = move || {
@@ -207,9 +251,14 @@ impl Room {
         }
     }
 
-    /// Whether this node is a server of the group.
-    pub(super) const fn serves(&self) -> bool {
-        self.journal.is_some()
+    /// Whether this node is a server of the group that counts.
+    pub(super) fn serves(&self) -> bool {
+        self.group().index(&self.me).is_some()
+    }
+
+    /// Whether this node keeps what there is of the group.
+    pub(super) fn hosts(&self) -> bool {
+        self.group().is_host(&self.me)
     }
 
     /// Hands a message to whoever it is for on this node.
@@ -229,7 +278,8 @@ impl Room {
             | Message::Gossip(_)
             | Message::Sent(_)
             | Message::Delivered(_)
-            | Message::Installed(_) => unreachable!("split into what roles hear"),
+            | Message::Installed(_)
+            | Message::Regroup(_) => unreachable!("split into what roles hear"),
         });
     }
 
@@ -250,18 +300,21 @@ impl Room {
             *heard = Some(Heard { at: self.node.now(), gossip: gossip.clone() });
         }
         drop(heard);
+        if gossip.version > self.group().version {
+            self.news.notify_one();
+        }
         self.feed(|| Message::Gossip(gossip.clone()));
     }
 
     fn word(&self, word: Word) {
         match word {
             Word::Delivered(entries) => self.delivered(&entries),
-            Word::Installed(checkpoint) if !self.group.application.is_empty() => {
+            Word::Installed(checkpoint) if !self.group().application.is_empty() => {
                 self.shelf.skip_to(checkpoint.seq);
             }
             Word::Installed(checkpoint) => match Newest::entries(&checkpoint.blocks) {
                 Ok(entries) => drop(self.shelf.put(&entries)),
-                Err(bad) => tracing::error!(%bad, group = self.group.name, "cannot be shown"),
+                Err(bad) => tracing::error!(%bad, group = self.name, "cannot be shown"),
             },
             Word::Outcome { call, messages } => self.calls.answer(call, messages),
             Word::Answer { call, at, said } => self.asked.answer(call, (at, said)),
@@ -269,6 +322,16 @@ impl Room {
             Word::Asked(Question::Data) => self.data_queries.increment(),
             Word::Asked(Question::Blocks) => {}
             Word::Sequencer(report) => *lock(&self.report) = report,
+            Word::Outdated => self.news.notify_one(),
+            Word::Step(step) => {
+                let mut progress = lock(&self.progress);
+                progress.note(step);
+                let is_in = progress.is_in();
+                drop(progress);
+                if is_in {
+                    self.news.notify_one();
+                }
+            }
         }
     }
 
@@ -311,7 +374,7 @@ impl Room {
     }
 
     fn encode(&self, words: &Words) -> Vec<u8> {
-        rmp_serde::to_vec(&(&self.group.name, words)).expect("messages for the wire encode")
+        rmp_serde::to_vec(&(&self.name, words)).expect("messages for the wire encode")
     }
 
     fn send(&self, to: &NodeName, lane: Lane, body: &[u8]) {
@@ -384,7 +447,7 @@ impl Room {
     /// Chance for the names of publishers.
     pub(super) fn rng_of_publishers(&self) -> synod_runtime::world::Rng {
         let number = self.publishers.fetch_add(1, Relaxed);
-        self.node.rng(&format!("multicast/{}/publisher/{number}", self.group.name))
+        self.node.rng(&format!("multicast/{}/publisher/{number}", self.name))
     }
 
     /// How far the sequencer of this node is.
@@ -394,7 +457,7 @@ impl Room {
 
     /// Closes the journal.
     pub(super) fn close(&self) {
-        if let Some(journal) = &self.journal {
+        if let Some(journal) = self.journal.get() {
             journal.close();
         }
     }
@@ -412,70 +475,6 @@ impl Drop for Abandon<'_> {
             self.room.tell(SenderMessage::Abandon(self.call));
         }
     }
-}
-
-/// A room, as the surroundings of any of its roles.
-struct Around(Arc<Room>);
-
-impl<M: Resident> Surroundings<M> for Around {
-    fn now(&self) -> Now {
-        let clock = self.0.node.clock();
-        Now { at: clock.now(), wall_ms: clock.wall_ms() }
-    }
-
-    fn started(&self, addr: RoleAddr<M>) {
-        let _same = M::slot(&self.0.roles).set(addr);
-    }
-
-    fn post(&self, letters: &mut Vec<Letter<Message>>) {
-        self.0.post(letters);
-    }
-
-    fn append(&self, records: Vec<Record>, done: Done) {
-        match &self.0.journal {
-            Some(journal) => journal.append(records.iter().map(Record::to_journal).collect(), done),
-            None => done(Ok(())),
-        }
-    }
-
-    fn append_lazily(&self, records: Vec<Record>) {
-        if let Some(journal) = &self.0.journal {
-            journal.append_lazy(records.iter().map(Record::to_journal).collect());
-        }
-    }
-
-    fn truncate(&self, Truncate { upto, carry }: Truncate<Record>, done: Done) {
-        match &self.0.journal {
-            Some(journal) => {
-                journal.truncate(upto, carry.iter().map(Record::to_journal).collect(), done);
-            }
-            None => done(Ok(())),
-        }
-    }
-
-    fn shelf(&self, _tasks: Vec<ShelfTask>) {}
-
-    fn recover(&self, done: Recovered<M>) {
-        let Some(journal) = self.0.journal.clone() else {
-            return done(Arc::new(Survived { records: Vec::new(), snapshot: None }));
-        };
-        journal.replay(Box::new(move |records| {
-            let records = records.map_err(|error| error.to_string());
-            match records.and_then(|records| records_of(&records)) {
-                Ok(records) => done(Arc::new(Survived { records, snapshot: None })),
-                // Without its memory the role must not act: its life does not begin.
-                Err(why) => tracing::error!(why, "a role of a group cannot be rebuilt"),
-            }
-        }));
-    }
-
-    fn fail(&self, why: &str) {
-        tracing::error!(why, group = self.0.group.name, "the group is not served here any more");
-    }
-}
-
-fn records_of(records: &[journal::Record]) -> Result<Vec<Record>, String> {
-    records.iter().map(|one| Record::from_journal(one).map_err(|bad| bad.to_string())).collect()
 }
 
 /// Bytes of a segment of a group's journal. Whole ones are forgotten.
