@@ -483,7 +483,7 @@ pub(super) const BATCH_MAX: usize = 1_000;
 
 /// Numbers in use and not committed; more messages wait without one, where they cost nobody
 /// anything at a fail-over.
-const OPEN_MAX: usize = 10_000;
+pub(crate) const OPEN_MAX: usize = 10_000;
 
 /// Messages that data servers reported and that have no number. More are reported again later.
 const WAITING_MAX: usize = 100_000;

@@ -76,18 +76,18 @@ fn read_one(section: &Section<'_>) -> Result<Measures, ConfigError> {
         let usual = u32::try_from(usual).unwrap_or(u32::MAX).min(servers);
         Ok::<_, ConfigError>(section.number(key, 1..=servers, usual)? as usize)
     };
-    let measure = |key, from, usual: u64| {
+    let measure = |key, range, usual: u64| {
         let usual = u32::try_from(usual).unwrap_or(u32::MAX);
-        Ok::<_, ConfigError>(u64::from(section.number(key, from..=MEASURE_MAX, usual)?))
+        Ok::<_, ConfigError>(u64::from(section.number(key, range, usual)?))
     };
     Ok(Measures {
         servers: servers as usize,
         k_data: copies("k_data", usual.k_data)?,
         k_commit: copies("k_commit", usual.k_commit)?,
         k_checkpoint: copies("k_checkpoint", usual.k_checkpoint)?,
-        lifetime: measure("lifetime", LIFETIME_MIN, usual.lifetime)?,
-        every: measure("every", EVERY_MIN, usual.every)?,
-        keep: measure("keep", 0, usual.keep)?,
+        lifetime: measure("lifetime", LIFETIME_MIN..=LIFETIME_MAX, usual.lifetime)?,
+        every: measure("every", EVERY_MIN..=EVERY_MAX, usual.every)?,
+        keep: measure("keep", 0..=KEEP_MAX, usual.keep)?,
         replace_after: section.duration("replace_after", usual.replace_after)?,
     })
 }
@@ -105,8 +105,14 @@ pub(super) const KEYS: &[&str] = &[
     "replace_after",
 ];
 
+/// A new sequencer takes the numbers of a lifetime from each commit server in one frame.
+const LIFETIME_MAX: u32 = 250_000;
+
+/// Likewise: numbers stay until the checkpoint after the next one is there.
+const EVERY_MAX: u32 = 75_000;
+
 /// More would keep more than the memory of a usual machine.
-const MEASURE_MAX: u32 = 1_000_000;
+const KEEP_MAX: u32 = 1_000_000;
 
 /// As many as a node sends at once: fewer would be over before they were all on their way.
 const LIFETIME_MIN: u32 = 1_000;
@@ -116,9 +122,20 @@ const EVERY_MIN: u32 = 100;
 
 #[cfg(test)]
 mod tests {
+    use synod_runtime::wire::BODY_BYTES_MAX;
+
     use super::*;
-    use crate::server::config::Overrides;
-    use crate::server::config::tests::{GOOD, load};
+    use crate::{
+        election::message::Epoch,
+        multicast::{
+            message::{Message, Mid, Pair, Publisher, Sealed, Seq, SequencerMessage},
+            sequencer::OPEN_MAX,
+        },
+        server::config::{
+            Overrides,
+            tests::{GOOD, load},
+        },
+    };
 
     fn with(text: &str) -> Result<GroupsConfig, String> {
         load(&format!("{GOOD}\n{text}"), Overrides::default()).map(|config| config.multicast)
@@ -146,9 +163,30 @@ mod tests {
             ("[[multicast]]\ngroup = \"a/b\"\n", "group"),
             ("[[multicast]]\n[[multicast]]\n", "twice"),
             ("[[multicast]]\nk = 2\n", "k"),
+            ("[[multicast]]\nlifetime = 250001\n", "lifetime"),
+            ("[[multicast]]\nevery = 75001\n", "every"),
         ] {
             let why = with(text).unwrap_err();
             assert!(why.contains(key), "{why}");
         }
+    }
+
+    /// Goal: no choice of measures keeps a group from getting a new sequencer.
+    #[test]
+    fn what_a_new_sequencer_is_told_fits_a_frame_whatever_the_measures() {
+        const LAGGING: u64 = 3;
+        let large = Seq(u64::from(u32::MAX));
+        let mid = Some(Mid { publisher: Publisher(u64::MAX), number: large.0 });
+        let pair = Pair { mid, stamp: large, lowest_open: large.0 };
+        let record = Sealed { seq: large, epoch: Epoch(large.0), pair, committed: true };
+        let kept = u64::from(LIFETIME_MAX).max(LAGGING * u64::from(EVERY_MAX)) + OPEN_MAX as u64;
+        let sealed = SequencerMessage::Sealed {
+            epoch: record.epoch,
+            floor: large,
+            largest: large,
+            records: vec![record; usize::try_from(kept).unwrap()],
+        };
+        let bytes = rmp_serde::to_vec(&Message::from(sealed)).unwrap().len();
+        assert!(bytes < BODY_BYTES_MAX - 10_000, "{bytes}");
     }
 }
