@@ -213,3 +213,50 @@ fn a_server_that_is_lost_for_good_is_replaced_by_a_spare() {
         assert_eq!(servers(&cluster, "m1").unwrap(), ["a", "b", "m2"]);
     });
 }
+
+/// Who feeds a node.
+fn feeder(cluster: &Cluster, node: &str) -> Option<String> {
+    let status = cluster.core(&name(node))?.multicast()?.status();
+    status.first()?.fed_by.as_ref().map(ToString::to_string)
+}
+
+/// Goal: who serves nothing is fed by whom its file names, one after the other, and servers feed no
+/// more than is named; when one of a row dies, and between two who name one another, a server does it.
+/// All hear the same.
+#[test]
+fn nodes_are_fed_by_whom_they_name_and_by_servers_when_those_are_gone() {
+    const FED: [(&str, &str); 4] = [("m3", "m2"), ("m4", "m3"), ("m5", "m6"), ("m6", "m5")];
+    Simulation::new(29).run(|sim| async move {
+        let shape = Shape { mains: 2, auxiliaries: 1, members: 6 };
+        let mut cluster = founded(&sim, shape, VoteStyle::Split).await;
+        for (node, by) in FED {
+            let fed_by = BTreeMap::from([(None, vec![name(by)])]);
+            let multicast = cluster.core(&name(node)).unwrap().multicast().unwrap();
+            multicast.measure_new(GroupsConfig { fed_by, ..GroupsConfig::default() });
+        }
+        let group = joined(&cluster, "a").await;
+        assert_eq!(servers(&cluster, "a").unwrap(), ["a", "b", "m1"]);
+        for node in ["m2", "m3", "m4", "m5", "m6"] {
+            joined(&cluster, node).await;
+        }
+        let by_server = |cluster: &Cluster, node: &str| {
+            feeder(cluster, node).is_some_and(|by| ["a", "b", "m1"].contains(&by.as_str()))
+        };
+        until("each is fed as it wants", || {
+            let row = ["m3", "m4"].map(|node| feeder(&cluster, node));
+            let circle = ["m5", "m6"].map(|node| by_server(&cluster, node));
+            row == [Some("m2".to_owned()), Some("m3".to_owned())] && circle.contains(&true)
+        })
+        .await;
+        let book = publish(group, "a", 400);
+        until("messages are published", || book.borrow().len() > 100).await;
+        cluster.crash(&name("m2"));
+        until("a server feeds the first of the row", || by_server(&cluster, "m3")).await;
+        until("all is published", || book.borrow().len() == 400).await;
+        let top = book.borrow().last().unwrap().0;
+        let first = all_at(&cluster, "a", top).await;
+        for node in ["m3", "m4", "m5", "m6"] {
+            assert_eq!(all_at(&cluster, node, top).await, first, "{node} has another order");
+        }
+    });
+}

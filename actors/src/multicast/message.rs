@@ -151,6 +151,9 @@ pub struct Gossip {
     /// The version of the group's servers that it goes by.
     #[serde(default)]
     pub version: u64,
+    /// Which one of its epoch: who heard a later one hands it to nobody.
+    #[serde(default)]
+    pub beat: u64,
 }
 
 /// A record of a commit server, as it is told to who seals it.

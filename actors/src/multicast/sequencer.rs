@@ -84,6 +84,8 @@ struct Reign {
     /// Numbers that were committed and not announced yet.
     announce: Vec<(Seq, Pair)>,
     gossip_at: Instant,
+    /// Gossip of this reign.
+    beat: u64,
     resend_at: Instant,
     /// For who is on its way in, until that has it.
     handover: Option<Box<Adoption>>,
@@ -208,7 +210,9 @@ impl Sequencer {
         let gossips = reign.gossip_at <= now;
         if gossips {
             reign.gossip_at = now + GOSSIP_EVERY;
+            reign.beat += 1;
         }
+        let beat = reign.beat;
         for pairs in fresh.chunks(BATCH_MAX) {
             let submit = CommitMessage::Submit { epoch, version, pairs: pairs.to_vec() };
             self.to_servers(out, &submit.into());
@@ -223,7 +227,7 @@ impl Sequencer {
         if gossips {
             let checkpoint = self.advertised.clone();
             let sequencer = self.me.clone();
-            let gossip = Gossip { epoch, sequencer, largest, checkpoint, version };
+            let gossip = Gossip { epoch, sequencer, largest, checkpoint, version, beat };
             self.to_servers(out, &gossip.into());
         }
     }

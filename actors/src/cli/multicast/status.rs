@@ -17,7 +17,8 @@ pub(crate) async fn run(args: &MulticastArgs) -> Result<(), Failure> {
         println!("{}", json!({ "groups": groups }));
         return Ok(());
     }
-    let head = ["GROUP", "SEQUENCER", "EPOCH", "LARGEST", "NODE", "SERVES", "LAG", "ASKED"];
+    let head =
+        ["GROUP", "SEQUENCER", "EPOCH", "LARGEST", "NODE", "SERVES", "FED BY", "LAG", "ASKED"];
     let mut table = Table::new(&head);
     for group in &groups {
         for node in group["nodes"].as_array().into_iter().flatten() {
@@ -28,7 +29,8 @@ pub(crate) async fn run(args: &MulticastArgs) -> Result<(), Failure> {
                 _ => "no",
             };
             let asked = ["order_queries", "data_queries"].map(|key| text(&node[key])).join("+");
-            let here = [text(&node["node"]), serves.to_owned()];
+            let fed_by = node["fed_by"].as_str().unwrap_or("-");
+            let here = [text(&node["node"]), serves.to_owned(), fed_by.to_owned()];
             table.row(of.into_iter().chain(here).chain([text(&node["lag"]), asked]));
         }
     }
@@ -92,7 +94,8 @@ fn merge<N: std::fmt::Display>(views: &BTreeMap<N, Option<Value>>) -> Vec<Value>
 }
 
 /// What differs from node to node.
-const OF_ONE_NODE: [&str; 5] = ["serves", "delivered", "oldest", "order_queries", "data_queries"];
+const OF_ONE_NODE: [&str; 7] =
+    ["serves", "fed_by", "feeds", "delivered", "oldest", "order_queries", "data_queries"];
 
 #[cfg(test)]
 mod tests {

@@ -44,6 +44,7 @@ pub(super) fn settle(group: &Group, epoch: Epoch, answers: &[Answer], now: Insta
         fresh: Vec::new(),
         announce: Vec::new(),
         gossip_at: now,
+        beat: 0,
         resend_at: now,
         handover: None,
         hand_over_at: now,

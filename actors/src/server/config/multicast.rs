@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use synod_runtime::identity::NodeName;
+
 use super::{ConfigError, Section};
 use crate::multicast::group::{Group, Measures, SERVERS_MAX, Survives};
 
@@ -12,12 +14,21 @@ pub struct GroupsConfig {
     pub usual: Measures,
     /// Of those that are.
     pub named: BTreeMap<String, Measures>,
+    /// Who feeds this node where it serves nothing, by group; under no name, of groups that are not
+    /// named. Nobody: any of the servers.
+    pub fed_by: BTreeMap<Option<String>, Vec<NodeName>>,
 }
 
 impl GroupsConfig {
     /// Those of the group `name`.
     pub fn of(&self, name: &str) -> &Measures {
         self.named.get(name).unwrap_or(&self.usual)
+    }
+
+    /// Who feeds this node where it serves nothing of the group `name`; nobody: any of its servers.
+    pub fn feeders_of(&self, name: &str) -> &[NodeName] {
+        let own = self.fed_by.get(&Some(name.to_owned()));
+        own.or_else(|| self.fed_by.get(&None)).map_or(&[], Vec::as_slice)
     }
 
     /// What each choice survives, for people: a line for each table of the file.
@@ -56,12 +67,23 @@ pub(super) fn read(top: &Section<'_>) -> Result<GroupsConfig, ConfigError> {
             let hint = "give each group one table, and all others one without `group`";
             return Err(section.refuse("group", format!("{what} is there twice"), hint));
         }
+        if section.has("fed_by") {
+            config.fed_by.insert(name.clone(), feeders(&section)?);
+        }
         match name {
             None => config.usual = measures,
             Some(name) => drop(config.named.insert(name, measures)),
         }
     }
     Ok(config)
+}
+
+fn feeders(section: &Section<'_>) -> Result<Vec<NodeName>, ConfigError> {
+    let name = |text: String| {
+        let hint = "name nodes of the cluster that hear the group, such as [\"m1\", \"m2\"]";
+        text.parse().map_err(|bad| section.refuse("fed_by", format!("{text:?}: {bad}"), hint))
+    };
+    section.texts("fed_by")?.into_iter().map(name).collect()
 }
 
 fn group(name: &str) -> Result<String, String> {
@@ -103,6 +125,7 @@ pub(super) const KEYS: &[&str] = &[
     "every",
     "keep",
     "replace_after",
+    "fed_by",
 ];
 
 /// A new sequencer takes the numbers of a lifetime from each commit server in one frame.
@@ -154,6 +177,12 @@ mod tests {
         assert_eq!(lines.len(), 2);
         assert!(lines[1].contains("news: ") && lines[1].contains("want 5 servers"), "{lines:?}");
         assert_eq!(with("[multicast]\nkeep = 7\n").unwrap().of("any").keep, 7);
+        let fed = "[[multicast]]\nfed_by = [\"m1\"]\n\
+            [[multicast]]\ngroup = \"news\"\nfed_by = [\"m2\", \"m3\"]\n";
+        let fed = with(fed).unwrap();
+        assert_eq!(fed.feeders_of("news").len(), 2);
+        assert_eq!(fed.feeders_of("other"), ["m1".parse().unwrap()]);
+        assert!(groups.feeders_of("news").is_empty());
     }
 
     #[test]
@@ -165,6 +194,7 @@ mod tests {
             ("[[multicast]]\nk = 2\n", "k"),
             ("[[multicast]]\nlifetime = 250001\n", "lifetime"),
             ("[[multicast]]\nevery = 75001\n", "every"),
+            ("[[multicast]]\nfed_by = [\"no name\"]\n", "fed_by"),
         ] {
             let why = with(text).unwrap_err();
             assert!(why.contains(key), "{why}");

@@ -18,9 +18,11 @@ use synod_runtime::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Inner, Multicast, MulticastError, Wish, lock,
+    Inner, Multicast, MulticastError, Wish,
+    feeder::be_fed,
+    lock,
     room::{Room, Words},
-    steward::{Steward, be_fed, stand},
+    steward::{Steward, stand},
     target_of,
 };
 use crate::{
@@ -259,7 +261,8 @@ impl Multicast {
         rooms.insert(name, Arc::clone(&room));
         drop(rooms);
         node.task(stand(self.0.elections.clone(), Arc::downgrade(&room), me.clone()));
-        node.task(be_fed(node.clone(), Arc::downgrade(&room)));
+        let named = self.0.measures.get().map_or(&[][..], |config| config.feeders_of(&room.name));
+        node.task(be_fed(node.clone(), Arc::downgrade(&room), named.to_vec()));
         node.task(Steward::new(self, &room).run());
         Ok(room)
     }

@@ -25,10 +25,12 @@
 //! - [`Multicast::follow`], [`Joined::ask`]: a state that follows a group, and questions to it
 //! - `calls`: what roles were asked and have not answered
 //! - `room`: the roles of one group; `shelf`: its newest messages, for subscribers
-//! - `hall`: which groups there are; `steward`: this node's place in each
+//! - `hall`: which groups there are; `steward`: this node's place in each;
+//!   `feeder`: who feeds it where it serves nothing
 //! - `http`: the way in for programs outside
 
 mod calls;
+mod feeder;
 mod hall;
 pub(crate) mod http;
 mod press;
@@ -364,6 +366,10 @@ pub struct GroupStatus {
     pub joining: Option<NodeName>,
     /// Whether this node is one of them, in this incarnation; else it is fed by one.
     pub serves: bool,
+    /// Who feeds this node, where it serves nothing.
+    pub fed_by: Option<NodeName>,
+    /// So many nodes are fed by this one.
+    pub feeds: usize,
     /// What it survives.
     pub survives: String,
     /// Questions of this node for the order of numbers it missed.
@@ -400,6 +406,8 @@ impl GroupStatus {
             version: group.version,
             joining: group.joining.as_ref().map(|joining| name_of(&joining.node)),
             serves: room.serves(),
+            fed_by: room.feeder(),
+            feeds: room.feeds(),
             survives: group.survives().to_string(),
             order_queries,
             data_queries,

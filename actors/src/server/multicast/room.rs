@@ -1,9 +1,9 @@
 //! One group on one node: its roles, their way to one another and to the disk.
 
+mod feeding;
 mod roles;
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     rc::Rc,
     sync::{
@@ -25,7 +25,10 @@ use synod_runtime::{
 };
 use tokio::sync::{Notify, watch};
 
-use self::roles::{Around, Resident, Roles, records_of};
+use self::{
+    feeding::Feeding,
+    roles::{Around, Resident, Roles, records_of},
+};
 use super::{AskFailed, CallFailed, calls::Calls, lock, shelf::Shelf, target_of};
 use crate::{
     effects::{Letter, To},
@@ -73,8 +76,7 @@ pub(super) struct Room {
     /// Who asked the application something.
     asked: Calls<(Seq, Result<Bytes, BadQuestion>)>,
     publishers: AtomicU64,
-    /// Nodes that serve nothing and are fed by this one, and until when.
-    children: Mutex<BTreeMap<NodeName, Instant>>,
+    feeding: Feeding,
     /// The sequencer's last sign of life.
     heard: Mutex<Option<Heard>>,
     report: Mutex<SequencerReport>,
@@ -128,7 +130,7 @@ impl Room {
             calls: Calls::default(),
             asked: Calls::default(),
             publishers: AtomicU64::new(1),
-            children: Mutex::default(),
+            feeding: Feeding::default(),
             heard: Mutex::default(),
             report: Mutex::default(),
             delivered: metrics.counter(&metrics::MULTICAST_DELIVERED, &label),
@@ -294,18 +296,6 @@ impl Room {
         }
     }
 
-    fn hear(&self, gossip: &Gossip) {
-        let mut heard = lock(&self.heard);
-        if heard.as_ref().is_none_or(|heard| heard.gossip.epoch <= gossip.epoch) {
-            *heard = Some(Heard { at: self.node.now(), gossip: gossip.clone() });
-        }
-        drop(heard);
-        if gossip.version > self.group().version {
-            self.news.notify_one();
-        }
-        self.feed(|| Message::Gossip(gossip.clone()));
-    }
-
     fn word(&self, word: Word) {
         match word {
             Word::Delivered(entries) => self.delivered(&entries),
@@ -339,38 +329,6 @@ impl Room {
         let new = self.shelf.put(entries);
         self.delivered.add(new as u64);
         self.feed(|| ReceiverMessage::Entries(Arc::clone(entries)).into());
-    }
-
-    /// Hands on to the nodes that are fed from here.
-    fn feed(&self, message: impl FnOnce() -> Message) {
-        let now = self.node.now();
-        let mut children = lock(&self.children);
-        if children.is_empty() {
-            return;
-        }
-        children.retain(|_, until| *until > now);
-        let (message, names) = (message(), children.keys().cloned().collect::<Vec<_>>());
-        drop(children);
-        let lane = if message.is_bulky() { Lane::Bulk } else { Lane::Consensus };
-        let body = self.encode(&Words::Role(message));
-        for child in names {
-            self.send(&child, lane, &body);
-        }
-    }
-
-    /// Another node wants to be fed from here for a while.
-    pub(super) fn take_in(&self, child: &NodeId) {
-        let until = self.node.now() + FED_FOR;
-        let mut children = lock(&self.children);
-        if children.len() < CHILDREN_MAX || children.contains_key(&child.name) {
-            children.insert(child.name.clone(), until);
-        }
-    }
-
-    /// Asks a server to feed this node.
-    pub(super) fn ask_to_be_fed(&self, by: &NodeName) {
-        let body = self.encode(&Words::Feed);
-        self.send(by, Lane::Consensus, &body);
     }
 
     fn encode(&self, words: &Words) -> Vec<u8> {
@@ -482,12 +440,6 @@ const SEGMENT_BYTES: u64 = 8 << 20;
 
 /// An application that is being rebuilt has its state again by then, or it takes long.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
-
-/// Who is fed asks again well before this is over.
-const FED_FOR: Duration = Duration::from_secs(2);
-
-/// Nodes fed by one, at most: each costs it what every message costs.
-const CHILDREN_MAX: usize = 64;
 
 /// A sequencer says something much more often.
 const SILENT_AFTER: Duration = Duration::from_secs(1);

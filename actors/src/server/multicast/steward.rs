@@ -1,16 +1,12 @@
-//! What a node does for its place in a group: it stands for the sequencer where it serves, is fed
-//! where it does not, and sees to it that a server which is lost is replaced.
+//! What a node does for its place in a group: it stands for the sequencer where it serves, and sees
+//! to it that a server which is lost is replaced.
 
 use std::{
     sync::{Arc, Weak},
     time::Duration,
 };
 
-use rand::RngExt as _;
-use synod_runtime::{
-    identity::{NodeId, NodeName},
-    node::Node,
-};
+use synod_runtime::identity::NodeId;
 
 use super::{Inner, Multicast, MulticastError, room::Room};
 use crate::{
@@ -74,28 +70,6 @@ pub(super) async fn stand(elections: Elections, room: Weak<Room>, me: NodeId) {
         };
         drop(volunteer);
         tokio::time::sleep(again).await;
-    }
-}
-
-/// Asks one server after the other to feed this node, and stays with one that does.
-pub(super) async fn be_fed(node: Node, room: Weak<Room>) {
-    let mut rng = node.rng("multicast/feeder");
-    let mut feeder: Option<NodeName> = None;
-    while let Some(room) = room.upgrade() {
-        if room.hosts() {
-            feeder = None;
-        } else {
-            if feeder.is_none() || !room.hears() {
-                let group = room.group();
-                let servers: Vec<_> = group.counted().collect();
-                feeder = Some(servers[rng.random_range(0..servers.len())].name.clone());
-            }
-            if let Some(feeder) = &feeder {
-                room.ask_to_be_fed(feeder);
-            }
-        }
-        drop(room);
-        tokio::time::sleep(FEED_AGAIN).await;
     }
 }
 
@@ -194,9 +168,6 @@ const LEASE: Duration = Duration::from_millis(500);
 
 /// A store that does not answer is asked again then.
 const STAND_AGAIN: Duration = Duration::from_millis(300);
-
-/// Who is fed asks again so often: well before its feeder forgets it.
-const FEED_AGAIN: Duration = Duration::from_millis(500);
 
 /// How often to look whether a server is away: much shorter than it may be.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
