@@ -381,7 +381,7 @@ const KEEP: u64 = 2_000;
 
 /// Longer than a machine takes to start again, so that no restart moves anything; and short enough
 /// that a second loss is hardly the next thing that happens.
-const REPLACE_AFTER: Duration = Duration::from_mins(5);
+pub(crate) const REPLACE_AFTER: Duration = Duration::from_mins(5);
 
 #[cfg(test)]
 mod tests;

@@ -69,6 +69,7 @@ impl Multicast {
             binding: OnceLock::new(),
             measures: OnceLock::new(),
             applications: std::sync::Mutex::default(),
+            hosted: std::sync::Mutex::default(),
         }));
         let route = Route::new(&multicast);
         if let Ok(binding) = node.bind(&target_of(node.name()), Arc::new(route)) {
@@ -164,8 +165,14 @@ impl Multicast {
 
     /// Agrees on a new group with whoever makes it at the same time.
     async fn make(&self, name: &str) -> Result<Group, MulticastError> {
-        let measures = *self.0.measures.get_or_init(GroupsConfig::default).of(name);
-        let mut group = Group::with(name, self.servers(measures.servers).await, &measures);
+        let (measures, least) = self.wanted(name);
+        let servers = self.servers(measures.servers).await;
+        if servers.len() < least {
+            let up = servers.len();
+            let why = format!("group {name} waits for {least} nodes that serve it; {up} are up");
+            return Err(MulticastError::Failed(why));
+        }
+        let mut group = Group::with(name, servers, &measures);
         if lock(&self.0.applications).contains_key(name) {
             name.clone_into(&mut group.application);
         }

@@ -75,6 +75,10 @@ async fn publish(
         let why = format!("a message is larger than {PAYLOAD_BYTES_MAX} bytes");
         return refuse(StatusCode::PAYLOAD_TOO_LARGE, &why);
     }
+    if multicast.is_hosted(&group) {
+        let why = "this group orders a state machine: only that may publish to it";
+        return refuse(StatusCode::FORBIDDEN, why);
+    }
     let joined = match multicast.group(&group).await {
         Ok(joined) => joined,
         Err(error) => return error.error_response(),

@@ -23,6 +23,7 @@
 //! - [`Multicast`], [`Joined`]: the handle, and a group at this node
 //! - [`Press`], [`Subscription`]: publishing and listening
 //! - [`Multicast::follow`], [`Joined::ask`]: a state that follows a group, and questions to it
+//! - [`Multicast::host`], [`Hosted`]: a state machine under the order of a group instead of the log
 //! - `calls`: what roles were asked and have not answered
 //! - `room`: the roles of one group; `shelf`: its newest messages, for subscribers
 //! - `hall`: which groups there are; `steward`: this node's place in each;
@@ -32,6 +33,7 @@
 mod calls;
 mod feeder;
 mod hall;
+mod hosted;
 pub(crate) mod http;
 mod press;
 mod room;
@@ -58,7 +60,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub(super) use self::hall::Ground;
 use self::room::Room;
-pub use self::{press::Press, shelf::Collected};
+pub use self::{hosted::Hosted, press::Press, shelf::Collected};
 use super::{board::Board, config::GroupsConfig, elections::Elections};
 use crate::{
     multicast::{
@@ -86,6 +88,8 @@ struct Inner {
     binding: OnceLock<Binding>,
     measures: OnceLock<GroupsConfig>,
     applications: Mutex<BTreeMap<String, Make>>,
+    /// Groups that a state machine follows, and how many servers they must have.
+    hosted: Mutex<BTreeMap<String, usize>>,
 }
 
 /// A group that is wanted on this node.

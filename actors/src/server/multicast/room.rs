@@ -126,7 +126,7 @@ impl Room {
             news: Arc::default(),
             dir: dir.join(&group.name),
             durability,
-            shelf: Shelf::default(),
+            shelf: Shelf::new(!group.application.is_empty()),
             calls: Calls::default(),
             asked: Calls::default(),
             publishers: AtomicU64::new(1),

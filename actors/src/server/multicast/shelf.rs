@@ -20,10 +20,30 @@ pub(super) struct Shelf {
     last: watch::Sender<Seq>,
 }
 
-#[derive(Default)]
 struct Kept {
     entries: VecDeque<Entry>,
     last: Seq,
+    /// Of the entries, and at most.
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Kept {
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes = 0;
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.last = entry.seq;
+        self.bytes += entry.payload.len();
+        self.entries.push_back(entry);
+        // The newest stays, however large.
+        while self.entries.len() as u64 > NEWEST_KEPT || self.bytes > self.bytes_max {
+            let Some(gone) = self.entries.pop_front() else { return };
+            self.bytes -= gone.payload.len();
+        }
+    }
 }
 
 /// What was asked for is no longer kept.
@@ -34,13 +54,15 @@ pub struct Collected {
     pub oldest: Seq,
 }
 
-impl Default for Shelf {
-    fn default() -> Self {
-        Self { kept: Mutex::default(), last: watch::Sender::new(Seq(0)) }
-    }
-}
-
 impl Shelf {
+    /// Of a group whose messages are all there is, or of one with an application, whose state says
+    /// what came of them: then they need not take much.
+    pub(super) fn new(has_application: bool) -> Self {
+        let bytes_max = if has_application { BYTES_BESIDE_APPLICATION } else { usize::MAX };
+        let kept = Kept { entries: VecDeque::new(), last: Seq(0), bytes: 0, bytes_max };
+        Self { kept: Mutex::new(kept), last: watch::Sender::new(Seq(0)) }
+    }
+
     /// The next of the order; what is known already is left out.
     pub(super) fn put(&self, entries: &[Entry]) -> usize {
         let mut kept = self.kept();
@@ -50,13 +72,9 @@ impl Shelf {
                 continue;
             }
             if entry.seq != kept.last.next() {
-                kept.entries.clear(); // a checkpoint that says nothing of what is between
+                kept.clear(); // a checkpoint that says nothing of what is between
             }
-            kept.last = entry.seq;
-            kept.entries.push_back(entry.clone());
-            if kept.entries.len() as u64 > NEWEST_KEPT {
-                kept.entries.pop_front();
-            }
+            kept.push(entry.clone());
         }
         let last = kept.last;
         drop(kept);
@@ -70,7 +88,8 @@ impl Shelf {
     pub(super) fn skip_to(&self, seq: Seq) {
         let mut kept = self.kept();
         if seq > kept.last {
-            *kept = Kept { entries: VecDeque::new(), last: seq };
+            kept.clear();
+            kept.last = seq;
             drop(kept);
             self.last.send_replace(seq);
         }
@@ -119,6 +138,9 @@ impl Shelf {
     }
 }
 
+/// What subscribers who are a little slow find of a group with an application.
+const BYTES_BESIDE_APPLICATION: usize = 32 << 20;
+
 /// Of one answer to a subscriber.
 const ENTRIES_MAX: usize = 1_000;
 
@@ -132,7 +154,7 @@ mod tests {
 
     #[test]
     fn what_is_no_longer_kept_is_named_by_the_oldest_that_is() {
-        let shelf = Shelf::default();
+        let shelf = Shelf::new(false);
         let entry = |seq| Entry { seq: Seq(seq), pair: Pair::VOID, payload: bytes::Bytes::new() };
         let all: Vec<_> = (1..=NEWEST_KEPT + 5).map(entry).collect();
         assert_eq!(shelf.put(&all[..7]), 7);
@@ -145,5 +167,18 @@ mod tests {
         shelf.skip_to(far);
         assert_eq!(shelf.from(Seq(NEWEST_KEPT)), Err(Collected { oldest: far.next() }));
         assert_eq!((shelf.last(), shelf.put(&[entry(far.0 + 1)])), (far, 1));
+    }
+    #[test]
+    fn beside_an_application_large_messages_are_few() {
+        let payload = bytes::Bytes::from(vec![7; BYTES_BESIDE_APPLICATION / 4]);
+        let entry = |seq| Entry { seq: Seq(seq), pair: Pair::VOID, payload: payload.clone() };
+        let all: Vec<_> = (1..=6).map(entry).collect();
+        let kept = |has_application| {
+            let shelf = Shelf::new(has_application);
+            shelf.put(&all);
+            (shelf.oldest(), shelf.last())
+        };
+        assert_eq!(kept(false), (Seq(1), Seq(6)));
+        assert_eq!(kept(true), (Seq(3), Seq(6)));
     }
 }
