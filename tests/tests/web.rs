@@ -9,18 +9,19 @@ use std::{
 
 use serde_json::Value;
 use synod_tests::process::{
-    child::Process,
+    child::{Process, run},
     cluster::Cluster,
     crew::{Crew, Shift},
-    http::Http,
+    http::{Answer, Http},
     machine::turn,
     nginx::Nginx,
+    order::Order,
     programs::program,
-    wait::{PATIENCE, until},
+    wait::{PATIENCE, now, until},
 };
 
 /// Two stock servers behind the two mains of a cluster, or nothing where there is no nginx.
-fn two_sites() -> Option<(Cluster, [Nginx; 2])> {
+fn two_sites(order: Order) -> Option<(Cluster, [Nginx; 2])> {
     let servers = match (Nginx::start(), Nginx::start()) {
         (Ok(a), Ok(b)) => [a, b],
         (Err(missing), _) | (_, Err(missing)) => {
@@ -29,12 +30,12 @@ fn two_sites() -> Option<(Cluster, [Nginx; 2])> {
         }
     };
     let [a, b] = [servers[0].url(), servers[1].url()];
-    Some((before(&[a, b]), servers))
+    Some((before(&[a, b], order), servers))
 }
 
 /// A cluster before two servers, both of which serve.
-fn before(servers: &[String; 2]) -> Cluster {
-    let cluster = Cluster::dev("synod", &["--upstream", &servers[0], "--upstream", &servers[1]]);
+fn before(servers: &[String; 2], order: Order) -> Cluster {
+    let cluster = order.before(servers);
     for name in ["a", "b"] {
         cluster.wait_status(name, "both sites to serve", |status| {
             let serves = |site: &Value| site["state"] == "serving";
@@ -67,8 +68,18 @@ fn wait_same(servers: &[Nginx; 2]) -> BTreeMap<String, Vec<u8>> {
 /// each read at the other site at once.
 #[test]
 fn two_stock_servers_are_one_at_both_sites() {
+    one_at_both_sites(Order::Paxos);
+}
+
+/// The same, where a group puts requests in order.
+#[test]
+fn two_stock_servers_that_a_group_orders_are_one_at_both_sites() {
+    one_at_both_sites(Order::Sam);
+}
+
+fn one_at_both_sites(order: Order) {
     let _turn = turn();
-    let Some((mut cluster, servers)) = two_sites() else { return };
+    let Some((mut cluster, servers)) = two_sites(order) else { return };
     let [mut a, mut b] = webs(&cluster).map(Http::new);
     let mut seq = 0;
     let mut ordered = |http: &mut Http, method, path, headers: &[(&str, &str)], body: &[u8]| {
@@ -106,8 +117,16 @@ fn two_stock_servers_are_one_at_both_sites() {
     assert_eq!((again.status, again.header("idempotent-replayed")), (201, Some("true")));
     let other = b.request("PUT", "/four.txt", &key, b"five").unwrap();
     assert_eq!((other.status, other.json()["outcome"].as_str()), (422, Some("not_applied")));
+    let asked = a.get("/.well-known/synod/outcome/k").unwrap().json();
+    let (outcome, status) = (asked["outcome"].as_str(), asked["status"].as_u64());
+    assert_eq!((outcome, status), (Some("applied"), Some(201)), "{asked}");
+    // More than one command holds, and more than one message.
+    let body: Vec<u8> = (0..5_000_000_u32).map(|at| (at % 251) as u8).collect();
+    assert_eq!(ordered(&mut a, "PUT", "/large.bin", &[], &body).status, 201);
+    assert!(b.get("/large.bin").unwrap().body == body, "the large one differs");
     let files = wait_same(&servers);
-    assert_eq!(files.keys().collect::<Vec<_>>(), ["/folder/", "/folder/three.txt", "/four.txt"]);
+    let names = ["/folder/", "/folder/three.txt", "/four.txt", "/large.bin"];
+    assert_eq!(files.keys().collect::<Vec<_>>(), names);
     cluster.stop();
 }
 
@@ -116,12 +135,33 @@ fn two_stock_servers_are_one_at_both_sites() {
 /// killed in turn; both disks hold every acknowledged file at the end, byte for byte.
 #[test]
 fn every_acknowledged_write_is_at_both_sites_whoever_is_killed() {
+    kill_each_site(Order::Paxos);
+}
+
+/// The same, where a group puts requests in order, whose sequencer's node is killed, too.
+#[test]
+fn every_acknowledged_write_that_a_group_orders_is_at_both_sites_whoever_is_killed() {
+    kill_each_site(Order::Sam);
+}
+
+fn kill_each_site(order: Order) {
     let _turn = turn();
-    let Some((mut cluster, mut servers)) = two_sites() else { return };
+    let Some((mut cluster, mut servers)) = two_sites(order) else { return };
     let sites = webs(&cluster);
     let crew =
         Crew::start((0..4).map(|writer| move |shift: &Shift| write_on(writer, sites, shift)));
     crew.wait_for_more(PATIENCE, "writes", 50);
+    for round in 0..if order == Order::Sam { 3 } else { 0 } {
+        let name = sequencer(&cluster);
+        let killed = now();
+        cluster.signal("KILL", &[&name]);
+        crew.wait_for_more(PATIENCE, "writes without who ordered them", 20);
+        let took = now().since(killed);
+        cluster.wait_restarted(&name);
+        cluster.wait_ready(&name);
+        crew.wait_for_more(PATIENCE, "writes with it again", 20);
+        println!("round {round}: {name} ordered and was killed; 20 writes took {took:?}");
+    }
     for (at, name) in ["a", "b", "a", "b"].into_iter().enumerate() {
         // In the second round a whole site dies: the server behind the node, too.
         let whole = at >= 2;
@@ -162,7 +202,7 @@ fn servers_that_use_what_was_agreed_are_equal_and_others_are_found_out() {
             Process::start(&program("orders"), &words, &folder.path().join("log"))
         });
         let urls = ports.map(|port| format!("http://{port}"));
-        let mut cluster = before(&urls);
+        let mut cluster = before(&urls, Order::Paxos);
         let [mut a, mut b] = webs(&cluster).map(Http::new);
         let made = a.request("POST", "/orders", &[], b"tea").unwrap();
         assert_eq!((made.status, made.header("synod-seq")), (201, Some("1")));
@@ -177,8 +217,75 @@ fn servers_that_use_what_was_agreed_are_equal_and_others_are_found_out() {
     }
 }
 
+fn put_three(site: &mut Http) -> Result<Answer, String> {
+    site.request("PUT", "/three", &[], b"three").map_err(|why| format!("{why:?}"))
+}
+
+/// The node that puts requests in order.
+fn sequencer(cluster: &Cluster) -> String {
+    until("somebody to order", || {
+        let status = cluster.http("m1").json("/multicast")?;
+        let groups = status["groups"].as_array().map_or(&[][..], Vec::as_slice);
+        let group = groups.iter().find(|group| group["group"] == "synod.web");
+        let name = group.and_then(|group| group["sequencer"].as_str());
+        name.map(str::to_owned).ok_or_else(|| status.to_string())
+    })
+}
+
 fn free_tcp_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).unwrap()
+}
+
+/// Goal: a cluster has one order, for ever, and who asks a node about its sites is told of that one.
+/// Method: a site is told to join by the log where a group orders; an operator holds a server.
+#[test]
+fn sites_that_a_group_orders_are_tended_there_and_join_nowhere_else() {
+    let _turn = turn();
+    let Some((mut cluster, servers)) = two_sites(Order::Sam) else { return };
+    let client = cluster.dir().join("client.toml").display().to_string();
+    let tend = |wish: &str| {
+        let message = format!("{{\"site\":\"b\",\"wish\":{wish}}}");
+        let words = ["call", "web", "web.tend", &message, "--cluster", &client];
+        run(cluster.program(), &words)
+    };
+    let [mut a, mut b] = webs(&cluster).map(Http::new);
+    let put = |http: &mut Http, path: &str| http.request("PUT", path, &[], b"here").unwrap().status;
+    assert_eq!(put(&mut a, "/one"), 201);
+    assert_eq!(tend("\"hold\"").0, 0);
+    assert_eq!(put(&mut a, "/two"), 201);
+    assert!(!servers[1].files().contains_key("/two"), "its server is held");
+    assert_eq!(tend("\"release\"").0, 0);
+    assert_eq!(b.get("/two").unwrap().text(), "here");
+    // Whoever is outside has no place in this order.
+    let (code, _, why) =
+        run(cluster.program(), &["call", "web", "web.elsewhere", "{}", "--cluster", &client]);
+    assert_eq!(code, 0, "{why}");
+    // Nothing for ten milliseconds, as a publisher would say it.
+    let nothing = [0x92, 10, 0x90];
+    let mut http = cluster.http("a");
+    let published = http.request("POST", "/multicast/synod.web", &[], &nothing).unwrap();
+    assert_eq!(published.status, 403, "{}", published.text());
+    assert_eq!(http.request("POST", "/multicast/other", &[], &nothing).unwrap().status, 200);
+    cluster.stop();
+    cluster.tell("SYNOD_WEB_ORDER", "paxos");
+    cluster.resume();
+    let refused = until("a site that is told why not", || {
+        let answer = put_three(&mut Http::new(webs(&cluster)[0]))?;
+        let text = answer.text();
+        if text.contains("ordered by multicast") { Ok(answer) } else { Err(text) }
+    });
+    assert_eq!(refused.json()["outcome"], "not_applied", "{}", refused.text());
+    cluster.stop();
+    cluster.tell("SYNOD_WEB_ORDER", "sam");
+    cluster.resume();
+    let mut a = Http::new(webs(&cluster)[0]);
+    until("writes again", || match put_three(&mut a)? {
+        answer if answer.status == 201 => Ok(()),
+        answer => Err(answer.text()),
+    });
+    let files = wait_same(&servers);
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["/one", "/three", "/two"]);
+    cluster.stop();
 }
 
 /// Writes new files until the shift is over; answers those that were acknowledged.

@@ -16,6 +16,7 @@ use synod_tests::process::{
     crew::{Crew, Shift},
     http::Http,
     machine::turn,
+    order::Order,
     programs::program,
     wait::{PATIENCE, until},
 };
@@ -31,7 +32,7 @@ struct Shop {
 impl Shop {
     /// Servers that can be copied. That of b makes a number of its own for its `odd`-th change; the
     /// first import at b fails in its middle.
-    fn open(odd: u64) -> Self {
+    fn open(odd: u64, order: Order) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ports = [0, 1].map(|_| free_tcp_port());
         let dirs = ["a", "b"].map(|name| folder.path().join(name));
@@ -43,7 +44,7 @@ impl Shop {
             Process::start(&program("orders"), &words, &folder.path().join("log"))
         });
         let urls = ports.map(|port| format!("http://{port}"));
-        let mut cluster = Cluster::dev("synod", &["--upstream", &urls[0], "--upstream", &urls[1]]);
+        let mut cluster = order.before(&urls);
         cluster.stop();
         let flag = folder.path().join("failed").display().to_string();
         for (name, dir) in ["a", "b"].iter().zip(&dirs) {
@@ -105,8 +106,18 @@ impl Shop {
 /// first import ends in the middle.
 #[test]
 fn a_server_that_went_astray_is_rebuilt_while_clients_go_on() {
+    rebuilt_while_clients_go_on(Order::Paxos);
+}
+
+/// The same, where a group puts requests in order.
+#[test]
+fn a_server_that_went_astray_is_rebuilt_in_the_order_of_a_group() {
+    rebuilt_while_clients_go_on(Order::Sam);
+}
+
+fn rebuilt_while_clients_go_on(order: Order) {
     let _turn = turn();
-    let mut shop = Shop::open(40);
+    let mut shop = Shop::open(40, order);
     let at = shop.webs()[0];
     let crew = Crew::start((0..3).map(|writer| move |shift: &Shift| write_on(writer, at, shift)));
     crew.wait_for_more(PATIENCE, "writes", 60);
@@ -138,7 +149,7 @@ fn a_server_that_went_astray_is_rebuilt_while_clients_go_on() {
 #[test]
 fn a_site_that_lost_everything_is_rebuilt() {
     let _turn = turn();
-    let mut shop = Shop::open(u64::MAX);
+    let mut shop = Shop::open(u64::MAX, Order::Paxos);
     fs::write(shop.folder.path().join("failed"), "").unwrap();
     let mut http = Http::new(shop.webs()[0]);
     for number in 0..20 {

@@ -15,20 +15,21 @@ use synod_tests::process::{
     cluster::Cluster,
     crew::{Crew, Shift},
     machine::turn,
+    order::Order,
     redis::{Redis, redis_cli},
     resp::{Reply, Resp},
     wait::{PATIENCE, until},
 };
 
 /// Two stock servers behind the two mains of a cluster, or nothing where there is no Redis.
-fn two_sites(flags: &[&str]) -> Option<(Cluster, [Redis; 2])> {
+fn two_sites(flags: &[&str], order: Order) -> Option<(Cluster, [Redis; 2])> {
     if let Some(missing) = Redis::missing() {
         eprintln!("SKIPPED: {missing}");
         return None;
     }
     let servers = [Redis::start(flags), Redis::start(flags)];
     let [a, b] = [servers[0].url(), servers[1].url()];
-    let cluster = Cluster::dev("synod", &["--upstream", &a, "--upstream", &b]);
+    let cluster = order.before(&[a, b]);
     wait_serving(&cluster);
     Some((cluster, servers))
 }
@@ -85,7 +86,7 @@ fn wait_same(servers: &[Redis; 2]) -> BTreeMap<String, String> {
 #[test]
 fn two_stock_redis_servers_are_one_at_both_sites() {
     let _turn = turn();
-    let Some((mut cluster, servers)) = two_sites(&["--save", ""]) else { return };
+    let Some((mut cluster, servers)) = two_sites(&["--save", ""], Order::Paxos) else { return };
     let [mut a, mut b] = webs(&cluster).map(client);
     assert_eq!(call(&mut a, "SET one 1"), simple("OK"));
     assert_eq!(call(&mut b, "GET one"), bulk("1"));
@@ -140,7 +141,7 @@ fn two_stock_redis_servers_are_one_at_both_sites() {
 #[test]
 fn stock_clients_work_unmodified_at_both_sites() {
     let _turn = turn();
-    let Some((mut cluster, servers)) = two_sites(&["--save", ""]) else { return };
+    let Some((mut cluster, servers)) = two_sites(&["--save", ""], Order::Paxos) else { return };
     let sites = webs(&cluster);
     assert_eq!(redis_cli(sites[0], &["SET", "greeting", "hello there"]), "OK\n");
     assert_eq!(redis_cli(sites[1], &["GET", "greeting"]), "hello there\n");
@@ -168,9 +169,19 @@ fn stock_clients_work_unmodified_at_both_sites() {
 /// node, and then its server too, is killed in turn.
 #[test]
 fn every_acknowledged_write_is_at_both_redis_servers_whoever_is_killed() {
+    kill_each_site(Order::Paxos);
+}
+
+/// The same, where a group puts commands in order.
+#[test]
+fn every_acknowledged_write_that_a_group_orders_is_at_both_redis_servers() {
+    kill_each_site(Order::Sam);
+}
+
+fn kill_each_site(order: Order) {
     let _turn = turn();
     let flags = ["--appendonly", "yes", "--save", ""];
-    let Some((mut cluster, mut servers)) = two_sites(&flags) else { return };
+    let Some((mut cluster, mut servers)) = two_sites(&flags, order) else { return };
     let sites = webs(&cluster);
     let crew =
         Crew::start((0..4).map(|writer| move |shift: &Shift| write_on(writer, sites, shift)));
@@ -219,7 +230,7 @@ fn every_acknowledged_write_is_at_both_redis_servers_whoever_is_killed() {
 fn a_redis_server_that_lost_everything_is_given_it_again() {
     let _turn = turn();
     let flags = ["--appendonly", "no", "--save", ""];
-    let Some((mut cluster, mut servers)) = two_sites(&flags) else { return };
+    let Some((mut cluster, mut servers)) = two_sites(&flags, Order::Paxos) else { return };
     let sites = webs(&cluster);
     let mut a = client(sites[0]);
     for number in 1..=500 {
@@ -246,7 +257,7 @@ fn a_redis_server_that_lost_everything_is_given_it_again() {
 #[test]
 fn a_redis_server_that_went_astray_is_rebuilt_as_the_manual_says() {
     let _turn = turn();
-    let Some((mut cluster, servers)) = two_sites(&["--save", ""]) else { return };
+    let Some((mut cluster, servers)) = two_sites(&["--save", ""], Order::Paxos) else { return };
     cluster.stop();
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../actors/docs/examples/redis-rebuild.sh");
     for (at, name) in ["a", "b"].into_iter().enumerate() {

@@ -34,7 +34,7 @@ pub use self::{
     reader::{ConfigError, Overrides},
     tls::{ClientAccess, TlsConfig, Tokens},
     units::HostPort,
-    web::{OnMismatch, ReadPolicy, RedoPolicy, WebConfig, WebCopies, WebRoute},
+    web::{OnMismatch, ReadPolicy, RedoPolicy, WebConfig, WebCopies, WebOrder, WebRoute},
 };
 use crate::{management::message::Spec, replicated::ARGS_BYTES_MAX};
 pub(crate) use reader::{Keys, Section, Source};
@@ -194,6 +194,10 @@ impl NodeConfig {
         peers.sort_by(|a, b| a.name.cmp(&b.name));
         check_roles(peers.iter().map(|peer| peer.role))
             .map_err(|(why, hint)| top.refuse("peers", why, hint))?;
+        let consensus = consensus::read(&top.section("consensus")?)?;
+        if web.as_ref().is_some_and(|web| web.order == WebOrder::Sam) {
+            web::check_sam(&top, &peers, join, consensus.durability)?;
+        }
         Ok(Self {
             file: file.to_owned(),
             cluster: top.need("cluster", "the cluster's name, such as \"shop\"")?,
@@ -204,7 +208,7 @@ impl NodeConfig {
             peers,
             join,
             tls,
-            consensus: consensus::read(&top.section("consensus")?)?,
+            consensus,
             elections: elections::read(&top.section("elections")?)?,
             limits: read_limits(&top.section("limits")?)?,
             services: services::read(&top)?,

@@ -4,7 +4,7 @@
 //! Every error body is `{"error":"…","outcome":"not_applied|unknown|applied"}`, so that a client
 //! always knows whether it may simply try again.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -24,10 +24,15 @@ use crate::replicated::{
     Submit,
 };
 
+/// The ways to actors, by the numbers of their names.
+pub(super) type Ways = BTreeMap<u64, Arc<dyn Submit>>;
+
 /// What the handlers need. Cloning is cheap.
 #[derive(Clone)]
 pub struct ActorsHttp {
     submit: Arc<dyn Submit>,
+    /// Those of actors that have one of their own, by number.
+    ways: Arc<Ways>,
     catalogue: Arc<ActorCatalogue>,
     singletons: Arc<[Door]>,
     deadline: Duration,
@@ -39,6 +44,7 @@ impl ActorsHttp {
     pub fn new(submit: Arc<dyn Submit>, catalogue: ActorCatalogue) -> Self {
         Self {
             submit,
+            ways: Arc::default(),
             catalogue: Arc::new(catalogue),
             singletons: Arc::default(),
             deadline: DEADLINE_DEFAULT,
@@ -57,6 +63,12 @@ impl ActorsHttp {
     #[must_use]
     pub fn body_max(mut self, bytes: usize) -> Self {
         self.body_max = bytes.min(ARGS_BYTES_MAX);
+        self
+    }
+
+    /// Goes these ways to the actors of these numbers.
+    pub(super) fn ways(mut self, ways: Arc<Ways>) -> Self {
+        self.ways = ways;
         self
     }
 
@@ -96,14 +108,15 @@ impl ActorsHttp {
         let done: Done = Box::new(move |outcome| drop(answer.send(outcome)));
         let (actor, deadline) = (actor.id(), self.deadline);
         let id = function.function.id;
+        let way = self.ways.get(&actor).unwrap_or(&self.submit);
         if function.function.query {
             let consistency = call.consistency;
             let inquiry = Inquiry { actor, function: id, args, consistency, deadline, done };
-            self.submit.query(vec![inquiry]);
+            way.query(vec![inquiry]);
         } else {
             let idempotency = call.idempotency;
             let command = Submission { actor, function: id, args, deadline, idempotency, done };
-            self.submit.submit(vec![match &call.fence {
+            way.submit(vec![match &call.fence {
                 Some(fence) => command.fenced(fence),
                 None => command,
             }]);

@@ -76,7 +76,7 @@ use self::{
     config::{Durability, NodeConfig, NodeRole, PeerAt},
     core::{Core, CoreConfig, CoreError, Machines},
     http::Looks,
-    http_actors::ActorsHttp,
+    http_actors::{ActorsHttp, Ways},
     http_guests::GuestsHttp,
     http_state::StateHttp,
     services::{ServiceError, Services, programs::Programs},
@@ -86,7 +86,7 @@ pub(crate) use self::{memory::owner, site::survived};
 use crate::{
     consensus::{message, replica::SNAPSHOT_LOG_BYTES, timing},
     management::message::{Refusal, Spec},
-    replicated::ActorCatalogue,
+    replicated::{ActorCatalogue, Submit, name_hash},
 };
 
 /// Why a node ended in good order.
@@ -224,6 +224,7 @@ fn equip(core: &Core, config: &NodeConfig, program: &Program, access: &Access) {
     core.elections().lease_by_default(config.elections.lease);
     if let Some(multicast) = core.multicast() {
         multicast.measure_new(config.multicast.clone());
+        program.services.iter().for_each(|service| service.groups(&multicast));
         for index in 0..program.followers.len() {
             let followers = Arc::clone(&program.followers);
             let group = program.followers[index].group();
@@ -315,6 +316,7 @@ fn listen(
     let doors: Vec<_> =
         program.singletons.iter().map(|one| Door::new(&elections, one.as_ref())).collect();
     let guests = GuestsHttp::new(Arc::clone(&context.submit), &services);
+    let ways = ways_in(&services, &context.submit);
     let state = StateHttp {
         submit: Arc::clone(&context.submit),
         cluster: config.cluster.to_string(),
@@ -324,7 +326,7 @@ fn listen(
         let body_max = usize::try_from(context.limits.request_bytes_max).unwrap_or(usize::MAX);
         let actors =
             ActorsHttp::new(Arc::clone(&context.submit), catalogue.clone()).body_max(body_max);
-        let actors = actors.singletons(doors.clone());
+        let actors = actors.singletons(doors.clone()).ways(Arc::clone(&ways));
         let access = context.access.clone();
         let door = from_fn(move |request, next| guard(access.clone(), request, next));
         let mut app = App::new().wrap(door);
@@ -366,6 +368,11 @@ fn listen(
         }
     });
     Ok(handle)
+}
+
+/// The ways to state machines, by the numbers of their names.
+fn ways_in(services: &[Box<dyn Service>], log: &Arc<dyn Submit>) -> Arc<Ways> {
+    Arc::new(services.iter().map(|one| (name_hash(one.name()), one.way_in(log))).collect())
 }
 
 /// A listener as services take it.

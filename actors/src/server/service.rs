@@ -22,6 +22,7 @@ use super::{
     Access, StopSignal,
     config::{Limits, NodeRole, WebConfig},
     elections::Elections,
+    multicast::Multicast,
     services::{Services, programs::Programs},
     singletons::{HaActor, Hosting, SingletonRef},
 };
@@ -40,6 +41,17 @@ pub trait Service: Send + Sync + 'static {
     /// Adds routes to the node's HTTP listener; called once for each of its workers. By default
     /// there are none.
     fn http(&self, _routes: &mut web::ServiceConfig, _context: &ServiceContext) {}
+
+    /// The node can use groups, and none is used there yet: says which of them the service follows
+    /// ([`Multicast::host`], [`Multicast::follow`]). Called on the node's arbiter, once, before all
+    /// else but [`machine`](Self::machine); not at auxiliaries. By default there are none.
+    fn groups(&self, _multicast: &Multicast) {}
+
+    /// The way of commands and queries for its state machine that come by the node's HTTP: by default
+    /// into `log`.
+    fn way_in(&self, log: &Arc<dyn Submit>) -> Arc<dyn Submit> {
+        Arc::clone(log)
+    }
 
     /// Whether it serves Redis clients. At most one service of a program does.
     fn speaks_resp(&self) -> bool {

@@ -4,15 +4,19 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use actix_rt::{Arbiter, time::sleep};
 use rand::Rng as _;
 use serde_json::{Value, json};
 use synod::{
-    replicated::{Desk, Handle, StateMachine},
-    server::{LINGER, NodeAddresses, Service, ServiceContext, config::WebConfig},
+    replicated::{Desk, Handle, StateMachine, Submit},
+    server::{
+        LINGER, NodeAddresses, Service, ServiceContext,
+        config::{WebConfig, WebOrder},
+        multicast::{Hosted, Multicast},
+    },
 };
 
 use crate::{
@@ -25,13 +29,37 @@ use crate::{
     site::{Parts, Site, notes::Notes},
     tireless::restarts,
     upstream::{HttpForm, Upstream, UpstreamAddress, UpstreamOptions},
+    way::WayIn,
 };
 
 /// Servers behind one agreed order. One of these belongs to one node.
 #[derive(Debug, Default)]
 pub struct WebService {
+    /// What the log's table of this node says.
     desk: Arc<Desk<Web>>,
+    /// What the group's does.
+    of_group: Arc<Desk<Web>>,
+    group: OnceLock<Arc<Hosted>>,
 }
+
+impl WebService {
+    /// Where the order is that a node file names: what is seen of it here, the way in, and the log,
+    /// where that is not the order.
+    fn order(&self, config: &WebConfig, log: &Arc<dyn Submit>) -> io::Result<Ordered> {
+        let of = |submit: Arc<dyn Submit>| Handle::new(submit, NAME);
+        let log = Arc::clone(log);
+        match config.order {
+            WebOrder::Paxos => Ok((Arc::clone(&self.desk), of(log), None)),
+            WebOrder::Sam => {
+                let none = || io::Error::other("this node cannot use groups");
+                let group = self.group.get().cloned().ok_or_else(none)?;
+                Ok((Arc::clone(&self.of_group), of(group), Some(of(log))))
+            }
+        }
+    }
+}
+
+type Ordered = (Arc<Desk<Web>>, Handle<Web>, Option<Handle<Web>>);
 
 impl Service for WebService {
     fn name(&self) -> &str {
@@ -40,6 +68,21 @@ impl Service for WebService {
 
     fn machine(&self) -> Box<dyn StateMachine> {
         self.desk.machine(NAME)
+    }
+
+    fn groups(&self, multicast: &Multicast) {
+        let desk = Arc::clone(&self.of_group);
+        let hosted = multicast.host(GROUP, WebOrder::SAM_SERVERS, move || desk.machine(NAME));
+        // A service belongs to one node, which says this once.
+        drop(self.group.set(hosted));
+    }
+
+    fn way_in(&self, log: &Arc<dyn Submit>) -> Arc<dyn Submit> {
+        let log = Arc::clone(log);
+        match self.group.get() {
+            Some(group) => Arc::new(WayIn::new(log, Arc::clone(group) as Arc<dyn Submit>)),
+            None => log,
+        }
     }
 
     fn speaks_web(&self) -> bool {
@@ -58,7 +101,8 @@ impl Service for WebService {
             Notes::open(&context.world, dir, context.durability).map_err(io::Error::other)?;
         let metrics = WebMetrics::new(&context.metrics);
         let counter = Counter::open(context).map_err(io::Error::other)?;
-        let (desk, name) = (Arc::clone(&self.desk), context.node.to_string());
+        let (desk, order, log) = self.order(config, &context.submit)?;
+        let name = context.node.to_string();
         count_differences(&desk, &name, context);
         let (config, context) = (config.clone(), context.clone());
         // An arbiter of its own: what moves bodies does not keep the protocol waiting.
@@ -75,7 +119,8 @@ impl Service for WebService {
                 name,
                 config: config.clone(),
                 desk,
-                order: Handle::new(Arc::clone(&context.submit), NAME),
+                order,
+                log,
                 server: behind.form(&config),
                 carrier: carrier.map(|carrier| Rc::new(carrier) as Rc<dyn Carrier>),
                 notes,
@@ -101,11 +146,15 @@ impl Service for WebService {
     }
 
     fn sites(&self) -> Vec<Value> {
-        let sites = self.desk.read(|web| {
-            let shown = web.sites().iter().map(|(name, site)| document(name, site, web.last()));
-            shown.collect()
-        });
-        sites.unwrap_or_default()
+        // One of them has none.
+        let of = |desk: &Desk<Web>| -> Vec<Value> {
+            let shown = desk.read(|web| {
+                let sites = web.sites().iter();
+                sites.map(|(name, site)| document(name, site, web.last())).collect()
+            });
+            shown.unwrap_or_default()
+        };
+        [of(&self.desk), of(&self.of_group)].concat()
     }
 
     fn hints(&self, at: &NodeAddresses) -> Vec<String> {
@@ -227,3 +276,6 @@ fn count_differences(desk: &Arc<Desk<Web>>, name: &str, context: &ServiceContext
         metrics.counter(&DIVERGED, &[]).follow(diverged.unwrap_or_default());
     });
 }
+
+/// The group that orders requests where the log does not.
+const GROUP: &str = "synod.web";

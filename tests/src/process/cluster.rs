@@ -29,6 +29,8 @@ use super::{
 pub struct Cluster {
     program: PathBuf,
     args: Vec<String>,
+    /// Variables that `dev` gives to its nodes.
+    variables: Vec<(String, String)>,
     dir: PathBuf,
     nodes: BTreeMap<String, Member>,
     dev: Option<Dev>,
@@ -66,6 +68,15 @@ impl Cluster {
     pub fn dev(program_name: &str, args: &[&str]) -> Self {
         let mut cluster = Self::empty(program_name);
         cluster.args = args.iter().map(|&arg| arg.to_owned()).collect();
+        cluster.resume();
+        cluster
+    }
+
+    /// The same, with a variable in the environment.
+    pub fn dev_told(program_name: &str, args: &[&str], (variable, value): (&str, &str)) -> Self {
+        let mut cluster = Self::empty(program_name);
+        cluster.args = args.iter().map(|&arg| arg.to_owned()).collect();
+        cluster.variables = vec![(variable.to_owned(), value.to_owned())];
         cluster.resume();
         cluster
     }
@@ -129,6 +140,7 @@ impl Cluster {
         Self {
             program: program(program_name),
             args: Vec::new(),
+            variables: Vec::new(),
             dir: folder.path().join("cluster"),
             nodes: BTreeMap::new(),
             dev: None,
@@ -147,7 +159,7 @@ impl Cluster {
         assert!(self.dev.is_none(), "it runs");
         let mut command = Command::new(&self.program);
         command.args(["dev", "--json", "--dir"]).arg(&self.dir).args(&self.args);
-        command.stdout(Stdio::piped());
+        command.stdout(Stdio::piped()).envs(self.variables.iter().cloned());
         let mut process = Process::spawn(&mut command, &self.dev_log());
         let lines = BufReader::new(process.child().stdout.take().expect("it was piped"));
         let (tell, events) = channel();
@@ -311,6 +323,12 @@ impl Cluster {
         let process = Process::start(Path::new(words[0]), &words[1..], &self.log(name));
         self.nodes.get_mut(name).expect("a node").pid = process.pid();
         self.by_hand.insert(name.to_owned(), process);
+    }
+
+    /// From the next start of `dev` on its environment has this variable.
+    pub fn tell(&mut self, variable: &str, value: &str) {
+        self.variables.retain(|(name, _)| name != variable);
+        self.variables.push((variable.to_owned(), value.to_owned()));
     }
 
     /// From now on nodes are started as this program, another build of the same.

@@ -18,7 +18,7 @@ use crate::{
         node::REMOVED_MARKER,
     },
     server::config::{
-        ConsensusConfig, Durability, Listen, NodeConfig, NodeRole, Upstream, check_roles,
+        ConsensusConfig, Durability, Listen, NodeConfig, NodeRole, Upstream, WebOrder, check_roles,
     },
 };
 
@@ -193,10 +193,29 @@ pub(super) fn check(args: &DevArgs) -> Result<(), Failure> {
         let why = format!("{} servers for {mains} mains", args.upstream.len());
         return Err(Failure::usage("--upstream", why, "give at most one for each main"));
     }
+    if !args.upstream.is_empty() {
+        check_order(mains.saturating_add(members), args.durability.unwrap_or(Durability::Fsync))?;
+    }
     // A slip of the finger should not make us count to 10^18.
     let many = [(NodeRole::Main, mains.min(100)), (NodeRole::Auxiliary, auxiliaries.min(100))];
     check_roles(many.into_iter().flat_map(|(role, count)| std::iter::repeat_n(role, count)))
         .map_err(|(why, hint)| Failure::usage("--mains, --auxiliaries", why, &hint))
+}
+
+/// What the environment says of the order every node will hear of; better refused before there are any.
+fn check_order(servers: usize, durability: Durability) -> Result<(), Failure> {
+    let Ok(order) = std::env::var(ORDER) else { return Ok(()) };
+    match order.parse() {
+        Ok(WebOrder::Paxos) => Ok(()),
+        Ok(WebOrder::Sam) => match WebOrder::refuse_sam(servers, durability) {
+            Some((why, hint)) => Err(Failure::usage(ORDER, why, hint)),
+            None => Ok(()),
+        },
+        Err(why) => {
+            let (why, hint) = why.split_once("; ").unwrap_or((&why, "correct it"));
+            Err(Failure::usage(ORDER, why, hint))
+        }
+    }
 }
 
 /// How many of each role are asked for.
@@ -256,6 +275,9 @@ fn temporary_dir(parent: &Path) -> io::Result<PathBuf> {
 
 /// Holds the process id of the `dev` that runs the cluster.
 const LOCK_FILE: &str = "dev.lock";
+
+/// Stands for `order` in [web] of every node.
+const ORDER: &str = "SYNOD_WEB_ORDER";
 
 /// What a cluster on one machine is called in its certificates.
 const CLUSTER: &str = "dev";

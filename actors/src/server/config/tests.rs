@@ -213,6 +213,28 @@ fn a_server_behind_the_order_is_rebuilt_by_two_commands_or_by_hand() {
 }
 
 #[test]
+fn an_order_by_multicast_wants_three_nodes_that_remember() {
+    let member = "\n[[peers]]\nname = \"m1\"\nrole = \"member\"\nquic = \"127.0.0.1:7004\"\n";
+    let web = |durability: &str, more: &str, order: &str| {
+        let section = "[web]\nlisten = \"127.0.0.1:1\"\nupstream = \"http://127.0.0.1:9\"\n";
+        let good = GOOD.replace("memory", durability);
+        let file = format!("{good}{more}\n{section}order = {order:?}\n");
+        load(&file, Overrides::default()).map(|config| config.web.unwrap().order)
+    };
+    assert_eq!(web("fsync", member, "sam"), Ok(WebOrder::Sam));
+    assert_eq!(web("memory", "", "paxos"), Ok(WebOrder::Paxos));
+    for (durability, more, order, part) in [
+        ("fsync", "", "sam", "web.order"),
+        ("fsync", "", "sam", "not 2"),
+        ("memory", member, "sam", "fsync"),
+        ("fsync", member, "raft", "\"paxos\" or \"sam\""),
+    ] {
+        let said = web(durability, more, order).unwrap_err();
+        assert!(said.contains(part), "{order}: {said}");
+    }
+}
+
+#[test]
 fn roles_are_kept_where_the_file_says() {
     let read = |keys: &str| load(&format!("{GOOD}\n[elections]\n{keys}\n"), Overrides::default());
     let default = read("").unwrap().elections;

@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, net::SocketAddr, str::FromStr, time::Duration};
 
 use awc::http::Uri;
 
-use super::{ClientAccess, ConfigError, Listen, NodeRole, Section, refuse_open, units};
+use super::{
+    ClientAccess, ConfigError, Durability, Listen, NodeRole, Peer, Section, refuse_open, units,
+};
 
 /// A server behind the agreed order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub struct WebConfig {
     /// The server: `http://127.0.0.1:9001`, with a path that is put before every request's; or
     /// `redis://127.0.0.1:6379`.
     pub upstream: String,
+    /// What puts requests in their order.
+    pub order: WebOrder,
     /// Bytes of the largest body of an ordered request.
     pub body_bytes_max: u64,
     /// What becomes of a site whose server answers otherwise than the others'.
@@ -22,6 +26,49 @@ pub struct WebConfig {
     pub copies: Option<WebCopies>,
     /// Exceptions, by path.
     pub routes: Vec<WebRoute>,
+}
+
+/// What puts the requests of all sites in one order. It is the same at all of them, for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WebOrder {
+    /// The cluster's log.
+    #[default]
+    Paxos,
+    /// A group of Scalable Atomic Multicast.
+    Sam,
+}
+
+impl WebOrder {
+    /// So many nodes that are no auxiliaries keep the order of a group: one of them may be lost at any
+    /// moment, and the others go on.
+    pub const SAM_SERVERS: usize = 3;
+
+    /// Why so many nodes that are no auxiliaries cannot keep it by multicast, if so, and what to do.
+    pub(crate) fn refuse_sam(
+        servers: usize,
+        durability: Durability,
+    ) -> Option<(String, &'static str)> {
+        if durability == Durability::Memory {
+            // Who serves a group is a node that remembers; restarted, one that does not is another.
+            let why = "\"sam\" does not go with `durability = \"memory\"`, which forgets the order";
+            return Some((why.to_owned(), "use \"fsync\", or \"paxos\""));
+        }
+        let least = Self::SAM_SERVERS;
+        let why = format!("\"sam\" wants {least} nodes that are no auxiliaries, not {servers}");
+        (servers < least).then_some((why, "add a member, or use \"paxos\""))
+    }
+}
+
+impl FromStr for WebOrder {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "paxos" => Ok(Self::Paxos),
+            "sam" => Ok(Self::Sam),
+            other => Err(format!("{other:?} is no order; use \"paxos\" or \"sam\"")),
+        }
+    }
 }
 
 /// How the content of a server is passed on.
@@ -96,6 +143,7 @@ impl WebConfig {
         Self {
             listen,
             upstream: upstream.into(),
+            order: WebOrder::default(),
             body_bytes_max: BODY_BYTES_MAX,
             on_mismatch: OnMismatch::default(),
             copies: None,
@@ -152,7 +200,8 @@ pub(super) fn read(
         return Err(section.refuse("listen", "the same address as another", "use two ports"));
     }
     let upstream: Upstream = section.need("upstream", UPSTREAM)?;
-    section.parse("order", "\"paxos\"", order)?;
+    let order =
+        section.parse("order", "\"paxos\" or \"sam\"", str::parse::<WebOrder>)?.unwrap_or_default();
     let on_mismatch = section.parse("on_mismatch", "\"alarm\" or \"quarantine\"", mismatch)?;
     let mut routes: Vec<WebRoute> = Vec::new();
     for route in section.list("routes")? {
@@ -167,7 +216,21 @@ pub(super) fn read(
     let on_mismatch = on_mismatch.unwrap_or_default();
     let copies = read_copies(&section)?;
     let upstream = upstream.0;
-    Ok(Some(WebConfig { listen, upstream, body_bytes_max, on_mismatch, copies, routes }))
+    Ok(Some(WebConfig { listen, upstream, order, body_bytes_max, on_mismatch, copies, routes }))
+}
+
+/// What an order by multicast needs of the node and its cluster.
+pub(super) fn check_sam(
+    top: &Section<'_>,
+    peers: &[Peer],
+    join: bool,
+    durability: Durability,
+) -> Result<(), ConfigError> {
+    let servers = peers.iter().filter(|peer| peer.role != NodeRole::Auxiliary).count();
+    // One that came later need not know all others by its file.
+    let servers = if join { WebOrder::SAM_SERVERS } else { servers };
+    let refused = WebOrder::refuse_sam(servers, durability);
+    refused.map_or(Ok(()), |(why, hint)| Err(top.section("web")?.refuse("order", why, hint)))
 }
 
 fn read_copies(section: &Section<'_>) -> Result<Option<WebCopies>, ConfigError> {
@@ -255,14 +318,6 @@ impl FromStr for Upstream {
             return Err(format!("{text:?} is no server's address; {want}"));
         }
         Ok(Self(text.trim_end_matches('/').to_owned()))
-    }
-}
-
-fn order(text: &str) -> Result<(), String> {
-    match text {
-        "paxos" => Ok(()),
-        "sam" => Err("this build orders by \"paxos\" only; write that, or leave it out".into()),
-        other => Err(format!("{other:?} is no order; use \"paxos\"")),
     }
 }
 

@@ -36,7 +36,7 @@ use crate::{
     replicated::{
         CallError, Consistency, DEADLINE_DEFAULT, Function, Inquiry, Outcome, Submission, Submit,
     },
-    server::{board::Board, config::GroupsConfig, elections::Elections, metrics},
+    server::{board::Board, elections::Elections, metrics},
 };
 
 /// What the groups of a node stand on.

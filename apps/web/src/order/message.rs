@@ -299,6 +299,19 @@ pub enum Wish {
     Remove,
 }
 
+/// The requests of this cluster's sites are put in order elsewhere: by a group, not by the log, which
+/// hears this. From then on none is ordered here. Refused when sites have joined here.
+#[derive(Debug, Clone, Copy, Message, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "Result<(), String>")]
+#[remote(name = "web.elsewhere")]
+pub struct Elsewhere {}
+
+/// Whether they are.
+#[derive(Debug, Clone, Copy, Message, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "bool")]
+#[remote(name = "web.is_elsewhere")]
+pub struct IsElsewhere {}
+
 /// The last place given: all that was answered to anybody is not beyond it.
 #[derive(Debug, Clone, Copy, Message, Serialize, Deserialize, RemoteMessage)]
 #[rtype(result = "u64")]

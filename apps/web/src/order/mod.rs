@@ -1,5 +1,5 @@
-//! The agreed order: a replicated actor that gives requests their places and remembers what became of
-//! them at each site.
+//! The agreed order: a replicated actor, under the log or under a group, that gives requests their
+//! places and remembers what became of them at each site.
 //!
 //! - O1: places are given once, from 1, without gaps.
 //! - O2: a request stays until every serving site has performed it; a site too far behind is
@@ -12,6 +12,7 @@
 //! - O7: what came after a copy stays until it was performed where the copy went.
 //! - O8: a server that itself knows what it performed is believed, be it more or less than was reported;
 //!   its site goes on from there, if what came next is still kept.
+//! - O9: a cluster has one order: where requests are ordered by a group, no site joins in the log.
 
 mod compare;
 mod keys;
@@ -25,8 +26,8 @@ mod uploads;
 pub(crate) use self::compare::{digest_request, digest_response};
 pub use self::{
     message::{
-        Arrange, Arranged, Copied, Done, Join, Joined, KEPT_RESPONSE_MAX, Kept, Key, Last, Mend,
-        News, Origin, Part, Recall, Report, Reported, Tend, Verdict, Wish,
+        Arrange, Arranged, Copied, Done, Elsewhere, IsElsewhere, Join, Joined, KEPT_RESPONSE_MAX,
+        Kept, Key, Last, Mend, News, Origin, Part, Recall, Report, Reported, Tend, Verdict, Wish,
     },
     step::Step,
     table::{

@@ -1,5 +1,6 @@
 //! The actor: places, sites, and what is still to be performed.
 
+mod elsewhere;
 mod rebuild;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -13,8 +14,8 @@ use synod::{
 };
 
 use super::{
-    Arrange, Arranged, Done, Join, Joined, Last, Mend, Part, Recall, Report, Reported, Step, Tend,
-    Verdict, Wish, keys::Keys, uploads::Uploads,
+    Arrange, Arranged, Done, Elsewhere, IsElsewhere, Join, Joined, Last, Mend, Part, Recall,
+    Report, Reported, Step, Tend, Verdict, Wish, keys::Keys, uploads::Uploads,
 };
 use crate::{
     Past,
@@ -27,8 +28,8 @@ pub use self::rebuild::Rebuild;
 #[derive(Debug, Default, Serialize, Deserialize, Replicated)]
 #[replicated(
     name = "web",
-    commands(Arrange, Part, Join, Report, Tend, Mend),
-    queries(Last, Recall)
+    commands(Arrange, Part, Join, Report, Tend, Mend, Elsewhere),
+    queries(Last, Recall, IsElsewhere)
 )]
 pub struct Web {
     /// The last place given.
@@ -50,6 +51,9 @@ pub struct Web {
     /// Told to servers that keep a number of it; 0 while no site has such a one.
     #[serde(default)]
     name: u64,
+    /// O9: nothing is ordered here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    elsewhere: bool,
 }
 
 /// A server and the main before it.
@@ -337,6 +341,9 @@ impl Handler<Join> for Web {
     fn handle(&mut self, join: Join, turn: &mut Turn) -> Joined {
         let Join { site: name, upstream, lineage, applied: noted, lost, .. } = join;
         let Join { on_mismatch, exports, recalls, recalled, .. } = join;
+        if let Some(refused) = self.refuse_join() {
+            return refused;
+        }
         self.on_mismatch = on_mismatch;
         self.uploads.forget(&name);
         self.end_rebuilds(&name, &format!("{name} began another life meanwhile"));

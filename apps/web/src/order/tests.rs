@@ -103,6 +103,24 @@ fn a_key_has_one_place_at_whichever_site_it_comes_again() {
 }
 
 #[test]
+fn a_cluster_has_one_order_by_the_log_or_by_a_group() {
+    let (mut log, ..) = two();
+    let mut turn = log.turn();
+    let refused = log.web.handle(Elsewhere {}, &mut turn).unwrap_err();
+    assert!(refused.contains("by its log"), "{refused}");
+    assert!(!log.web.query(IsElsewhere {}));
+    let mut log = Log::default();
+    for _ in 0..2 {
+        let mut turn = log.turn();
+        assert_eq!(log.web.handle(Elsewhere {}, &mut turn), Ok(()));
+        let joined = log.join("a", None, 0);
+        assert!(joined.quarantined.unwrap().contains("by multicast"));
+        assert!(matches!(log.arrange("a", joined.epoch, None, "one"), Arranged::Refused(_)));
+    }
+    assert!(log.web.query(IsElsewhere {}) && log.web.sites().is_empty());
+}
+
+#[test]
 fn a_site_that_failed_where_the_other_did_not_is_sent_away_and_the_last_never() {
     let (mut log, a, b) = two();
     log.report("a", a, 1, answered(201, "x"));

@@ -11,12 +11,17 @@ use tokio::time::sleep;
 use super::{Place, Site, notes::Facts, rebuild};
 use crate::{
     Answer, OrderError, Response, Stamp, Touches, Unperformed,
-    order::{Done, Join, Joined, Kept, Report, Step, Verdict},
+    order::{Done, Elsewhere, Join, Joined, Kept, Report, Step, Verdict},
     slip::{self, Slip},
 };
 
 /// Begins one life after the other.
 pub(super) async fn live(site: Site) {
+    if let Err(why) = settle(&site).await {
+        tracing::error!(why, "this site cannot join the others");
+        site.set_place(Place::Quarantined(why));
+        return std::future::pending().await;
+    }
     loop {
         let mut joined = join(&site, None).await;
         let recalls = site.0.server.recalls() && !slip::is(Slip::TrustsItsNotes);
@@ -55,6 +60,18 @@ pub(super) async fn live(site: Site) {
         Work::new(&site, epoch, began).run().await;
         site.0.still.send_replace(None);
         site.set_place(Place::Joining);
+    }
+}
+
+/// Lets the log hear that requests are ordered elsewhere, if so, until it has (O9).
+async fn settle(site: &Site) -> Result<(), String> {
+    let Some(log) = &site.0.log else { return Ok(()) };
+    loop {
+        match log.send(Elsewhere {}).await {
+            Ok(heard) => return heard,
+            Err(why) => tracing::debug!(%why, "the log has not heard yet where the order is"),
+        }
+        sleep(JOIN_PAUSE).await;
     }
 }
 

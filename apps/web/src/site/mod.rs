@@ -60,8 +60,10 @@ pub struct Parts {
     pub config: WebConfig,
     /// What its replica of the order executed.
     pub desk: Arc<Desk<Web>>,
-    /// The way into the log.
+    /// The way into the order.
     pub order: Handle<Web>,
+    /// The way into the log, where that is not the order: it hears so before this site joins.
+    pub log: Option<Handle<Web>>,
     /// The server.
     pub server: Rc<dyn Form>,
     /// What carries its content; none: an operator does.
@@ -85,6 +87,7 @@ struct Inner {
     config: WebConfig,
     desk: Arc<Desk<Web>>,
     order: Handle<Web>,
+    log: Option<Handle<Web>>,
     server: Rc<dyn Form>,
     carrier: Option<Rc<dyn Carrier>>,
     /// The copy that was made of the server, and for which rebuild.
@@ -124,13 +127,14 @@ enum Place {
 impl Site {
     /// Starts it on the current arbiter. Dropping this ends nothing.
     pub fn start(parts: Parts) -> Self {
-        let Parts { name, config, desk, order, server, carrier, clock, metrics, .. } = parts;
+        let Parts { name, config, desk, order, log, server, carrier, clock, metrics, .. } = parts;
         let (first_ticket, (notes, facts)) = (parts.first_ticket, parts.notes);
         let site = Self(Rc::new(Inner {
             name,
             config,
             desk,
             order,
+            log,
             server,
             carrier,
             lent: RefCell::default(),

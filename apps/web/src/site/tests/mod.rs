@@ -107,6 +107,7 @@ impl Walk {
             config,
             desk: Arc::clone(&desk),
             order: Handle::new(door, NAME),
+            log: None,
             server: Rc::clone(&self.servers[site]) as _,
             carrier: self.faults.copies.then(|| Rc::new(carrier) as Rc<dyn Carrier>),
             notes,
