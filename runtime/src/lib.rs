@@ -35,5 +35,6 @@ pub mod snapshot;
 pub mod supervision;
 pub mod telemetry;
 pub mod trace;
+pub mod watch;
 pub mod wire;
 pub mod world;

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::watch;
+use synod_runtime::watch;
 
 use super::{
     ActorDescriptor, ApplyError, Function, Moment, Replicated, RestoreError, StateMachine, Turn,

@@ -13,13 +13,13 @@ use synod_runtime::{
     node::{self, Node, NodeError},
     slots::SlotsError,
     supervision::Fault,
+    watch,
     world::{
         World,
         disk::{Lock, LockError},
         network::TlsFiles,
     },
 };
-use tokio::sync::watch;
 
 pub use super::board::Reached;
 use super::{

@@ -13,10 +13,10 @@ use synod_runtime::{
     node::Node,
     registry::{Binding, Deliver},
     telemetry::Counter,
+    watch,
     wire::Frame,
     world::network::Lane,
 };
-use tokio::sync::watch;
 
 use super::{membership::Views, metrics, site::role_policy};
 use crate::{

@@ -30,10 +30,10 @@ use synod_runtime::{
     node::Node,
     registry::{Binding, Deliver},
     telemetry::Counter,
+    watch,
     wire::Frame,
     world::network::Lane,
 };
-use tokio::sync::watch;
 
 use super::{
     board::Board,

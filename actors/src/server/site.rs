@@ -17,9 +17,9 @@ use synod_runtime::{
     identity::{NodeId, NodeName},
     journal::{self, Journal},
     node::{Node, PeerEvent},
+    watch,
     world::{Disk, Rng},
 };
-use tokio::sync::watch;
 
 pub(crate) use self::survived::survived;
 pub(super) use self::{

@@ -1,6 +1,6 @@
 //! How everything that runs learns that it should end.
 
-use tokio::sync::watch;
+use synod_runtime::watch;
 
 /// Asks for an orderly stop. Dropping it without a word asks for nothing.
 #[derive(Debug)]

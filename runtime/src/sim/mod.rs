@@ -22,9 +22,9 @@
 //! ```
 //!
 //! # What the simulated code must not do
-//! Start threads or arbiters, use `tokio::select!` without `biased`, wait with several receivers
-//! on one `tokio::sync::watch` (it wakes them in random order), iterate over maps with the default
-//! hasher, or open sockets and files beside the ports.
+//! Start threads or arbiters, use `tokio::select!` without `biased`, wait on `tokio::sync::watch`, which
+//! wakes those who wait in random order ([`watch`](crate::watch) does not), iterate over maps with the
+//! default hasher, or open sockets and files beside the ports.
 //!
 //! # Faults
 //! Every fault is a method of [`Simulation`]; [`Nemesis`] makes a schedule of them out of a

@@ -55,8 +55,9 @@ use synod_runtime::{
     journal::Durability,
     node::Node,
     registry::Binding,
+    watch,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 pub(super) use self::hall::Ground;
 use self::room::Room;

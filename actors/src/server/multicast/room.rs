@@ -20,10 +20,11 @@ use synod_runtime::{
     journal::{Durability, Journal, JournalConfig},
     node::Node,
     telemetry::Counter,
+    watch,
     wire::name_hash,
     world::{Instant, network::Lane},
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use self::{
     feeding::Feeding,

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use tokio::sync::watch;
+use synod_runtime::watch;
 
 use super::lock;
 use crate::multicast::{

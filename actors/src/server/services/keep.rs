@@ -5,8 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use synod_runtime::telemetry::Counter;
-use tokio::sync::watch;
+use synod_runtime::{telemetry::Counter, watch};
 
 use super::{
     Services, is_up,

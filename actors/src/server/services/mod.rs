@@ -29,8 +29,8 @@ use std::{
 
 use bytes::Bytes;
 use serde_json::Value;
-use synod_runtime::{identity::NodeName, node::Node, world::Instant};
-use tokio::sync::{oneshot, watch};
+use synod_runtime::{identity::NodeName, node::Node, watch, world::Instant};
+use tokio::sync::oneshot;
 
 use self::{asked::Askers, checkpoints::Checkpoints, programs::Programs};
 use super::{board::Board, elections::Elections, manager::Managers, membership::Views};

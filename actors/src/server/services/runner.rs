@@ -3,8 +3,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use synod_runtime::world::Instant;
-use tokio::sync::{mpsc, watch};
+use synod_runtime::{watch, world::Instant};
+use tokio::sync::mpsc;
 
 use super::{
     asked::{Asked, Why},

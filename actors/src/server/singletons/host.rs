@@ -12,8 +12,7 @@ use std::{
 };
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, fut::wrap_future};
-use synod_runtime::{node::Node, supervision::Permit};
-use tokio::sync::watch;
+use synod_runtime::{node::Node, supervision::Permit, watch};
 
 use super::{HaActor, HaStart, Hosting, role_of, target_of};
 use crate::{

@@ -11,10 +11,12 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use synod::replicated::{Consistency, Fence, Inquiry, Submission, Submit, name_hash};
+use synod::{
+    replicated::{Consistency, Fence, Inquiry, Submission, Submit, name_hash},
+    runtime::watch,
+};
 use tokio::{
     io::AsyncReadExt,
-    sync::watch,
     time::{Instant, timeout},
 };
 

@@ -4,11 +4,11 @@ use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use synod::{
     replicated::{DEADLINE_DEFAULT, Submit},
+    runtime::watch,
     server::Access,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
     task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };

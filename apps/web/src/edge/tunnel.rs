@@ -12,11 +12,10 @@ use actix_http::{
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, stream::try_unfold};
-use synod::server::config::WebConfig;
+use synod::{runtime::watch, server::config::WebConfig};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::tcp::{OwnedReadHalf, OwnedWriteHalf},
-    sync::watch,
     time::{sleep, timeout},
 };
 

@@ -35,11 +35,12 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use synod::{
     replicated::{CallError, Consistency, Desk, Handle},
+    runtime::watch,
     runtime::world::{Clock, Instant},
     server::config::WebConfig,
 };
 use tokio::{
-    sync::{Notify, oneshot, watch},
+    sync::{Notify, oneshot},
     time::timeout,
 };
 
