@@ -256,7 +256,7 @@ const HOUSES: &[(&str, &[&[&str]])] = &[
     (
         "runtime/src/",
         &[
-            &["identity", "telemetry", "digest"],
+            &["identity", "telemetry", "digest", "watch"],
             &["world", "wire"],
             &["trace"],
             &["journal", "snapshot", "slots", "quic"],

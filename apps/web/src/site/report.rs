@@ -9,12 +9,13 @@ use crate::order::{Done, Kept, Report, Reported};
 
 /// Tells whatever there is, a moment after the first of it.
 pub(super) async fn report(site: Site) {
-    let mut told_down = None;
+    // What the others know of this server; nothing while that is uncertain.
+    let mut told = None;
     let mut noted = site.0.clock.now();
     loop {
         site.0.tell.notified().await;
         sleep(REPORT_PAUSE).await;
-        while let Some((epoch, done)) = next(&site, &told_down) {
+        while let Some((epoch, done)) = next(&site, told.as_ref()) {
             let now = site.0.clock.now();
             if now.since(noted) >= NOTE_PAUSE {
                 noted = now;
@@ -26,10 +27,12 @@ pub(super) async fn report(site: Site) {
                 Ok(Reported { stale: true, .. }) => break,
                 Ok(Reported { applied, .. }) => {
                     site.0.untold.borrow_mut().retain(|done| done.seq > applied);
-                    told_down = down;
+                    told = Some(down);
                 }
                 Err(why) => {
                     tracing::debug!(%why, "a report was not heard; it is said again");
+                    // It may have been: then they know what may not be so any more.
+                    told = None;
                     sleep(AGAIN_PAUSE).await;
                 }
             }
@@ -38,10 +41,10 @@ pub(super) async fn report(site: Site) {
 }
 
 /// The next report, if there is anything to say.
-fn next(site: &Site, told_down: &Option<String>) -> Option<(u64, Vec<Done>)> {
+fn next(site: &Site, told: Option<&Option<String>>) -> Option<(u64, Vec<Done>)> {
     let Place::Serving { epoch } = *site.0.place.borrow() else { return None };
     let untold = site.0.untold.borrow();
-    if untold.is_empty() && *site.0.down.borrow() == *told_down {
+    if untold.is_empty() && told == Some(&*site.0.down.borrow()) {
         return None;
     }
     let mut bytes = 0;
