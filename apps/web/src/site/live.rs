@@ -17,6 +17,8 @@ use crate::{
 
 /// Begins one life after the other.
 pub(super) async fn live(site: Site) {
+    // What is begun anew after a panic knows as little of its server as after a crash.
+    site.set_down(None);
     if let Err(why) = settle(&site).await {
         tracing::error!(why, "this site cannot join the others");
         site.set_place(Place::Quarantined(why));
@@ -54,6 +56,8 @@ pub(super) async fn live(site: Site) {
         }
         site.0.untold.borrow_mut().clear();
         site.set_place(Place::Serving { epoch });
+        // Whatever changed before it could be told.
+        site.0.tell.notify_one();
         tracing::info!(site = site.0.name, applied = facts.answered, "joined the order");
         // What has its place only since then was never sent.
         let began = Facts { reserved: facts.reserved.min(last), ..facts };
