@@ -166,7 +166,8 @@ fn shout(program: &str, args: &RecoverArgs, source: &Source, last: u64) {
 fn new_position(args: &RecoverArgs, last: u64) -> Result<u64, Failure> {
     // A cluster that was itself restored within this second is there already.
     let by_time = RealClock.wall_ms() / 1_000 * POSITIONS_PER_SECOND;
-    let position = args.above.unwrap_or(by_time.max(last.saturating_add(POSITIONS_PER_SECOND)));
+    let above_all = by_time.max(last.saturating_add(POSITIONS_PER_SECOND));
+    let position = args.above.unwrap_or(above_all);
     if position <= last || position >= POSITION_END {
         let why = format!("{position} is not above the last known position {last}, or beyond 2^53");
         return Err(Failure::usage("--above", why, "choose a position between the two"));
