@@ -2,10 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{
-    collections::BTreeMap,
-    net::{SocketAddr, TcpListener},
-};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use serde_json::Value;
 use synod_tests::process::{
@@ -13,10 +10,11 @@ use synod_tests::process::{
     cluster::Cluster,
     crew::{Crew, Shift},
     http::{Answer, Http},
-    machine::turn,
+    machine::{free_tcp_port, turn},
     nginx::Nginx,
     order::Order,
     programs::program,
+    sites::{kill_each, sites, wait_both_serve, wait_equal, webs},
     wait::{PATIENCE, now, until},
 };
 
@@ -36,32 +34,13 @@ fn two_sites(order: Order) -> Option<(Cluster, [Nginx; 2])> {
 /// A cluster before two servers, both of which serve.
 fn before(servers: &[String; 2], order: Order) -> Cluster {
     let cluster = order.before(servers);
-    for name in ["a", "b"] {
-        cluster.wait_status(name, "both sites to serve", |status| {
-            let serves = |site: &Value| site["state"] == "serving";
-            sites(status).len() == 2 && sites(status).iter().all(serves)
-        });
-    }
+    wait_both_serve(&cluster);
     cluster
-}
-
-/// What a status document says of them.
-fn sites(status: &Value) -> &[Value] {
-    status["web"].as_array().map_or(&[], Vec::as_slice)
-}
-
-fn webs(cluster: &Cluster) -> [SocketAddr; 2] {
-    ["a", "b"].map(|name| cluster.node(name).web.expect("a main with a server has a web port"))
 }
 
 /// Waits until both servers' disks hold the same, and answers what.
 fn wait_same(servers: &[Nginx; 2]) -> BTreeMap<String, Vec<u8>> {
-    until("equal files at both sites", || {
-        let [a, b] = [servers[0].files(), servers[1].files()];
-        let differs = |name: &&String| a.get(*name) != b.get(*name);
-        let different: Vec<&String> = a.keys().chain(b.keys()).filter(differs).take(5).collect();
-        if different.is_empty() { Ok(a) } else { Err(format!("{different:?} differ")) }
-    })
+    wait_equal("files", || servers.each_ref().map(Nginx::files))
 }
 
 /// Goal: what is done at either site is done at both, in one order. Method: a WebDAV client's verbs,
@@ -162,21 +141,7 @@ fn kill_each_site(order: Order) {
         crew.wait_for_more(PATIENCE, "writes with it again", 20);
         println!("round {round}: {name} ordered and was killed; 20 writes took {took:?}");
     }
-    for (at, name) in ["a", "b", "a", "b"].into_iter().enumerate() {
-        // In the second round a whole site dies: the server behind the node, too.
-        let whole = at >= 2;
-        cluster.signal("KILL", &[name]);
-        if whole {
-            servers[at % 2].kill();
-        }
-        crew.wait_for_more(PATIENCE, "writes at the other site", 20);
-        if whole {
-            servers[at % 2].resume();
-        }
-        cluster.wait_restarted(name);
-        cluster.wait_ready(name);
-        crew.wait_for_more(PATIENCE, "writes at both sites", 20);
-    }
+    kill_each(&mut cluster, &mut servers, &crew, 20);
     let acknowledged = crew.finish();
     let files = wait_same(&servers);
     for (path, body) in &acknowledged {
@@ -230,10 +195,6 @@ fn sequencer(cluster: &Cluster) -> String {
         let name = group.and_then(|group| group["sequencer"].as_str());
         name.map(str::to_owned).ok_or_else(|| status.to_string())
     })
-}
-
-fn free_tcp_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).unwrap()
 }
 
 /// Goal: a cluster has one order, for ever, and who asks a node about its sites is told of that one.

@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -15,9 +15,10 @@ use synod_tests::process::{
     cluster::Cluster,
     crew::{Crew, Shift},
     http::Http,
-    machine::turn,
+    machine::{free_tcp_port, turn},
     order::Order,
     programs::program,
+    sites::{sites, wait_equal, webs},
     wait::{PATIENCE, until},
 };
 
@@ -65,7 +66,7 @@ impl Shop {
         let shop = Self { cluster, dirs, _servers: servers, folder };
         shop.wait_serving(0);
         // The log says so of their former lives too: whether a site serves in this one, it knows.
-        for web in shop.webs() {
+        for web in webs(&shop.cluster) {
             until("a site to answer", || {
                 let answer = Http::new(web).get("/orders/none")?;
                 if answer.status == 404 { Ok(()) } else { Err(answer.text()) }
@@ -86,17 +87,7 @@ impl Shop {
 
     /// Waits until both servers have the same on their disks, and answers what.
     fn wait_same(&self) -> BTreeMap<String, Vec<u8>> {
-        until("equal files at both sites", || {
-            let [a, b] = [0, 1].map(|at| files(&self.dirs[at]));
-            let differs = |name: &&String| a.get(*name) != b.get(*name);
-            let different: Vec<&String> =
-                a.keys().chain(b.keys()).filter(differs).take(5).collect();
-            if different.is_empty() { Ok(a) } else { Err(format!("{different:?} differ")) }
-        })
-    }
-
-    fn webs(&self) -> [SocketAddr; 2] {
-        ["a", "b"].map(|name| self.cluster.node(name).web.expect("it has a web port"))
+        wait_equal("files", || self.dirs.each_ref().map(|dir| files(dir)))
     }
 }
 
@@ -118,7 +109,7 @@ fn a_server_that_went_astray_is_rebuilt_in_the_order_of_a_group() {
 fn rebuilt_while_clients_go_on(order: Order) {
     let _turn = turn();
     let mut shop = Shop::open(40, order);
-    let at = shop.webs()[0];
+    let at = webs(&shop.cluster)[0];
     let crew = Crew::start((0..3).map(|writer| move |shift: &Shift| write_on(writer, at, shift)));
     crew.wait_for_more(PATIENCE, "writes", 60);
     let failed = shop.cluster.wait_status("a", "a rebuild that failed", |status| {
@@ -138,7 +129,7 @@ fn rebuilt_while_clients_go_on(order: Order) {
     for (path, body) in &written {
         assert_eq!(files.get(path), Some(body), "{path} was acknowledged");
     }
-    let read = Http::new(shop.webs()[1]).get(&format!("/orders/{}", written[0].0)).unwrap();
+    let read = Http::new(webs(&shop.cluster)[1]).get(&format!("/orders/{}", written[0].0)).unwrap();
     assert_eq!((read.status, &read.body), (200, &written[0].1), "b answers again");
     println!("{} acknowledged writes at both sites, over a rebuild", written.len());
     shop.cluster.stop();
@@ -151,7 +142,7 @@ fn a_site_that_lost_everything_is_rebuilt() {
     let _turn = turn();
     let mut shop = Shop::open(u64::MAX, Order::Paxos);
     fs::write(shop.folder.path().join("failed"), "").unwrap();
-    let mut http = Http::new(shop.webs()[0]);
+    let mut http = Http::new(webs(&shop.cluster)[0]);
     for number in 0..20 {
         let path = format!("/orders/f{number}");
         let body = format!("{number} ").repeat(50_000).into_bytes();
@@ -174,7 +165,8 @@ fn a_site_that_lost_everything_is_rebuilt() {
     });
     assert_eq!(files(&shop.dirs[1]), before);
     shop.wait_serving(0);
-    let answer = Http::new(shop.webs()[1]).request("PUT", "/orders/new", &[], b"new").unwrap();
+    let answer =
+        Http::new(webs(&shop.cluster)[1]).request("PUT", "/orders/new", &[], b"new").unwrap();
     assert_eq!((answer.status, answer.header("synod-seq")), (200, Some("21")));
     assert_eq!(shop.wait_same().len(), 21);
     shop.cluster.stop();
@@ -211,13 +203,4 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     // One may be gone again while it is looked for.
     entries.filter_map(|path| Some((name(&path), fs::read(&path).ok()?))).collect()
-}
-
-/// What a status document says of them.
-fn sites(status: &Value) -> &[Value] {
-    status["web"].as_array().map_or(&[], Vec::as_slice)
-}
-
-fn free_tcp_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).unwrap()
 }

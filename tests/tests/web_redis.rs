@@ -18,6 +18,7 @@ use synod_tests::process::{
     order::Order,
     redis::{Redis, redis_cli},
     resp::{Reply, Resp},
+    sites::{Server as _, kill_each, wait_both_serve, wait_equal, webs},
     wait::{PATIENCE, until},
 };
 
@@ -36,22 +37,13 @@ fn two_sites(flags: &[&str], order: Order) -> Option<(Cluster, [Redis; 2])> {
 
 /// Waits until both sites serve, as the log says and as they say themselves.
 fn wait_serving(cluster: &Cluster) {
-    for name in ["a", "b"] {
-        cluster.wait_status(name, "both sites to serve", |status| {
-            let sites = status["web"].as_array().map_or(&[][..], Vec::as_slice);
-            sites.len() == 2 && sites.iter().all(|site| site["state"] == "serving")
-        });
-    }
+    wait_both_serve(cluster);
     for web in webs(cluster) {
         until("a site to answer", || match client(web).call(&[b"GET", b"nothing"]) {
             Ok(Reply::Nil) => Ok(()),
             other => Err(format!("{other:?}")),
         });
     }
-}
-
-fn webs(cluster: &Cluster) -> [SocketAddr; 2] {
-    ["a", "b"].map(|name| cluster.node(name).web.expect("a main with a server has a web port"))
 }
 
 fn client(web: SocketAddr) -> Resp {
@@ -73,12 +65,7 @@ fn bulk(text: &str) -> Reply {
 
 /// Waits until both servers hold the same, and answers what.
 fn wait_same(servers: &[Redis; 2]) -> BTreeMap<String, String> {
-    until("equal keys at both sites", || {
-        let [a, b] = [servers[0].content(), servers[1].content()];
-        let differs = |key: &&String| a.get(*key) != b.get(*key);
-        let different: Vec<&String> = a.keys().chain(b.keys()).filter(differs).take(5).collect();
-        if different.is_empty() { Ok(a) } else { Err(format!("{different:?} differ")) }
-    })
+    wait_equal("keys", || servers.each_ref().map(Redis::content))
 }
 
 /// Goal: what is done at either site is done at both, in one order, with the answers of Redis.
@@ -186,21 +173,7 @@ fn kill_each_site(order: Order) {
     let crew =
         Crew::start((0..4).map(|writer| move |shift: &Shift| write_on(writer, sites, shift)));
     crew.wait_for_more(PATIENCE, "writes", 100);
-    for (at, name) in ["a", "b", "a", "b"].into_iter().enumerate() {
-        // In the second round a whole site dies: the server behind the node, too.
-        let whole = at >= 2;
-        cluster.signal("KILL", &[name]);
-        if whole {
-            servers[at % 2].kill();
-        }
-        crew.wait_for_more(PATIENCE, "writes at the other site", 40);
-        if whole {
-            servers[at % 2].resume();
-        }
-        cluster.wait_restarted(name);
-        cluster.wait_ready(name);
-        crew.wait_for_more(PATIENCE, "writes at both sites", 40);
-    }
+    kill_each(&mut cluster, &mut servers, &crew, 40);
     // A server alone dies, under its living node.
     servers[0].kill();
     crew.wait_for_more(PATIENCE, "writes at the other site", 40);

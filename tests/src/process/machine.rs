@@ -93,6 +93,15 @@ pub fn free_quic_ports(count: usize) -> Vec<SocketAddr> {
     found
 }
 
+/// A free port of TCP, which nobody else is given before it is used.
+///
+/// # Panics
+/// When there is none.
+pub fn free_tcp_port() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    listener.and_then(|one| one.local_addr()).expect("a free port")
+}
+
 fn is_free(at: SocketAddr) -> bool {
     UdpSocket::bind(at).is_ok() && TcpListener::bind(at).is_ok()
 }

@@ -30,4 +30,5 @@ pub mod programs;
 pub mod redis;
 pub mod resource;
 pub mod resp;
+pub mod sites;
 pub mod wait;

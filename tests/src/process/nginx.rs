@@ -3,14 +3,14 @@
 use std::{
     collections::BTreeMap,
     env, fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use tempfile::TempDir;
 
-use super::{child::Process, wait::until};
+use super::{child::Process, machine::free_tcp_port, sites::Server, wait::until};
 
 /// A server with a directory of files; both are gone when it is dropped.
 #[derive(Debug)]
@@ -38,35 +38,13 @@ impl Nginx {
         let missing = "no nginx on PATH; install Debian's package `nginx-light`";
         let program = program.ok_or_else(|| missing.to_owned())?;
         let folder = tempfile::Builder::new().prefix("synod-nginx-").tempdir().expect("a folder");
-        // Nobody else is given the port between here and there: it is not one of those.
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|one| one.local_addr());
-        let at = port.expect("a free port");
+        let at = free_tcp_port();
         fs::create_dir(folder.path().join("files")).expect("a folder of ours");
         fs::write(folder.path().join("nginx.conf"), configuration(folder.path(), at))
             .expect("the same");
         let mut server = Self { program, at, process: None, folder };
         server.resume();
         Ok(server)
-    }
-
-    /// Starts it (again) with its files.
-    ///
-    /// # Panics
-    /// When it does not serve.
-    pub fn resume(&mut self) {
-        let mut command = Command::new(&self.program);
-        command.arg("-p").arg(self.folder.path()).args(["-c", "nginx.conf", "-e", "error.log"]);
-        command.stdout(Stdio::null());
-        self.process = Some(Process::spawn(&mut command, &self.folder.path().join("said")));
-        until("nginx to serve", || match TcpStream::connect(self.at) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(error.to_string()),
-        });
-    }
-
-    /// Kills it; its files stay.
-    pub fn kill(&mut self) {
-        self.process.take();
     }
 
     /// Where it is.
@@ -82,6 +60,23 @@ impl Nginx {
         let mut found = BTreeMap::new();
         collect(&self.folder.path().join("files"), "", &mut found);
         found
+    }
+}
+
+impl Server for Nginx {
+    fn resume(&mut self) {
+        let mut command = Command::new(&self.program);
+        command.arg("-p").arg(self.folder.path()).args(["-c", "nginx.conf", "-e", "error.log"]);
+        command.stdout(Stdio::null());
+        self.process = Some(Process::spawn(&mut command, &self.folder.path().join("said")));
+        until("nginx to serve", || match TcpStream::connect(self.at) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        });
+    }
+
+    fn kill(&mut self) {
+        self.process.take();
     }
 }
 

@@ -1,17 +1,14 @@
 //! A stock redis-server.
 
-use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::Path,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use tempfile::TempDir;
 
 use super::{
     child::{Process, run},
+    machine::free_tcp_port,
     resp::{Reply, Resp},
+    sites::Server,
     wait::until,
 };
 
@@ -31,10 +28,8 @@ impl Redis {
     /// When it does not serve; where there is none at all, ask [`Redis::missing`] first.
     pub fn start(flags: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("synod-redis-").tempdir().expect("a folder");
-        // Nobody else is given the port between here and there: it is not one of those.
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|one| one.local_addr());
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
-        let mut server = Self { at: port.expect("a free port"), flags, process: None, folder };
+        let mut server = Self { at: free_tcp_port(), flags, process: None, folder };
         server.resume();
         server
     }
@@ -44,28 +39,6 @@ impl Redis {
         let found = std::process::Command::new("redis-server").arg("--version").output();
         let missing = "no redis-server on PATH; install Debian's package `redis-server`";
         found.is_err().then(|| missing.to_owned())
-    }
-
-    /// Starts it (again) with what it has.
-    ///
-    /// # Panics
-    /// When it does not serve.
-    pub fn resume(&mut self) {
-        let (port, dir) = (self.at.port().to_string(), self.folder.path().display().to_string());
-        let common = ["--port", &port, "--bind", "127.0.0.1", "--dir", &dir, "--logfile", "log"];
-        let more: Vec<&str> = self.flags.iter().map(String::as_str).collect();
-        let said = self.folder.path().join("said");
-        let words = [&common[..], &more].concat();
-        self.process = Some(Process::start(Path::new("redis-server"), &words, &said));
-        until("redis to serve", || match self.client().call(&[b"PING"]) {
-            Ok(Reply::Simple(_)) => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
-    }
-
-    /// Kills it; what it wrote to its disk stays.
-    pub fn kill(&mut self) {
-        self.process.take();
     }
 
     /// As a cluster is told of it.
@@ -101,6 +74,25 @@ impl Redis {
             (String::from_utf8_lossy(&key).into_owned(), format!("{value:?}"))
         };
         keys.into_iter().map(&mut said).collect()
+    }
+}
+
+impl Server for Redis {
+    fn resume(&mut self) {
+        let (port, dir) = (self.at.port().to_string(), self.folder.path().display().to_string());
+        let common = ["--port", &port, "--bind", "127.0.0.1", "--dir", &dir, "--logfile", "log"];
+        let more: Vec<&str> = self.flags.iter().map(String::as_str).collect();
+        let said = self.folder.path().join("said");
+        let words = [&common[..], &more].concat();
+        self.process = Some(Process::start(Path::new("redis-server"), &words, &said));
+        until("redis to serve", || match self.client().call(&[b"PING"]) {
+            Ok(Reply::Simple(_)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+
+    fn kill(&mut self) {
+        self.process.take();
     }
 }
 

@@ -1,0 +1,84 @@
+//! The sites of the web binding: two mains with a server behind each.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use serde_json::Value;
+
+use super::{
+    cluster::Cluster,
+    crew::Crew,
+    wait::{PATIENCE, until},
+};
+
+/// A server behind a site.
+pub trait Server {
+    /// Starts it (again) with what is on its disk.
+    ///
+    /// # Panics
+    /// When it does not serve.
+    fn resume(&mut self);
+
+    /// Kills it; what is on its disk stays.
+    fn kill(&mut self);
+}
+
+/// What a status document says of them.
+pub fn sites(status: &Value) -> &[Value] {
+    status["web"].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Where clients find them.
+///
+/// # Panics
+/// When one has no such port.
+pub fn webs(cluster: &Cluster) -> [SocketAddr; 2] {
+    ["a", "b"].map(|name| cluster.node(name).web.expect("a main with a server has a web port"))
+}
+
+/// Waits until both serve, as either says.
+pub fn wait_both_serve(cluster: &Cluster) {
+    for name in ["a", "b"] {
+        cluster.wait_status(name, "both sites to serve", |status| {
+            let serves = |site: &Value| site["state"] == "serving";
+            sites(status).len() == 2 && sites(status).iter().all(serves)
+        });
+    }
+}
+
+/// Waits until the servers of both hold the same, and answers what.
+pub fn wait_equal<V: PartialEq>(
+    what: &str,
+    mut look: impl FnMut() -> [BTreeMap<String, V>; 2],
+) -> BTreeMap<String, V> {
+    until(&format!("equal {what} at both sites"), || {
+        let [a, b] = look();
+        let differs = |name: &&String| a.get(*name) != b.get(*name);
+        let different: Vec<&String> = a.keys().chain(b.keys()).filter(differs).take(5).collect();
+        if different.is_empty() { Ok(a) } else { Err(format!("{different:?} differ")) }
+    })
+}
+
+/// Kills the node of each site, and then of each again with the server behind it, while `crew` writes:
+/// `more` each time, at the other site and at both.
+pub fn kill_each<T: Send + 'static>(
+    cluster: &mut Cluster,
+    servers: &mut [impl Server; 2],
+    crew: &Crew<T>,
+    more: u64,
+) {
+    for (at, name) in ["a", "b", "a", "b"].into_iter().enumerate() {
+        // In the second round a whole site dies: the server behind the node, too.
+        let whole = at >= 2;
+        cluster.signal("KILL", &[name]);
+        if whole {
+            servers[at % 2].kill();
+        }
+        crew.wait_for_more(PATIENCE, "writes at the other site", more);
+        if whole {
+            servers[at % 2].resume();
+        }
+        cluster.wait_restarted(name);
+        cluster.wait_ready(name);
+        crew.wait_for_more(PATIENCE, "writes at both sites", more);
+    }
+}
