@@ -127,19 +127,7 @@ impl<T> Receiver<T> {
     /// # Errors
     /// [`Gone`], once the last value was seen.
     pub async fn changed(&mut self) -> Result<(), Gone> {
-        loop {
-            // Begun before the look: a change in between is not missed.
-            let rung = self.rung.notified();
-            // Asked before the value: what was sent last counts, and nothing comes after.
-            let gone = self.has_changed().is_err();
-            if self.value.borrow_and_update().has_changed() {
-                return Ok(());
-            }
-            if gone {
-                return Err(Gone);
-            }
-            rung.await;
-        }
+        self.until(|value| value.has_changed()).await
     }
 
     /// Waits until `holds` says so of the value, which may be the one that is there. It is answered as
@@ -151,11 +139,18 @@ impl<T> Receiver<T> {
         &mut self,
         mut holds: impl FnMut(&T) -> bool,
     ) -> Result<Ref<'_, T>, Gone> {
+        self.until(|value| holds(value)).await?;
+        Ok(self.value.borrow())
+    }
+
+    async fn until(&mut self, mut holds: impl FnMut(&Ref<'_, T>) -> bool) -> Result<(), Gone> {
         loop {
+            // Begun before the look: a change in between is not missed.
             let rung = self.rung.notified();
+            // Asked before the value: what was sent last counts, and nothing comes after.
             let gone = self.has_changed().is_err();
             if holds(&self.value.borrow_and_update()) {
-                return Ok(self.value.borrow());
+                return Ok(());
             }
             if gone {
                 return Err(Gone);

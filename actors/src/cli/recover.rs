@@ -31,6 +31,7 @@ use crate::{
     election::store::Desk,
     management::store::Desk as ServicesDesk,
     membership::store::Desk as ViewsDesk,
+    replicated::Position,
     server::{
         self, Service,
         backup::{self, Head},
@@ -165,8 +166,8 @@ fn shout(program: &str, args: &RecoverArgs, source: &Source, last: u64) {
 /// Above all that the old cluster can have shown, so that epochs and versions never come twice.
 fn new_position(args: &RecoverArgs, last: u64) -> Result<u64, Failure> {
     // A cluster that was itself restored within this second is there already.
-    let by_time = RealClock.wall_ms() / 1_000 * POSITIONS_PER_SECOND;
-    let above_all = by_time.max(last.saturating_add(POSITIONS_PER_SECOND));
+    let Position(by_time) = Position::above_all_until(RealClock.wall_ms());
+    let above_all = by_time.max(last.saturating_add(Position::PER_SECOND));
     let position = args.above.unwrap_or(above_all);
     if position <= last || position >= POSITION_END {
         let why = format!("{position} is not above the last known position {last}, or beyond 2^53");
@@ -260,9 +261,6 @@ const FILE: &str = "recovered.backup";
 
 /// A snapshot does not say whose it is.
 const UNKNOWN: &str = "unknown";
-
-/// Seconds times this is above every position that commands reach by themselves.
-const POSITIONS_PER_SECOND: u64 = 1 << 20;
 
 /// JSON and JavaScript count exactly to here.
 const POSITION_END: u64 = 1 << 53;

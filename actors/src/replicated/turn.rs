@@ -21,6 +21,15 @@ impl Position {
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }
+
+    /// Far above every position that commands reach by themselves by that time, in milliseconds since
+    /// 1970, and below 2^53: where those go on that must not come twice.
+    pub(crate) const fn above_all_until(time_ms: u64) -> Self {
+        Self(time_ms / 1_000 * Self::PER_SECOND)
+    }
+
+    /// Positions of one second, by [`above_all_until`](Self::above_all_until).
+    pub(crate) const PER_SECOND: u64 = 1 << 20;
 }
 
 impl fmt::Display for Position {

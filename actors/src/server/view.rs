@@ -59,11 +59,29 @@ pub(super) async fn view(looks: web::Data<Looks>) -> HttpResponse {
 
 pub(super) async fn events(looks: web::Data<Looks>, watchers: web::Data<Watchers>) -> HttpResponse {
     let Some(watching) = watchers.enter() else { return full() };
+    sent(feed(looks, watching, watchers.stop.clone()))
+}
+
+/// A response of server-sent events.
+pub(super) fn sent(
+    events: impl Stream<Item = Result<Bytes, Infallible>> + 'static,
+) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/event-stream")
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .streaming(feed(looks, watching, watchers.stop.clone()))
+        .streaming(events)
 }
+
+/// Begins the events of whoever waits for changes, so that it knows at once that it does; and how soon
+/// to come back.
+pub(super) const BEGIN: &[u8] = b"retry: 200\n\n";
+
+/// Said when there was nothing for [`ALIVE_EVERY`]: a proxy between here and there would take silence
+/// for an end.
+pub(super) const ALIVE: &[u8] = b": alive\n\n";
+
+/// How long nothing may be said.
+pub(super) const ALIVE_EVERY: Duration = Duration::from_secs(10);
 
 /// The answer to one too many.
 pub(super) fn full() -> HttpResponse {

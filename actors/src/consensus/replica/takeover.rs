@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use synod_runtime::digest::sha256;
 
 use super::{Replica, StateImage};
-use crate::{membership::store::STORE as VIEWS, replicated::name_hash};
+use crate::{
+    membership::store::STORE as VIEWS,
+    replicated::{Position, name_hash},
+};
 
 /// The log's own function that takes a [`Piece`].
 pub(crate) const TAKE_PIECE: u64 = 2;
@@ -19,10 +22,6 @@ pub(crate) const STATE_BYTES_MAX: u64 = 8 << 30;
 
 /// Pieces that nobody goes on with are forgotten after this long by agreed time.
 const FORGOTTEN_MS: u64 = 10 * 60 * 1_000;
-
-/// Seconds times this is far above every position that commands reach by themselves, and stays
-/// below 2^53.
-const POSITIONS_PER_SECOND: u64 = 1 << 20;
 
 /// A part of a state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,7 +115,7 @@ impl Replica {
         self.machines = machines;
         let state = &mut self.state;
         state.time_ms = state.time_ms.max(image.time_ms);
-        let floor = state.time_ms / 1_000 * POSITIONS_PER_SECOND;
+        let floor = Position::above_all_until(state.time_ms).0;
         state.position = state.position.max(image.position).max(floor);
         state.keys = image.keys;
         Ok(state.position)

@@ -2,9 +2,9 @@
 //! events. An event's `id` is its mark: whoever names the last one it heard, in `Last-Event-ID` or
 //! as `after=`, goes on behind it at any node, as browsers do by themselves.
 
-use std::{collections::VecDeque, convert::Infallible, time::Duration};
+use std::{collections::VecDeque, convert::Infallible};
 
-use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use serde::Deserialize;
@@ -16,7 +16,7 @@ use crate::{
     server::{
         elections::{Elections, Heard, Watch},
         stop::StopSignal,
-        view::{self, Watchers, Watching},
+        view::{self, ALIVE, ALIVE_EVERY, BEGIN, Watchers, Watching},
     },
 };
 
@@ -52,10 +52,7 @@ pub(super) fn open(
         Err(why) => return Answer::bad_request(why).response(),
     };
     let Some(watching) = watchers.enter() else { return view::full() };
-    HttpResponse::Ok()
-        .content_type("text/event-stream")
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .streaming(feed(watch, watching, watchers.stop.clone()))
+    view::sent(feed(watch, watching, watchers.stop.clone()))
 }
 
 fn feed(
@@ -71,8 +68,7 @@ fn feed(
                 () = stop.stopped() => return None,
                 heard = tokio::time::timeout(ALIVE_EVERY, watch.next()) => heard,
             };
-            // A proxy between here and there would take silence for an end.
-            let alive = Bytes::from_static(b": alive\n\n");
+            let alive = Bytes::from_static(ALIVE);
             waiting.push_back(heard.map_or(alive, |heard| event(&heard)));
         }
         let next = waiting.pop_front()?;
@@ -93,12 +89,6 @@ fn event(heard: &Heard) -> Bytes {
     let id = heard.mark().map(|mark| format!("id: {mark}\n")).unwrap_or_default();
     Bytes::from(format!("event: {kind}\n{id}data: {data}\n\n"))
 }
-
-/// So that whoever watches knows at once that it does; and how soon to come back.
-const BEGIN: &[u8] = b"retry: 200\n\n";
-
-/// How long nothing may be said.
-const ALIVE_EVERY: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use serde::Deserialize;
@@ -18,7 +18,7 @@ use super::bad;
 use crate::server::{
     services::Services,
     stop::StopSignal,
-    view::{self, Watchers, Watching},
+    view::{self, ALIVE, ALIVE_EVERY, BEGIN, Watchers, Watching},
 };
 
 #[derive(Debug, Default, Deserialize)]
@@ -51,11 +51,7 @@ pub(super) fn asked(
         stop: watchers.stop.clone(),
         _watching: watching,
     };
-    let response = HttpResponse::Ok()
-        .content_type("text/event-stream")
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .streaming(feed.events());
-    Some(response)
+    Some(view::sent(feed.events()))
 }
 
 /// One watcher.
@@ -103,8 +99,7 @@ impl Feed {
         self.waiting.extend(news(self.told.as_ref(), &now));
         self.told = Some(now);
         if self.waiting.is_empty() && self.services.now().since(self.spoke) >= ALIVE_EVERY {
-            // A proxy between here and there would take silence for an end.
-            self.waiting.push_back(Bytes::from_static(b": alive\n\n"));
+            self.waiting.push_back(Bytes::from_static(ALIVE));
         }
     }
 }
@@ -125,14 +120,8 @@ fn event(kind: &str, data: &Value) -> Bytes {
     Bytes::from(format!("event: {kind}\ndata: {data}\n\n"))
 }
 
-/// So that whoever watches knows at once that it does; and how soon to come back.
-const BEGIN: &[u8] = b"retry: 200\n\n";
-
 /// Where nobody tells of a change it is looked for so often: who stands where roles are in registers.
 const LOOK: Duration = Duration::from_millis(250);
-
-/// How long nothing may be said.
-const ALIVE_EVERY: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

@@ -98,7 +98,7 @@ impl Services {
                 Ok(nodes) => return Ok(nodes),
                 // This node may only just have come back, and catch up.
                 Err(Why::NotLed) if self.0.node.now() < patience => {
-                    let _ = tokio::time::timeout(GLANCE, self.elections().news()).await;
+                    self.news(GLANCE).await;
                     continue;
                 }
                 Err(Why::NotLed) => {
