@@ -7,15 +7,25 @@ use serde_json::json;
 use synod_runtime::node::Node;
 
 use super::{
+    Service,
     board::Board,
     view::{self, Watchers},
 };
 
 /// What the handlers look at.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Looks {
     pub(super) node: Node,
     pub(super) board: Arc<Board>,
+    pub(super) services: Arc<[Box<dyn Service>]>,
+}
+
+impl Looks {
+    /// Whether all is served here that should be; else why not.
+    fn ready(&self) -> Result<(), String> {
+        self.board.ready()?;
+        self.services.iter().try_for_each(|service| service.ready())
+    }
 }
 
 /// Adds the routes every node has.
@@ -41,7 +51,7 @@ async fn healthz(looks: web::Data<Looks>) -> impl Responder {
 }
 
 async fn readyz(looks: web::Data<Looks>) -> impl Responder {
-    match looks.board.ready() {
+    match looks.ready() {
         Ok(()) => HttpResponse::Ok().content_type(TEXT).body("ready\n"),
         Err(why) => HttpResponse::ServiceUnavailable()
             .insert_header((RETRY_AFTER, "1"))

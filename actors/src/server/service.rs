@@ -94,6 +94,16 @@ pub trait Service: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Whether its own ways in serve by now, for `GET /readyz`; else why not, in a few words. What only
+    /// people can mend (a server behind it that is down) is no reason: it would keep a node from being
+    /// called ready for ever. Must not wait.
+    ///
+    /// # Errors
+    /// What is still to come.
+    fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Commands to try against a running node, for people who just started one.
     fn hints(&self, _at: &NodeAddresses) -> Vec<String> {
         Vec::new()

@@ -113,7 +113,7 @@ fn feed(
 
 /// The document.
 fn document(looks: &Looks) -> Value {
-    let Looks { node, board } = looks;
+    let Looks { node, board, .. } = looks;
     let links = node.links().peers().into_iter().map(|peer| {
         json!({
             "peer": peer.name,

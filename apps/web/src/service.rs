@@ -4,7 +4,10 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use actix_rt::{Arbiter, time::sleep};
@@ -40,6 +43,8 @@ pub struct WebService {
     /// What the group's does.
     of_group: Arc<Desk<Web>>,
     group: OnceLock<Arc<Hosted>>,
+    /// Whether the site of this node knows its place; none: the node has no site.
+    placed: OnceLock<Arc<AtomicBool>>,
 }
 
 impl WebService {
@@ -104,6 +109,7 @@ impl Service for WebService {
         let (desk, order, log) = self.order(config, &context.submit)?;
         let name = context.node.to_string();
         count_differences(&desk, &name, context);
+        let placed = Arc::clone(self.placed.get_or_init(Arc::default));
         let (config, context) = (config.clone(), context.clone());
         // An arbiter of its own: what moves bodies does not keep the protocol waiting.
         let arbiter = Arbiter::new();
@@ -127,6 +133,7 @@ impl Service for WebService {
                 first_ticket: context.world.entropy.rng("web/tickets").next_u64(),
                 clock: Arc::clone(&context.clock),
                 metrics,
+                placed,
             });
             actix_rt::spawn(counter.serve(site.clone()));
             let options = EdgeOptions::of(&config, &context);
@@ -155,6 +162,15 @@ impl Service for WebService {
             shown.unwrap_or_default()
         };
         [of(&self.desk), of(&self.of_group)].concat()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        match self.placed.get() {
+            Some(placed) if !placed.load(Ordering::Acquire) => {
+                Err("the site of this node is about to join the others".to_owned())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn hints(&self, at: &NodeAddresses) -> Vec<String> {

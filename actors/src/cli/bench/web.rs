@@ -240,7 +240,9 @@ impl Connection {
         let text = String::from_utf8_lossy(&self.buffer[..head]).to_ascii_lowercase();
         let line = text.lines().next().unwrap_or_default();
         if line.split(' ').nth(1).is_none_or(|status| !status.starts_with('2')) {
-            return Err(io::Error::other(line.to_owned()));
+            // As much of the reason as came with the head.
+            let why = String::from_utf8_lossy(&self.buffer[head..]);
+            return Err(io::Error::other(format!("{line}: {}", why.trim_end())));
         }
         let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
         let length: usize = length.map_or(Ok(0), str::parse).map_err(io::Error::other)?;

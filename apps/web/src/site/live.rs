@@ -1,6 +1,11 @@
 //! The lives of a site, and its work in each: what is ordered, performed at its server.
 
-use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures_util::{
     FutureExt as _, StreamExt as _, future::LocalBoxFuture, stream::FuturesUnordered,
@@ -427,6 +432,10 @@ impl Site {
         match &down {
             Some(why) => tracing::warn!(why, "the server behind this site cannot be reached"),
             None => tracing::info!("the server behind this site is back"),
+        }
+        if down.is_some() {
+            // It answers its clients so until people mend it.
+            self.0.placed.store(true, Ordering::Release);
         }
         *self.0.down.borrow_mut() = down;
         self.0.tell.notify_one();

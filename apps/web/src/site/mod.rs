@@ -26,7 +26,10 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -77,6 +80,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// What it counts.
     pub metrics: WebMetrics,
+    /// Raised once it knows whether it may answer, for the first time.
+    pub placed: Arc<AtomicBool>,
 }
 
 /// A running site. Cloning is cheap and gives the same one.
@@ -111,6 +116,7 @@ struct Inner {
     tell: Notify,
     clock: Arc<dyn Clock>,
     metrics: WebMetrics,
+    placed: Arc<AtomicBool>,
     tasks: RefCell<Vec<JoinHandle<()>>>,
 }
 
@@ -128,8 +134,8 @@ enum Place {
 impl Site {
     /// Starts it on the current arbiter. Dropping this ends nothing.
     pub fn start(parts: Parts) -> Self {
-        let Parts { name, config, desk, order, log, server, carrier, clock, metrics, .. } = parts;
-        let (first_ticket, (notes, facts)) = (parts.first_ticket, parts.notes);
+        let Parts { name, config, desk, order, log, server, carrier, .. } = parts;
+        let Parts { first_ticket, notes: (notes, facts), clock, metrics, placed, .. } = parts;
         let site = Self(Rc::new(Inner {
             name,
             config,
@@ -152,6 +158,7 @@ impl Site {
             tell: Notify::new(),
             clock,
             metrics,
+            placed,
             tasks: RefCell::default(),
         }));
         site.spawn();
@@ -212,6 +219,9 @@ impl Site {
                 // One that went away is not waited for.
                 drop(caller.send(Err(OrderError::Unknown(why.clone()))));
             }
+        }
+        if place != Place::Joining {
+            self.0.placed.store(true, Ordering::Release);
         }
         *self.0.place.borrow_mut() = place;
     }

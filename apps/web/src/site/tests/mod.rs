@@ -8,7 +8,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use synod::{
     runtime::{journal::Durability, sim::Simulation, telemetry::Metrics, world::Rng},
     server::config::{OnMismatch, WebConfig},
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use self::{
     log::{Door, Log},
@@ -114,6 +114,7 @@ impl Walk {
             first_ticket: self.rng.borrow_mut().next_u64(),
             clock: world.clock,
             metrics: WebMetrics::new(&Metrics::new()),
+            placed: Arc::default(),
         });
         self.sites.borrow_mut().insert(site.to_owned(), (started, desk));
     }
@@ -410,5 +411,26 @@ fn every_rule_that_is_broken_is_missed() {
         slip::set(None);
         let (seed, why) = found.unwrap_or_else(|| panic!("nobody misses what {broken:?} breaks"));
         println!("{broken:?}: seed {seed}: {why}");
+    }
+}
+
+#[test]
+fn a_site_knows_its_place_once_it_joined_or_its_server_is_seen_to_be_down() {
+    for down in [false, true] {
+        Simulation::new(1).run(|sim| async move {
+            let walk = Walk::new(&sim, 1, Faults { crashes: false, mute: 0, ..NUMBERED });
+            walk.servers["a"].down.set(down);
+            walk.boot("a");
+            let site = walk.site("a").unwrap();
+            assert!(!site.0.placed.load(Ordering::Acquire), "before anything could run");
+            let placed = async {
+                while !site.0.placed.load(Ordering::Acquire) {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            };
+            timeout(Duration::from_secs(5), placed).await.unwrap();
+            assert_eq!(site.epoch().is_err(), down, "{:?}", site.epoch());
+            site.abort();
+        });
     }
 }
