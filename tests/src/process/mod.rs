@@ -11,6 +11,7 @@
 //! - [`nginx`], [`redis`]: servers of others, to be put behind a cluster; [`order`]: by log or by group
 //! - [`crew`]: threads that go on until they are told to stop
 //! - [`resource`]: what only one program may touch at a time
+//! - [`sites`]: what the web binding's tests have in common; [`stalls`]: whether the machine stood still
 //! - [`load`]: writers that keep a book of every answer, and the check of that book
 //!
 //! Two rules keep these tests honest: nothing waits for a time where it could wait for an event,
@@ -31,4 +32,5 @@ pub mod redis;
 pub mod resource;
 pub mod resp;
 pub mod sites;
+pub mod stalls;
 pub mod wait;
