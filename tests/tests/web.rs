@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::net::SocketAddr;
 
 use serde_json::Value;
 use synod_tests::process::{
@@ -11,37 +11,11 @@ use synod_tests::process::{
     crew::{Crew, Shift},
     http::{Answer, Http},
     machine::{free_tcp_port, turn},
-    nginx::Nginx,
     order::Order,
     programs::program,
-    sites::{kill_each, sites, wait_both_serve, wait_equal, webs},
+    sites::{before, kill_each, sites, two_sites, wait_same, webs},
     wait::{PATIENCE, now, until},
 };
-
-/// Two stock servers behind the two mains of a cluster, or nothing where there is no nginx.
-fn two_sites(order: Order) -> Option<(Cluster, [Nginx; 2])> {
-    let servers = match (Nginx::start(), Nginx::start()) {
-        (Ok(a), Ok(b)) => [a, b],
-        (Err(missing), _) | (_, Err(missing)) => {
-            eprintln!("SKIPPED: {missing}");
-            return None;
-        }
-    };
-    let [a, b] = [servers[0].url(), servers[1].url()];
-    Some((before(&[a, b], order), servers))
-}
-
-/// A cluster before two servers, both of which serve.
-fn before(servers: &[String; 2], order: Order) -> Cluster {
-    let cluster = order.before(servers);
-    wait_both_serve(&cluster);
-    cluster
-}
-
-/// Waits until both servers' disks hold the same, and answers what.
-fn wait_same(servers: &[Nginx; 2]) -> BTreeMap<String, Vec<u8>> {
-    wait_equal("files", || servers.each_ref().map(Nginx::files))
-}
 
 /// Goal: what is done at either site is done at both, in one order. Method: a WebDAV client's verbs,
 /// each read at the other site at once.

@@ -300,11 +300,8 @@ fn listen(
     context: &ServiceContext,
 ) -> Result<ServerHandle, ServerError> {
     let services = &program.services;
-    let looks = Looks {
-        node: core.node().clone(),
-        board: core.board(),
-        services: Arc::clone(services),
-    };
+    let looks =
+        Looks { node: core.node().clone(), board: core.board(), services: Arc::clone(services) };
     let machines = services.iter().map(|service| service.machine().descriptor());
     let catalogue = ActorCatalogue::new(machines.collect());
     listen_for_services(config, program, context)?;

@@ -49,6 +49,11 @@ pub trait Form: Perform {
     /// A digest of what two servers in the same state answer alike (R5.30).
     fn digest(&self, request: &Request, response: &Response) -> String;
 
+    /// Whether it sends a body on as it comes from the disk; otherwise it is given the whole.
+    fn streams(&self) -> bool {
+        false
+    }
+
     /// Whether its servers keep the number of what they performed last, with their data.
     fn recalls(&self) -> bool {
         false

@@ -1,10 +1,10 @@
-//! Carries a server's content between sites: by the commands of the node file, over the nodes' own
-//! links.
+//! Carries a server's content between sites, by the commands of the node file, and large bodies: both
+//! over the nodes' own links.
 
 use std::{path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::future::LocalBoxFuture;
+use futures_util::{StreamExt as _, future::LocalBoxFuture, stream};
 use serde::{Deserialize, Serialize};
 use synod::{
     election::message::Epoch,
@@ -24,7 +24,7 @@ use synod::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Carrier, Copy, Feed, order::NAME, site::Site};
+use crate::{Apart, Carrier, Copy, Courier, Feed, Holding, order::NAME, site::Site};
 
 /// Runs the commands of a node file, and asks other nodes.
 pub(crate) struct Commands {
@@ -72,13 +72,10 @@ impl Carrier for Commands {
         offset: u64,
     ) -> LocalBoxFuture<'a, Result<Bytes, String>> {
         Box::pin(async move {
-            let to: NodeName = from.parse().map_err(|_| format!("{from} is no name of a node"))?;
-            let body = encode(&Fetch { id, offset });
-            let at = name_hash(&target(&to));
-            let asked = self.links.ask(&to, at, FETCH, Lane::Bulk, body, FETCH_PATIENCE).await;
-            let answer = asked.map_err(|error| error.to_string())?;
-            let piece: Piece = rmp_serde::from_slice(&answer).map_err(|why| why.to_string())?;
-            piece.0
+            match ask(&self.links, from, &Ask::Copy { id, offset }, PIECE_PATIENCE).await? {
+                Told::Copy(piece) => piece,
+                other => Err(format!("{from} answers with {other:?}")),
+            }
         })
     }
 
@@ -87,21 +84,69 @@ impl Carrier for Commands {
     }
 }
 
-/// Asks for a piece of a copy.
-#[derive(Debug, Serialize, Deserialize)]
-struct Fetch {
-    id: u64,
-    offset: u64,
+/// The way of large bodies.
+pub(crate) struct Links(pub(crate) Node);
+
+impl Courier for Links {
+    fn hold<'a>(
+        &'a self,
+        at: &'a str,
+        body: &'a Apart,
+    ) -> LocalBoxFuture<'a, Result<Holding, String>> {
+        Box::pin(async move {
+            match ask(&self.0, at, &Ask::Hold(body.clone()), HOLD_PATIENCE).await? {
+                Told::Held(how) => how,
+                other => Err(format!("{at} answers with {other:?}")),
+            }
+        })
+    }
+
+    fn fetch<'a>(
+        &'a self,
+        from: &'a str,
+        body: &'a Apart,
+        offset: u64,
+    ) -> LocalBoxFuture<'a, Result<Option<Bytes>, String>> {
+        Box::pin(async move {
+            match ask(&self.0, from, &Ask::Body(body.clone(), offset), PIECE_PATIENCE).await? {
+                Told::Body(piece) => piece,
+                other => Err(format!("{from} answers with {other:?}")),
+            }
+        })
+    }
 }
 
-/// The piece, or why not.
+/// What a site asks another.
 #[derive(Debug, Serialize, Deserialize)]
-struct Piece(Result<Bytes, String>);
+enum Ask {
+    /// For a piece of the copy that was made for a rebuild.
+    Copy { id: u64, offset: u64 },
+    /// To keep a body, too.
+    Hold(Apart),
+    /// For a piece of a body.
+    Body(Apart, u64),
+}
+
+/// What it is told.
+#[derive(Debug, Serialize, Deserialize)]
+enum Told {
+    Copy(Result<Bytes, String>),
+    Held(Result<Holding, String>),
+    Body(Result<Option<Bytes>, String>),
+}
+
+async fn ask(links: &Node, whom: &str, what: &Ask, patience: Duration) -> Result<Told, String> {
+    let to: NodeName = whom.parse().map_err(|_| format!("{whom} is no name of a node"))?;
+    let at = name_hash(&target(&to));
+    let asked = links.ask(&to, at, ASK, Lane::Bulk, encode(what), patience).await;
+    let answer = asked.map_err(|error| error.to_string())?;
+    rmp_serde::from_slice(&answer).map_err(|why| why.to_string())
+}
 
 /// What came for a site, and where the answer goes.
-type Asked = (Fetch, oneshot::Sender<Piece>);
+type Asked = (NodeName, Ask, oneshot::Sender<Told>);
 
-/// Where other nodes ask for pieces of copies. They are answered until this is dropped.
+/// Where other nodes ask. They are answered until this is dropped.
 pub(crate) struct Counter {
     asked: mpsc::Receiver<Asked>,
     _binding: Binding,
@@ -120,11 +165,17 @@ impl Counter {
 
     /// Answers from what `site` has.
     pub(crate) async fn serve(mut self, site: Site) {
-        while let Some((Fetch { id, offset }, answer)) = self.asked.recv().await {
-            let piece = site.piece(id, offset).await;
+        let asked = stream::poll_fn(|context| self.asked.poll_recv(context));
+        let answer = async |(from, ask, answer): Asked| {
+            let told = match ask {
+                Ask::Copy { id, offset } => Told::Copy(site.piece(id, offset).await),
+                Ask::Hold(body) => Told::Held(site.hold(from.as_str(), &body).await),
+                Ask::Body(body, offset) => Told::Body(site.body_piece(&body, offset).await),
+            };
             // Whoever does not wait any more asks again.
-            drop(answer.send(Piece(piece)));
-        }
+            drop(answer.send(told));
+        };
+        asked.for_each_concurrent(ASKED_MAX, answer).await;
     }
 }
 
@@ -133,24 +184,24 @@ struct Door(mpsc::Sender<Asked>);
 impl Deliver for Door {
     fn deliver(&self, from: &NodeId, batch: Vec<Frame>, node: &Node) {
         for frame in batch {
-            let Ok(fetch) = rmp_serde::from_slice::<Fetch>(&frame.body) else {
+            let Ok(ask) = rmp_serde::from_slice::<Ask>(&frame.body) else {
                 node.refuse(from, &frame.header, &SendError::Codec);
                 continue;
             };
             let (answer, answered) = oneshot::channel();
-            if self.0.try_send((fetch, answer)).is_err() {
+            if self.0.try_send((from.name.clone(), ask, answer)).is_err() {
                 node.refuse(from, &frame.header, &SendError::Overloaded);
                 continue;
             }
             node.serve(from, &frame.header, async move {
-                let stopped = |_| Piece(Err("the node stops".to_owned()));
-                Ok(encode(&answered.await.unwrap_or_else(stopped)))
+                let told = answered.await.map_err(|_| SendError::Unreachable)?;
+                Ok(encode(&told))
             });
         }
     }
 
     fn type_name(&self) -> &'static str {
-        "web copies"
+        "web sites"
     }
 
     fn mailbox_len(&self) -> usize {
@@ -163,17 +214,20 @@ fn encode(value: &impl Serialize) -> Vec<u8> {
 }
 
 fn target(node: &NodeName) -> String {
-    format!("web/copies@{node}")
+    format!("web/site@{node}")
 }
 
-/// Number of the message that asks for a piece.
-const FETCH: u64 = 1;
+/// Number of the message.
+const ASK: u64 = 2;
 
 /// A disk, and a long way there and back.
-const FETCH_PATIENCE: Duration = Duration::from_secs(10);
+const PIECE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a site that is to keep a body waits, and such a way; clients wait for it.
+const HOLD_PATIENCE: Duration = Duration::from_secs(3);
 
 /// More than the sites of a cluster ask for at once; beyond it they ask again.
-const ASKED_MAX: usize = 32;
+const ASKED_MAX: usize = 256;
 
 /// Where a copy is kept: not among the site's notes, of whose directory every file is one.
 const SPOOL: &str = "web.copy";

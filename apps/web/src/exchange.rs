@@ -5,6 +5,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use synod::runtime::digest::Sha256;
 
+use crate::Apart;
+
 /// One field of a header: its name in lower case, its value as it came.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Header {
@@ -25,8 +27,18 @@ pub struct Request {
     /// Sorted by name, since HTTP/1.1 and HTTP/2 keep no other order; those of one name in the order
     /// they came.
     pub headers: Vec<Header>,
-    /// Whole; at most the site's limit.
+    /// Whole; empty when it is kept apart.
     pub body: Bytes,
+    /// The body, when that is large.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apart: Option<Apart>,
+}
+
+impl Request {
+    /// Of the body, wherever it is.
+    pub fn body_bytes(&self) -> u64 {
+        self.apart.as_ref().map_or(self.body.len() as u64, |apart| apart.bytes)
+    }
 }
 
 /// What a server answered, without what concerns one connection only.
@@ -51,7 +63,7 @@ impl std::fmt::Debug for Request {
             self.method,
             self.target,
             Shown(&self.headers),
-            self.body.len()
+            self.body_bytes()
         )
     }
 }
@@ -88,6 +100,9 @@ pub fn sameness(request: &Request) -> u64 {
     }
     digest.add(b"");
     digest.add(&request.body);
+    if let Some(apart) = &request.apart {
+        digest.add(apart.digest.as_bytes());
+    }
     digest.finish()
 }
 
@@ -119,6 +134,7 @@ mod tests {
             target: "/a".to_owned(),
             headers: vec![header("content-type", "text/plain"), header("forwarded", via)],
             body: Bytes::from(body),
+            apart: None,
         };
         assert_eq!(sameness(&request("for=1.2.3.4", "x")), sameness(&request("for=5.6.7.8", "x")));
         assert_ne!(sameness(&request("", "x")), sameness(&request("", "y")));

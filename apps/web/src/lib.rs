@@ -9,11 +9,13 @@
 //! [`exchange`](Request) has what is ordered and answered, [`binding`](Order) the traits where the
 //! parts meet. [`edge`] hears the clients, [`order`] is the agreed order in the log, [`site`] follows
 //! it at each main, [`upstream`] speaks HTTP with the server behind. [`resp`] hears the clients of Redis
-//! and speaks with their servers, by the same order. `carrier` carries one server's content to another.
+//! and speaks with their servers, by the same order. [`bodies`] keeps large bodies apart from the order,
+//! `carrier` carries them, and one server's content to another.
 //! [`WebService`] puts them together, `way` finds the order for who comes by HTTP, and `tireless` begins
 //! anew what panics.
 
 mod binding;
+pub mod bodies;
 mod carrier;
 pub mod edge;
 mod exchange;
@@ -34,5 +36,6 @@ pub use binding::{
     Answer, Carrier, Copy, Feed, Form, Fresh, Identity, Order, OrderError, Past, Perform, Stamp,
     Touches, Unperformed,
 };
+pub use bodies::{Apart, Courier, Holding};
 pub use exchange::{Header, Request, Response, sameness};
 pub use service::WebService;

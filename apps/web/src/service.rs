@@ -24,12 +24,13 @@ use synod::{
 
 use crate::{
     Carrier, Form, Order,
-    carrier::{Commands, Counter},
+    bodies::Store,
+    carrier::{Commands, Counter, Links},
     edge::{self, EdgeOptions},
     metrics::{DIVERGED, WebMetrics},
     order::{Copied, NAME, Rebuild, Site as Known, Web},
     resp::{self, RedisAddress, RedisServer},
-    site::{Parts, Site, notes::Notes},
+    site::{Bodies, Parts, Site, notes::Notes},
     tireless::restarts,
     upstream::{HttpForm, Upstream, UpstreamAddress, UpstreamOptions},
     way::WayIn,
@@ -104,6 +105,8 @@ impl Service for WebService {
         let dir = context.data_dir.join(NAME);
         let notes =
             Notes::open(&context.world, dir, context.durability).map_err(io::Error::other)?;
+        let dir = context.data_dir.join(BODIES);
+        let store = Store::open(&context.world.disk, dir, context.durability)?;
         let metrics = WebMetrics::new(&context.metrics);
         let counter = Counter::open(context).map_err(io::Error::other)?;
         let (desk, order, log) = self.order(config, &context.submit)?;
@@ -128,6 +131,10 @@ impl Service for WebService {
                 order,
                 log,
                 server: behind.form(&config),
+                bodies: Some(Bodies {
+                    store: store.clone(),
+                    courier: Rc::new(Links(context.links.clone())),
+                }),
                 carrier: carrier.map(|carrier| Rc::new(carrier) as Rc<dyn Carrier>),
                 notes,
                 first_ticket: context.world.entropy.rng("web/tickets").next_u64(),
@@ -136,7 +143,7 @@ impl Service for WebService {
                 placed,
             });
             actix_rt::spawn(counter.serve(site.clone()));
-            let options = EdgeOptions::of(&config, &context);
+            let options = EdgeOptions { bodies: Some(store), ..EdgeOptions::of(&config, &context) };
             if let Err(error) = behind.serve(listener, Rc::new(site.clone()), options) {
                 (context.fail)(&format!("web: the listener cannot be served: {error}"));
             }
@@ -295,3 +302,6 @@ fn count_differences(desk: &Arc<Desk<Web>>, name: &str, context: &ServiceContext
 
 /// The group that orders requests where the log does not.
 const GROUP: &str = "synod.web";
+
+/// Where large bodies are kept.
+const BODIES: &str = "web.bodies";

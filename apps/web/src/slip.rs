@@ -32,12 +32,14 @@ pub(crate) enum Slip {
     TrustsItsNotes,
     /// Readers are shown what a server lost (S6).
     ShowsWhatIsLost,
+    /// A body that the order still has is let go of (B2).
+    SweepsTooSoon,
 }
 
 #[cfg(test)]
 impl Slip {
     /// Each of them.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::SendsBesideAnother,
         Self::ForgetsWhatWasSent,
         Self::RetriesUnsafe,
@@ -52,6 +54,7 @@ impl Slip {
         Self::TakesAPart,
         Self::TrustsItsNotes,
         Self::ShowsWhatIsLost,
+        Self::SweepsTooSoon,
     ];
 }
 

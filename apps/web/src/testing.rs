@@ -23,7 +23,9 @@ use tokio::{
 };
 
 use crate::{
-    Answer, Fresh, Identity, Order, OrderError, Past, Perform, Request, Response, Stamp, edge,
+    Answer, Fresh, Identity, Order, OrderError, Past, Perform, Request, Response, Stamp,
+    bodies::Store,
+    edge,
     edge::EdgeOptions,
     sameness,
     upstream::{Upstream, UpstreamOptions},
@@ -277,6 +279,15 @@ pub(crate) struct Site {
 impl Site {
     /// In front of `server`, with what `configure` changes.
     pub(crate) fn start(server: &Server, configure: impl FnOnce(&mut WebConfig)) -> Self {
+        Self::start_keeping(server, configure, None)
+    }
+
+    /// One that keeps large bodies there.
+    pub(crate) fn start_keeping(
+        server: &Server,
+        configure: impl FnOnce(&mut WebConfig),
+        bodies: Option<Store>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let mut web = WebConfig::new(address, &server.url);
@@ -298,6 +309,7 @@ impl Site {
             site: "a".to_owned(),
             metrics: metrics.clone(),
             connections_max: 64,
+            bodies,
             stop,
         };
         let agreed: Rc<dyn Order> = Rc::<MemoryOrder>::clone(&order);

@@ -56,6 +56,11 @@ pub fn resident_bytes(pid: u32) -> u64 {
     memory(pid, "VmRSS:")
 }
 
+/// The most that this ever was.
+pub fn peak_bytes(pid: u32) -> u64 {
+    memory(pid, "VmHWM:")
+}
+
 /// Bytes of memory of a process that are in no file: what it costs beside the program itself.
 pub fn own_bytes(pid: u32) -> u64 {
     memory(pid, "RssAnon:")

@@ -7,6 +7,8 @@ use serde_json::Value;
 use super::{
     cluster::Cluster,
     crew::Crew,
+    nginx::Nginx,
+    order::Order,
     wait::{PATIENCE, until},
 };
 
@@ -56,6 +58,37 @@ pub fn wait_equal<V: PartialEq>(
         let different: Vec<&String> = a.keys().chain(b.keys()).filter(differs).take(5).collect();
         if different.is_empty() { Ok(a) } else { Err(format!("{different:?} differ")) }
     })
+}
+
+/// Two stock servers behind the two mains of a cluster, or nothing where there is no nginx.
+pub fn two_sites(order: Order) -> Option<(Cluster, [Nginx; 2])> {
+    let servers = match (Nginx::start(), Nginx::start()) {
+        (Ok(a), Ok(b)) => [a, b],
+        (Err(missing), _) | (_, Err(missing)) => {
+            eprintln!("SKIPPED: {missing}");
+            return None;
+        }
+    };
+    let [a, b] = [servers[0].url(), servers[1].url()];
+    Some((before(&[a, b], order), servers))
+}
+
+/// A cluster before two servers, both of which serve.
+///
+/// # Panics
+/// When they do not.
+pub fn before(servers: &[String; 2], order: Order) -> Cluster {
+    let cluster = order.before(servers);
+    wait_both_serve(&cluster);
+    cluster
+}
+
+/// Waits until both servers' disks hold the same, and answers what.
+///
+/// # Panics
+/// When that takes too long.
+pub fn wait_same(servers: &[Nginx; 2]) -> BTreeMap<String, Vec<u8>> {
+    wait_equal("files", || servers.each_ref().map(Nginx::files))
 }
 
 /// Kills the node of each site, and then of each again with the server behind it, while `crew` writes:

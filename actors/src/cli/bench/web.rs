@@ -129,11 +129,18 @@ impl Bench<'_> {
     async fn fill(&self, at: SocketAddr) -> Result<(), Failure> {
         let failed = |why: String| Failure::failed(at, why, "try it alone with curl");
         let all = async {
-            let mut connection = Connection::open(at).await?;
-            let mut request = Request::new("PUT", self.size);
+            let (mut request, mut connection) = (Request::new("PUT", self.size), None);
             for file in 0..FILES {
                 request.name(file);
-                connection.ask(&request).await?;
+                // A cluster that has a new leader just now has none for a moment.
+                let mut tries = 0;
+                while let Err(error) = ask(&mut connection, at, &request).await {
+                    tries += 1;
+                    if tries >= FILL_TRIES {
+                        return Err(error);
+                    }
+                    sleep(FILL_PAUSE).await;
+                }
             }
             Ok::<_, io::Error>(())
         };
@@ -166,25 +173,25 @@ async fn client(at: SocketAddr, mut request: Request, meter: Meter) {
     while !meter.is_over(RealClock.now()) {
         let sent = RealClock.now();
         request.name(rng.random_range(0..FILES));
-        let open = match connection.take() {
-            Some(open) => Ok(open),
-            None => Connection::open(at).await,
-        };
-        let asked = match open {
-            Ok(mut open) => open.ask(&request).await.map(|()| open),
-            Err(error) => Err(error),
-        };
-        match asked {
-            Ok(open) => {
-                connection = Some(open);
-                meter.answered(sent, RealClock.now(), 1);
-            }
+        match ask(&mut connection, at, &request).await {
+            Ok(()) => meter.answered(sent, RealClock.now(), 1),
             Err(error) => {
                 meter.failed(1, error.to_string());
                 sleep(PAUSE).await;
             }
         }
     }
+}
+
+/// Asks once, on a kept connection where there is one; it is kept if all went well.
+async fn ask(kept: &mut Option<Connection>, at: SocketAddr, request: &Request) -> io::Result<()> {
+    let mut open = match kept.take() {
+        Some(open) => open,
+        None => Connection::open(at).await?,
+    };
+    open.ask(request).await?;
+    *kept = Some(open);
+    Ok(())
 }
 
 /// A request, laid out once; only the number of its file changes.
@@ -294,6 +301,12 @@ const SIZE: usize = 1_024;
 
 /// A slow disk takes as many files in this time.
 const FILL_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// With the pause, longer than a cluster is without a leader.
+const FILL_TRIES: u32 = 30;
+
+/// Between two of them.
+const FILL_PAUSE: Duration = Duration::from_millis(100);
 
 /// A head and a small body.
 const READ_BYTES: usize = 16 << 10;

@@ -144,7 +144,7 @@ impl WebConfig {
             listen,
             upstream: upstream.into(),
             order: WebOrder::default(),
-            body_bytes_max: BODY_BYTES_MAX,
+            body_bytes_max: BODY_BYTES,
             on_mismatch: OnMismatch::default(),
             copies: None,
             routes: Vec::new(),
@@ -212,7 +212,7 @@ pub(super) fn read(
         }
         routes.push(read);
     }
-    let body_bytes_max = section.size("body", 1..=BODY_BYTES_MAX, BODY_BYTES_MAX)?;
+    let body_bytes_max = section.size("body", 1..=BODY_BYTES_MAX, BODY_BYTES)?;
     let on_mismatch = on_mismatch.unwrap_or_default();
     let copies = read_copies(&section)?;
     let upstream = upstream.0;
@@ -352,8 +352,12 @@ pub(super) const KEYS: &[&str] = &[
 /// Those of a route.
 pub(super) const ROUTE_KEYS: &[&str] = &["path", "methods", "read", "redo", "pass", "ignore"];
 
-/// Every main holds it in memory, and in its log, until all servers have performed the request.
-const BODY_BYTES_MAX: u64 = 64 << 20;
+/// What people send by HTTP.
+const BODY_BYTES: u64 = 1 << 30;
+
+/// Two mains keep it on disk until all servers have performed the request, and a few such bodies are to
+/// have room.
+const BODY_BYTES_MAX: u64 = 8 << 30;
 
 /// Some GiB at a disk's speed; writes wait for an export.
 const REBUILD_WITHIN: Duration = Duration::from_secs(600);

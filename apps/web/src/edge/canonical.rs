@@ -46,7 +46,7 @@ pub(super) fn request(head: &RequestHead, secure: bool, body: Bytes) -> Result<R
         headers.push(Header { name: "host".to_owned(), value: host });
     }
     let (method, target) = (head.method.as_str().to_owned(), target.to_owned());
-    let mut request = canonical(Request { method, target, headers, body });
+    let mut request = canonical(Request { method, target, headers, body, apart: None });
     let proto = if secure { "https" } else { "http" };
     let host = request.headers.iter().find(|header| header.name == "host");
     let host = host.map(|host| String::from_utf8_lossy(&host.value).replace(['"', '\\'], ""));
@@ -164,7 +164,7 @@ mod tests {
 
     fn request(headers: Vec<Header>) -> Request {
         let (method, target) = ("PUT".to_owned(), "/a".to_owned());
-        Request { method, target, headers, body: Bytes::from_static(b"x") }
+        Request { method, target, headers, body: Bytes::from_static(b"x"), apart: None }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Bodies of requests, read whole within limits.
+//! Bodies of requests, read whole within limits: large ones to where they are kept.
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -8,12 +8,18 @@ use futures_util::StreamExt as _;
 use tokio::time::timeout;
 
 use super::answer::Refusal;
+use crate::{
+    Apart,
+    bodies::{APART_FROM, Draft, PIECE_BYTES, Store, Unkept},
+};
 
-/// How much a site holds of bodies, of one request and of all. Cloning is cheap.
+/// How much a site holds of bodies, of one request and, in memory, of all. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub(super) struct Budget {
     one_max: u64,
     left: Rc<Cell<u64>>,
+    /// Where large ones are kept; none: in memory.
+    bodies: Option<Store>,
 }
 
 /// A share of it, given back when dropped.
@@ -24,8 +30,8 @@ pub(super) struct Share {
 }
 
 impl Budget {
-    pub(super) fn new(one_max: u64) -> Self {
-        Self { one_max, left: Rc::new(Cell::new(one_max.saturating_mul(LARGEST_AT_ONCE))) }
+    pub(super) fn new(one_max: u64, bodies: Option<Store>) -> Self {
+        Self { one_max, left: Rc::new(Cell::new(MEMORY_BYTES_MAX)), bodies }
     }
 
     /// Refuses a body that says to be too large, before a byte of it is read.
@@ -38,10 +44,15 @@ impl Budget {
         }
     }
 
-    /// Reads all of a body; the share is held for as long as its bytes are.
-    pub(super) async fn read(&self, payload: &mut Payload) -> Result<(Bytes, Share), Refusal> {
+    /// Reads all of a body: into memory, or where large ones are kept. The share is held for as long
+    /// as its bytes are.
+    pub(super) async fn read(
+        &self,
+        payload: &mut Payload,
+    ) -> Result<(Bytes, Option<Apart>, Share), Refusal> {
         let mut share = Share { bytes: 0, left: Rc::clone(&self.left) };
         let (mut first, mut all) = (Bytes::new(), BytesMut::new());
+        let (mut total, mut draft) = (0, None::<Draft>);
         loop {
             let slow = || {
                 let text = format!("nothing of the body came for {PART_TIME_MAX:?}");
@@ -51,7 +62,8 @@ impl Budget {
             let Some(part) = part else { break };
             let part = part.map_err(|why| Refusal::bad(format!("the body broke off: {why}")))?;
             share.grow(part.len() as u64)?;
-            if share.bytes > self.one_max {
+            total += part.len() as u64;
+            if total > self.one_max {
                 return Err(Refusal::too_large(self.one_max));
             }
             // Most bodies come in one part, and then nothing is copied.
@@ -61,8 +73,39 @@ impl Budget {
                 all.extend_from_slice(&std::mem::take(&mut first));
                 all.extend_from_slice(&part);
             }
+            let here = first.len() + all.len();
+            let large = if draft.is_some() { PIECE_BYTES } else { APART_FROM + 1 };
+            if let Some(store) = self.bodies.as_ref().filter(|_| here >= large) {
+                let draft = draft.get_or_insert_with(|| store.draft());
+                draft.put(taken(&mut first, &mut all)).await?;
+                share.shrink();
+            }
         }
-        Ok((if all.is_empty() { first } else { all.freeze() }, share))
+        let rest = taken(&mut first, &mut all);
+        let Some(mut draft) = draft else { return Ok((rest, None, share)) };
+        if !rest.is_empty() {
+            draft.put(rest).await?;
+            share.shrink();
+        }
+        Ok((Bytes::new(), Some(draft.finish().await?), share))
+    }
+}
+
+/// What is in either.
+fn taken(first: &mut Bytes, all: &mut BytesMut) -> Bytes {
+    match all.is_empty() {
+        true => std::mem::take(first),
+        false => all.split().freeze(),
+    }
+}
+
+impl From<Unkept> for Refusal {
+    fn from(why: Unkept) -> Self {
+        let status = match why {
+            Unkept::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
+            Unkept::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, format!("not applied: {why}"))
     }
 }
 
@@ -76,6 +119,11 @@ impl Share {
         self.bytes += bytes;
         Ok(())
     }
+
+    /// None of it is in memory any more.
+    fn shrink(&mut self) {
+        self.left.set(self.left.get() + std::mem::take(&mut self.bytes));
+    }
 }
 
 impl Drop for Share {
@@ -84,9 +132,9 @@ impl Drop for Share {
     }
 }
 
-/// So many bodies of the largest size may be held at once: enough that a few large uploads do not
-/// stop all others, few enough for a machine of some GiB.
-const LARGEST_AT_ONCE: u64 = 8;
+/// In memory of all bodies on their way: enough that some hundred uploads do not stop all others, few
+/// enough for a machine of some GiB.
+const MEMORY_BYTES_MAX: u64 = 512 << 20;
 
 /// A client that sends nothing for so long is gone, or means ill.
 const PART_TIME_MAX: Duration = Duration::from_secs(10);

@@ -28,7 +28,7 @@ use self::{
     service::{Counters, Edge},
     tunnel::Tunnels,
 };
-use crate::{Order, tireless::restarts, upstream::Upstream};
+use crate::{Order, bodies::Store, tireless::restarts, upstream::Upstream};
 
 pub use canonical::canonical;
 
@@ -45,6 +45,8 @@ pub struct EdgeOptions {
     pub metrics: Metrics,
     /// More connections than this wait to be taken.
     pub connections_max: usize,
+    /// Where large bodies of requests are kept on their way; none: in memory.
+    pub bodies: Option<Store>,
     /// When to end.
     pub stop: StopSignal,
 }
@@ -58,6 +60,7 @@ impl EdgeOptions {
             site: context.node.to_string(),
             metrics: context.metrics.clone(),
             connections_max: CONNECTIONS_MAX,
+            bodies: None,
             stop: context.stop.clone(),
         }
     }
@@ -76,9 +79,9 @@ pub fn serve(
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let EdgeOptions { web, access, site, metrics, connections_max, stop } = options;
+    let EdgeOptions { web, access, site, metrics, connections_max, bodies, stop } = options;
     let acceptor = access.acceptor();
-    let budget = Budget::new(web.body_bytes_max);
+    let budget = Budget::new(web.body_bytes_max, bodies);
     let open = Cell::new(0);
     let counters = Counters::new(&metrics, &site);
     let tunnels = Tunnels::default();

@@ -164,11 +164,12 @@ impl Edge {
         self.budget.check(request.head())?;
         let session = session::shown(&request.head().headers).map_err(Refusal::bad)?;
         let key = key(request.head())?;
-        let (body, share) = self.budget.read(payload).await?;
+        let (body, apart, share) = self.budget.read(payload).await?;
         // Nothing is left of it.
         *payload = Payload::None;
         let secure = self.access.acceptor().is_some();
         let ordered = canonical::request(request.head(), secure, body)?;
+        let ordered = Ordered { apart, ..ordered };
         let route = self.web.route(&ordered.method, &normalised(&ordered.target));
         let policy = route.and_then(|route| route.read).unwrap_or(ReadPolicy::Linearizable);
         Ok(Asked { request: ordered, _share: share, policy, key, session })

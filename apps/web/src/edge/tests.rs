@@ -5,11 +5,21 @@ mod passing;
 mod tunnels;
 mod vectors;
 
-use synod::server::config::{ReadPolicy, WebRoute};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use synod::{
+    runtime::{
+        journal::Durability,
+        world::{Disk, disk::RealDisk},
+    },
+    server::config::{ReadPolicy, WebRoute},
+};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::{
     Fresh, OrderError,
+    bodies::Store,
     testing::{Reply, Server, Site, rest},
 };
 
@@ -193,4 +203,42 @@ async fn a_client_that_asks_whether_to_go_on_is_told_so() {
     // One that had better not is told at once.
     let refused = site.talk(&format!("{head}Content-Length: 11\r\n\r\n")).await;
     assert!(refused.starts_with("HTTP/1.1 413 "), "{refused}");
+}
+
+#[actix_web::test]
+async fn a_large_body_passes_by_the_disk_and_stays_until_its_request_is_answered() {
+    let server = Server::store();
+    let dir = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let store = Store::open(&disk, dir.path().to_owned(), Durability::Fsync).unwrap();
+    let site = Site::start_keeping(&server, |web| web.body_bytes_max = 10, Some(store.clone()));
+    for (headers, body) in [
+        (&[][..], "0123456789"),
+        (&["Transfer-Encoding: chunked"], "7\r\n0123456\r\n3\r\n789\r\n0\r\n\r\n"),
+    ] {
+        let mut text = "PUT /a HTTP/1.1\r\nHost: s\r\nConnection: close\r\n".to_owned();
+        match headers {
+            [chunked, ..] => text += &format!("{chunked}\r\n\r\n{body}"),
+            [] => text += &format!("Content-Length: {}\r\n\r\n{body}", body.len()),
+        }
+        let reply = Reply::read(&site.talk(&text).await);
+        assert!(matches!(reply.status, 201 | 204), "{reply:?}");
+        let heard = server.heard.borrow().last().cloned().unwrap();
+        assert_eq!(
+            (heard.header("content-length"), &*heard.body),
+            (Some("10"), &b"0123456789"[..])
+        );
+        // Nobody needs it any more.
+        store.sweep(|_| false);
+    }
+    let long = site.ask("PUT /a", &[], "01234567890").await;
+    let chunked =
+        "PUT /a HTTP/1.1\r\nHost: s\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let late = site.talk(&format!("{chunked}8\r\n01234567\r\n8\r\n89012345\r\n0\r\n\r\n")).await;
+    assert_eq!((long.status, Reply::read(&late).status), (413, 413));
+    // Behind all that was to be removed.
+    let kept = store.keep(Bytes::from_static(b"last")).await.unwrap();
+    let names = std::fs::read_dir(dir.path()).unwrap().map(|one| one.unwrap().file_name());
+    let names: Vec<_> = names.collect();
+    assert_eq!(names, [format!("body-{}", kept.digest).as_str()]);
 }

@@ -7,9 +7,10 @@ use crate::{Header, Request, Response};
 /// Knows a request again when its key comes once more: what the client made, not what lies between
 /// it and us.
 pub(crate) fn digest_request(request: &Request) -> String {
-    let Request { method, target, headers: _, body } = request;
+    let Request { method, target, headers: _, body, apart } = request;
     let mut sum = Sha256::default();
-    for part in [method.as_bytes(), target.as_bytes(), body] {
+    let apart = apart.as_ref().map(|apart| apart.digest.as_bytes());
+    for part in [method.as_bytes(), target.as_bytes(), body].into_iter().chain(apart) {
         field(&mut sum, part);
     }
     short(sum)

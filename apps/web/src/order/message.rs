@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use synod::{message::RemoteMessage, server::config::OnMismatch};
 
-use crate::{Past, Request, Response};
+use crate::{Apart, Past, Request, Response};
 
 /// Who waits for a request's answer: a caller at a site. Another life of the site has other callers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +36,8 @@ pub struct Arrange {
     pub origin: Origin,
     /// What the client calls it.
     pub key: Option<Key>,
-    /// The request; without its body, if that came before in [`Part`]s of the same ticket.
+    /// The request; without its body, if that was [announced](Announce) or came in [`Part`]s before,
+    /// of the same ticket.
     pub request: Request,
     /// So many parts.
     pub parts: u32,
@@ -58,7 +59,19 @@ pub enum Arranged {
     Refused(String),
 }
 
-/// A piece of a body too large for one command.
+/// Two sites are about to keep a body apart, for a request to come: it stays for a minute after it was
+/// announced last.
+#[derive(Debug, Clone, Message, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "Result<(), String>")]
+#[remote(name = "web.announce")]
+pub struct Announce {
+    /// Whose body it is.
+    pub origin: Origin,
+    /// The body.
+    pub body: Apart,
+}
+
+/// A piece of a body too large for one command, where too few sites can keep it apart.
 #[derive(Debug, Clone, Message, Serialize, Deserialize, RemoteMessage)]
 #[rtype(result = "Result<(), String>")]
 #[remote(name = "web.part")]

@@ -26,13 +26,14 @@ mod uploads;
 pub(crate) use self::compare::{digest_request, digest_response};
 pub use self::{
     message::{
-        Arrange, Arranged, Copied, Done, Elsewhere, IsElsewhere, Join, Joined, KEPT_RESPONSE_MAX,
-        Kept, Key, Last, Mend, News, Origin, Part, Recall, Report, Reported, Tend, Verdict, Wish,
+        Announce, Arrange, Arranged, Copied, Done, Elsewhere, IsElsewhere, Join, Joined,
+        KEPT_RESPONSE_MAX, Kept, Key, Last, Mend, News, Origin, Part, Recall, Report, Reported,
+        Tend, Verdict, Wish,
     },
     step::Step,
     table::{
-        BACKLOG_BYTES_MAX, BACKLOG_STEPS_MAX, Rebuild, Site, State, TAIL_BYTES_MAX, TAIL_STEPS_MAX,
-        Web,
+        BACKLOG_APART_MAX, BACKLOG_BYTES_MAX, BACKLOG_STEPS_MAX, Rebuild, Site, State,
+        TAIL_BYTES_MAX, TAIL_STEPS_MAX, Web,
     },
 };
 

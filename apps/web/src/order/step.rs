@@ -21,7 +21,7 @@ pub struct Step {
     pub keyed: bool,
     /// The request, without what is in `parts`.
     pub request: Request,
-    /// Its body, when that is large.
+    /// Its body, when that is large and not kept apart.
     pub parts: Vec<Bytes>,
 }
 
@@ -35,9 +35,14 @@ impl Step {
         request
     }
 
+    /// What it takes of a site's disk: its body, where that is kept apart.
+    pub(super) fn apart_bytes(&self) -> u64 {
+        self.request.apart.as_ref().map_or(0, |apart| apart.bytes)
+    }
+
     /// About the memory that it takes.
     pub(super) fn weight(&self) -> usize {
-        let Request { method, target, headers, body } = &self.request;
+        let Request { method, target, headers, body, .. } = &self.request;
         let headers = headers.iter().map(|one| one.name.len() + one.value.len() + HEADER_BYTES);
         let parts = self.parts.iter().map(Bytes::len);
         STEP_BYTES + method.len() + target.len() + body.len() + headers.chain(parts).sum::<usize>()

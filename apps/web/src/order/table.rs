@@ -1,5 +1,6 @@
 //! The actor: places, sites, and what is still to be performed.
 
+mod bodies;
 mod elsewhere;
 mod rebuild;
 
@@ -14,21 +15,21 @@ use synod::{
 };
 
 use super::{
-    Arrange, Arranged, Done, Elsewhere, IsElsewhere, Join, Joined, Last, Mend, Part, Recall,
-    Report, Reported, Step, Tend, Verdict, Wish, keys::Keys, uploads::Uploads,
+    Announce, Arrange, Arranged, Done, Elsewhere, IsElsewhere, Join, Joined, Last, Mend, Part,
+    Recall, Report, Reported, Step, Tend, Verdict, Wish, keys::Keys, uploads::Uploads,
 };
 use crate::{
     Past,
     slip::{self, Slip},
 };
 
-pub use self::rebuild::Rebuild;
+pub use self::{bodies::BACKLOG_APART_MAX, rebuild::Rebuild};
 
 /// The agreed order. See the module's documentation.
 #[derive(Debug, Default, Serialize, Deserialize, Replicated)]
 #[replicated(
     name = "web",
-    commands(Arrange, Part, Join, Report, Tend, Mend, Elsewhere),
+    commands(Arrange, Part, Join, Report, Tend, Mend, Elsewhere, Announce),
     queries(Last, Recall, IsElsewhere)
 )]
 pub struct Web {
@@ -40,8 +41,8 @@ pub struct Web {
     steps: BTreeMap<u64, Arc<Step>>,
     /// Bytes of what is not settled.
     backlog_bytes: usize,
-    /// Bytes of the tail.
-    tail_bytes: usize,
+    /// Bytes of the tail, in memory and on disk.
+    tail_bytes: u64,
     sites: BTreeMap<String, Site>,
     /// What each site said of a place that is not settled.
     verdicts: BTreeMap<u64, BTreeMap<String, Verdict>>,
@@ -54,6 +55,16 @@ pub struct Web {
     /// O9: nothing is ordered here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     elsewhere: bool,
+    /// B2: how many requests that are kept have this body, of those kept apart.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    apart: BTreeMap<String, u32>,
+    /// Bytes of them in what is not settled.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    backlog_apart: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A server and the main before it.
@@ -163,6 +174,7 @@ impl Web {
     fn shed(&mut self) -> Result<(), String> {
         while self.last - self.settled >= BACKLOG_STEPS_MAX
             || self.backlog_bytes >= BACKLOG_BYTES_MAX
+            || self.backlog_apart >= BACKLOG_APART_MAX
         {
             if self.give_up_a_rebuild() {
                 self.settle();
@@ -211,9 +223,11 @@ impl Web {
         while self.settled < reached.min(self.last) {
             self.settled += 1;
             let seq = self.settled;
-            let weight = self.steps.get(&seq).map_or(0, |step| step.weight());
+            let step = self.steps.get(&seq);
+            let (weight, apart) = step.map_or((0, 0), |step| (step.weight(), step.apart_bytes()));
             self.backlog_bytes -= weight;
-            self.tail_bytes += weight;
+            self.backlog_apart -= apart;
+            self.tail_bytes += weight as u64 + apart;
             let verdicts = self.verdicts.remove(&seq).unwrap_or_default();
             self.judge(seq, &verdicts);
         }
@@ -225,8 +239,10 @@ impl Web {
             if seq > self.settled || !full {
                 return;
             }
-            self.tail_bytes -= step.weight();
+            self.tail_bytes -= step.weight() as u64 + step.apart_bytes();
+            let body = step.request.apart.clone();
             self.steps.remove(&seq);
+            self.lets_go_of(body.as_ref());
         }
     }
 
@@ -293,6 +309,7 @@ impl Handler<Arrange> for Web {
 
     fn handle(&mut self, arrange: Arrange, turn: &mut Turn) -> Arranged {
         let Arrange { origin, key, request, parts } = arrange;
+        self.uploads.expire(turn.time_ms());
         let body = self.uploads.take(&origin);
         let known = key.as_ref().and_then(|key| self.keys.get(&key.name).map(|known| (key, known)));
         if let Some((key, known)) = known
@@ -308,8 +325,8 @@ impl Handler<Arrange> for Web {
         {
             return Arranged::Refused(why);
         }
-        if body.len() != parts as usize {
-            return Arranged::Refused("a piece of its body is missing".to_owned());
+        if body.parts.len() != parts as usize || body.apart != request.apart {
+            return Arranged::Refused("its body, or a piece of it, is missing".to_owned());
         }
         self.last += 1; // O1
         let (seq, time_ms) = (self.last, turn.time_ms());
@@ -318,20 +335,12 @@ impl Handler<Arrange> for Web {
         if let Some(key) = key {
             self.keys.put(key, seq, time_ms); // O3
         }
-        let step = Step { seq, time_ms, seed, origin, keyed, request, parts: body };
+        let step = Step { seq, time_ms, seed, origin, keyed, request, parts: body.parts };
         self.backlog_bytes += step.weight();
+        self.backlog_apart += step.apart_bytes();
+        self.holds_on_to(step.request.apart.as_ref());
         self.steps.insert(seq, Arc::new(step));
         Arranged::At(seq)
-    }
-}
-
-impl Handler<Part> for Web {
-    type Result = Result<(), String>;
-
-    fn handle(&mut self, part: Part, turn: &mut Turn) -> Result<(), String> {
-        let Part { origin, index, bytes } = part;
-        self.check(&origin.site, origin.epoch)?;
-        self.uploads.put(&origin, index, bytes, turn.time_ms())
     }
 }
 
@@ -485,5 +494,5 @@ pub const BACKLOG_BYTES_MAX: usize = 128 << 20;
 /// Performed requests that are kept for a site that comes a little late.
 pub const TAIL_STEPS_MAX: u64 = 4_096;
 
-/// Their bytes.
-pub const TAIL_BYTES_MAX: usize = 8 << 20;
+/// Their bytes, with those of bodies kept apart.
+pub const TAIL_BYTES_MAX: u64 = 8 << 20;

@@ -8,7 +8,7 @@ use synod::{
 };
 
 use super::*;
-use crate::{Past, Request, Response};
+use crate::{Apart, Past, Request, Response};
 
 /// The order, and commands one after the other.
 #[derive(Default)]
@@ -49,6 +49,7 @@ impl Log {
             target: "/x".to_owned(),
             headers: Vec::new(),
             body: Bytes::from(body.to_owned()),
+            apart: None,
         };
         let key = key.map(|name| Key { name: name.to_owned(), digest: digest_request(&request) });
         let origin = Origin { site: site.to_owned(), epoch, ticket: self.position };
@@ -215,6 +216,7 @@ fn a_large_body_comes_in_pieces_and_half_a_body_is_refused() {
         target: "/x".to_owned(),
         headers: Vec::new(),
         body: Bytes::new(),
+        apart: None,
     };
     let part = |index: u32, bytes: &'static str| Part {
         origin: origin.clone(),
@@ -231,6 +233,52 @@ fn a_large_body_comes_in_pieces_and_half_a_body_is_refused() {
     assert_eq!(log.web.handle(part(1, "cd"), &mut turn), Ok(()));
     assert_eq!(log.web.handle(arrange, &mut turn), Arranged::At(2));
     assert_eq!(&log.web.step(2).unwrap().whole().body[..], b"abcd");
+}
+
+#[test]
+fn a_body_is_wanted_from_its_announcement_on_until_the_last_request_that_has_it_goes() {
+    let (mut log, a, b) = two();
+    let apart = |digest: &str, bytes| Apart { digest: digest.to_owned(), bytes, held: None };
+    let announce = |log: &mut Log, ticket, body: Apart| {
+        let origin = Origin { site: "a".to_owned(), epoch: a, ticket };
+        let mut turn = log.turn();
+        log.web.handle(Announce { origin, body }, &mut turn)
+    };
+    let arrange = |log: &mut Log, ticket, body: Apart| {
+        let origin = Origin { site: "a".to_owned(), epoch: a, ticket };
+        let (method, target) = ("PUT".to_owned(), "/x".to_owned());
+        let (headers, body, apart) = (Vec::new(), Bytes::new(), Some(body));
+        let request = Request { method, target, headers, body, apart };
+        let mut turn = log.turn();
+        log.web.handle(Arrange { origin, key: None, request, parts: 0 }, &mut turn)
+    };
+    let large = apart("large", TAIL_BYTES_MAX + 1);
+    let early = arrange(&mut log, 1, large.clone());
+    assert!(matches!(early, Arranged::Refused(why) if why.contains("missing")), "nobody keeps it");
+    assert!(!log.web.wants("large"));
+    assert_eq!(announce(&mut log, 2, large.clone()), Ok(()));
+    assert!(log.web.wants("large"));
+    let other = arrange(&mut log, 2, apart("other", 5));
+    assert!(matches!(other, Arranged::Refused(_)), "another was announced");
+    assert!(!log.web.wants("large"), "that was all");
+    assert_eq!(announce(&mut log, 3, large.clone()), Ok(()));
+    log.position += 61_000;
+    let late = arrange(&mut log, 3, large.clone());
+    assert!(matches!(late, Arranged::Refused(_)), "it is forgotten after a minute");
+    for ticket in 4..6 {
+        assert_eq!(announce(&mut log, ticket, large.clone()), Ok(()));
+        assert_eq!(arrange(&mut log, ticket, large.clone()), Arranged::At(ticket - 2));
+    }
+    assert_eq!(log.web.step(2).unwrap().whole().apart, Some(large));
+    for seq in 1..4 {
+        assert!(log.web.wants("large"), "request {seq} is not performed everywhere");
+        log.report("a", a, seq, answered(201, "x"));
+        log.report("b", b, seq, answered(201, "x"));
+    }
+    assert!(!log.web.wants("large"), "too large for the tail");
+    announce(&mut log, 9, apart("last", 5)).unwrap();
+    log.join("a", None, 3);
+    assert!(!log.web.wants("last"), "nobody of that life asks any more");
 }
 
 /// Two sites of which b is quarantined, and a rebuild of it that has begun.

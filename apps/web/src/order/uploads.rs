@@ -1,4 +1,5 @@
-//! Bodies too large for one command, piece by piece, until the request comes that they belong to.
+//! Bodies too large for one command, until the request comes that they belong to: announced, where sites
+//! keep them apart, or piece by piece.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Origin;
+use crate::Apart;
 
 /// What came so far.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -15,11 +17,16 @@ pub(super) struct Uploads {
     bytes: usize,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Upload {
-    parts: Vec<Bytes>,
-    /// When the last one came.
+/// One of them.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Upload {
+    /// All of it that came.
+    pub(super) parts: Vec<Bytes>,
+    /// When the last word of it came.
     time_ms: u64,
+    /// It, where sites keep it.
+    #[serde(default)]
+    pub(super) apart: Option<Apart>,
 }
 
 impl Uploads {
@@ -46,19 +53,30 @@ impl Uploads {
             return Err(format!("bodies of {} bytes are under way already", self.bytes));
         }
         self.bytes += bytes.len();
-        let fresh = || Upload { parts: Vec::new(), time_ms: now_ms };
-        let upload = self.open.entry(name).or_insert_with(fresh);
+        let upload = self.open.entry(name).or_default();
         upload.parts.push(bytes);
-        upload.time_ms = now_ms;
+        (upload.time_ms, upload.apart) = (now_ms, None);
         Ok(())
     }
 
+    /// A body that sites keep, or are about to.
+    pub(super) fn announce(&mut self, origin: &Origin, body: Apart, now_ms: u64) {
+        self.take(origin);
+        let upload = Upload { parts: Vec::new(), time_ms: now_ms, apart: Some(body) };
+        self.open.insert((origin.site.clone(), origin.ticket), upload);
+    }
+
+    /// Whether such a body was announced.
+    pub(super) fn announced(&self, digest: &str) -> bool {
+        let mut bodies = self.open.values().filter_map(|upload| upload.apart.as_ref());
+        bodies.any(|body| body.digest == digest)
+    }
+
     /// The body of a ticket.
-    pub(super) fn take(&mut self, origin: &Origin) -> Vec<Bytes> {
-        let upload = self.open.remove(&(origin.site.clone(), origin.ticket));
-        let parts = upload.map(|upload| upload.parts).unwrap_or_default();
-        self.bytes -= parts.iter().map(Bytes::len).sum::<usize>();
-        parts
+    pub(super) fn take(&mut self, origin: &Origin) -> Upload {
+        let upload = self.open.remove(&(origin.site.clone(), origin.ticket)).unwrap_or_default();
+        self.bytes -= upload.parts.iter().map(Bytes::len).sum::<usize>();
+        upload
     }
 
     /// The site began another life: nobody waits for these.
@@ -66,7 +84,11 @@ impl Uploads {
         self.retain(|name, _| name.0 != site);
     }
 
-    fn expire(&mut self, now_ms: u64) {
+    /// Forgets what nobody goes on with.
+    pub(super) fn expire(&mut self, now_ms: u64) {
+        if self.open.is_empty() {
+            return;
+        }
         self.retain(|_, upload| upload.time_ms + UPLOAD_MS >= now_ms);
     }
 

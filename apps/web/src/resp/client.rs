@@ -203,7 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             return self.say(&error("ERR", &why).repeat(count)).await;
         }
         let (target, headers) = (format!("/{}", self.database), Vec::new());
-        let request = Request { method, target, headers, body: body.into() };
+        let request = Request { method, target, headers, body: body.into(), apart: None };
         let edge = Rc::clone(&self.edge);
         let performed = timeout(VERDICT_TIME_MAX, edge.order.perform(request, Identity::Made));
         match performed.await {

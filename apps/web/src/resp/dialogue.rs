@@ -220,7 +220,8 @@ mod tests {
             wire::write(&mut body, &line.split(' ').collect::<Vec<_>>());
         }
         let (headers, body) = (Vec::new(), body.into());
-        let request = Request { method: method.into(), target: "/3".into(), headers, body };
+        let request =
+            Request { method: method.into(), target: "/3".into(), headers, body, apart: None };
         Task::new(&request, Stamp { seq: 7, time_ms: 1, seed: 0, redo: false }).unwrap()
     }
 
@@ -299,6 +300,7 @@ mod tests {
             target: target.to_owned(),
             headers: Vec::new(),
             body: body.into(),
+            apart: None,
         };
         let stamp = Stamp { seq: 1, time_ms: 1, seed: 0, redo: false };
         for (target, body) in

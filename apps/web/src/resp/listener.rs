@@ -120,7 +120,8 @@ pub fn serve(
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let mut listener = Some(TcpListener::from_std(listener)?);
-    let EdgeOptions { web, access, site, metrics, connections_max, mut stop } = options;
+    let EdgeOptions { mut web, access, site, metrics, connections_max, mut stop, .. } = options;
+    web.body_bytes_max = web.body_bytes_max.min(COMMANDS_BYTES_MAX);
     let (counters, acceptor) = (Counters::new(&metrics, &site), access.acceptor());
     let reader = Reader::new(server.address().clone());
     let (busy, clients, held) = (Rc::default(), Cell::new(0), Rc::default());
@@ -198,6 +199,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A node has five seconds for everything when it stops.
 const STOP_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Commands that have one place, and one command: all of them are in memory before they are ordered.
+const COMMANDS_BYTES_MAX: u64 = 64 << 20;
 
 /// Commands of the largest kind that are on their way here at the same time.
 const LARGEST_AT_ONCE: u64 = 4;

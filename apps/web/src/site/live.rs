@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use super::{Place, Site, notes::Facts, rebuild};
 use crate::{
-    Answer, OrderError, Response, Stamp, Touches, Unperformed,
+    Answer, OrderError, Request, Response, Stamp, Touches, Unperformed,
     order::{Done, Elsewhere, Join, Joined, Kept, Report, Step, Verdict},
     slip::{self, Slip},
 };
@@ -245,6 +245,7 @@ impl<'a> Work<'a> {
                     return;
                 },
             }
+            self.site.sweep(self.epoch);
         }
     }
 
@@ -392,7 +393,11 @@ async fn perform(
     redone: bool,
     policy: RedoPolicy,
 ) -> (Arc<Step>, Ended) {
-    let request = Rc::new(step.whole());
+    let Some(request) = whole(site, &step).await else {
+        let why = "no site keeps its body any more".to_owned();
+        return (step, Ended::Lost(why));
+    };
+    let request = Rc::new(request);
     let Step { seq, time_ms, seed, .. } = *step;
     let mut stamp = Stamp { seq, time_ms, seed, redo: redone };
     let mut pause = PAUSE_MIN;
@@ -423,6 +428,27 @@ async fn perform(
     }
 }
 
+/// The request of a step, with its body. None when no site keeps that any more.
+async fn whole(site: &Site, step: &Step) -> Option<Request> {
+    let mut request = step.whole();
+    while let Some(body) = &request.apart {
+        let body = site.body_of(step, body).await?;
+        if site.0.server.streams() {
+            request.apart = Some(body);
+            break;
+        }
+        let Some(held) = body.held else { continue };
+        match held.whole().await {
+            Ok(bytes) => (request.body, request.apart) = (bytes, None),
+            Err(why) => {
+                tracing::warn!(seq = step.seq, %why, "a body cannot be read; once more");
+                sleep(PAUSE_MAX).await;
+            }
+        }
+    }
+    Some(request)
+}
+
 impl Site {
     /// Notes whether the server can be reached; whether that is new.
     pub(super) fn set_down(&self, down: Option<String>) -> bool {
@@ -438,6 +464,8 @@ impl Site {
             self.0.placed.store(true, Ordering::Release);
         }
         *self.0.down.borrow_mut() = down;
+        // Who waits for it to join looks again.
+        self.0.place.send_modify(|_| ());
         self.0.tell.notify_one();
         true
     }

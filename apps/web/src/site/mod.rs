@@ -13,12 +13,14 @@
 //! # Layout
 //! - [`Site`]: the way in; `live`: its lives, and the work in each; `report`: telling the others
 //! - [`notes`]: what must not be forgotten
+//! - `spread`: large bodies, kept apart from the order
 //! - `rebuild`: a server made again as another's is
 
 mod live;
 pub mod notes;
 mod rebuild;
 mod report;
+mod spread;
 #[cfg(test)]
 mod tests;
 
@@ -47,11 +49,16 @@ use tokio::{
     time::timeout,
 };
 
-use self::notes::{Facts, Notes};
+pub use self::spread::Bodies;
+use self::{
+    notes::{Facts, Notes},
+    rebuild::wait,
+    spread::Fetching,
+};
 use crate::{
     Answer, Carrier, Copy, Form, Fresh, Identity, Order, OrderError, Past, Request, Response,
     metrics::WebMetrics,
-    order::{Arrange, Arranged, Done, Kept, Key, Last, Origin, Part, Recall, Web, digest_request},
+    order::{Arrange, Arranged, Done, Kept, Key, Last, Origin, Recall, Web, digest_request},
     slip::{self, Slip},
     tireless::tireless,
 };
@@ -72,6 +79,8 @@ pub struct Parts {
     pub server: Rc<dyn Form>,
     /// What carries its content; none: an operator does.
     pub carrier: Option<Rc<dyn Carrier>>,
+    /// Where it keeps large bodies; none: all of them go through the order.
+    pub bodies: Option<Bodies>,
     /// What it noted in earlier lives, and where it goes on.
     pub notes: (Notes, Facts),
     /// A number that no other life of a site began with, for its callers' tickets.
@@ -98,13 +107,15 @@ struct Inner {
     carrier: Option<Rc<dyn Carrier>>,
     /// The copy that was made of the server, and for which rebuild.
     lent: RefCell<Option<(u64, Rc<dyn Copy>)>>,
+    bodies: Option<Bodies>,
+    fetching: RefCell<Fetching>,
     /// What the server has performed, while it is still so that it can be copied.
     still: watch::Sender<Option<u64>>,
     /// When the server was rebuilt last, and how often in a row.
     mended: Cell<Option<(Instant, u32)>>,
     notes: Notes,
     facts: Cell<Facts>,
-    place: RefCell<Place>,
+    place: watch::Sender<Place>,
     /// What this site's server has performed, without gaps.
     applied: watch::Sender<u64>,
     /// Why the server cannot be reached at present.
@@ -134,7 +145,7 @@ enum Place {
 impl Site {
     /// Starts it on the current arbiter. Dropping this ends nothing.
     pub fn start(parts: Parts) -> Self {
-        let Parts { name, config, desk, order, log, server, carrier, .. } = parts;
+        let Parts { name, config, desk, order, log, server, carrier, bodies, .. } = parts;
         let Parts { first_ticket, notes: (notes, facts), clock, metrics, placed, .. } = parts;
         let site = Self(Rc::new(Inner {
             name,
@@ -145,11 +156,13 @@ impl Site {
             server,
             carrier,
             lent: RefCell::default(),
+            bodies,
+            fetching: RefCell::default(),
             still: watch::Sender::new(None),
             mended: Cell::default(),
             notes,
             facts: Cell::new(facts),
-            place: RefCell::new(Place::Joining),
+            place: watch::Sender::new(Place::Joining),
             applied: watch::Sender::new(facts.answered),
             down: RefCell::default(),
             callers: RefCell::default(),
@@ -189,6 +202,7 @@ impl Site {
     /// Ends it at once: its server is asked nothing more, and whoever waits does not know.
     pub fn abort(&self) {
         self.0.tasks.take().iter().for_each(JoinHandle::abort);
+        self.0.fetching.take().values().for_each(|(_, task)| task.abort());
         self.0.callers.take();
     }
 
@@ -211,6 +225,19 @@ impl Site {
         }
     }
 
+    /// Its life; one that is about to begin is waited for a little, if the server is there.
+    async fn joined(&self) -> Result<u64, OrderError> {
+        let mut place = self.0.place.subscribe();
+        let joined = async {
+            let joins =
+                || *self.0.place.borrow() == Place::Joining && self.0.down.borrow().is_none();
+            while joins() && place.changed().await.is_ok() {}
+        };
+        // Whatever it is by then is told.
+        let _in_time = timeout(JOIN_PATIENCE, joined).await;
+        self.epoch()
+    }
+
     fn set_place(&self, place: Place) {
         if let Place::Quarantined(why) = &place {
             // S4: what they asked for may be performed elsewhere, and their answers are not here.
@@ -223,12 +250,12 @@ impl Site {
         if place != Place::Joining {
             self.0.placed.store(true, Ordering::Release);
         }
-        *self.0.place.borrow_mut() = place;
+        self.0.place.send_replace(place);
     }
 
     async fn order(&self, request: Request, identity: Identity) -> Result<Answer, OrderError> {
         let inner = &self.0;
-        let epoch = self.epoch().map_err(|why| match why {
+        let epoch = self.joined().await.map_err(|why| match why {
             OrderError::Quarantined(_) => OrderError::NotApplied(why.to_string()),
             why => why,
         })?;
@@ -245,6 +272,8 @@ impl Site {
         };
         let name = key.as_ref().map(|key| key.name.clone());
         let (request, parts) = self.send_body(request, &origin).await?;
+        // B2: at hand until this ends, whatever this site has seen of the order by then.
+        let _held = request.apart.clone();
         let arrange = Arrange { origin, key, request, parts };
         let arranged = inner.order.send(arrange).timeout(ORDER_PATIENCE);
         let arranged = tokio::select! {
@@ -282,35 +311,6 @@ impl Site {
         Err(OrderError::Unknown(why))
     }
 
-    /// Sends a large body ahead, piece by piece; what is left of the request, and how many they were.
-    async fn send_body(
-        &self,
-        request: Request,
-        origin: &Origin,
-    ) -> Result<(Request, u32), OrderError> {
-        if request.body.len() <= PART_BYTES {
-            return Ok((request, 0));
-        }
-        let mut index = 0;
-        let mut rest = request.body.clone();
-        while !rest.is_empty() {
-            let bytes = rest.split_to(rest.len().min(PART_BYTES));
-            let part = Part { origin: origin.clone(), index, bytes };
-            let put = self.0.order.send(part).timeout(ORDER_PATIENCE).await;
-            // Whatever became of a piece: the request itself was not even asked for.
-            let why = match put {
-                Ok(Ok(())) => {
-                    index += 1;
-                    continue;
-                }
-                Ok(Err(why)) => why,
-                Err(error) => error.to_string(),
-            };
-            return Err(OrderError::NotApplied(why));
-        }
-        Ok((Request { body: Bytes::new(), ..request }, index))
-    }
-
     /// The answer that was given to a request before, at whichever site.
     async fn replay(&self, key: &str, seq: u64) -> Result<Answer, OrderError> {
         let mut news = self.0.desk.news();
@@ -339,7 +339,7 @@ impl Site {
     }
 
     async fn see(&self, fresh: Fresh) -> Result<u64, OrderError> {
-        self.epoch()?;
+        self.joined().await?;
         let seq = match fresh {
             Fresh::Local => return Ok(*self.0.applied.borrow()),
             // Nobody has seen more than there is.
@@ -434,8 +434,8 @@ fn not_ordered(error: CallError) -> OrderError {
     }
 }
 
-/// A larger body is sent ahead in such pieces: each must fit one command, and soon others' too.
-const PART_BYTES: usize = 1 << 20;
+/// How long a request waits for a site that is about to join: it is there sooner when all goes well.
+const JOIN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the log may take: several fail-overs.
 const ORDER_PATIENCE: Duration = Duration::from_secs(5);

@@ -90,7 +90,7 @@ async fn ended(site: &Site, id: u64) {
 }
 
 /// Waits for something in what this node's replica has executed.
-async fn wait<T>(site: &Site, look: impl Fn(&Web) -> Option<T>) -> T {
+pub(super) async fn wait<T>(site: &Site, look: impl Fn(&Web) -> Option<T>) -> T {
     let mut news = site.0.desk.news();
     loop {
         if let Some(found) = site.0.desk.read(&look).flatten() {

@@ -68,7 +68,7 @@ impl Connection {
     ) -> Result<Head, Fault> {
         let (reader, writer) = self.stream.split();
         let sent = Rc::new(Cell::new(0));
-        let write = send(writer, bytes, &request.body, &sent);
+        let write = send(writer, bytes, request, &sent);
         let asked = Asked { method: &request.method, may_switch: self.may_switch };
         let read = answer(reader, &mut self.buffer, asked);
         let both = async {
@@ -88,10 +88,18 @@ impl Connection {
                 }
             }
         };
-        let (head, written) = match timeout(patience, both).await {
-            Ok(both) => both,
-            Err(_) if sent.get() == 0 => return Err(Fault::NotSent("it takes no bytes".into())),
-            Err(_) => return Err(Fault::Late(patience)),
+        tokio::pin!(both);
+        let mut before = 0;
+        let (head, written) = loop {
+            match timeout(patience, &mut both).await {
+                Ok(both) => break both,
+                Err(_) if sent.get() == 0 => {
+                    return Err(Fault::NotSent("it takes no bytes".into()));
+                }
+                // A large body on its way is no silence.
+                Err(_) if sent.get() > before => before = sent.get(),
+                Err(_) => return Err(Fault::Late(patience)),
+            }
         };
         match head {
             Ok(mut head) => {
@@ -119,9 +127,25 @@ impl Connection {
 async fn send(
     mut writer: WriteHalf<'_>,
     head: &[u8],
-    body: &[u8],
+    request: &Request,
     sent: &Cell<usize>,
 ) -> io::Result<()> {
+    let body = &request.body;
+    if let Some(apart) = &request.apart {
+        let away = || io::Error::other("its body is not at hand");
+        let held = apart.held.as_ref().ok_or_else(away)?;
+        write(&mut writer, head, sent).await?;
+        let mut offset = 0;
+        while offset < apart.bytes {
+            let piece = held.read(offset).await.map_err(io::Error::other)?;
+            if piece.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            write(&mut writer, &piece, sent).await?;
+            offset += piece.len() as u64;
+        }
+        return Ok(());
+    }
     if body.len() <= JOINED_BYTES_MAX {
         let mut both = Vec::with_capacity(head.len() + body.len());
         both.extend_from_slice(head);

@@ -43,6 +43,10 @@ impl Form for HttpForm {
         policy::touches(&self.config, request)
     }
 
+    fn streams(&self) -> bool {
+        true
+    }
+
     fn digest(&self, request: &Request, response: &Response) -> String {
         let route = self.config.route(&request.method, &request.target);
         digest_response(response, route.map_or(&[], |route| &route.ignore))

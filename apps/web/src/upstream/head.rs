@@ -62,8 +62,8 @@ pub(super) fn write(base: &str, request: &Request, more: &[(&str, String)]) -> V
     }
     // Servers ask for a length where a body is usual, also if it is none.
     let usual = matches!(request.method.as_str(), "POST" | "PUT" | "PATCH");
-    if usual || !request.body.is_empty() {
-        header("content-length", request.body.len().to_string().as_bytes());
+    if usual || request.body_bytes() > 0 {
+        header("content-length", request.body_bytes().to_string().as_bytes());
     }
     out.extend_from_slice(b"\r\n");
     out

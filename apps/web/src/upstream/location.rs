@@ -58,6 +58,7 @@ mod tests {
             target: "/a".to_owned(),
             headers: vec![header("host", "Site.example:8080")],
             body: Bytes::new(),
+            apart: None,
         };
         for (said, told) in [
             ("http://127.0.0.1:9001/dav/a", "/a"),

@@ -48,7 +48,7 @@ mod tests {
 
     fn request(method: &str, target: &str) -> Request {
         let (method, target) = (method.to_owned(), target.to_owned());
-        Request { method, target, headers: Vec::new(), body: bytes::Bytes::new() }
+        Request { method, target, headers: Vec::new(), body: bytes::Bytes::new(), apart: None }
     }
 
     #[test]

@@ -17,6 +17,7 @@ fn request(method: &str, target: &str, body: &'static str) -> Rc<Request> {
         target: target.to_owned(),
         headers: vec![host],
         body: Bytes::from_static(body.as_bytes()),
+        apart: None,
     })
 }
 

@@ -40,7 +40,7 @@ fn request(lines: &[&str]) -> Rc<Request> {
     let mut body = Vec::new();
     lines.iter().for_each(|line| wire::write(&mut body, &line.split(' ').collect::<Vec<_>>()));
     let (method, target) = ("PIPELINE".to_owned(), "/0".to_owned());
-    Rc::new(Request { method, target, headers: Vec::new(), body: body.into() })
+    Rc::new(Request { method, target, headers: Vec::new(), body: body.into(), apart: None })
 }
 
 const fn stamp(seq: u64) -> Stamp {
@@ -182,6 +182,7 @@ impl Port {
             site: "a".to_owned(),
             metrics: Metrics::new(),
             connections_max: 8,
+            bodies: None,
             stop,
         };
         let agreed: Rc<dyn Order> = Rc::<Alone>::clone(&order);

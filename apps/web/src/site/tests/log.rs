@@ -83,15 +83,17 @@ impl Log {
 pub(super) struct Door {
     pub(super) log: Arc<Mutex<Log>>,
     pub(super) site: String,
+    /// How far it is to whoever leads.
+    pub(super) way: Duration,
 }
 
 impl Submit for Door {
     fn submit(&self, batch: Vec<Submission>) {
         for Submission { function, args, deadline, done, .. } in batch {
-            let (log, site) = (Arc::clone(&self.log), self.site.clone());
+            let (log, site, way) = (Arc::clone(&self.log), self.site.clone(), self.way);
             actix_rt::spawn(async move {
                 let draw = |most: u64| log.lock().unwrap().rng.random_range(0..most);
-                tokio::time::sleep(Duration::from_millis(draw(4))).await;
+                tokio::time::sleep(way + Duration::from_millis(draw(4))).await;
                 if log.lock().unwrap().halted {
                     return done(Outcome::NotApplied("no quorum".into()));
                 }
@@ -109,7 +111,7 @@ impl Submit for Door {
                         done(Outcome::Unknown("late".to_owned()));
                     }
                     late => {
-                        tokio::time::sleep(Duration::from_millis(late % 3)).await;
+                        tokio::time::sleep(way + Duration::from_millis(late % 3)).await;
                         done(outcome);
                     }
                 }

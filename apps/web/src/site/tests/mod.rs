@@ -2,6 +2,7 @@
 //! any moment. Every rule of this module and of the order, switched off, must be missed.
 
 mod log;
+mod road;
 mod server;
 
 use std::{
@@ -22,11 +23,13 @@ use tokio::time::{sleep, timeout};
 
 use self::{
     log::{Door, Log},
+    road::Road,
     server::{Server, Walked},
 };
-use super::{Parts, Site, notes::Notes};
+use super::{Bodies, Parts, Site, notes::Notes};
 use crate::{
     Answer, Carrier, Fresh, Identity, Order as _, OrderError, Request,
+    bodies::Store,
     metrics::WebMetrics,
     order::{NAME, Web},
     slip::{self, Slip},
@@ -46,6 +49,8 @@ struct Faults {
     panics: u32,
     /// Servers keep the number of what they performed, and lose some of both now and then.
     numbers: bool,
+    /// How many milliseconds lie between the sites, one way (R5.41).
+    way: u64,
 }
 
 /// What a client asked, and what it was told.
@@ -97,10 +102,19 @@ impl Walk {
         let world = self.sim.world(&site.parse().unwrap());
         let desk = self.log.lock().unwrap().boot(site);
         let notes = Notes::open(&world, "web".into(), Durability::Fsync).unwrap();
-        let door = Arc::new(Door { log: Arc::clone(&self.log), site: site.to_owned() });
+        let way = Duration::from_millis(self.faults.way);
+        let door = Arc::new(Door { log: Arc::clone(&self.log), site: site.to_owned(), way });
         let mut config = WebConfig::new("127.0.0.1:1".parse().unwrap(), "http://server");
         config.on_mismatch = OnMismatch::Alarm;
         let (server, sites) = (Rc::clone(&self.servers[site]), Rc::clone(&self.sites));
+        let road = Road {
+            site: site.to_owned(),
+            way,
+            sites: Rc::clone(&sites),
+            broken: Rc::clone(&self.broken),
+            rng: RefCell::new(Rng::seed_from_u64(self.draw(1 << 32))),
+        };
+        let store = Store::open(&world.disk, "bodies".into(), Durability::Fsync).unwrap();
         let carrier = Walked { server, sites, broken: Rc::clone(&self.broken) };
         let started = Site::start(Parts {
             name: site.to_owned(),
@@ -110,6 +124,7 @@ impl Walk {
             log: None,
             server: Rc::clone(&self.servers[site]) as _,
             carrier: self.faults.copies.then(|| Rc::new(carrier) as Rc<dyn Carrier>),
+            bodies: Some(Bodies { store, courier: Rc::new(road) }),
             notes,
             first_ticket: self.rng.borrow_mut().next_u64(),
             clock: world.clock,
@@ -139,7 +154,11 @@ impl Walk {
     async fn client(self: Rc<Self>, number: u64) {
         // A rebuild begins while others still ask.
         for turn in 0..if self.faults.copies { 40 } else { 12 } {
-            let body = format!("{number}.{turn}");
+            // Every other client's are kept apart.
+            let body = format!(
+                "{number}.{turn}{}",
+                if number.is_multiple_of(2) { " and more" } else { "" }
+            );
             let method = ["PUT", "PUT", "PUT", "DELETE", "POST"][self.draw(5) as usize];
             let target = format!("/{}", ["x", "y", "z", "x/y"][self.draw(4) as usize]);
             let request = Request {
@@ -147,6 +166,7 @@ impl Walk {
                 target,
                 headers: Vec::new(),
                 body: body.clone().into(),
+                apart: None,
             };
             let key = (self.draw(2) == 0).then(|| format!("key {body}"));
             for _ in 0..=self.draw(3) {
@@ -190,17 +210,17 @@ impl Walk {
             server.mute.set(faults.mute);
             server.panics.set(faults.panics);
         }
-        let log = Arc::clone(&self.log);
+        let (log, slower) = (Arc::clone(&self.log), 1 + faults.way as u32 / 4);
         actix_rt::spawn(async move {
             loop {
-                sleep(Duration::from_millis(1)).await;
+                sleep(Duration::from_millis(1) * slower).await;
                 log.lock().unwrap().step();
             }
         });
         let clients: Vec<_> =
             (0..6).map(|number| actix_rt::spawn(Rc::clone(&self).client(number))).collect();
         for _ in 0..6 {
-            sleep(Duration::from_millis(self.draw(25))).await;
+            sleep(Duration::from_millis(self.draw(25)) * slower).await;
             let site = SITES[self.draw(2) as usize];
             match self.draw(4) {
                 0 | 1 if faults.crashes => self.crash(site).await,
@@ -258,6 +278,13 @@ impl Walk {
             .unwrap();
         if serving.is_empty() {
             return Err("nobody serves".to_owned());
+        }
+        let bodiless = desk.read(|web| {
+            let mut away = web.sites().values().filter_map(|site| site.quarantined());
+            away.any(|why| why.contains("keeps its body"))
+        });
+        if bodiless == Some(true) {
+            return Err("a body is nowhere".to_owned());
         }
         if self.faults.copies && serving.len() < SITES.len() {
             let shown = desk.read(|web| format!("{:?}", web.sites())).unwrap_or_default();
@@ -382,15 +409,23 @@ fn walk(seed: u64, faults: Faults) -> Result<(), String> {
     })
 }
 
-const CALM: Faults =
-    Faults { crashes: false, mute: 0, full: false, copies: false, panics: 0, numbers: false };
+const CALM: Faults = Faults {
+    crashes: false,
+    mute: 0,
+    full: false,
+    copies: false,
+    panics: 0,
+    numbers: false,
+    way: 0,
+};
 const CRASHES: Faults = Faults { crashes: true, ..CALM };
 const BROKEN: Faults = Faults { mute: 4, full: true, ..CRASHES };
 const REBUILT: Faults = Faults { copies: true, panics: 1, ..BROKEN };
 const NUMBERED: Faults = Faults { numbers: true, mute: 4, ..CRASHES };
 const NUMBERED_PANICS: Faults = Faults { panics: 1, ..NUMBERED };
-/// The last two are a form whose servers keep a number: the same walk, and the same judges.
-const KINDS: [Faults; 6] = [CALM, CRASHES, BROKEN, REBUILT, NUMBERED, NUMBERED_PANICS];
+const FAR: Faults = Faults { way: 40, ..BROKEN };
+/// Two are a form whose servers keep a number: the same walk, and the same judges.
+const KINDS: [Faults; 7] = [CALM, CRASHES, BROKEN, REBUILT, NUMBERED, NUMBERED_PANICS, FAR];
 
 /// Those of one run; the same find every broken rule.
 const SEEDS: u64 = 180;
