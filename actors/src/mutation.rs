@@ -147,11 +147,16 @@ pub enum ServiceRule {
     GivesUpWhenGone,
     /// What others need ends after them.
     NeededEndLast,
+    /// K2: a primary that has begun seals the epochs before its own.
+    BeginningSeals,
+    /// K3: a state does not take the place of a later one.
+    OldNumbersIgnored,
 }
 
 impl ServiceRule {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::GivesUpWhenGone, Self::NeededEndLast];
+    pub const ALL: [Self; 4] =
+        [Self::GivesUpWhenGone, Self::NeededEndLast, Self::BeginningSeals, Self::OldNumbersIgnored];
 }
 
 thread_local! {

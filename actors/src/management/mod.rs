@@ -34,6 +34,7 @@
 //! - [`candidate`]: how the nodes of a view agree on one of them (disqualification);
 //!   [`manager`]: so is the manager found, at every node
 //! - [`hold`]: how long those who need a service are held off
+//! - [`kept`]: checkpoints of singletons, in the log
 
 /// Whether a rule is in force; a test may switch it off, to see that the judges notice.
 macro_rules! when_on {
@@ -52,6 +53,7 @@ macro_rules! when_on {
 pub mod candidate;
 pub mod courier;
 pub mod hold;
+pub mod kept;
 pub mod manager;
 pub mod message;
 pub mod placement;

@@ -414,7 +414,8 @@ impl Seat {
         self.machines()()
     }
 
-    /// Makes all that is executed here. Roles, services, views and groups are always there.
+    /// Makes all that is executed here. Roles, services, views, groups and what singletons keep are
+    /// always there.
     fn machines(&self) -> impl Fn() -> Vec<Box<dyn StateMachine>> + Clone + use<> + 'static {
         let machines = Arc::clone(&self.config.machines);
         let (elections, services, views) = (self.elections(), self.services(), self.views());

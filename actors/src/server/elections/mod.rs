@@ -85,6 +85,7 @@ pub(super) struct Inner {
     me: NodeId,
     board: Arc<Board>,
     desk: Arc<Desk>,
+    submit: Arc<dyn Submit>,
     log: Arc<dyn RoleStore>,
     /// Instead of the log, where roles are kept in registers.
     pages: OnceLock<Pages>,
@@ -135,7 +136,8 @@ impl Elections {
                 node: node.clone(),
                 me: me.clone(),
                 board,
-                log: Arc::new(Log { submit, desk: Arc::clone(&desk) }),
+                log: Arc::new(Log { submit: Arc::clone(&submit), desk: Arc::clone(&desk) }),
+                submit,
                 desk,
                 pages: OnceLock::new(),
                 lease: OnceLock::new(),
@@ -250,6 +252,11 @@ impl Elections {
 
     pub(super) fn node(&self) -> &Node {
         &self.0.node
+    }
+
+    /// The way into the log.
+    pub(super) fn submit(&self) -> Arc<dyn Submit> {
+        Arc::clone(&self.0.submit)
     }
 
     /// The seat it speaks for.

@@ -14,7 +14,11 @@ use std::{
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, fut::wrap_future};
 use synod_runtime::{node::Node, supervision::Permit, watch};
 
-use super::{HaActor, HaStart, Hosting, role_of, target_of};
+use super::{
+    HaActor, HaStart, Hosting, Keeping,
+    keeper::{EVERY_MIN, Keeper},
+    role_of, target_of,
+};
 use crate::{
     election::{
         message::{Refusal, Terms, check_name},
@@ -167,13 +171,16 @@ impl<A: HaActor> Host<A> {
         elections.hosts().enter();
         let target = target_of(&self.role, epoch);
         let tenure = Arc::new(Tenure::new(lease.clone()));
-        let end = if self.begin(&node, &target, &lease, &tenure) {
-            tracing::info!(role = self.role, %epoch, "leads");
-            let end = self.act(&node, &target, &tenure, &mut volunteer).await;
-            tracing::info!(role = self.role, %epoch, ?end, "leads no more");
-            end
-        } else {
-            End::Failed
+        let end = match self.recall(&lease).await {
+            Err(end) => end,
+            Ok(keeper) if self.begin(&node, &target, &tenure, keeper.as_ref()) => {
+                tracing::info!(role = self.role, %epoch, "leads");
+                let act = self.act(&node, &target, &tenure, &mut volunteer);
+                let end = act_and_keep(act, keeper.as_deref(), &lease, &node).await;
+                tracing::info!(role = self.role, %epoch, ?end, "leads no more");
+                end
+            }
+            Ok(_) => End::Failed,
         };
         node.unregister(&target);
         // Only now: nothing acts for it any more.
@@ -183,21 +190,53 @@ impl<A: HaActor> Host<A> {
         end
     }
 
+    /// What was kept before, if it keeps anything.
+    async fn recall(&mut self, lease: &Lease) -> Result<Option<Arc<Keeper>>, End> {
+        if A::keeping() == Keeping::Nothing {
+            return Ok(None);
+        }
+        let begun = Keeper::begin(self.hosting.elections.submit(), &self.hosting.name, lease);
+        let begun = tokio::select! {
+            biased;
+            () = stopped(&mut self.stopping, &mut self.leaving) => return Err(End::Stopped),
+            begun = begun => begun,
+        };
+        let begun = begun.map(|keeper| Some(Arc::new(keeper)));
+        begun.map_err(|why| {
+            tracing::warn!(role = self.role, why, "cannot begin with what was kept");
+            if lease.is_valid() { End::Failed } else { End::Lapsed }
+        })
+    }
+
     /// Builds the actor, and lets it be reached.
-    fn begin(&self, node: &Node, target: &str, lease: &Lease, tenure: &Arc<Tenure>) -> bool {
+    fn begin(
+        &self,
+        node: &Node,
+        target: &str,
+        tenure: &Arc<Tenure>,
+        keeper: Option<&Arc<Keeper>>,
+    ) -> bool {
+        let lease = &tenure.lease;
         let start = HaStart {
             name: self.hosting.name.clone(),
             role: self.role.clone(),
             node: node.name().clone(),
             lease: lease.clone(),
+            keeper: keeper.map(Arc::clone),
         };
         let (args, life) = (Arc::clone(&self.hosting.args), Arc::clone(tenure));
         let build = move |context: &mut Context<A>| {
             let actor = <A as HaActor>::create(&args, &start).unwrap_or_else(|error| {
                 resume_unwind(Box::new(format!("it cannot be created: {error}")))
             });
+            let takes = start.keeper.clone().and_then(|keeper| takes_checkpoints(context, keeper));
             let closing = wrap_future::<_, A>(life.closed());
-            context.spawn(closing.map(|(), actor, context| actor.step_down(context)));
+            context.spawn(closing.map(move |(), actor, context| {
+                if let Some(keeper) = takes {
+                    keeper.note(actor.checkpoint());
+                }
+                actor.step_down(context);
+            }));
             actor
         };
         let permit = || Arc::clone(tenure) as Arc<dyn Permit>;
@@ -255,6 +294,39 @@ impl<A: HaActor> Host<A> {
         }
         end
     }
+}
+
+/// Takes checkpoints of an actor, if that wants so; answers who gets them.
+fn takes_checkpoints<A: HaActor>(
+    context: &mut Context<A>,
+    keeper: Arc<Keeper>,
+) -> Option<Arc<Keeper>> {
+    let Keeping::Every(every) = A::keeping() else { return None };
+    let taken = Arc::clone(&keeper);
+    context.run_interval(every.max(EVERY_MIN), move |actor, _| taken.note(actor.checkpoint()));
+    Some(keeper)
+}
+
+/// Hands on what an actor keeps while it acts, and then what is left of it: the next one begins once
+/// the role is given up.
+async fn act_and_keep(
+    act: impl Future<Output = End>,
+    keeper: Option<&Keeper>,
+    lease: &Lease,
+    node: &Node,
+) -> End {
+    let Some(keeper) = keeper else { return act.await };
+    let end = tokio::select! {
+        biased;
+        end = act => end,
+        never = keeper.run() => match never {},
+    };
+    let left = lease.deadline().since(node.now()).min(FLUSH_MAX);
+    if tokio::time::timeout(left, keeper.flush()).await.is_err() {
+        tracing::warn!(epoch = %lease.epoch(), "what was to be kept last is not known to be");
+    }
+    keeper.close();
+    end
 }
 
 /// Waits until the next one has the role, so that a node that leaves is not gone before its word
@@ -334,6 +406,9 @@ impl Permit for Tenure {
         valid
     }
 }
+
+/// How long what is kept last may take: a few commands of the log, while nobody has the singleton.
+const FLUSH_MAX: Duration = Duration::from_millis(200);
 
 /// How often to look whether a role has passed on.
 const LOOK: Duration = Duration::from_millis(5);

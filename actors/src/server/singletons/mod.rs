@@ -53,6 +53,8 @@
 //!   one while its deadline lasts.
 //! - S3: a new actor is there within the lease and 300 ms after the node of the old one died, at
 //!   once when that was stopped in order.
+//! - S4: it begins with the newest state that any before it kept, and what a stale one still wants to
+//!   keep is refused; see [`Keeping`].
 //!
 //! What no clock can promise is one instruction in the middle of a handler when a process is stopped
 //! there, and what the actor started outside of its context. So say [`HaStart::epoch`] with whatever
@@ -60,11 +62,13 @@
 //!
 //! # Layout
 //! - [`HaActor`], [`HaStart`]: what an actor is told
+//! - [`Keeping`]: how its state outlives its node; `keeper` hands it to the log
 //! - `host`: stands, builds, steps down
 //! - `proxy`: [`SingletonRef`]; its rules are those of [`line`](crate::election::line)
 //! - `program`: singletons of a program, by JSON too
 
 mod host;
+mod keeper;
 mod program;
 mod proxy;
 mod pump;
@@ -72,11 +76,14 @@ mod pump;
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use actix::{Actor, ActorContext as _, Context};
+use bytes::Bytes;
 use synod_runtime::{identity::NodeName, message::RemoteActor, supervision::Policy};
 
+use self::keeper::Keeper;
 pub(super) use self::{host::Hosts, program::Door};
 pub use self::{
     host::Singleton,
+    keeper::{Keeping, NotKept},
     program::{AnySingleton, Hosted, Messages},
     proxy::{SingletonRef, SingletonRequest},
 };
@@ -105,6 +112,21 @@ pub trait HaActor: RemoteActor + Actor<Context = Context<Self>> {
     /// [policy](Hosting::supervise) says, and then another node has its turn.
     fn create(args: &Self::Args, start: &HaStart) -> Result<Self, HaError>;
 
+    /// How its state outlives its node: by default not at all. Whoever is primary next finds it in
+    /// [`HaStart::state`].
+    fn keeping() -> Keeping {
+        Keeping::Nothing
+    }
+
+    /// Its state by now, at most 1 MiB, where it is [kept](Self::keeping) every so often. Asked in its
+    /// context, between messages.
+    ///
+    /// # Errors
+    /// Why there is none; that is logged, and it is asked again.
+    fn checkpoint(&self) -> Result<Vec<u8>, HaError> {
+        Err("it is to be kept, and has no checkpoint of its own".into())
+    }
+
     /// Its time is over: end whatever has effects outside, then stop. No more messages come. It has
     /// a quarter of its lease for that and is dropped where it stands then. Not called when there is
     /// no time left, as after a pause of its process.
@@ -124,6 +146,8 @@ pub struct HaStart {
     role: String,
     node: NodeName,
     lease: Lease,
+    /// None: it keeps nothing.
+    keeper: Option<Arc<Keeper>>,
 }
 
 impl HaStart {
@@ -146,6 +170,45 @@ impl HaStart {
     /// `ResponseFuture`.
     pub const fn lease(&self) -> &Lease {
         &self.lease
+    }
+
+    /// The newest state that there is: what the primary before kept last; after a panic, what this one
+    /// wanted to keep last. `None`: none was kept so far, or one of no bytes.
+    pub fn state(&self) -> Option<Bytes> {
+        self.keeper.as_ref()?.state()
+    }
+
+    /// Wants `state` kept, at most 1 MiB: once the answer is there every later primary begins with it,
+    /// or with one that was kept after it, whatever dies. Needs no polling to be sent. One command of
+    /// the log carries all that is said while another is on its way, so say the whole state.
+    ///
+    /// ```
+    /// # use actix::ResponseFuture;
+    /// # use synod::server::singletons::{HaStart, NotKept};
+    /// # struct Counter { count: u64, start: HaStart }
+    /// # impl Counter {
+    /// fn next(&mut self) -> ResponseFuture<Result<u64, NotKept>> {
+    ///     self.count += 1;
+    ///     let (count, kept) = (self.count, self.start.keep(self.count.to_be_bytes().into()));
+    ///     Box::pin(async move { kept.await.map(|()| count) }) // nobody hears of it before
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`NotKept`], also where the actor [keeps](HaActor::keeping) nothing, and after four seconds. Its
+    /// own state has changed all the same, and a later one may be kept.
+    pub fn keep(
+        &self,
+        state: Vec<u8>,
+    ) -> impl Future<Output = Result<(), NotKept>> + Send + use<> + 'static {
+        let keeps = self.keeper.as_ref().map(|keeper| keeper.keep(state));
+        async move {
+            match keeps {
+                Some(kept) => kept.await,
+                None => Err(NotKept::Refused("it keeps nothing, says its `keeping`".to_owned())),
+            }
+        }
     }
 
     /// The fence for commands of replicated actors: they are refused once another is primary.
