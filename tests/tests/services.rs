@@ -3,14 +3,69 @@
 
 use std::time::Duration;
 
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::Value;
 use synod::{
     management::message::{Probe, Spec},
     sim::Simulation,
 };
+use synod_runtime::world::Rng;
 use synod_tests::{
-    simulated::name,
+    simulated::{name, whole},
     theatre::{Theatre, service},
 };
+
+/// Goal: whatever node is asked, it shows all that was changed before, or says that what it shows may be
+/// old: one that is cut off does, and one that catches up.
+#[test]
+fn what_is_shown_is_as_it_is_or_says_that_it_may_be_old() {
+    let (mut behind, mut stale) = (0, 0);
+    for seed in 960..964 {
+        let (old, said) = Simulation::new(seed).run(|sim| async move { shown(&sim).await });
+        (behind, stale) = (behind + old, stale + said);
+    }
+    println!("what a node has was old {behind} times, and {stale} times it could not be known");
+    assert!(behind > 0 && stale > 0, "nothing was old");
+}
+
+/// How often what a node has without asking was old, and how often it said so when asked.
+async fn shown(sim: &Simulation) -> (u32, u32) {
+    let mut rng = Rng::seed_from_u64(sim.seed());
+    let mut theatre = Theatre::open(sim, 2).await;
+    theatre
+        .services("a")
+        .add(service("web", Duration::from_secs(1)))
+        .await
+        .expect("nothing is there that could be in its way");
+    let (mut behind, mut stale) = (0, 0);
+    for round in 0..40 {
+        let players = theatre.players();
+        let by = players[rng.random_range(0..players.len())].clone();
+        let at = players[rng.random_range(0..players.len())].clone();
+        let others: Vec<_> = theatre.cluster.names();
+        let others: Vec<_> = others.into_iter().filter(|one| one.as_str() != at).collect();
+        let fault = if at == by { 0 } else { rng.random_range(0..4) };
+        match fault {
+            1 => sim.partition(&[name(&at)], &others),
+            2 => theatre.cluster.crash(&name(&at)),
+            _ => {}
+        }
+        let frozen = round % 2 == 0;
+        while theatre.services(&by).freeze("web", frozen).await.is_err() {}
+        if fault == 2 {
+            theatre.restart(&at);
+        }
+        let is_so = |documents: &[Value]| documents.iter().any(|one| one["frozen"] == frozen);
+        behind += u32::from(!is_so(&theatre.services(&at).documents()));
+        let (documents, old) = theatre.services(&at).show().await;
+        assert!(documents.iter().all(|one| one["stale"] == old), "{documents:?}");
+        assert!(old || is_so(&documents), "round {round}: {at} shows {documents:?}");
+        stale += u32::from(old);
+        sim.heal();
+        whole(&theatre.cluster).await;
+    }
+    (behind, stale)
+}
 
 /// Goal: when the primary's node dies another runs the program within the lease and half a second,
 /// never before the first is gone; a primary that lives keeps it.

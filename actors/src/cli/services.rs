@@ -275,6 +275,7 @@ async fn settle(
             Ok(()) => serde_json::from_slice(&answer.body).unwrap_or_default(),
             Err(_) => Value::Null,
         };
+        let document = if is_stale(&document) { Value::Null } else { document };
         let (state, why) = (document["state"].as_str().unwrap_or_default(), &document["why"]);
         last = format!(
             "{service} is {state}{}",
@@ -361,6 +362,11 @@ impl Providers {
     }
 }
 
+/// Whether the node that answered may not know how it is by now.
+fn is_stale(service: &Value) -> bool {
+    service["stale"] == Value::Bool(true)
+}
+
 /// A line for a service that changed.
 fn line(service: &Value) -> String {
     let [name, state, primary, epoch] =
@@ -417,6 +423,9 @@ async fn list(cluster: &Cluster, args: &ServicesArgs) -> Result<(), Failure> {
         table.row([name, state, primary, epoch, secondaries, spares, down, command]);
     }
     table.print();
+    if services.iter().any(is_stale) {
+        eprintln!("this may be old: no quorum confirms it, or the node that answered catches up");
+    }
     for service in &services {
         if let Some(why) = service["why"].as_str() {
             println!("{}: {why}", text(&service["service"]));

@@ -34,8 +34,8 @@ async fn all(
     if let Some(feed) = feed::asked(&request, &services, &watchers, None) {
         return feed;
     }
-    services.refresh().await;
-    HttpResponse::Ok().json(json!({ "services": services.documents() }))
+    let (documents, stale) = services.show().await;
+    HttpResponse::Ok().json(json!({ "services": documents, "stale": stale }))
 }
 
 async fn one(
@@ -47,9 +47,13 @@ async fn one(
     if let Some(feed) = feed::asked(&request, &services, &watchers, Some(&name)) {
         return feed;
     }
-    services.refresh().await;
-    match services.documents().into_iter().find(|document| document["service"] == *name) {
+    let (documents, stale) = services.show().await;
+    match documents.into_iter().find(|document| document["service"] == *name) {
         Some(document) => HttpResponse::Ok().json(document),
+        None if stale => {
+            let why = "this node does not know by now what services there are";
+            refused(&CallError::NotApplied(why.into()).into())
+        }
         None => refused(&Refusal::Unknown(name.into_inner()).into()),
     }
 }

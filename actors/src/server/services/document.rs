@@ -14,11 +14,11 @@ use crate::{
 };
 
 /// All of them, by name.
-pub(super) fn all(services: &Services) -> Vec<Value> {
+pub(super) fn all(services: &Services, stale: bool) -> Vec<Value> {
     // Nothing else is asked while the table is held.
     let parts: Vec<_> =
         services.desk().read(|table| table.iter().map(|one| Part::of(table, one)).collect());
-    parts.into_iter().map(|part| document(services, &part)).collect()
+    parts.into_iter().map(|part| document(services, &part, stale)).collect()
 }
 
 /// What the table says of a service.
@@ -42,7 +42,7 @@ impl Part {
     }
 }
 
-fn document(services: &Services, part: &Part) -> Value {
+fn document(services: &Services, part: &Part, stale: bool) -> Value {
     let Part { service, root, waits_for, .. } = part;
     let Service { spec, frozen, report, .. } = service;
     let view = services.role(&root.spec.name);
@@ -87,6 +87,7 @@ fn document(services: &Services, part: &Part) -> Value {
         "with": spec.with,
         "needs": spec.needs,
         "command": spec.command,
+        "stale": stale,
     })
 }
 

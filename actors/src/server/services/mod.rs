@@ -7,12 +7,14 @@
 //!   [`unit`](crate::management::unit)
 //! - `checkpoints`: states between nodes; `mail`: those of one service on their way
 //! - `asked`: checkpoints that somebody waits for
+//! - `fresh`: what is known here, and whether it may be old
 //! - `manage`: what the manager does for all of them
 //! - `keep`: a runner for each role, as the table says; `document`: services as people are shown them
 
 mod asked;
 mod checkpoints;
 mod document;
+mod fresh;
 mod keep;
 mod mail;
 mod manage;
@@ -27,7 +29,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use serde_json::Value;
 use synod_runtime::{identity::NodeName, node::Node, watch, world::Instant};
 use tokio::sync::oneshot;
@@ -42,11 +43,11 @@ use crate::{
     },
     management::{
         message::{Op, Refusal, Report, Said, Spec},
-        store::{CHANGE, Desk, LOOK, store_id},
+        store::{CHANGE, Desk, store_id},
         table::Services as Table,
     },
     membership::message::View,
-    replicated::{CallError, Consistency, DEADLINE_DEFAULT, Inquiry, Outcome, Submission, Submit},
+    replicated::{CallError, DEADLINE_DEFAULT, Outcome, Submission, Submit},
 };
 
 /// The managed services, as seen from one node. Cloning is cheap; it works from any thread.
@@ -236,29 +237,15 @@ impl Services {
         self.change(Op::Set { service: service.to_owned(), secondaries }).await
     }
 
-    /// Waits until it is known here who has which service, where roles are kept in registers: nobody
-    /// tells a node that does not stand.
-    pub(super) async fn refresh(&self) {
-        let roots: BTreeSet<_> = self
-            .desk()
-            .read(|table| table.iter().map(|one| table.root(&one.spec.name).to_owned()).collect());
-        self.elections().refresh(roots.iter().map(|root| role_of(root)).collect()).await;
-    }
-
-    /// Waits until something may have changed, at most so long.
-    pub(super) async fn news(&self, most: Duration) {
-        let mut changed = self.0.changed.subscribe();
-        tokio::select! {
-            biased;
-            _ = changed.changed() => {}
-            () = self.elections().news() => {}
-            () = tokio::time::sleep(most) => {}
-        }
-    }
-
-    /// All services as this node has them, as `GET /services` shows them: never waits, may be old.
+    /// All services as this node has them, as `GET /services` shows them: never waits, may be old. Where
+    /// the node knows that they may be they say `stale`.
     pub fn documents(&self) -> Vec<Value> {
-        document::all(self)
+        self.documents_as(self.0.board.ready().is_err())
+    }
+
+    /// The same, of which it is known whether they may be old.
+    fn documents_as(&self, stale: bool) -> Vec<Value> {
+        document::all(self, stale)
     }
 
     /// Stands for all services that this node provides, from now on: their programs are started by
@@ -373,22 +360,6 @@ impl Services {
         self.elections().seen(&role_of(root))
     }
 
-    /// All services, as the log has them.
-    async fn look(&self) -> Result<Table, ServiceError> {
-        let (answer, answered) = oneshot::channel();
-        self.0.submit.query(vec![Inquiry {
-            actor: store_id(),
-            function: LOOK.id,
-            args: Bytes::new(),
-            consistency: Consistency::Linearizable,
-            deadline: LOOK_DEADLINE,
-            done: Box::new(move |outcome| drop(answer.send(outcome))),
-        }]);
-        let stopped = |_| Outcome::Unknown("the node stopped".into());
-        let (reply, _) = CallError::check(answered.await.unwrap_or_else(stopped))?;
-        decode(&reply).map_err(|error| CallError::Failed(error.to_string()).into())
-    }
-
     async fn change(&self, op: Op) -> Result<(), ServiceError> {
         self.0.managers.hold_off().await;
         let (answer, answered) = oneshot::channel();
@@ -471,9 +442,6 @@ const STAND_PAUSE: Duration = Duration::from_millis(50);
 fn role_of(root: &str) -> String {
     format!("{root}/primary")
 }
-
-/// Who asks is a person, or a program that asks again.
-const LOOK_DEADLINE: Duration = Duration::from_secs(2);
 
 impl fmt::Debug for Services {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
