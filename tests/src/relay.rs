@@ -77,6 +77,21 @@ impl Relay {
         })
     }
 
+    /// Lets a node of a cluster that was not started reach all others, and them it, only through
+    /// relays: cut, they leave it alone.
+    pub fn around(cluster: &Cluster, node: &str) -> Vec<Self> {
+        let others = cluster.nodes().map(|(name, _)| name).filter(|name| *name != node);
+        let ways = others.flat_map(|other| [(node, other), (other, node)]);
+        let relay = |(seed, (from, to)): (u64, (&str, &str))| {
+            let target = cluster.node(to).quic;
+            let relay = Self::start(target, seed);
+            let named = |at| format!("quic = \"{at}\"");
+            cluster.rewrite(from, &named(target), &named(relay.at()));
+            relay
+        };
+        (1..).zip(ways).map(relay).collect()
+    }
+
     /// Where it listens.
     pub const fn at(&self) -> SocketAddr {
         self.at

@@ -1,20 +1,23 @@
 //! Everything at once, with real processes: one node leads the log, is the system manager, runs a
 //! service, grants a role and orders a group; it is stopped for half a minute, and goes on; it is
-//! killed. And an auxiliary that hears nothing, whatever store keeps roles.
+//! killed; it is cut off. And an auxiliary that hears nothing, whatever store keeps roles.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{collections::BTreeSet, fs, process::Stdio, time::Duration};
 
 use serde_json::{Value, json};
-use synod_tests::process::{
-    child::{Process, run},
-    cluster::{Cluster, mains_of},
-    load::{KvWriter, Load},
-    machine::{is_alive, turn, written_bytes},
-    resource::{Resource, Touch},
-    stalls::unchanged_by,
-    wait::{holds_for, now, pause, until},
+use synod_tests::{
+    process::{
+        child::{Process, run},
+        cluster::{Cluster, mains_of},
+        load::{KvWriter, Load},
+        machine::{is_alive, turn, written_bytes},
+        resource::{Resource, Touch},
+        stalls::unchanged_by,
+        wait::{holds_for, now, pause, until},
+    },
+    relay::Relay,
 };
 
 /// A cluster with a group, a service, a role, and the resources that the two programs touch.
@@ -161,10 +164,8 @@ fn x1_x2_the_node_that_leads_everything_is_stopped_and_killed() {
     let manager = stage.document(other, "/roles/system-manager");
     assert_eq!(manager["leader"], other, "{manager}");
     assert_eq!(put(&stage, other, "during", &format!("touch/primary {}", next.epoch)).0, 204);
-    holds_for(Duration::from_secs(30).saturating_sub(now().since(began)), "it stays", || {
-        let last = (stage.service.last().epoch, stage.role.last().epoch);
-        if last == (next.epoch, role.epoch) { Ok(()) } else { Err(format!("{last:?}")) }
-    });
+    let rest = Duration::from_secs(30).saturating_sub(now().since(began));
+    holds_for(rest, "it stays", || still(&stage, next.epoch, role.epoch));
     stage.synod.signal("CONT", &[&orders]);
     // What it writes in its old epoch is refused, at itself too; its role is over.
     let (status, document) = put(&stage, &orders, "stale", &format!("touch/primary {served}"));
@@ -219,6 +220,89 @@ fn put(stage: &Stage, node: &str, key: &str, fence: &str) -> (u16, Value) {
             status => Ok((status, answer.json())),
         }
     })
+}
+
+/// Goal: X3. The node that leads everything is cut off from the other main and the auxiliary: only those
+/// go on, and what ran on it is gone before any of it runs there. While it is alone it applies nothing,
+/// and says that what it shows may be old. When it is back it is a secondary, and nothing moves.
+#[test]
+fn x3_of_two_sides_one_goes_on_and_nothing_moves_when_they_meet_again() {
+    let _turn = turn();
+    let mut synod = Cluster::by_hand("synod");
+    let relays = Relay::around(&synod, "a");
+    ["a", "b", "x"].iter().for_each(|name| synod.start_node(name));
+    ["a", "b"].iter().for_each(|name| synod.wait_ready(name));
+    let mut stage = Stage::new(synod);
+    stage.done(&["members", "lead", "a"]);
+    stage.synod.wait_status("a", "it leads", |status| status["leader"] == "a");
+    let touch = stage.service.program("");
+    stage.done(&["services", "add", "touch", "--", "sh", "-c", &touch]);
+    stage.done(&["services", "move", "touch", "a"]);
+    stage.elect("a");
+    stage.role.wait_later(0);
+    stage.elect("b");
+    until("somebody else stands for both", || {
+        let (one, role) =
+            (stage.document("a", "/services/touch"), stage.document("a", "/roles/jobs"));
+        let good = one["primary"] == "a" && one["secondaries"][0] == "b" && one["stale"] == false;
+        if good && role["volunteers"][0].is_string() {
+            Ok(())
+        } else {
+            Err(format!("{one} {role}"))
+        }
+    });
+    let (held, ran) = (stage.service.last(), stage.role.last());
+    assert_eq!(put(&stage, "a", "before", &format!("touch/primary {}", held.epoch)).0, 204);
+    let began = now();
+    relays.iter().for_each(Relay::cut);
+    // Asked by whom it cannot know that it is alone yet, or knows it: nothing is applied either way.
+    let fence = format!("touch/primary {}", held.epoch);
+    let mut alone = stage.synod.http("a").patience(Duration::from_secs(15));
+    let alone = std::thread::spawn(move || {
+        alone.request("PUT", "/kv/alone", &[("synod-fence", &fence)], b"v").map(|one| one.status)
+    });
+    let next = stage.service.wait_later(held.epoch);
+    println!("X3: the service runs on the other side after {} ms", now().since(began).as_millis());
+    let role = stage.role.wait_later(ran.epoch);
+    println!("X3: the role has another there after {} ms", now().since(began).as_millis());
+    assert!(now().since(began) < LEASE + SLACK, "{:?}", now().since(began));
+    assert!(!is_alive(held.pid) && !is_alive(ran.pid), "gone before another began");
+    assert_eq!(put(&stage, "b", "during", &format!("touch/primary {}", next.epoch)).0, 204);
+    stage.synod.wait_status("b", "it goes on", |status| mains_of(status) == ["b"]);
+    // Either of them would do.
+    let halted = |status: &Value| status["halted"] == "needs main b or auxiliary x";
+    stage.synod.wait_status("a", "it waits for the others", halted);
+    let refused = alone.join().unwrap();
+    assert!(matches!(refused, Ok(503 | 504)), "a minority applied it: {refused:?}");
+    let shown = stage.document("a", "/services/touch");
+    assert_eq!((&shown["stale"], &shown["primary"]), (&json!(true), &json!("a")), "{shown}");
+    holds_for(LEASE * 2, "the other side goes on", || still(&stage, next.epoch, role.epoch));
+    relays.iter().for_each(Relay::heal);
+    ["a", "b"].iter().for_each(|name| stage.synod.wait_ready(name));
+    stage.synod.wait_status("b", "both mains", |status| mains_of(status) == ["a", "b"]);
+    until("it is a secondary", || {
+        let one = stage.document("a", "/services/touch");
+        let good = one["primary"] == "b" && one["secondaries"][0] == "a" && one["stale"] == false;
+        if good { Ok(()) } else { Err(one.to_string()) }
+    });
+    holds_for(LEASE * 3, "nothing moves", || still(&stage, next.epoch, role.epoch));
+    let (status, _) = put(&stage, "a", "stale", &format!("touch/primary {}", held.epoch));
+    assert_eq!(status, 412);
+    for (key, status) in [("before", 200), ("during", 200), ("stale", 404)] {
+        let answer = stage.synod.http("a").get(&format!("/kv/{key}")).unwrap();
+        assert_eq!(answer.status, status, "{key}");
+    }
+    if matches!(refused, Ok(503)) {
+        assert_eq!(stage.synod.http("b").get("/kv/alone").unwrap().status, 404, "not applied");
+    }
+    stage.service.check_alone();
+    stage.role.check_alone();
+}
+
+/// Service and role are where they were.
+fn still(stage: &Stage, service: u64, role: u64) -> Result<(), String> {
+    let last = (stage.service.last().epoch, stage.role.last().epoch);
+    if last == (service, role) { Ok(()) } else { Err(format!("{last:?}")) }
 }
 
 /// Goal: X4, whatever store keeps roles, an auxiliary hears signs of life only and writes nothing while
