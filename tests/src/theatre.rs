@@ -52,6 +52,8 @@ pub struct Stage {
     pub ran: BTreeMap<String, Vec<Ran>>,
     /// Nodes where programs end as soon as they have begun.
     pub broken: Vec<String>,
+    /// Nodes that cannot take checkpoints in.
+    pub deaf: Vec<String>,
     /// What probes answer.
     pub sick: bool,
     /// How much each node knows of each service: a program counts up for as long as it runs.
@@ -108,6 +110,9 @@ impl Programs for Player {
             let bytes = state[..].try_into().map_err(|_| "eight bytes are wanted".to_owned())?;
             let known = u64::from_le_bytes(bytes);
             let mut stage = lock(&stage);
+            if stage.deaf.contains(&node) {
+                return Err("it is deaf".to_owned());
+            }
             stage.known.insert((node.clone(), service.clone()), known);
             stage.imports.push((node, service, known));
             Ok(())

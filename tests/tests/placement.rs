@@ -189,9 +189,7 @@ fn in_order(theatre: &Theatre) -> Result<(), String> {
 fn secondaries_take_over_from_the_last_checkpoint_and_spares_get_none() {
     Simulation::new(1_040).run(|sim| async move {
         let mut theatre = Theatre::open(&sim, 2).await;
-        let words = |word: &str| vec![word.to_owned()];
-        let checkpoint = Checkpoint { export: words("out"), import: words("in"), every_ms: 500 };
-        let spec = Spec { checkpoint: Some(checkpoint), ..service("web", LEASE) };
+        let spec = Spec { checkpoint: Some(passed_on(500)), ..service("web", LEASE) };
         theatre.services("m2").add(spec).await.unwrap();
         theatre.until("web", |ran| ran.node == "a").await;
         theatre.until_shown("m1", "web", |one| one["secondaries"][0] == "b").await;
@@ -233,11 +231,8 @@ fn what_was_done_before_an_answered_checkpoint_is_known_to_whoever_takes_over() 
         Simulation::new(seed).run(|sim| async move {
             let mut rng = Rng::seed_from_u64(seed);
             let mut theatre = Theatre::open(&sim, 2).await;
-            let words = |word: &str| vec![word.to_owned()];
             // So seldom that only what was asked for counts.
-            let (export, import) = (words("out"), words("in"));
-            let checkpoint = Checkpoint { export, import, every_ms: 600_000 };
-            let spec = Spec { checkpoint: Some(checkpoint), ..service("web", LEASE) };
+            let spec = Spec { checkpoint: Some(passed_on(600_000)), ..service("web", LEASE) };
             theatre.services("m2").add(spec).await.unwrap();
             for _ in 0..4 {
                 let (first, _) = theatre.until("web", |_| true).await;
@@ -266,6 +261,62 @@ fn what_was_done_before_an_answered_checkpoint_is_known_to_whoever_takes_over() 
             theatre.until_shown("a", "web", |one| one["secondaries"][0].is_null()).await;
             let refused = theatre.services("a").checkpoint("web").await.unwrap_err().to_string();
             assert!(refused.contains("no secondary"), "{refused}");
+            theatre.judge().unwrap();
+        });
+    }
+}
+
+/// Checkpoints that are taken so often.
+fn passed_on(every_ms: u32) -> Checkpoint {
+    let words = |word: &str| vec![word.to_owned()];
+    Checkpoint { export: words("out"), import: words("in"), every_ms, freshest: false }
+}
+
+/// Goal: T16: of two secondaries the one with the lower name takes over; where the newest checkpoint is
+/// to count, the one that has it, in time all the same. Who was named for a move has it in any case, and
+/// when all who know more are gone, the other takes over.
+#[test]
+fn the_secondary_with_the_newest_checkpoint_takes_over_where_that_counts() {
+    for (seed, freshest) in [(1_060, false), (1_061, true), (1_062, true)] {
+        Simulation::new(seed).run(|sim| async move {
+            let mut theatre = Theatre::open(&sim, 1).await;
+            let checkpoint = Some(Checkpoint { freshest, ..passed_on(200) });
+            let spec = Spec { checkpoint, secondaries: 2, ..service("web", LEASE) };
+            theatre.services("m1").add(spec).await.unwrap();
+            theatre.until("web", |ran| ran.node == "a").await;
+            theatre.until_shown("m1", "web", |one| one["secondaries"][1].is_string()).await;
+            tokio::time::sleep(LEASE).await;
+            theatre.stage().deaf = vec!["b".to_owned()];
+            tokio::time::sleep(LEASE * 2).await;
+            let knows = |theatre: &Theatre, node: &str| {
+                theatre.stage().known[&(node.to_owned(), "web".to_owned())]
+            };
+            let (b, m1) = (knows(&theatre, "b"), knows(&theatre, "m1"));
+            assert!(b + 100 < m1, "b has missed some: {b}, and {m1}");
+            theatre.cluster.crash(&name("a"));
+            let (next, took) = theatre.until("web", |ran| ran.node != "a").await;
+            assert!(took <= LEASE + Duration::from_millis(500), "{took:?}");
+            assert_eq!(next.node, if freshest { "m1" } else { "b" });
+            assert_eq!(next.found >= m1, freshest, "{next:?}: m1 had {m1}");
+            theatre.restart("a");
+            whole(&theatre.cluster).await;
+            if !freshest {
+                return;
+            }
+            // b, which gets nothing still, is told to: it does, and keeps it.
+            theatre.until_shown("m1", "web", |one| one["secondaries"][0].is_string()).await;
+            tokio::time::sleep(LEASE * 2).await;
+            if seed % 2 == 0 {
+                theatre.services("a").move_to("web", "b").await.unwrap();
+                let (moved, _) = theatre.until("web", |ran| ran.node == "b").await;
+                tokio::time::sleep(LEASE * 4).await;
+                assert_eq!(theatre.running("web"), Some(moved));
+            } else {
+                theatre.cluster.crash(&name("a"));
+                theatre.cluster.crash(&name("m1"));
+                theatre.restart("a");
+                theatre.until("web", |ran| ran.node != "m1").await;
+            }
             theatre.judge().unwrap();
         });
     }

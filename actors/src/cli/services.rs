@@ -95,6 +95,9 @@ struct Add {
     /// How often the state is passed on
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = units::duration)]
     every: Duration,
+    /// Of its secondaries the one with the newest state takes over, whatever their names
+    #[arg(long, requires = "export")]
+    freshest: bool,
     /// What asks the program to end: term, int, quit or hup
     #[arg(long, value_name = "SIGNAL", default_value = "term", value_parser = signal)]
     stop_signal: StopSignal,
@@ -326,6 +329,7 @@ impl Add {
             export: words(export),
             import: words(import),
             every_ms: ms(self.every),
+            freshest: self.freshest,
         });
         Spec {
             name: self.name.clone(),

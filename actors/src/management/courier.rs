@@ -129,6 +129,11 @@ impl Courier {
         self.known.get(node).is_some_and(|known| known.has > 0 && known.has == self.newest)
     }
 
+    /// The number of the newest; 0: none was taken.
+    pub const fn newest(&self) -> u64 {
+        self.newest
+    }
+
     /// The service is given up: takes a last one.
     pub fn finish(&mut self) {
         // One that is being taken by now may be too old.

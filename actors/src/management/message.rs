@@ -80,6 +80,9 @@ pub struct Checkpoint {
     /// How often.
     #[serde(default = "checkpoint_every_ms")]
     pub every_ms: u32,
+    /// Of its secondaries the one that has the newest takes over, whatever their names.
+    #[serde(default)]
+    pub freshest: bool,
 }
 
 /// What asks a program to end.

@@ -31,6 +31,9 @@ pub fn secondaries(known: &[String], standing: &[String], wanted: u32) -> Vec<St
     stays.chain(spares).take(wanted as usize).cloned().collect()
 }
 
+/// Below all others, but for the last of the spares: of a node that leaves a service to another.
+pub const LAST: u8 = SPARE;
+
 /// So many ranks within a class; a service with more providers has the last ones in any order.
 const RANKS: u8 = 64;
 

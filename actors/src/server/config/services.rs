@@ -76,9 +76,14 @@ fn read_checkpoint(section: &Section<'_>) -> Result<Option<Checkpoint>, ConfigEr
     let (export, import) = (section.texts("export")?, section.texts("import")?);
     let every = section.duration("every", CHECKPOINT_EVERY)?;
     let every_ms = u32::try_from(every.as_millis()).unwrap_or(u32::MAX);
+    let freshest = section.flag("freshest")?;
     match (export.is_empty(), import.is_empty()) {
+        (true, true) if freshest => {
+            let why = "there is no `export`, and so no checkpoint".to_owned();
+            Err(section.refuse("freshest", why, "a checkpoint wants `export` and `import`"))
+        }
         (true, true) => Ok(None),
-        (false, false) => Ok(Some(Checkpoint { export, import, every_ms })),
+        (false, false) => Ok(Some(Checkpoint { export, import, every_ms, freshest })),
         (has_no_export, _) => {
             let (key, other) =
                 if has_no_export { ("import", "export") } else { ("export", "import") };
@@ -105,6 +110,7 @@ pub(super) const KEYS: &[&str] = &[
     "export",
     "import",
     "every",
+    "freshest",
     "stop_signal",
     "stop_within",
     "restarts",

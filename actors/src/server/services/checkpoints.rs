@@ -41,6 +41,9 @@ pub(super) struct Checkpoints {
 struct Place {
     /// The newest that was taken in, by epoch and number; older ones come too late.
     newest: Mutex<(Epoch, u64)>,
+    /// The newest state that this node has, of those that were passed on: taken in, or its own while it
+    /// led.
+    has: Mutex<(Epoch, u64)>,
     /// Held while one is taken in.
     turn: Turn<()>,
 }
@@ -99,8 +102,26 @@ impl Checkpoints {
         }
     }
 
+    /// This node led in the service in that epoch, and the checkpoint of this number was its last.
+    pub(super) fn led(&self, service: &str, epoch: Epoch, number: u64) {
+        self.place(service).holds(epoch, number);
+    }
+
+    /// The newest checkpoint that is here, by epoch and number; zeros if none is.
+    pub(super) fn has(&self, service: &str) -> (Epoch, u64) {
+        let place = lock(&self.places).get(service).cloned();
+        place.map(|place| *lock(&place.has)).unwrap_or_default()
+    }
+
     fn place(&self, service: &str) -> Arc<Place> {
         Arc::clone(lock(&self.places).entry(service.to_owned()).or_default())
+    }
+}
+
+impl Place {
+    fn holds(&self, epoch: Epoch, number: u64) {
+        let mut has = lock(&self.has);
+        *has = (*has).max((epoch, number));
     }
 }
 
@@ -126,6 +147,7 @@ async fn take_in(
     let station = Station { service, node: services.name().clone(), epoch };
     let question = Question { station, command: checkpoint.import, within: PASS_WITHIN };
     programs.import(question, state).await?;
+    place.holds(epoch, number);
     let mut newest = lock(&place.newest);
     *newest = (*newest).max((epoch, number));
     Ok(())

@@ -84,6 +84,7 @@ fn document(services: &Services, part: &Part, stale: bool) -> Value {
         "preferred": root.preferred,
         "wanted_secondaries": root.spec.secondaries,
         "checkpoint_every_ms": spec.checkpoint.as_ref().map(|one| one.every_ms),
+        "freshest": spec.checkpoint.as_ref().is_some_and(|one| one.freshest),
         "with": spec.with,
         "needs": spec.needs,
         "command": spec.command,

@@ -48,6 +48,7 @@ pub(super) async fn keep(services: Services, programs: Arc<dyn Programs>) {
                     root,
                     wanted,
                     leaving: services.elections().hosts().leaving(),
+                    yields_until: None,
                 };
                 services.0.node.task(runner.run());
                 continue;

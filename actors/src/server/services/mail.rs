@@ -138,6 +138,11 @@ impl Mail {
         self.courier.has(node)
     }
 
+    /// The number of the newest; 0: none was taken.
+    pub(super) const fn newest(&self) -> u64 {
+        self.courier.newest()
+    }
+
     /// The service is given up: a last checkpoint is taken.
     pub(super) fn finish(&mut self) {
         self.courier.finish();

@@ -6,7 +6,7 @@
 //! - `runner`: the services of one role at this node, each program at its `post`; what to do when is for
 //!   [`unit`](crate::management::unit)
 //! - `checkpoints`: states between nodes; `mail`: those of one service on their way
-//! - `asked`: checkpoints that somebody waits for
+//! - `asked`: checkpoints that somebody waits for; `newest`: who has the newest ones
 //! - `fresh`: what is known here, and whether it may be old
 //! - `manage`: what the manager does for all of them
 //! - `keep`: a runner for each role, as the table says; `document`: services as people are shown them
@@ -18,6 +18,7 @@ mod fresh;
 mod keep;
 mod mail;
 mod manage;
+mod newest;
 mod post;
 pub mod programs;
 mod runner;
@@ -33,7 +34,7 @@ use serde_json::Value;
 use synod_runtime::{identity::NodeName, node::Node, watch, world::Instant};
 use tokio::sync::oneshot;
 
-use self::{asked::Askers, checkpoints::Checkpoints, programs::Programs};
+use self::{asked::Askers, checkpoints::Checkpoints, newest::Newest, programs::Programs};
 use super::{board::Board, elections::Elections, manager::Managers, membership::Views};
 use crate::{
     consensus::message::NodeRole,
@@ -66,6 +67,7 @@ struct Inner {
     programs: OnceLock<Arc<dyn Programs>>,
     checkpoints: Checkpoints,
     askers: Askers,
+    newest: Newest,
     /// The table may have changed.
     changed: watch::Sender<u64>,
 }
@@ -121,6 +123,7 @@ impl Services {
             programs: OnceLock::new(),
             checkpoints: Checkpoints::default(),
             askers: Askers::default(),
+            newest: Newest::default(),
             changed: watch::Sender::new(0),
         });
         let told = Arc::downgrade(&inner);
@@ -254,6 +257,7 @@ impl Services {
         let _first = self.0.programs.set(Arc::clone(programs));
         Checkpoints::open(self, programs);
         Askers::listen(self);
+        Newest::listen(self);
         self.0.managers.start();
         let (services, programs) = (self.clone(), Arc::clone(programs));
         self.0.node.task(async move { keep::keep(services, programs).await });

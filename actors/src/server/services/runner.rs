@@ -63,6 +63,8 @@ pub(super) struct Runner {
     /// It ends when the sender is gone: there is no such service any more.
     pub(super) wanted: watch::Receiver<Wanted>,
     pub(super) leaving: watch::Receiver<bool>,
+    /// Until then another shall have it, who has newer checkpoints.
+    pub(super) yields_until: Option<Instant>,
 }
 
 /// A unit that leads, and all that is under way about it.
@@ -138,7 +140,8 @@ impl Runner {
             (wanted.rank(&me, &nodes), wanted.lease)
         };
         let candidacy = self.services.elections().volunteer(&self.role()).lease(lease);
-        let mut volunteer = match candidacy.priority(rank).stand() {
+        let priority = if self.yields().is_some() { placement::LAST } else { rank };
+        let mut volunteer = match candidacy.priority(priority).stand() {
             Ok(volunteer) => volunteer,
             Err(refusal) => {
                 tracing::error!(service = self.root, %refusal, "cannot stand");
@@ -147,18 +150,47 @@ impl Runner {
         };
         let otherwise = |wanted: &Wanted| !wanted.here || wanted.rank(&me, &nodes) != rank;
         loop {
+            let yields = self.yields();
             let news = tokio::select! {
                 biased;
                 _ = self.leaving.wait_for(|leaving| *leaving) => return None,
                 _ = self.wanted.wait_for(otherwise) => return None,
                 news = volunteer.next() => news?,
+                () = tokio::time::sleep(yields.unwrap_or_default()), if yields.is_some() => {
+                    return None;
+                }
             };
             match news {
+                Leadership::Leading(lease) if self.is_behind().await => {
+                    // Nothing runs here, so whoever is next has it at once.
+                    self.yields_until = Some(self.services.now() + lease.length());
+                    return None;
+                }
                 Leadership::Leading(lease) => return Some(self.lead(lease, volunteer).await),
                 Leadership::Following(_) | Leadership::Lost(_) => {}
                 Leadership::Ended(_) => return Some(Over::Failed),
             }
         }
+    }
+
+    /// For how long it leaves the services to another yet, if it does.
+    fn yields(&self) -> Option<Duration> {
+        let left = self.yields_until?.since(self.services.now());
+        Some(left).filter(|left| !left.is_zero())
+    }
+
+    /// Whether another that stands has newer checkpoints, and the services want those to count.
+    async fn is_behind(&self) -> bool {
+        let names: Vec<_> = {
+            let wanted = self.wanted.borrow();
+            if wanted.preferred.as_deref() == Some(self.services.me()) {
+                return false;
+            }
+            let counts = |task: &&Task| task.spec.checkpoint.as_ref().is_some_and(|c| c.freshest);
+            wanted.tasks.iter().filter(counts).map(|task| task.spec.name.clone()).collect()
+        };
+        let asks = !names.is_empty() && self.yields().is_none();
+        asks && self.services.is_behind(&self.root, &names).await
     }
 
     /// Runs the programs until all are gone, and gives the role up then.
@@ -184,6 +216,9 @@ impl Runner {
             self.wait(&mut led, &mut volunteer).await;
         };
         tracing::info!(service = self.root, %epoch, ?over, "leads no more");
+        for (service, mail) in &led.mails {
+            services.0.checkpoints.led(service, epoch, mail.newest());
+        }
         // Only now: their programs are gone.
         drop(volunteer);
         services.elections().hosts().exit();
