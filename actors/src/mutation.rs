@@ -105,6 +105,8 @@ pub enum RegisterRule {
     MajorityCounts,
     /// G4, D4: a read that meets an open write settles it first.
     OpenReadsSettled,
+    /// G6: who goes on under its order stays below all orders that are above it.
+    GoesOnBelowOthers,
     /// D1: a client that starts again finds its own block first.
     OwnBlockRecalled,
     /// D2: whoever finds a higher ballot gives up.
@@ -115,11 +117,12 @@ pub enum RegisterRule {
 
 impl RegisterRule {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::OrdersRise,
         Self::OldWritesRefused,
         Self::MajorityCounts,
         Self::OpenReadsSettled,
+        Self::GoesOnBelowOthers,
         Self::OwnBlockRecalled,
         Self::HigherBallotsWin,
         Self::GreatestBallotCounts,

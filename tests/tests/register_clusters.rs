@@ -82,6 +82,49 @@ fn what_was_changed_is_there_whoever_dies() {
     }
 }
 
+/// Goal: R3.26: whoever changed a register last, and meets nobody, changes it again in one round: one
+/// question to each main; once somebody else was there it takes two, and then one again.
+#[test]
+fn whoever_changed_it_last_changes_it_again_in_one_round() {
+    Simulation::new(840).run(|sim| async move {
+        let cluster = cluster(&sim, Shape::default(), Keeping::Holders).await;
+        let (a, b) = (registers(&cluster, "a"), registers(&cluster, "b"));
+        let asked = |node: &str| {
+            let metrics = cluster.core(&name(node)).expect("it runs").node().metrics().render();
+            let counter = "synod_protocol_messages_received_total{role=\"register\"} ";
+            let count = metrics.lines().find_map(|line| line.strip_prefix(counter)?.parse().ok());
+            count.unwrap_or(0_u32)
+        };
+        let mut before = ["a", "b", "x"].map(asked);
+        // The auxiliary hears nothing; the mains, as many words as there were rounds.
+        let mut rounds = |wanted: u32| {
+            let now = ["a", "b", "x"].map(asked);
+            assert_eq!(now, [before[0] + wanted, before[1] + wanted, before[2]]);
+            before = now;
+        };
+        add(&a, 1).await.expect("all are there");
+        rounds(2);
+        for number in 2..10 {
+            add(&a, number).await.expect("all are there");
+            rounds(1);
+        }
+        // Somebody looks at it; that changes nothing.
+        read(&b).await.expect("all are there");
+        rounds(1);
+        add(&a, 10).await.expect("all are there");
+        rounds(1);
+        add(&b, 11).await.expect("all are there");
+        rounds(2);
+        assert_eq!(read(&a).await, Ok((1..12).collect()));
+        rounds(1);
+        add(&a, 12).await.expect("all are there");
+        rounds(2);
+        add(&a, 13).await.expect("all are there");
+        rounds(1);
+        assert_eq!(read(&b).await, Ok((1..14).collect()));
+    });
+}
+
 /// Goal: a node that lost its disk is no holder any more: with one of the two others gone as well
 /// nobody is told anything, instead of something old.
 #[test]

@@ -11,9 +11,33 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp {
     /// Rises; no clock's.
     pub time: u64,
-    /// One life of one client, drawn at random.
+    /// One life of one client, drawn at random; and in its last bits, which of the values that it writes
+    /// under one order.
     pub author: u64,
 }
+
+impl Timestamp {
+    /// Of the life of that number.
+    pub(super) const fn of_life(life: u64) -> Self {
+        Self { time: 0, author: life << PART_BITS }
+    }
+
+    /// Which value of its order it is: the first is 0.
+    pub(super) const fn part(self) -> u64 {
+        self.author & ((1 << PART_BITS) - 1)
+    }
+
+    /// That of one more value under the same order: above this one, and below every order of anybody
+    /// that is above it. `None`: there were as many as there can be.
+    pub(super) const fn next_part(self) -> Option<Self> {
+        let author = self.author.wrapping_add(1);
+        let same = author >> PART_BITS == self.author >> PART_BITS;
+        if same { Some(Self { author, ..self }) } else { None }
+    }
+}
+
+/// So many bits count the values of an order. The others tell clients' lives apart.
+const PART_BITS: u32 = 16;
 
 /// One request to a holder, about one register.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -7,6 +7,7 @@
 //!    |
 //!    | order(ts)  ──────────────> ordered := ts, unless a higher one was; what is there
 //!    | write(ts, value) ────────> written := ts, unless a higher one was ordered     two rounds
+//!    | write(ts', value) ───────> likewise: one more value under that order          one round
 //! ```
 //! The other form needs no server that decides: in [`disk`] every client has a block of its own on
 //! each of several disks (Disk Paxos).
@@ -18,6 +19,9 @@
 //! - G4: a read answers what a majority holds as written, and above which that majority ordered
 //!   nothing; else it orders the newest value it saw anew, and writes it, before it answers.
 //! - G5: whoever meets a higher order gives up, and says whether it may have written.
+//! - G6: a client whose write is done may write again under the same order, what it makes of that value:
+//!   with a stamp of its own, above the last and below every order that is above it. Never after a call
+//!   of which it does not know what became. So whoever orders after it sees it, or is not overtaken by it.
 //!
 //! From these follows: all calls have one order that agrees with time, and a write that was cut off
 //! is rolled forward or back by the next call, for good. A conflict ends in *given up*, never in a
@@ -49,5 +53,5 @@ pub mod operation;
 
 pub use self::{
     message::{Timestamp, VALUE_BYTES_MAX},
-    operation::{Call, Goal, Holders, Outcome, Stamps},
+    operation::{Call, Goal, Holders, Outcome, Stamps, Written},
 };

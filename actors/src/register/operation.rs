@@ -36,7 +36,7 @@ pub struct Stamps(Timestamp);
 impl Stamps {
     /// For the life of that number, drawn at random and never used again.
     pub const fn new(life: u64) -> Self {
-        Self(Timestamp { time: 0, author: life })
+        Self(Timestamp::of_life(life))
     }
 
     /// One above all that were given or seen.
@@ -63,6 +63,25 @@ pub enum Goal {
     Write(Vec<u8>),
     /// Whatever comes of the value.
     Change(Change),
+}
+
+/// What a client wrote last in a register, for its next call to go on from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    stamp: Timestamp,
+    value: Vec<u8>,
+}
+
+impl Written {
+    /// The value.
+    pub fn value(&self) -> &[u8] {
+        &self.value
+    }
+
+    /// Whether it was written after the other.
+    pub fn is_newer(&self, other: &Self) -> bool {
+        self.stamp > other.stamp
+    }
 }
 
 /// How a call ended.
@@ -191,6 +210,39 @@ impl Operation {
         (call, asks)
     }
 
+    /// A call that goes on from what its client wrote last, without an order of its own (G6): it ends
+    /// after one round, if nobody else was there meanwhile, and else gives up. Of each `last` there may be
+    /// one such call, ever.
+    ///
+    /// # Errors
+    /// The goal, of which nothing was done: it only reads, or its order has had all its values.
+    pub fn go_on(holders: Holders, last: &Written, goal: Goal) -> Result<(Self, Asks<Ask>), Goal> {
+        let Some(mut stamp) = last.stamp.next_part() else { return Err(goal) };
+        if off!(GoesOnBelowOthers) {
+            stamp = Timestamp { time: last.stamp.time + 1, ..last.stamp };
+        }
+        let (value, goal) = match goal {
+            Goal::Read => return Err(goal),
+            Goal::Write(value) => (value.clone(), Goal::Write(value)),
+            Goal::Change(mut change) => (change(&last.value), Goal::Change(change)),
+        };
+        let (phase, tally) = (Phase::Writing(value), BTreeMap::new());
+        let mut call = Self { holders, stamp, goal, phase, round: 0, widened: false, tally };
+        let asks = call.next_round(None);
+        Ok((call, asks))
+    }
+
+    /// Whether it writes under the order of an earlier call.
+    pub const fn has_gone_on(&self) -> bool {
+        self.stamp.part() > 0
+    }
+
+    /// What it has written, once it is over with that value; for [`Operation::go_on`].
+    pub fn written(&self, value: &[u8]) -> Option<Written> {
+        let writes = matches!(self.phase, Phase::Writing(_));
+        writes.then(|| Written { stamp: self.stamp, value: value.to_vec() })
+    }
+
     /// A majority took it: what next?
     fn decide(&mut self, asks: &mut Asks<Ask>) -> Option<Outcome> {
         let newest = self.tally.values().max_by_key(|block| block.written)?;
@@ -300,6 +352,67 @@ mod tests {
         let (said, asked, round) = call(all, &[0], &mut stamps, Goal::Read);
         assert_eq!((said, asked[2], round), (value("xyz"), 3, 3), "b was behind, and is mended");
         assert_eq!(call(all, &[], &mut stamps, Goal::Read).0, value("xyz"));
+    }
+
+    /// Goes on from what was written last, over holders of which all answer.
+    fn go_on(holders: &mut [Holder; 3], last: &Written, goal: Goal) -> (Outcome, Option<Written>) {
+        let (mut call, mut asks) = Operation::go_on(TWO_AND_ONE, last, goal).expect("it writes");
+        assert_eq!(asks.len(), 2, "one round, to the mains");
+        loop {
+            let (holder, round, ask) = asks.remove(0);
+            let (answer, _durable) = holders[holder].ask("r", ask);
+            match call.answer(holder, round, answer, &mut asks) {
+                Some(Outcome::Value(value)) => {
+                    let written = call.written(&value);
+                    return (Outcome::Value(value), written);
+                }
+                Some(outcome) => return (outcome, None),
+                None => {}
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_wrote_last_goes_on_in_one_round_until_somebody_else_was_there() {
+        let (mut holders, mut stamps) = (<[Holder; 3]>::default(), Stamps::new(1));
+        let (mut first, mut asks) =
+            Operation::begin(TWO_AND_ONE, stamps.next(), Goal::Write(b"a".to_vec()));
+        assert_eq!(first.written(b"a"), None, "not yet");
+        while !asks.is_empty() {
+            let (holder, round, ask) = asks.remove(0);
+            let (answer, _durable) = holders[holder].ask("r", ask);
+            first.answer(holder, round, answer, &mut asks);
+        }
+        let last = first.written(b"a").expect("it is written");
+        let (said, last) = go_on(&mut holders, &last, append("b"));
+        let (next, last) = go_on(&mut holders, &last.expect("it is written"), append("c"));
+        assert_eq!((said, next), (value("ab"), value("abc")));
+        // Somebody else orders above it, though its clock is far behind, and sees it.
+        let mut other = Stamps::new(2);
+        other.saw(stamps.0);
+        assert_eq!(call(&mut holders, &[1], &mut other, append("d")).0, value("abcd"));
+        let last = last.expect("it is written");
+        let (said, _) = go_on(&mut holders, &last, append("e"));
+        assert!(matches!(said, Outcome::Aborted { maybe: true, .. }), "{said:?}");
+        for down in [0, 1, 2] {
+            assert_eq!(call(&mut holders, &[down], &mut other, Goal::Read).0, value("abcd"));
+        }
+        let read = Operation::go_on(TWO_AND_ONE, &last, Goal::Read);
+        assert!(matches!(read, Err(Goal::Read)), "that takes one round in any case");
+    }
+
+    #[test]
+    fn an_order_has_so_many_values_and_no_more() {
+        let first = Timestamp::of_life(7);
+        let (mut last, mut parts) = (first, 0);
+        while let Some(next) = last.next_part() {
+            assert!(next > last && next < Timestamp::of_life(8), "below whoever is above");
+            (last, parts) = (next, parts + 1);
+        }
+        assert_eq!(parts, 65_535);
+        let mut stamps = Stamps::new(6);
+        stamps.saw(first);
+        assert!(stamps.next() > last, "whoever saw it is above all of it");
     }
 
     #[test]

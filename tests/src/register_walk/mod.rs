@@ -4,13 +4,14 @@
 //! What is judged: one order of all calls explains what clients were told, and agrees with time; and
 //! once faults end, with a minority gone for good, every client gets on.
 
+mod faults;
 mod keeper;
 
 use std::collections::BTreeMap;
 
 use rand::{RngExt, SeedableRng};
 use synod::register::{
-    Goal, Holders, Outcome, Stamps,
+    Goal, Holders, Outcome, Stamps, Written,
     disk::{DiskBlock, DiskOperation},
     operation::{Call as _, Operation as Quorum},
 };
@@ -35,6 +36,8 @@ pub enum Slip {
     SaidBeforeDurable,
     /// A damaged block counts as one that was never written.
     DamagedIsEmpty,
+    /// A client goes on from what it wrote last, though it does not know what became of a call since.
+    GoesOnInDoubt,
 }
 
 /// How far a walk came.
@@ -44,6 +47,8 @@ pub struct Walked {
     pub done: u64,
     /// That were given up, or never answered.
     pub given_up: u64,
+    /// Calls that went on from the last one, in one round.
+    pub went_on: u64,
     /// Questions to those that are only asked when another is missing, while nothing was wrong.
     pub idle: u64,
 }
@@ -106,6 +111,8 @@ struct Client {
     turn: u64,
     stamps: Stamps,
     mine: BTreeMap<u8, DiskBlock>,
+    /// What it wrote last in each register, if it knows that.
+    written: BTreeMap<u8, Written>,
     call: Option<(Running, u8, Call, u64)>,
     /// Questions to one disk come in order.
     arrivals: BTreeMap<usize, u64>,
@@ -181,11 +188,13 @@ impl Walk {
             walk.processes += 1;
             let stamps = Stamps::new(walk.rng.random());
             let (process, mine, arrivals) = (walk.processes, BTreeMap::new(), BTreeMap::new());
+            let written = BTreeMap::new();
             walk.clients.push(Client {
                 process,
                 turn: 0,
                 stamps,
                 mine,
+                written,
                 call: None,
                 arrivals,
                 done: 0,
@@ -253,7 +262,16 @@ impl Walk {
         let (turn, stamp) = (client.turn, client.stamps.next());
         let questions: Vec<_> = match self.kind {
             Kind::Holders => {
-                let (running, asks) = Quorum::begin(self.holders, stamp, goal);
+                let last =
+                    client.written.get(&key).cloned().filter(|_| !matches!(goal, Goal::Read));
+                if last.is_some() && self.slip != Some(Slip::GoesOnInDoubt) {
+                    client.written.remove(&key);
+                }
+                let begin = |goal| Quorum::begin(self.holders, stamp, goal);
+                let (running, asks) = match last {
+                    Some(last) => Quorum::go_on(self.holders, &last, goal).unwrap_or_else(begin),
+                    None => begin(goal),
+                };
                 client.call = Some((Running::Holders(running), key, call, self.now));
                 asks.into_iter()
                     .map(|(to, round, ask)| (to, round, Question::Holder(ask)))
@@ -349,6 +367,9 @@ impl Walk {
             (Running::Holders(_), _) | (Running::Disks(_), Reply::Holder(_)) => {}
         });
         let Some(outcome) = over else { return };
+        if let Outcome::Value(value) = &outcome {
+            self.wrote(client, value);
+        }
         let told = match outcome {
             Outcome::Value(value) => match self.clients[client].call.as_ref().map(|call| call.2) {
                 Some(Call::Read) => Told::Value(number(&value)),
@@ -362,6 +383,16 @@ impl Walk {
             Outcome::Refused(refusal) => panic!("nothing is too large: {refusal}"),
         };
         self.end(client, told);
+    }
+
+    /// The call of a client is done, and this is in the register.
+    fn wrote(&mut self, client: usize, value: &[u8]) {
+        let client = &mut self.clients[client];
+        let Some((Running::Holders(call), key, ..)) = &client.call else { return };
+        if let Some(written) = call.written(value) {
+            self.walked.went_on += u64::from(call.has_gone_on());
+            client.written.insert(*key, written);
+        }
     }
 
     /// Lets a call do something, if it still runs, and sends what it asks.
@@ -422,46 +453,6 @@ impl Walk {
         }
         let pause = self.rng.random_range(100..30_000);
         self.after(pause, Event::Begin(number));
-    }
-
-    fn chance(&mut self) {
-        if self.calm || self.quiet {
-            return;
-        }
-        let keeper = self.rng.random_range(0..self.keepers.len());
-        match self.rng.random_range(0..6) {
-            0..=2 => {
-                let until = self.now + self.rng.random_range(1_000..300_000);
-                self.keepers[keeper].crash(until, &mut self.rng);
-            }
-            3 => {
-                let rots = self.rots;
-                self.keepers[rots].rot(&mut self.rng);
-            }
-            // A client dies in the middle of its call; another life of it goes on.
-            _ => {
-                let number = self.rng.random_range(0..self.clients.len());
-                let stamps = Stamps::new(self.rng.random());
-                let client = &mut self.clients[number];
-                client.stamps = stamps;
-                client.mine.clear();
-                if client.call.is_some() {
-                    self.end(number, Told::Unknown);
-                }
-            }
-        }
-        let wait = self.rng.random_range(5_000..100_000);
-        self.after(wait, Event::Chance);
-    }
-
-    /// Faults end, but a minority is gone for good.
-    fn calm(&mut self) {
-        self.calm = true;
-        let gone = self.rng.random_range(0..self.keepers.len());
-        let gone = if self.kind == Kind::Disks { self.rots } else { gone };
-        for (number, keeper) in self.keepers.iter_mut().enumerate() {
-            keeper.down_until = if number == gone { u64::MAX } else { 0 };
-        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     lock,
 };
 use crate::register::{
-    Call, Goal, Outcome,
+    Call, Goal, Outcome, Written,
     disk::{DiskAnswer, DiskAsk, DiskOperation},
     message::{Answer, Ask},
     operation::{Asks, Operation},
@@ -78,10 +78,32 @@ impl Registers {
         patience: Duration,
         goal: Goal,
     ) -> (Option<Outcome>, bool) {
-        let stamp = lock(&self.0.stamps).next();
-        let (mut call, asks) = Operation::begin(self.0.holders, stamp, goal);
+        let reads = matches!(goal, Goal::Read);
+        // Taken away: whoever calls meanwhile, or after a call of which nothing is known, orders anew.
+        let last = if reads { None } else { lock(&self.0.written).remove(register) };
+        let begin = |goal| Operation::begin(self.0.holders, lock(&self.0.stamps).next(), goal);
+        let (mut call, asks) = match last {
+            Some(last) => Operation::go_on(self.0.holders, &last, goal).unwrap_or_else(begin),
+            None => begin(goal),
+        };
         let ask = |holder, ask| self.ask_holder(holder, register.to_owned(), ask);
-        self.drive(&mut call, asks, patience, ask).await
+        let done = self.drive(&mut call, asks, patience, ask).await;
+        if let (Some(Outcome::Value(value)), _) = &done {
+            self.wrote(register, call.written(value), value);
+        }
+        done
+    }
+
+    /// This is in the register, and this node wrote it, or somebody did.
+    fn wrote(&self, register: &str, written: Option<Written>, value: &[u8]) {
+        let mut last = lock(&self.0.written);
+        match (written, last.get(register)) {
+            (Some(one), Some(known)) if !one.is_newer(known) => {}
+            (Some(one), _) => drop(last.insert(register.to_owned(), one)),
+            // Somebody else was there: going on would be in vain.
+            (None, Some(known)) if known.value() != value => drop(last.remove(register)),
+            (None, _) => {}
+        }
     }
 
     async fn try_disks(

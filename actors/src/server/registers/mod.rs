@@ -42,7 +42,7 @@ use super::site::lock;
 use crate::{
     consensus::message::NodeRole,
     register::{
-        Goal, Holders, Stamps,
+        Goal, Holders, Stamps, Written,
         disk::DiskBlock,
         message::{NAME_BYTES_MAX, Refusal},
     },
@@ -83,6 +83,9 @@ struct Inner {
     rng: Mutex<Rng>,
     /// Somebody who is asked first takes its time until then, as far as was seen.
     slow_until: Mutex<Instant>,
+    /// What this node wrote last in a register, where nobody else is known to have written since: its
+    /// next call goes on from there. With holders only, each of which bounds how many there are.
+    written: Mutex<BTreeMap<String, Written>>,
     /// Its own blocks, and one call at a time for each register: for disks only.
     mine: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Option<DiskBlock>>>>>,
 }
@@ -133,6 +136,7 @@ impl Registers {
             stamps: Mutex::new(Stamps::new(rng.random())),
             rng: Mutex::new(rng),
             slow_until: Mutex::default(),
+            written: Mutex::default(),
             mine: Mutex::default(),
         }))
     }
