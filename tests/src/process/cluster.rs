@@ -37,7 +37,7 @@ pub struct Cluster {
     by_hand: BTreeMap<String, Process>,
     /// Words before the command that starts a node.
     inside: BTreeMap<String, Vec<String>>,
-    _folder: TempDir,
+    folders: Vec<TempDir>,
 }
 
 /// One node of it.
@@ -87,6 +87,18 @@ impl Cluster {
     /// When `init` fails.
     pub fn by_hand(program_name: &str) -> Self {
         Self::laid_out(program_name, &free_quic_ports(3))
+    }
+
+    /// Keeps the data of nodes that were never started in memory, where the system has a place for that: a
+    /// disk that stands still is none of theirs then.
+    pub fn keep_in_memory(&mut self, names: &[&str]) {
+        let folder = tempfile::Builder::new().prefix("synod-test-").tempdir_in("/dev/shm");
+        let Ok(folder) = folder else { return };
+        for name in names {
+            let data = folder.path().join(name).display().to_string();
+            self.rewrite(name, "data_dir = \"data\"", &format!("data_dir = {data:?}"));
+        }
+        self.folders.push(folder);
     }
 
     /// The same, all started and both mains ready.
@@ -146,7 +158,7 @@ impl Cluster {
             dev: None,
             by_hand: BTreeMap::new(),
             inside: BTreeMap::new(),
-            _folder: folder,
+            folders: vec![folder],
         }
     }
 
