@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::net::SocketAddr;
-
 use serde_json::Value;
 use synod_tests::process::{
     child::{Process, run},
@@ -13,7 +11,7 @@ use synod_tests::process::{
     machine::{free_tcp_port, turn},
     order::Order,
     programs::program,
-    sites::{before, kill_each, sites, two_sites, wait_same, webs},
+    sites::{before, kill_each, sites, two_sites, wait_same, webs, write_on},
     wait::{PATIENCE, now, until},
 };
 
@@ -102,7 +100,7 @@ fn kill_each_site(order: Order) {
     let Some((mut cluster, mut servers)) = two_sites(order) else { return };
     let sites = webs(&cluster);
     let crew =
-        Crew::start((0..4).map(|writer| move |shift: &Shift| write_on(writer, sites, shift)));
+        Crew::start((0..4).map(|writer| move |shift: &Shift| write_on(writer, sites, shift, body)));
     crew.wait_for_more(PATIENCE, "writes", 50);
     for round in 0..if order == Order::Sam { 3 } else { 0 } {
         let name = sequencer(&cluster);
@@ -118,8 +116,8 @@ fn kill_each_site(order: Order) {
     kill_each(&mut cluster, &mut servers, &crew, 20);
     let acknowledged = crew.finish();
     let files = wait_same(&servers);
-    for (path, body) in &acknowledged {
-        assert_eq!(files.get(path), Some(body), "{path} was acknowledged");
+    for (path, number) in &acknowledged {
+        assert_eq!(files.get(path), Some(&body(path, *number)), "{path} was acknowledged");
     }
     println!("{} acknowledged writes at both sites, over four kills", acknowledged.len());
     cluster.stop();
@@ -223,24 +221,7 @@ fn sites_that_a_group_orders_are_tended_there_and_join_nowhere_else() {
     cluster.stop();
 }
 
-/// Writes new files until the shift is over; answers those that were acknowledged.
-fn write_on(writer: usize, sites: [SocketAddr; 2], shift: &Shift) -> Vec<(String, Vec<u8>)> {
-    let mut clients = sites.map(Http::new);
-    let (mut site, mut acknowledged) = (writer % 2, Vec::new());
-    for number in 0.. {
-        if shift.is_over() {
-            break;
-        }
-        let path = format!("/{writer}/{number}");
-        let body = format!("{path} ").repeat(40).into_bytes();
-        match clients[site].request("PUT", &path, &[], &body) {
-            Ok(answer) if answer.status == 201 => {
-                acknowledged.push((path, body));
-                shift.achieved();
-            }
-            // Refused or unknown: nothing was promised. The other site may do better.
-            Ok(_) | Err(_) => site = 1 - site,
-        }
-    }
-    acknowledged
+/// What is written at a path.
+fn body(path: &str, _: usize) -> Vec<u8> {
+    format!("{path} ").repeat(40).into_bytes()
 }

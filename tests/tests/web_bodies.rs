@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{fs, net::SocketAddr};
+use std::fs;
 
 use synod_tests::process::{
     cluster::Cluster,
@@ -10,7 +10,7 @@ use synod_tests::process::{
     http::Http,
     machine::{peak_bytes, turn},
     order::Order,
-    sites::{kill_each, two_sites, wait_same, webs},
+    sites::{kill_each, two_sites, wait_same, webs, write_on},
     wait::{PATIENCE, until},
 };
 
@@ -81,43 +81,23 @@ fn every_acknowledged_large_body_is_at_both_sites_whoever_is_killed() {
     let Some((mut cluster, mut servers)) = two_sites(Order::Paxos) else { return };
     let sites = webs(&cluster);
     let crew =
-        Crew::start((0..2).map(|writer| move |shift: &Shift| write_on(writer, sites, shift)));
+        Crew::start((0..2).map(|writer| move |shift: &Shift| write_on(writer, sites, shift, body)));
     crew.wait_for_more(PATIENCE, "writes", 4);
     kill_each(&mut cluster, &mut servers, &crew, 4);
     let acknowledged = crew.finish();
     let files = wait_same(&servers);
-    for (path, length) in &acknowledged {
+    for (path, number) in &acknowledged {
         let file = files.get(path).unwrap_or_else(|| panic!("{path} was acknowledged"));
-        assert!(*file == body(path, *length), "{path} is not what was put");
+        assert!(*file == body(path, *number), "{path} is not what was put");
     }
     println!("{} acknowledged large bodies at both sites, over four kills", acknowledged.len());
     cluster.stop();
 }
 
-/// Writes new files until the shift is over; answers those that were acknowledged, and their lengths.
-fn write_on(writer: usize, sites: [SocketAddr; 2], shift: &Shift) -> Vec<(String, usize)> {
-    let mut clients = sites.map(Http::new);
-    let (mut site, mut acknowledged) = (writer % 2, Vec::new());
-    for number in 0.. {
-        if shift.is_over() {
-            break;
-        }
-        let path = format!("/{writer}/{number}");
-        // Small ones, and from just above what is kept apart to several of its pieces.
-        let length = [100, (1 << 20) + 1, 3_000_000][number % 3];
-        match clients[site].request("PUT", &path, &[], &body(&path, length)) {
-            Ok(answer) if answer.status == 201 => {
-                acknowledged.push((path, length));
-                shift.achieved();
-            }
-            // Refused or unknown: nothing was promised. The other site may do better.
-            Ok(_) | Err(_) => site = 1 - site,
-        }
-    }
-    acknowledged
-}
-
-fn body(path: &str, length: usize) -> Vec<u8> {
+/// What is written at a path: small things, and from just above what is kept apart to several of its
+/// pieces.
+fn body(path: &str, number: usize) -> Vec<u8> {
+    let length = [100, (1 << 20) + 1, 3_000_000][number % 3];
     path.bytes().cycle().take(length).collect()
 }
 

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::{
     cluster::Cluster,
-    crew::Crew,
+    crew::{Crew, Shift},
+    http::Http,
     nginx::Nginx,
     order::Order,
     wait::{PATIENCE, until},
@@ -89,6 +90,33 @@ pub fn before(servers: &[String; 2], order: Order) -> Cluster {
 /// When that takes too long.
 pub fn wait_same(servers: &[Nginx; 2]) -> BTreeMap<String, Vec<u8>> {
     wait_equal("files", || servers.each_ref().map(Nginx::files))
+}
+
+/// Writes new files until the shift is over, at one site, or at the other when that does not take them:
+/// `body` says what, of a path and its number. Answers both of those that were acknowledged.
+pub fn write_on(
+    writer: usize,
+    sites: [SocketAddr; 2],
+    shift: &Shift,
+    body: impl Fn(&str, usize) -> Vec<u8>,
+) -> Vec<(String, usize)> {
+    let mut clients = sites.map(Http::new);
+    let (mut site, mut acknowledged) = (writer % 2, Vec::new());
+    for number in 0.. {
+        if shift.is_over() {
+            break;
+        }
+        let path = format!("/{writer}/{number}");
+        match clients[site].request("PUT", &path, &[], &body(&path, number)) {
+            Ok(answer) if answer.status == 201 => {
+                acknowledged.push((path, number));
+                shift.achieved();
+            }
+            // Refused or unknown: nothing was promised. The other site may do better.
+            Ok(_) | Err(_) => site = 1 - site,
+        }
+    }
+    acknowledged
 }
 
 /// Kills the node of each site, and then of each again with the server behind it, while `crew` writes:
