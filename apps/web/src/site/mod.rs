@@ -227,14 +227,13 @@ impl Site {
 
     /// Its life; one that is about to begin is waited for a little, if the server is there.
     async fn joined(&self) -> Result<u64, OrderError> {
-        let mut place = self.0.place.subscribe();
-        let joined = async {
-            let joins =
-                || *self.0.place.borrow() == Place::Joining && self.0.down.borrow().is_none();
-            while joins() && place.changed().await.is_ok() {}
-        };
-        // Whatever it is by then is told.
-        let _in_time = timeout(JOIN_PATIENCE, joined).await;
+        let joins = || *self.0.place.borrow() == Place::Joining && self.0.down.borrow().is_none();
+        if joins() {
+            let mut place = self.0.place.subscribe();
+            let joined = async { while joins() && place.changed().await.is_ok() {} };
+            // Whatever it is by then is told.
+            let _in_time = timeout(JOIN_PATIENCE, joined).await;
+        }
         self.epoch()
     }
 

@@ -56,6 +56,6 @@ impl Handler<Part> for Web {
     }
 }
 
-/// Bytes of bodies that sites keep apart for requests that wait for a server, on their disks; half of what these keep at
-/// most.
+/// Bytes of bodies that sites keep apart for requests that wait for a server, on their disks; half of
+/// what these keep at most.
 pub const BACKLOG_APART_MAX: u64 = STORE_BYTES_MAX / 2;
