@@ -3,8 +3,9 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
-use super::Outcome;
+use super::{CallError, Function, Outcome, Position};
 
 /// Called exactly once, on the protocol arbiter: it must not block.
 pub type Done = Box<dyn FnOnce(Outcome) + Send>;
@@ -17,6 +18,32 @@ pub trait Submit: Send + Sync {
 
     /// Answers queries, each at a state no older than its consistency allows.
     fn query(&self, batch: Vec<Inquiry>);
+}
+
+impl dyn Submit {
+    /// One query, asked at once, which is linearizable: what it answers is not old when it is asked. Its
+    /// reply, and the position of the state that answered.
+    pub(crate) fn look(
+        &self,
+        actor: u64,
+        function: Function,
+        args: Bytes,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<(Bytes, Position), CallError>> + Send + use<> + 'static {
+        let (answer, answered) = oneshot::channel();
+        self.query(vec![Inquiry {
+            actor,
+            function: function.id,
+            args,
+            consistency: Consistency::Linearizable,
+            deadline,
+            done: Box::new(move |outcome| drop(answer.send(outcome))),
+        }]);
+        async move {
+            let stopped = |_| Outcome::Unknown("the node stopped".into());
+            CallError::check(answered.await.unwrap_or_else(stopped))
+        }
+    }
 }
 
 /// One command on its way into the log.

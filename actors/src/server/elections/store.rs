@@ -7,7 +7,6 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::oneshot;
 
 use super::ElectionError;
 use crate::{
@@ -16,7 +15,7 @@ use crate::{
         store::{CHANGE, Desk, LOOK, Question, SINCE, decode, encode, store_id},
         watch::{Since, Told},
     },
-    replicated::{CallError, Consistency, Function, Inquiry, Submission, Submit},
+    replicated::{CallError, Function, Submission, Submit},
 };
 
 /// Hears what became of a command.
@@ -107,18 +106,10 @@ impl Log {
         function: Function,
         question: &impl Serialize,
     ) -> BoxFuture<'static, Result<A, ElectionError>> {
-        let (answer, answered) = oneshot::channel();
-        self.submit.query(vec![Inquiry {
-            actor: store_id(),
-            function: function.id,
-            args: encode(question).into(),
-            consistency: Consistency::Linearizable,
-            deadline: LOOK_DEADLINE,
-            done: Box::new(move |outcome| drop(answer.send(outcome))),
-        }]);
+        let args = encode(question).into();
+        let asked = self.submit.look(store_id(), function, args, LOOK_DEADLINE);
         Box::pin(async move {
-            let stopped = |_| crate::replicated::Outcome::Unknown("the node stopped".into());
-            let (reply, _) = CallError::check(answered.await.unwrap_or_else(stopped))?;
+            let (reply, _) = asked.await?;
             decode(&reply)
                 .map_err(|error| ElectionError::Call(CallError::Failed(error.to_string())))
         })

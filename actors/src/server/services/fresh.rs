@@ -4,13 +4,12 @@ use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::oneshot;
 
 use super::{ServiceError, Services, Table, role_of};
 use crate::{
     election::store::decode,
     management::store::{LOOK, REACH, store_id},
-    replicated::{CallError, Consistency, Function, Inquiry, Outcome, Position},
+    replicated::{CallError, Function, Position},
 };
 
 impl Services {
@@ -64,17 +63,7 @@ impl Services {
 
     /// One query, which is linearizable, and the position of the state that answered.
     async fn ask(&self, function: Function) -> Result<(Bytes, Position), CallError> {
-        let (answer, answered) = oneshot::channel();
-        self.0.submit.query(vec![Inquiry {
-            actor: store_id(),
-            function: function.id,
-            args: Bytes::new(),
-            consistency: Consistency::Linearizable,
-            deadline: LOOK_DEADLINE,
-            done: Box::new(move |outcome| drop(answer.send(outcome))),
-        }]);
-        let stopped = |_| Outcome::Unknown("the node stopped".into());
-        CallError::check(answered.await.unwrap_or_else(stopped))
+        self.0.submit.look(store_id(), function, Bytes::new(), LOOK_DEADLINE).await
     }
 }
 
