@@ -5,6 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    thread,
     time::Duration,
 };
 
@@ -71,6 +72,31 @@ fn a_rolling_restart_shows_no_error() {
         book.entries.iter().filter(|e| matches!(e.verdict, Verdict::Unknown(_))).collect();
     assert!(unknown.is_empty(), "{unknown:?}");
     assert!(book.longest_gap() < PAUSE_MAX, "{book}");
+}
+
+/// Goal: clients of a leader that stops hear what became of their writes, however long its successor
+/// takes. Method: the other main stands still while the leader is asked to stop, for longer than a
+/// leaving node lingers after its last answer; no write may have an unknown outcome.
+#[test]
+fn who_stops_answers_its_clients_before_it_hangs_up() {
+    let _turn = turn();
+    let mut synod = Cluster::dev("synod", &[]);
+    let (leader, follower) = synod.leader_and_follower();
+    let load = Load::start(&synod.resps(), KvWriter::connect, 8);
+    load.wait_for_more(500);
+    synod.signal("STOP", &[&follower]);
+    synod.signal("TERM", &[&leader]);
+    stand_still();
+    synod.signal("CONT", &[&follower]);
+    synod.wait_restarted(&leader);
+    load.wait_for_more(500);
+    let book = load.finish();
+    for at in synod.resps() {
+        book.check_kv(at);
+    }
+    let told = |is: fn(&Verdict) -> bool| book.entries.iter().filter(|e| is(&e.verdict)).count();
+    assert_eq!(told(|verdict| matches!(verdict, Verdict::Unknown(_))), 0, "{book}");
+    assert!(told(|verdict| matches!(verdict, Verdict::NotApplied(_))) >= 4, "half had to go: {book}");
 }
 
 /// Goal: a cluster is upgraded from one build to the next by a rolling restart while a client writes:
@@ -142,5 +168,13 @@ fn a_rolling_upgrade_with_two_builds() {
     println!("a rolling upgrade: {counted} numbers");
 }
 
+#[expect(clippy::disallowed_methods, reason = "this is how long the fault lasts, not a wait")]
+fn stand_still() {
+    thread::sleep(SUCCESSOR_STANDS_STILL);
+}
+
 /// The promise is 300 ms; the rest is for machines that do much else meanwhile.
 const PAUSE_MAX: Duration = Duration::from_millis(1_000);
+
+/// Longer than a node lingers, shorter than it waits for a successor.
+const SUCCESSOR_STANDS_STILL: Duration = Duration::from_millis(450);

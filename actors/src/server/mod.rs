@@ -171,8 +171,9 @@ pub async fn run(
     let core = Core::start(world.clone(), core_config(&config, Arc::clone(&program.services)))?;
     equip(&core, &config, &program, &access);
     let (mut failed, mut removed) = (core.failed(), core.removed());
-    let context = context_of(&config, &core, world, access, &program, &stop);
-    let listeners = listen(&config, &core, &program, &context);
+    let (closing, close) = stop_pair();
+    let context = context_of(&config, &core, world, access, &program, close);
+    let listeners = listen(&config, &core, &program, &context, &stop);
     let http = match listeners {
         Ok(http) => http,
         Err(error) => {
@@ -206,6 +207,7 @@ pub async fn run(
     if why.is_none() {
         tokio::time::sleep(LINGER).await;
     }
+    closing.stop();
     http.stop(why.is_none()).await;
     match &why {
         None => core.leave(DRAIN).await,
@@ -243,7 +245,7 @@ fn context_of(
     world: World,
     access: Access,
     program: &Program,
-    stop: &StopSignal,
+    close: StopSignal,
 ) -> ServiceContext {
     let board = core.board();
     ServiceContext {
@@ -261,7 +263,7 @@ fn context_of(
         role: config.role,
         limits: config.limits,
         status: Arc::new(move || board.status()),
-        stop: stop.clone(),
+        close,
         fail: core.ender(),
         access,
     }
@@ -298,6 +300,7 @@ fn listen(
     core: &Core,
     program: &Program,
     context: &ServiceContext,
+    stop: &StopSignal,
 ) -> Result<ServerHandle, ServerError> {
     let services = &program.services;
     let looks =
@@ -313,7 +316,7 @@ fn listen(
     let votes_only = config.role == NodeRole::Auxiliary;
     let (members, elections) = (core.clients(), core.elections());
     let (managed, multicast) = (core.services(), core.multicast());
-    let watchers = view::Watchers::new(context.stop.clone());
+    let watchers = view::Watchers::new(stop.clone());
     let doors: Vec<_> =
         program.singletons.iter().map(|one| Door::new(&elections, one.as_ref())).collect();
     let guests = GuestsHttp::new(Arc::clone(&context.submit), &services);
@@ -467,6 +470,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// seconds that whoever stops it waits.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// A node that stops still answers so long, saying that it takes no more: a client that is told
-/// *not applied* goes elsewhere, where one that is hung up on would have to guess.
-pub const LINGER: Duration = Duration::from_millis(200);
+/// A node that stops still answers so long after it answered what was under way, saying that it takes
+/// no more: a client that is told *not applied* goes elsewhere, where one that is hung up on would
+/// have to guess.
+const LINGER: Duration = Duration::from_millis(200);

@@ -58,7 +58,7 @@ pub trait Service: Send + Sync + 'static {
         false
     }
 
-    /// Serves Redis clients on `listener` (bound, non-blocking) until `context.stop`: spawns its
+    /// Serves Redis clients on `listener` (bound, non-blocking) until `context.close`: spawns its
     /// accept loop on the current arbiter and returns. Called only when it
     /// [speaks RESP](Service::speaks_resp).
     ///
@@ -74,7 +74,7 @@ pub trait Service: Send + Sync + 'static {
     }
 
     /// Puts the server of `config` behind the agreed order, for clients of `listener` (bound,
-    /// non-blocking), until `context.stop`: starts what it needs and returns. Called only when it
+    /// non-blocking), until `context.close`: starts what it needs and returns. Called only when it
     /// [speaks web](Service::speaks_web), at a node that has a server.
     ///
     /// # Errors
@@ -141,8 +141,9 @@ pub struct ServiceContext {
     pub limits: Limits,
     /// The document of `GET /status`.
     pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
-    /// When to end.
-    pub stop: StopSignal,
+    /// When to close its ways in. A node that is asked to stop first has answered what was under way,
+    /// and has told clients *not applied* for a moment, so that they can go elsewhere.
+    pub close: StopSignal,
     /// Ends the node, by a reason that is told: for a service that cannot go on.
     pub fail: Arc<dyn Fn(&str) + Send + Sync>,
     /// Who may come to its listeners: TLS and tokens.

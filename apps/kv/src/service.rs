@@ -2,11 +2,10 @@
 
 use std::{io, net::TcpListener, sync::Arc};
 
-use actix_rt::time::sleep;
 use actix_web::web;
 use synod::{
     replicated::StateMachine,
-    server::{LINGER, NodeAddresses, Service, ServiceContext},
+    server::{NodeAddresses, Service, ServiceContext},
 };
 
 use crate::{
@@ -45,11 +44,9 @@ impl Service for KvService {
         };
         let listener = RespListener::new(listener, Arc::clone(&context.submit), options)?;
         let handle = listener.start();
-        let mut stop = context.stop.clone();
+        let mut close = context.close.clone();
         actix_rt::spawn(async move {
-            stop.stopped().await;
-            // Commands that come now are told that they were not applied.
-            sleep(LINGER).await;
+            close.stopped().await;
             handle.stop().await;
         });
         Ok(())

@@ -10,13 +10,13 @@ use std::{
     },
 };
 
-use actix_rt::{Arbiter, time::sleep};
+use actix_rt::Arbiter;
 use rand::Rng as _;
 use serde_json::{Value, json};
 use synod::{
     replicated::{Desk, Handle, StateMachine, Submit},
     server::{
-        LINGER, NodeAddresses, Service, ServiceContext,
+        NodeAddresses, Service, ServiceContext,
         config::{WebConfig, WebOrder},
         multicast::{Hosted, Multicast},
     },
@@ -147,12 +147,10 @@ impl Service for WebService {
             if let Err(error) = behind.serve(listener, Rc::new(site.clone()), options) {
                 (context.fail)(&format!("web: the listener cannot be served: {error}"));
             }
-            let mut stop = context.stop;
+            let mut close = context.close;
             actix_rt::spawn(async move {
-                stop.stopped().await;
+                close.stopped().await;
                 alarm.disarm();
-                // What comes now is told that it was not applied.
-                sleep(LINGER).await;
                 site.close();
             });
         });

@@ -11,6 +11,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
+use futures_util::FutureExt as _;
 use synod::{
     replicated::{Consistency, Fence, Inquiry, Submission, Submit, name_hash},
     runtime::watch,
@@ -131,7 +132,14 @@ impl Connection {
                     Ok(0) | Err(_) => break,
                     Ok(_) => {}
                 },
-                () = &mut stopped => break,
+                () = &mut stopped => {
+                    // What was there before is answered yet: its sender could not know.
+                    let read = self.reader.read_buf(&mut self.input).now_or_never();
+                    if read.is_some_and(|read| read.is_ok_and(|bytes| bytes > 0)) {
+                        self.turn();
+                    }
+                    break;
+                }
             }
         }
         // A client that only closed its writing end still wants its answers.

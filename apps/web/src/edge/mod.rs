@@ -61,7 +61,7 @@ impl EdgeOptions {
             metrics: context.metrics.clone(),
             connections_max: CONNECTIONS_MAX,
             bodies: None,
-            stop: context.stop.clone(),
+            stop: context.close.clone(),
         }
     }
 }
