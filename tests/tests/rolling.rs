@@ -96,7 +96,10 @@ fn who_stops_answers_its_clients_before_it_hangs_up() {
     }
     let told = |is: fn(&Verdict) -> bool| book.entries.iter().filter(|e| is(&e.verdict)).count();
     assert_eq!(told(|verdict| matches!(verdict, Verdict::Unknown(_))), 0, "{book}");
-    assert!(told(|verdict| matches!(verdict, Verdict::NotApplied(_))) >= 4, "half had to go: {book}");
+    assert!(
+        told(|verdict| matches!(verdict, Verdict::NotApplied(_))) >= 4,
+        "half had to go: {book}"
+    );
 }
 
 /// Goal: a cluster is upgraded from one build to the next by a rolling restart while a client writes:

@@ -13,6 +13,7 @@ use std::{
 
 use actix::{Actor, AsyncContext as _, Context, Handler, Message};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use synod::{
     consensus::VoteStyle,
     message::{RemoteActor, RemoteMessage},
@@ -326,6 +327,82 @@ fn one_that_panics_again_and_again_goes_to_another_node() {
         judge_alone(&stage);
     });
 }
+
+/// The singleton as people are shown it at that node.
+fn shown(cluster: &Cluster, node: &str) -> Value {
+    let all = cluster.core(&name(node)).expect("it runs").services().documents();
+    all.into_iter().find(|one| one["service"] == "issuer").unwrap_or_default()
+}
+
+/// Waits until that is so of the singleton as people are shown it; answers how long it took.
+async fn until_shown(
+    sim: &Simulation,
+    cluster: &Cluster,
+    what: &str,
+    is_so: impl Fn(&Value) -> bool,
+) -> Duration {
+    let began = sim.now();
+    while !is_so(&shown(cluster, "m1")) {
+        assert!(sim.now() - began < Duration::from_secs(20), "{what}: {}", shown(cluster, "m1"));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    sim.now() - began
+}
+
+/// Goal: people see a singleton among the services, and move, freeze and unfreeze it and say which
+/// nodes may have it, as with any service; one acts at a time all the while, and what they said
+/// holds after a restart.
+#[test]
+fn a_singleton_is_moved_frozen_and_kept_off_nodes_like_any_service() {
+    for seed in 940..944 {
+        Simulation::new(seed).run(|sim| async move {
+            let lease = Duration::from_secs(2);
+            let mut cluster =
+                founded(&sim, Shape { members: 1, ..Shape::default() }, VoteStyle::Split).await;
+            let stage = Shared::default();
+            ["a", "b", "m1"].iter().for_each(|node| host(&cluster, node, lease, &stage));
+            let clients = [Client::start(&cluster, "m1", 1, lease)];
+            let services = cluster.core(&name("m1")).unwrap().services();
+            let runs = |document: &Value| document["state"] == "running";
+            until_shown(&sim, &cluster, "it lives", runs).await;
+            assert_eq!(shown(&cluster, "m1")["kind"], "actor");
+            assert!(services.remove("issuer").await.unwrap_err().to_string().contains("`freeze`"));
+            for to in ["b", "m1", "a"] {
+                services.move_to("issuer", to).await.unwrap();
+                let is_there = |document: &Value| runs(document) && document["primary"] == to;
+                let took = until_shown(&sim, &cluster, to, is_there).await;
+                assert!(took < MOVE_MAX, "{to}: {took:?}");
+            }
+            services.freeze("issuer", true).await.unwrap();
+            until_shown(&sim, &cluster, "frozen", |document| document["state"] == "frozen").await;
+            assert!(services.remove("issuer").await.unwrap_err().to_string().contains("unfreeze"));
+            let ran = stage.lock().unwrap().ran.len();
+            cluster.crash(&name("b"));
+            tokio::time::sleep(lease * 2).await;
+            cluster.start(&name("b")).expect("it starts");
+            host(&cluster, "b", lease, &stage);
+            tokio::time::sleep(lease * 2).await;
+            assert_eq!(stage.lock().unwrap().ran.len(), ran, "a frozen one acted");
+            services.freeze("issuer", false).await.unwrap();
+            until_shown(&sim, &cluster, "it lives again", runs).await;
+            services.providers("issuer", vec![], vec!["a".into(), "m1".into()]).await.unwrap();
+            let is_there = |document: &Value| runs(document) && document["primary"] == "b";
+            until_shown(&sim, &cluster, "only b may have it", is_there).await;
+            cluster.crash(&name("b"));
+            tokio::time::sleep(lease * 3).await;
+            let nobody = shown(&cluster, "m1");
+            assert!(nobody["primary"].is_null() && nobody["state"] == "waiting", "{nobody}");
+            services.providers("issuer", vec!["m1".into()], vec![]).await.unwrap();
+            let is_there = |document: &Value| runs(document) && document["primary"] == "m1";
+            until_shown(&sim, &cluster, "m1 may have it again", is_there).await;
+            tokio::time::sleep(lease).await;
+            judge(&stage, &clients);
+        });
+    }
+}
+
+/// A singleton that is moved steps down, and the next is built: a few commands of the log.
+const MOVE_MAX: Duration = Duration::from_millis(500);
 
 /// What a takeover may cost beyond the lease.
 const BEYOND_MAX: Duration = Duration::from_millis(300);

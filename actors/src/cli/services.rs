@@ -345,6 +345,7 @@ impl Add {
             stop_signal: self.stop_signal,
             stop_within_ms: ms(self.stop_within),
             restarts: self.restarts,
+            actor: false,
         }
     }
 }
@@ -423,7 +424,10 @@ async fn list(cluster: &Cluster, args: &ServicesArgs) -> Result<(), Failure> {
             ["service", "state", "primary", "epoch"].map(|key| text(&service[key]));
         let [secondaries, spares, down] =
             ["secondaries", "spares", "down"].map(|key| list(key, ","));
-        let command = list("command", " ");
+        let command = match service["kind"] == "actor" {
+            true => "(an actor of the program)".to_owned(),
+            false => list("command", " "),
+        };
         table.row([name, state, primary, epoch, secondaries, spares, down, command]);
     }
     table.print();

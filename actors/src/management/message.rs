@@ -9,13 +9,14 @@ use crate::election::{
     message::{Epoch, check_name},
 };
 
-/// A service that is an outside program.
+/// A service: an outside program, or an actor of the program itself.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
     /// Its name.
     pub name: String,
-    /// The program and its arguments.
+    /// The program and its arguments; none of an actor.
+    #[serde(default)]
     pub command: Vec<String>,
     /// Nodes that may run it; none: every main and member.
     #[serde(default)]
@@ -50,6 +51,9 @@ pub struct Spec {
     /// More restarts than this within [`RESTARTS_WITHIN`], and another node has a try.
     #[serde(default = "restarts_default")]
     pub restarts: u32,
+    /// It is an actor of the program, which hosts it on nodes where it may live.
+    #[serde(default)]
+    pub actor: bool,
 }
 
 /// A question to a running program: a command that ends with 0 for *yes*.
@@ -260,7 +264,14 @@ impl Spec {
             stop_signal: StopSignal::default(),
             stop_within_ms: stop_default_ms(),
             restarts: restarts_default(),
+            actor: false,
         }
+    }
+
+    /// An actor of the program, under a lease of that length.
+    pub fn actor(name: &str, lease: Duration) -> Self {
+        let lease_ms = u32::try_from(lease.as_millis()).unwrap_or(u32::MAX);
+        Self { lease_ms, actor: true, ..Self::new(name, &[]) }
     }
 
     /// Whether it can be.
@@ -279,7 +290,8 @@ impl Spec {
             .filter_map(|(what, probe)| probe.as_ref().map(|probe| (*what, &probe.command)));
         let passed_on = self.checkpoint.iter();
         let passed_on = passed_on.flat_map(|c| [("export", &c.export), ("import", &c.import)]);
-        for (what, command) in commands.chain(passed_on).chain([("command", &self.command)]) {
+        let own = [("command", &self.command)].into_iter().filter(|_| !self.actor);
+        for (what, command) in commands.chain(passed_on).chain(own) {
             let bytes: usize = command.iter().map(String::len).sum();
             if command.first().is_none_or(String::is_empty) {
                 return bad(format!("{what}: name a program"));
@@ -289,6 +301,9 @@ impl Spec {
                     "{what}: {COMMAND_BYTES_MAX} bytes at most, none of them zero"
                 ));
             }
+        }
+        if let Some(what) = self.not_of_actors() {
+            return bad(format!("it is an actor of the program, and those have no `{what}`"));
         }
         for probe in probes.iter().filter_map(|(_, probe)| probe.as_ref()) {
             if probe.every_ms < PROBE_MS_MIN
@@ -314,6 +329,20 @@ impl Spec {
             return bad("it names itself; name another service".to_owned());
         }
         self.check_providers()
+    }
+
+    /// What only outside programs have, if this is an actor and has some.
+    fn not_of_actors(&self) -> Option<&'static str> {
+        let has = [
+            ("command", !self.command.is_empty()),
+            ("with", self.with.is_some()),
+            ("needs", !self.needs.is_empty()),
+            ("ready", self.ready.is_some()),
+            ("live", self.live.is_some()),
+            ("export", self.checkpoint.is_some()),
+        ];
+        let one = has.into_iter().find(|(_, has)| *has);
+        one.filter(|_| self.actor).map(|(what, _)| what)
     }
 
     pub(super) fn check_providers(&self) -> Result<(), Refusal> {
@@ -361,7 +390,8 @@ impl Spec {
     pub fn commands(&self) -> impl Iterator<Item = &[String]> {
         let probes = self.ready.iter().chain(&self.live).map(|probe| &probe.command);
         let passed_on = self.checkpoint.iter().flat_map(|one| [&one.export, &one.import]);
-        [&self.command].into_iter().chain(probes).chain(passed_on).map(Vec::as_slice)
+        let own = [&self.command].into_iter().filter(|_| !self.actor);
+        own.chain(probes).chain(passed_on).map(Vec::as_slice)
     }
 }
 

@@ -86,6 +86,11 @@ impl Services {
         self.services.get(name)
     }
 
+    /// Whether that is an actor of the program.
+    fn is_actor(&self, name: &str) -> bool {
+        self.named(name).is_some_and(|service| service.spec.actor)
+    }
+
     /// The service that this one is placed with, whose role they share; often itself.
     pub fn root<'a>(&'a self, name: &'a str) -> &'a str {
         let mut at = name;
@@ -137,6 +142,10 @@ impl Services {
         let missing = spec.needs.iter().chain(&spec.with).find(|other| self.named(other).is_none());
         if let Some(other) = missing {
             return Err(Refusal::Missing { service: spec.name, other: other.clone() });
+        }
+        if let Some(with) = spec.with.iter().find(|with| self.is_actor(with)) {
+            let why = format!("service {}: {with} is an actor of the program", spec.name);
+            return Err(Refusal::Tied(format!("{why}; only programs are placed together")));
         }
         let (name, made) = (spec.name.clone(), self.changes);
         let service = Service {

@@ -182,6 +182,7 @@ pub async fn run(
         }
     };
     if config.role != NodeRole::Auxiliary {
+        context.services.in_file(&config.services);
         for singleton in program.singletons.iter() {
             let refused = |why| ServerError::Failed(format!("{}: {why}", singleton.name()));
             singleton.start(&context.elections).map_err(refused)?;

@@ -1,4 +1,4 @@
-//! `[[services]]`: outside programs that the cluster keeps running.
+//! `[[services]]`: what the cluster keeps running.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -38,7 +38,8 @@ fn in_order(mut left: Vec<(Section<'_>, Spec)>) -> Result<Vec<Spec>, ConfigError
 
 fn read_one(section: &Section<'_>) -> Result<Spec, ConfigError> {
     let name: String = section.need("name", "the service's name, such as \"web\"")?;
-    let usual = Spec { command: section.texts("command")?, ..Spec::new(&name, &[]) };
+    let (command, actor) = (section.texts("command")?, section.flag("actor")?);
+    let usual = Spec { command, actor, ..Spec::new(&name, &[]) };
     let ms = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
     let every_ms = ms(section.duration("probe_every", PROBE_EVERY)?);
     let probe = |key| {
@@ -114,6 +115,7 @@ pub(super) const KEYS: &[&str] = &[
     "stop_signal",
     "stop_within",
     "restarts",
+    "actor",
 ];
 
 /// How often a program is asked, when nobody says.

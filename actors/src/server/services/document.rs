@@ -51,19 +51,31 @@ fn document(services: &Services, part: &Part, stale: bool) -> Value {
     let standing: BTreeSet<_> =
         view.iter().flat_map(|view| &view.volunteers).map(|one| one.node.clone()).collect();
     let is_up = |node: &&String| standing.contains(*node);
-    let secondaries: Vec<_> = root.secondaries.iter().filter(is_up).collect();
+    let secondaries: Vec<_> = match spec.actor {
+        false => root.secondaries.iter().filter(is_up).cloned().collect(),
+        // They have no state of their own: whoever is next in line is.
+        true => {
+            let next = view.iter().flat_map(|view| &view.volunteers).map(|one| one.node.clone());
+            next.filter(|node| Some(node) != primary.as_ref())
+                .take(spec.secondaries as usize)
+                .collect()
+        }
+    };
     let spares: Vec<_> = standing
         .iter()
-        .filter(|node| !secondaries.contains(node) && Some(*node) != primary.as_ref())
+        .filter(|node| !secondaries.contains(*node) && Some(*node) != primary.as_ref())
         .collect();
     // Nobody stands for what runs nowhere.
     let nodes = match primary.is_none() && *frozen {
         true => Vec::new(),
         false => services.nodes_of(&root.spec.name),
     };
+    // Not every node hosts every actor.
+    let up = if spec.actor { services.up_among(nodes.clone()) } else { Vec::new() };
     let down: Vec<_> = nodes
         .iter()
         .filter(|node| !standing.contains(*node) && Some(*node) != primary.as_ref())
+        .filter(|node| !up.contains(node))
         .collect();
     let state = state(part, holder);
     let why = report.as_ref().and_then(|report| report.why.clone());
@@ -73,6 +85,7 @@ fn document(services: &Services, part: &Part, stale: bool) -> Value {
     });
     json!({
         "service": spec.name,
+        "kind": if spec.actor { "actor" } else { "command" },
         "primary": primary,
         "secondaries": secondaries,
         "spares": spares,

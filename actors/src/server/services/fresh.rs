@@ -23,7 +23,7 @@ impl Services {
     }
 
     /// Waits until this node knows of all that was changed before.
-    async fn is_fresh(&self) -> bool {
+    pub(super) async fn is_fresh(&self) -> bool {
         let until = self.now() + LOOK_DEADLINE;
         let Ok((_, newest)) = self.ask(REACH).await else { return false };
         while self.0.board.reached().position < newest.0 {

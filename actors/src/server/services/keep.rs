@@ -28,7 +28,9 @@ pub(super) async fn keep(services: Services, programs: Arc<dyn Programs>) {
     let (mut moves, mut holds) = (Moves::default(), Holds::default());
     loop {
         let (roots, all) = services.desk().read(|table| {
-            let is_root = |one: &&Service| table.root(&one.spec.name) == one.spec.name;
+            // Actors have hosts of their own.
+            let is_root =
+                |one: &&Service| !one.spec.actor && table.root(&one.spec.name) == one.spec.name;
             let root = |one: &Service| (one.spec.name.clone(), (one.made, wanted(table, one)));
             let roots = table.iter().filter(is_root).map(root).collect::<BTreeMap<_, _>>();
             (roots, table.iter().map(Primary::of).collect::<Vec<_>>())

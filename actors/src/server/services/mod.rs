@@ -10,7 +10,9 @@
 //! - `fresh`: what is known here, and whether it may be old
 //! - `manage`: what the manager does for all of them
 //! - `keep`: a runner for each role, as the table says; `document`: services as people are shown them
+//! - `actors`: what hosts of the program's own actors are told, and tell
 
+mod actors;
 mod asked;
 mod checkpoints;
 mod document;
@@ -34,6 +36,7 @@ use serde_json::Value;
 use synod_runtime::{identity::NodeName, node::Node, watch, world::Instant};
 use tokio::sync::oneshot;
 
+pub(super) use self::actors::{Stand, ToServices};
 use self::{asked::Askers, checkpoints::Checkpoints, newest::Newest, programs::Programs};
 use super::{board::Board, elections::Elections, manager::Managers, membership::Views};
 use crate::{
@@ -68,6 +71,8 @@ struct Inner {
     checkpoints: Checkpoints,
     askers: Askers,
     newest: Newest,
+    /// Those of the node file.
+    in_file: OnceLock<BTreeSet<String>>,
     /// The table may have changed.
     changed: watch::Sender<u64>,
 }
@@ -124,6 +129,7 @@ impl Services {
             checkpoints: Checkpoints::default(),
             askers: Askers::default(),
             newest: Newest::default(),
+            in_file: OnceLock::new(),
             changed: watch::Sender::new(0),
         });
         let told = Arc::downgrade(&inner);
@@ -136,6 +142,7 @@ impl Services {
         let shown = Arc::downgrade(&inner);
         let managers = inner.managers.clone();
         inner.board.show_manager(move || managers.known());
+        inner.elections.hosts().know(ToServices::new(&inner));
         inner.board.show_services(move || {
             shown.upgrade().map(|inner| Self(inner).documents()).unwrap_or_default()
         });
@@ -166,11 +173,14 @@ impl Services {
         self.change(Op::Add { spec, configured: true }).await
     }
 
-    /// Removes a service; its program is ended.
+    /// Removes a service; its program is ended. Of an actor, what was changed of it is forgotten, once
+    /// no node hosts it.
     ///
     /// # Errors
-    /// When there is none, or another needs it or is placed with it; nothing was changed.
+    /// When there is none, or another needs it or is placed with it, or it is an actor that nodes host
+    /// or that is frozen; nothing was changed.
     pub async fn remove(&self, service: &str) -> Result<(), ServiceError> {
+        self.check_not_hosted(service)?;
         let is_root = self.desk().read(|table| table.root(service) == service);
         self.change(Op::Remove(service.to_owned())).await?;
         if is_root {

@@ -5,7 +5,7 @@ use std::{
     marker::PhantomData,
     panic::resume_unwind,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
@@ -17,6 +17,7 @@ use synod_runtime::{node::Node, supervision::Permit, watch};
 use super::{
     HaActor, HaStart, Hosting, Keeping,
     keeper::{EVERY_MIN, Keeper},
+    place::Place,
     role_of, target_of,
 };
 use crate::{
@@ -24,7 +25,11 @@ use crate::{
         message::{Refusal, Terms, check_name},
         tenure::steps_down_at,
     },
-    server::elections::{Elections, Leadership, Lease, Volunteer},
+    management::message::{Spec, State},
+    server::{
+        elections::{Elections, Leadership, Lease, Volunteer},
+        services::ToServices,
+    },
 };
 
 /// A singleton that this node stands for. Dropping it changes nothing: it is hosted for as long as
@@ -50,15 +55,23 @@ impl<A> Singleton<A> {
 pub(in crate::server) struct Hosts {
     leaving: watch::Sender<bool>,
     acting: AtomicUsize,
+    services: OnceLock<ToServices>,
 }
 
 impl Default for Hosts {
     fn default() -> Self {
-        Self { leaving: watch::Sender::new(false), acting: AtomicUsize::new(0) }
+        let leaving = watch::Sender::new(false);
+        Self { leaving, acting: AtomicUsize::new(0), services: OnceLock::new() }
     }
 }
 
 impl Hosts {
+    /// Where it is said who shall host what.
+    pub(in crate::server) fn know(&self, services: ToServices) {
+        // A node has one table.
+        drop(self.services.set(services));
+    }
+
     /// From now on nothing stands here, and what acts steps down.
     pub(in crate::server) fn leave(&self) {
         self.leaving.send_replace(true);
@@ -90,8 +103,13 @@ pub(super) fn start<A: HaActor>(hosting: Hosting<A>) -> Result<Singleton<A>, Ref
     let (stop, stopping) = watch::channel(false);
     let (tell_gone, gone) = watch::channel(false);
     let leaving = hosting.elections.hosts().leaving();
+    let services = hosting.elections.hosts().services.get().and_then(ToServices::get);
+    if let Some(services) = &services {
+        services.declare(Spec::actor(&hosting.name, hosting.lease));
+    }
     let node = hosting.elections.node().clone();
-    let host = Host { hosting, role, stopping, leaving };
+    let place = Place::new(&hosting.name, services);
+    let host = Host { hosting, role, place, stopping, leaving };
     node.task(async move {
         host.run().await;
         tell_gone.send_replace(true);
@@ -102,6 +120,7 @@ pub(super) fn start<A: HaActor>(hosting: Hosting<A>) -> Result<Singleton<A>, Ref
 struct Host<A: HaActor> {
     hosting: Hosting<A>,
     role: String,
+    place: Place,
     stopping: watch::Receiver<bool>,
     leaving: watch::Receiver<bool>,
 }
@@ -119,7 +138,17 @@ enum End {
 
 impl<A: HaActor> Host<A> {
     async fn run(mut self) {
+        tokio::select! {
+            biased;
+            () = stopped(&mut self.stopping, &mut self.leaving) => return,
+            () = self.place.known() => {}
+        }
         loop {
+            tokio::select! {
+                biased;
+                () = stopped(&mut self.stopping, &mut self.leaving) => return,
+                () = self.place.wait(|stand| stand.here) => {}
+            }
             match self.stand().await {
                 End::Stopped => return,
                 End::Lapsed => {}
@@ -138,7 +167,10 @@ impl<A: HaActor> Host<A> {
     /// Stands until it has led once.
     async fn stand(&mut self) -> End {
         let Hosting { elections, lease, priority, .. } = &self.hosting;
-        let candidacy = elections.volunteer(&self.role).lease(*lease).priority(*priority);
+        let stand = self.place.stand();
+        // Where people want it comes before what the program says.
+        let priority = if stand.preferred { u8::MAX } else { *priority.min(&(u8::MAX - 1)) };
+        let candidacy = elections.volunteer(&self.role).lease(*lease).priority(priority);
         let mut volunteer = match candidacy.stand() {
             Ok(volunteer) => volunteer,
             Err(refusal) => {
@@ -150,9 +182,11 @@ impl<A: HaActor> Host<A> {
             let news = tokio::select! {
                 biased;
                 () = stopped(&mut self.stopping, &mut self.leaving) => return End::Stopped,
+                () = self.place.wait(|now| now != stand) => return End::Lapsed,
                 news = volunteer.next() => news,
             };
             match news {
+                Some(Leadership::Leading(_)) if !self.place.stand().here => return End::Lapsed,
                 Some(Leadership::Leading(lease)) => return self.lead(lease, volunteer).await,
                 Some(Leadership::Following(_) | Leadership::Lost(_)) => {}
                 Some(Leadership::Ended(why)) => {
@@ -175,6 +209,7 @@ impl<A: HaActor> Host<A> {
             Err(end) => end,
             Ok(keeper) if self.begin(&node, &target, &tenure, keeper.as_ref()) => {
                 tracing::info!(role = self.role, %epoch, "leads");
+                self.place.tell(&lease, State::Running, None);
                 let act = self.act(&node, &target, &tenure, &mut volunteer);
                 let end = act_and_keep(act, keeper.as_deref(), &lease, &node).await;
                 tracing::info!(role = self.role, %epoch, ?end, "leads no more");
@@ -182,6 +217,10 @@ impl<A: HaActor> Host<A> {
             }
             Ok(_) => End::Failed,
         };
+        match end {
+            End::Failed => self.place.tell(&lease, State::Failed, Some(FAILED)),
+            End::Stopped | End::Lapsed => self.place.tell(&lease, State::Stopped, None),
+        }
         node.unregister(&target);
         // Only now: nothing acts for it any more.
         drop(volunteer);
@@ -277,6 +316,7 @@ impl<A: HaActor> Host<A> {
                 biased;
                 _ = &mut ended => return End::Failed,
                 () = stopped(&mut self.stopping, &mut self.leaving) => break End::Stopped,
+                () = self.place.unwanted(lease) => break End::Lapsed,
                 news = volunteer.next() => match news {
                     Some(Leadership::Leading(_) | Leadership::Following(_)) => {}
                     Some(Leadership::Lost(_) | Leadership::Ended(_)) | None => break End::Lapsed,
@@ -409,6 +449,9 @@ impl Permit for Tenure {
 
 /// How long what is kept last may take: a few commands of the log, while nobody has the singleton.
 const FLUSH_MAX: Duration = Duration::from_millis(200);
+
+/// What people are shown of it; the node's log says more.
+const FAILED: &str = "it could not be kept alive; see the log of its node";
 
 /// How often to look whether a role has passed on.
 const LOOK: Duration = Duration::from_millis(5);

@@ -63,12 +63,13 @@
 //! # Layout
 //! - [`HaActor`], [`HaStart`]: what an actor is told
 //! - [`Keeping`]: how its state outlives its node; `keeper` hands it to the log
-//! - `host`: stands, builds, steps down
+//! - `host`: stands, builds, steps down; `place`: where people want it
 //! - `proxy`: [`SingletonRef`]; its rules are those of [`line`](crate::election::line)
 //! - `program`: singletons of a program, by JSON too
 
 mod host;
 mod keeper;
+mod place;
 mod program;
 mod proxy;
 mod pump;
