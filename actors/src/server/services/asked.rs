@@ -82,7 +82,10 @@ impl Services {
         let root = self.desk().read(|table| {
             let known = table.named(service).ok_or_else(|| Refusal::Unknown(service.to_owned()))?;
             if known.spec.checkpoint.is_none() {
-                let why = "it has no checkpoints; add it with --export and --import";
+                let why = match known.spec.actor {
+                    true => "it is an actor of the program, which keeps its state by itself",
+                    false => "it has no checkpoints; add it with --export and --import",
+                };
                 return Err(Refusal::Bad(format!("service {service}: {why}")));
             }
             Ok(table.root(service).to_owned())
