@@ -280,6 +280,9 @@ pub(crate) struct BenchArgs {
     /// Of a value or a message [default: values of 256; messages of 64 and of 1KiB; of groups 1KiB]
     #[arg(long, value_name = "BYTES", value_parser = bench_size)]
     pub(crate) size: Option<u32>,
+    /// Of a large body, 0: leave these rows out [web; default: 100 MB]
+    #[arg(long, value_name = "BYTES", value_parser = bench_large)]
+    pub(crate) large: Option<u32>,
     /// Measure the running cluster that this client file names, not one of its own; its durability
     /// is then its own too [commands, multicast]
     #[arg(long, value_name = "FILE")]
@@ -317,6 +320,16 @@ fn bench_size(text: &str) -> Result<u32, String> {
     let fits = u32::try_from(bytes).ok().filter(|n| (1..=BENCH_BYTES_MAX).contains(n));
     fits.ok_or_else(|| format!("{text} is out of range; use 1 to {BENCH_BYTES_MAX}"))
 }
+
+/// Bytes of a large body, written alike.
+fn bench_large(text: &str) -> Result<u32, String> {
+    let bytes = text.parse::<u64>().or_else(|_| units::size(text))?;
+    let fits = u32::try_from(bytes).ok().filter(|n| *n <= BENCH_LARGE_BYTES_MAX);
+    fits.ok_or_else(|| format!("{text} is out of range; use 0 to {BENCH_LARGE_BYTES_MAX}"))
+}
+
+/// The largest body that a site takes where its node file says nothing else.
+const BENCH_LARGE_BYTES_MAX: u32 = 1 << 30;
 
 /// The largest value the key/value service takes.
 const BENCH_BYTES_MAX: u32 = 1 << 20;

@@ -52,6 +52,8 @@ fn what_cannot_be_measured_exits_2_with_one_line() {
         (&["commands", "--cluster", "/nowhere/client.toml"], ["/nowhere", "cannot"]),
         (&["remote", "--cluster", "client.toml"], ["--cluster", "need no cluster"]),
         (&["local", "--durability", "memory"], ["--durability", "need no cluster"]),
+        (&["commands", "--large", "1MiB"], ["--large", "bench web"]),
+        (&["web", "--large", "2GiB"], ["--large", "out of range"]),
     ] {
         let (code, out, said) = synod(&[&["bench"], args].concat());
         assert_eq!((code, out.as_str()), (2, ""), "{args:?}: {said}");
@@ -78,13 +80,35 @@ fn servers_behind_a_cluster_are_measured_beside_nginx_alone() {
         eprintln!("SKIPPED: no nginx on PATH; install Debian's package `nginx-light`");
         return;
     }
-    let rows = rows(&["web", "--seconds", "1", "--clients", "4"]);
-    let names = ["put-nginx", "put-ordered", "get-nginx", "get-proxy", "get-linearizable"];
+    let rows = rows(&["web", "--seconds", "1", "--clients", "4", "--large", "4MiB"]);
+    let alone = ["put-nginx", "get-nginx", "put-large-nginx", "get-large-nginx"];
+    let names = [
+        alone[0],
+        "put-ordered",
+        alone[1],
+        "get-proxy",
+        "get-linearizable",
+        "get-local",
+        alone[2],
+        "put-large-ordered",
+        alone[3],
+        "get-large-linearizable",
+        "put-sam",
+        "get-sam",
+    ];
     assert_eq!(rows.len(), names.len());
     for (row, name) in rows.iter().zip(names) {
-        check(row, &format!("{name}-4"), &name[..3]);
+        let (clients, size) = if name.contains("large") { (1, 4 << 20) } else { (4, 1_024) };
+        check(row, &format!("{name}-{clients}"), &name[..3]);
         let beside = row["rate_per_limit"].as_f64();
-        assert_eq!(beside.is_some(), !matches!(name, "put-nginx" | "get-nginx"), "{row}");
+        assert_eq!(beside.is_some(), !alone.contains(&name), "{row}");
+        assert_eq!(row["conditions"]["size"], size, "{row}");
+        let is_ours = !alone.contains(&name) && name != "get-proxy";
+        let peaks = row["peak_bytes"].as_object();
+        assert_eq!(peaks.is_some(), is_ours, "{row}");
+        for main in ["a", "b"] {
+            assert!(peaks.is_none_or(|peaks| peaks[main].as_u64() > Some(1 << 20)), "{row}");
+        }
     }
 }
 

@@ -84,8 +84,23 @@ pub(super) const EXAMPLES: [(&str, &str); 12] = [
   synod bench commands --clients 64 --durability memory
   synod bench commands --cluster demo/client.toml --node b
   synod bench remote --size 1KiB --json | jq .ops_per_s
+  synod bench web --seconds 5                two stock nginx behind a cluster, beside one alone
+  synod bench web --large 0                  without the bodies of 100 MB
 
 Beside each row of `commands` stand its cost, in syncs and link bytes a command at each main, and
-its median over one raw disk sync and one raw QUIC round trip, measured in the same run.",
+its median over one raw disk sync and one raw QUIC round trip, measured in the same run.
+
+Rows of `web` in the order they come. RATE/LIMIT is the rate over that of the row it is measured
+beside; PEAK MiB is the most that each node, by name, had in memory during the row.
+  put-nginx, get-nginx   an nginx with WebDAV alone
+  put-ordered            PUTs that the log orders, at both sites by turns; beside put-nginx
+  get-proxy              an nginx as a plain reverse proxy before that alone
+  get-linearizable       GETs that see all that was answered; beside get-proxy
+  get-local              GETs of a route with `read = \"local\"`; beside get-proxy
+  put-large-nginx, put-large-ordered, get-large-nginx, get-large-linearizable
+                         one client with large bodies, five at most; about 1 GB in the
+                         temporary directory while they are measured
+  put-sam, get-sam       put-ordered and get-linearizable, with `order = \"sam\"`, in a cluster
+                         of their own; not with --durability memory",
     ),
 ];

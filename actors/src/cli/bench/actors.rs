@@ -404,6 +404,7 @@ mod tests {
             what: BenchKind::Remote,
             seconds: 1,
             clients: None,
+            large: None,
             size: None,
             cluster: None,
             node: Vec::new(),

@@ -34,6 +34,8 @@ pub(super) struct Costs {
     pub(super) cpu_nanos: Option<f64>,
     /// The rate of what this row cannot be faster than.
     pub(super) limit: Option<f64>,
+    /// The most memory that each node had.
+    pub(super) peak_bytes: BTreeMap<NodeName, u64>,
 }
 
 impl Counters {

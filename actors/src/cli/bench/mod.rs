@@ -79,6 +79,10 @@ async fn measure(program: &str, args: &BenchArgs, stop: StopSignal) -> Result<()
 
 /// Refuses, before anything is started, what cannot be measured.
 fn check(args: &BenchArgs, with_resp: bool, with_web: bool) -> Result<(), Failure> {
+    if args.large.is_some() && args.what != BenchKind::Web {
+        let why = "only `bench web` has large bodies";
+        return Err(Failure::usage("--large", why, "leave it out"));
+    }
     match args.what {
         BenchKind::Commands if !with_resp => {
             let why = "this program serves no Redis clients, and these drive the cluster";

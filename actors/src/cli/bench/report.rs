@@ -50,6 +50,9 @@ pub(super) struct Row {
     /// Beside the limit of its kind: actix's own address, or bare QUIC.
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_per_limit: Option<f64>,
+    /// The most that was resident, of each node.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    peak_bytes: BTreeMap<NodeName, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     p50_per_sync: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,7 +133,7 @@ impl Row {
         };
         Self {
             name,
-            ops_per_s: rounded(figures.ops_per_s, 1),
+            ops_per_s: rounded(figures.ops_per_s, if is_slow(figures.ops_per_s) { 3 } else { 1 }),
             p50_us: micros(p50),
             p99_us: micros(figures.p99),
             p999_us: micros(figures.p999),
@@ -139,6 +142,7 @@ impl Row {
             link_bytes_per_op: each(costs.link_bytes, 1),
             cpu_ns_per_op: costs.cpu_nanos.map(|nanos| rounded(nanos, 0)),
             rate_per_limit: costs.limit.map(|limit| rounded(figures.ops_per_s / limit, 2)),
+            peak_bytes: costs.peak_bytes,
             p50_per_sync: per(conditions.raw.sync),
             p50_per_rtt: per(conditions.raw.rtt),
             conditions,
@@ -277,9 +281,12 @@ fn table(rows: &[Row]) -> Table {
     ];
     let ratios: Vec<_> = ratios.into_iter().filter(|(_, of)| has(*of)).collect();
     head.extend(ratios.iter().map(|(name, _)| (*name).to_owned()));
+    let with_peaks = rows.iter().find(|row| !row.peak_bytes.is_empty());
+    head.extend(with_peaks.map(|_| "PEAK MiB".to_owned()));
     let mut table = Table::new(&head);
     for row in rows {
-        let mut cells = vec![row.name.clone(), format!("{:.0}", row.ops_per_s)];
+        let digits = if is_slow(row.ops_per_s) { 2 } else { 0 };
+        let mut cells = vec![row.name.clone(), format!("{:.digits$}", row.ops_per_s)];
         cells.extend([row.p50_us, row.p99_us, row.p999_us].map(|time| format!("{time:.0}")));
         cells.push(row.errors.to_string());
         if !mains.is_empty() {
@@ -297,9 +304,18 @@ fn table(rows: &[Row]) -> Table {
             };
             cells.push(of(row).map_or_else(|| "-".to_owned(), say));
         }
+        if with_peaks.is_some() {
+            let mib: Vec<_> = row.peak_bytes.values().map(|b| (b >> 20).to_string()).collect();
+            cells.push(if mib.is_empty() { "-".to_owned() } else { mib.join("/") });
+        }
         table.row(cells);
     }
     table
+}
+
+/// Whether the digits behind the point say something of this rate.
+fn is_slow(ops_per_s: f64) -> bool {
+    ops_per_s < 10.0
 }
 
 fn micros(time: Duration) -> f64 {
@@ -378,5 +394,12 @@ mod tests {
         assert!(page.contains("SYNCS/OP a/b  LINK B/OP a/b  P50/SYNC\n"), "{page}");
         assert!(page.contains("set-4  1235   400     900     1235      0"), "{page}");
         assert!(page.contains("1.000/0.980   320/60         2.50\n"), "{page}");
+        let mut slow = row();
+        slow.ops_per_s = 0.234;
+        slow.peak_bytes = slow.syncs_per_op.keys().map(|name| (name.clone(), 9 << 20)).collect();
+        let page = table(&[row(), slow]).render();
+        assert!(page.contains("P50/SYNC  PEAK MiB\n"), "{page}");
+        assert!(page.contains("2.50      -\n") && page.contains("2.50      9/9\n"), "{page}");
+        assert!(page.contains("set-4  0.23   400"), "{page}");
     }
 }

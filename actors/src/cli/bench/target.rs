@@ -1,7 +1,9 @@
-//! The cluster that `bench commands` and `bench multicast` drive: one of its own, made by `dev` in a child process, or
-//! the one a client file names.
+//! The cluster that benchmarks drive: one of their own, made by `dev` in a child process, or the one a
+//! client file names.
 
 use std::{
+    fs::File,
+    io::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
@@ -17,48 +19,109 @@ use tokio::{
 };
 
 use crate::{
-    cli::{args::ClientArgs, client::Cluster, failure::Failure, layout::ClusterDir, process},
+    cli::{
+        args::ClientArgs, client::Cluster, dev::WEB_ORDER, failure::Failure, layout::ClusterDir,
+        process,
+    },
     client::{ClientFile, ClientNode},
-    server::config::{Durability, HostPort, NodeRole},
+    server::config::{Durability, HostPort, NodeRole, WebOrder},
 };
 
 /// A cluster of our own, gone when it is stopped or dropped.
 #[derive(Debug)]
 pub(super) struct OwnCluster {
     dev: Child,
+    up: Up,
+}
+
+/// What a cluster says of itself when it is ready.
+#[derive(Debug, Default)]
+struct Up {
     client: PathBuf,
     /// Where clients reach the servers behind it.
     webs: Vec<SocketAddr>,
+    /// The processes of its nodes.
+    pids: Vec<(NodeName, u32)>,
+}
+
+/// What [`OwnCluster::start_sites`] starts.
+pub(super) struct Sites<'a> {
+    /// Where its files are to be.
+    pub(super) dir: &'a Path,
+    pub(super) upstreams: [String; 2],
+    pub(super) order: WebOrder,
+    pub(super) durability: Durability,
+    /// What stands behind everything else in every node file with a server: its routes.
+    pub(super) routes: &'a str,
 }
 
 impl OwnCluster {
     /// Starts two mains, an auxiliary and what `more` adds, and returns once they serve writes.
     pub(super) async fn start(durability: Durability, more: &[&str]) -> Result<Self, Failure> {
+        let durability = durability.to_string();
+        Self::launch(&[&["--durability", &durability], more].concat(), None).await
+    }
+
+    /// Starts two mains with a server behind each, an auxiliary, and the member that a group wants
+    /// where one orders; returns once they serve writes.
+    pub(super) async fn start_sites(sites: Sites<'_>) -> Result<Self, Failure> {
+        let durability = sites.durability.to_string();
+        let dir = sites.dir.display().to_string();
+        let [first, second] = &sites.upstreams;
+        let mut flags = vec!["--dir", &dir, "--durability", &durability];
+        flags.extend(["--upstream", first, "--upstream", second]);
+        if sites.order == WebOrder::Sam {
+            flags.extend(["--members", "1"]);
+        }
+        let own = Self::launch(&flags, Some(sites.order)).await?;
+        if sites.routes.is_empty() {
+            return Ok(own);
+        }
+        // Routes stand in node files only, which are there now.
+        own.stop().await;
+        for node in ClusterDir::new(sites.dir).nodes()?.iter().filter(|node| node.web.is_some()) {
+            let open = File::options().append(true).open(&node.file);
+            open.and_then(|mut file| file.write_all(sites.routes.as_bytes())).map_err(|e| {
+                let why = format!("cannot be written: {e}");
+                Failure::failed(node.file.display(), why, "make room for it")
+            })?;
+        }
+        Self::launch(&["--dir", &dir], Some(sites.order)).await
+    }
+
+    async fn launch(flags: &[&str], order: Option<WebOrder>) -> Result<Self, Failure> {
         let cannot = |e: std::io::Error| Failure::failed("dev", e, "try it alone: `dev`");
         let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
-        command.args(["dev", "--json", "--durability", &durability.to_string()]).args(more);
+        command.args(["dev", "--json"]).args(flags);
+        if let Some(order) = order {
+            command.env(WEB_ORDER, order.to_string());
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         process::tie_to_us(command.as_std_mut());
         let mut dev = command.spawn().map_err(cannot)?;
         let mut lines = BufReader::new(dev.stdout.take().expect("asked for above")).lines();
         let ready = timeout(READY_TIME_MAX, ready(&mut lines)).await.ok().flatten();
-        let Some((client, webs)) = ready else {
-            let cluster = Self { dev, client: PathBuf::new(), webs: Vec::new() };
-            cluster.stop().await;
+        let Some(up) = ready else {
+            Self { dev, up: Up::default() }.stop().await;
             return Err(Failure::failed("dev", "served no writes in time", "try it alone: `dev`"));
         };
         actix_rt::spawn(tell_ends(lines));
-        Ok(Self { dev, client, webs })
+        Ok(Self { dev, up })
     }
 
     /// Where its client file is.
     pub(super) fn client_file(&self) -> &Path {
-        &self.client
+        &self.up.client
     }
 
     /// Where clients reach the servers behind it, of each main in turn.
     pub(super) fn webs(&self) -> &[SocketAddr] {
-        &self.webs
+        &self.up.webs
+    }
+
+    /// The processes of its nodes, as they were when it was ready.
+    pub(super) fn pids(&self) -> &[(NodeName, u32)] {
+        &self.up.pids
     }
 
     /// Stops it in order and waits until it is gone.
@@ -73,14 +136,21 @@ impl OwnCluster {
     }
 }
 
-/// Waits for the ready event; answers where the client file and the web ports are.
-async fn ready(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<(PathBuf, Vec<SocketAddr>)> {
+/// Waits for the ready event.
+async fn ready(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<Up> {
     while let Ok(Some(line)) = lines.next_line().await {
         let event: Value = serde_json::from_str(&line).ok()?;
         if event["event"] == "ready" {
             let nodes = event["nodes"].as_array()?;
             let webs = nodes.iter().filter_map(|node| node["web"].as_str()?.parse().ok());
-            return Some((event["client"].as_str()?.into(), webs.collect()));
+            let pid = |node: &Value| u32::try_from(node["pid"].as_u64()?).ok();
+            let name = |node: &Value| node["name"].as_str()?.parse().ok();
+            let pids = nodes.iter().filter_map(|node| Some((name(node)?, pid(node)?)));
+            return Some(Up {
+                client: event["client"].as_str()?.into(),
+                webs: webs.collect(),
+                pids: pids.collect(),
+            });
         }
     }
     None

@@ -1,28 +1,45 @@
 //! `bench web`: stock nginx servers behind a cluster, beside the same nginx alone and behind a plain
 //! reverse proxy, in one run.
+//!
+//! # Layout
+//! - [`http`]: one client
+//! - [`memory`]: what the nodes' processes had at most
 
-use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+mod http;
+mod memory;
 
-use actix_rt::time::{sleep, timeout};
-use rand::RngExt as _;
-use synod_runtime::world::{Clock as _, Entropy as _, RealClock, RealEntropy};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+use std::{
+    cell::RefCell,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::Duration,
 };
 
+use actix_rt::time::{sleep, timeout};
+use futures_util::future::join_all;
+use rand::RngExt as _;
+use synod_runtime::{
+    identity::NodeName,
+    world::{Clock as _, Entropy as _, RealClock, RealEntropy},
+};
+
+use self::http::{Request, Unanswered, ask};
 use super::{
     costs::Costs,
-    meter::{Figures, Meter},
+    meter::{Figures, Meter, Span},
     nginx::{Nginx, Use},
     raw::disk_sync,
     report::{Clients, Conditions, Raw, Report, Row},
-    target::OwnCluster,
+    target::{OwnCluster, Sites},
     unless_stopped,
 };
 use crate::{
     cli::{args::BenchArgs, failure::Failure},
-    server::{StopSignal, config::Durability},
+    server::{
+        StopSignal,
+        config::{Durability, WebOrder},
+    },
 };
 
 /// One row: what is asked, of whom, and beside which row before it.
@@ -32,9 +49,10 @@ struct Shape {
     method: &'static str,
     of: Of,
     beside: Option<&'static str>,
+    folder: &'static str,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Of {
     /// A server without anything before it.
     Alone,
@@ -44,16 +62,24 @@ enum Of {
     Sites,
 }
 
-/// Where the clients of rows go.
+/// What all rows have in common.
 struct Bench<'a> {
     args: &'a BenchArgs,
     alone: SocketAddr,
     proxy: SocketAddr,
-    sites: Vec<SocketAddr>,
     clients: usize,
     size: usize,
+    large: usize,
     raw: Raw,
     durability: Durability,
+    /// Of the rows so far.
+    rates: Vec<(&'static str, f64)>,
+}
+
+/// The cluster of some rows.
+struct Behind<'a> {
+    sites: &'a [SocketAddr],
+    pids: &'a [(NodeName, u32)],
 }
 
 /// Measures all rows.
@@ -63,117 +89,209 @@ pub(super) async fn run(
     stop: StopSignal,
 ) -> Result<(), Failure> {
     let folder = Folder(std::env::temp_dir().join(format!("synod-bench-{}", std::process::id())));
-    let at = |name: &str| folder.0.join(name);
     let raw = Raw { sync: Some(disk_sync(&std::env::temp_dir())?), rtt: None };
     let servers = unless_stopped(stop.clone(), async {
-        let alone = Nginx::start(&at("alone"), Use::Files).await?;
-        let proxy = Nginx::start(&at("proxy"), Use::Proxy(alone.at)).await?;
-        let sites =
-            [Nginx::start(&at("a"), Use::Files).await?, Nginx::start(&at("b"), Use::Files).await?];
-        Ok((alone, proxy, sites))
+        let alone = Nginx::start(&folder.0.join("alone"), Use::Files).await?;
+        let proxy = Nginx::start(&folder.0.join("proxy"), Use::Proxy(alone.at)).await?;
+        Ok((alone, proxy))
     });
-    let (alone, proxy, behind) = servers.await?;
-    let durability = args.durability.unwrap_or(Durability::Fsync);
-    let [first, second] = [behind[0].url(), behind[1].url()];
-    let more = ["--upstream", &first, "--upstream", &second];
-    let own = unless_stopped(stop.clone(), OwnCluster::start(durability, &more)).await?;
-    let bench = Bench {
+    let (alone, proxy) = servers.await?;
+    let mut bench = Bench {
         args,
         alone: alone.at,
         proxy: proxy.at,
-        sites: own.webs().to_vec(),
         clients: args.clients.map_or(CLIENTS, |clients| clients as usize),
         size: args.size.map_or(SIZE, |size| size as usize),
+        large: args.large.map_or(LARGE, |size| size as usize),
         raw,
-        durability,
+        durability: args.durability.unwrap_or(Durability::Fsync),
+        rates: Vec::new(),
     };
-    let done = unless_stopped(stop, bench.rows(report)).await;
-    own.stop().await;
-    done
+    let mut parts = vec![(WebOrder::Paxos, bench.wanted(&ROWS))];
+    // A group forgets its order with its memory, so there is none then.
+    if bench.durability == Durability::Fsync {
+        parts.push((WebOrder::Sam, bench.wanted(&SAM_ROWS)));
+    }
+    let rows: usize = parts.iter().map(|(_, rows)| rows.len() + 1).sum();
+    report.expect(rows, Duration::from_secs(args.seconds));
+    for (order, rows) in parts {
+        bench.part(&folder.0.join(order.to_string()), order, &rows, report, &stop).await?;
+    }
+    Ok(())
 }
 
 impl Bench<'_> {
-    async fn rows(&self, report: &mut Report) -> Result<(), Failure> {
-        report.expect(ROWS.len(), Duration::from_secs(self.args.seconds));
-        for at in [self.alone, self.sites[0]] {
-            self.fill(at).await?;
+    /// Those of `rows` that were asked for.
+    fn wanted(&self, rows: &[Shape]) -> Vec<Shape> {
+        let wanted = |row: &&Shape| row.folder != LARGE_FOLDER || self.large > 0;
+        rows.iter().filter(wanted).copied().collect()
+    }
+
+    /// Measures the rows of one cluster, which is made for them.
+    async fn part(
+        &mut self,
+        folder: &Path,
+        order: WebOrder,
+        rows: &[Shape],
+        report: &mut Report,
+        stop: &StopSignal,
+    ) -> Result<(), Failure> {
+        let start = async {
+            let behind = [
+                Nginx::start(&folder.join("first"), Use::Files).await?,
+                Nginx::start(&folder.join("second"), Use::Files).await?,
+            ];
+            let dir = folder.join("cluster");
+            let own = OwnCluster::start_sites(Sites {
+                dir: &dir,
+                upstreams: [behind[0].url(), behind[1].url()],
+                order,
+                durability: self.durability,
+                routes: if order == WebOrder::Paxos { LOCAL_ROUTE } else { "" },
+            });
+            Ok((own.await?, behind))
+        };
+        let start = report.during("starting a cluster", start);
+        let (own, _behind) = unless_stopped(stop.clone(), start).await?;
+        let behind = Behind { sites: own.webs(), pids: own.pids() };
+        let done = unless_stopped(stop.clone(), self.rows(&behind, rows, report)).await;
+        own.stop().await;
+        done
+    }
+
+    async fn rows(
+        &mut self,
+        behind: &Behind<'_>,
+        rows: &[Shape],
+        report: &mut Report,
+    ) -> Result<(), Failure> {
+        for (at, is_site) in [(self.alone, false), (behind.sites[0], true)] {
+            for folder in [SMALL_FOLDER, LOCAL_FOLDER] {
+                let reads = |row: &Shape| row.method == "GET" && row.folder == folder;
+                let reads_here = |row: &Shape| reads(row) && (row.of == Of::Sites) == is_site;
+                if rows.iter().any(reads_here) {
+                    self.fill(at, folder).await?;
+                }
+            }
         }
-        let mut rates: Vec<(&str, f64)> = Vec::new();
-        for shape in ROWS {
-            let figures = report.during(shape.name, self.measure(shape)).await;
-            let before = rates.iter().find(|(name, _)| Some(*name) == shape.beside);
-            let costs = Costs { limit: before.map(|(_, rate)| *rate), ..Costs::default() };
-            rates.push((shape.name, figures.ops_per_s));
-            let conditions = Conditions {
-                kind: shape.method.to_ascii_lowercase(),
-                size: self.size,
-                in_flight: self.clients,
-                nodes: if matches!(shape.of, Of::Sites) { NODES } else { 1 },
-                durability: matches!(shape.of, Of::Sites).then_some(self.durability),
-                seconds: self.args.seconds,
-                clients: Some(Clients {
-                    clients: self.clients,
-                    pipeline: 1,
-                    node: if matches!(shape.of, Of::Sites) { "a,b" } else { "nginx" }.to_owned(),
-                }),
-                raw: self.raw,
-            };
-            let name = format!("{}-{}", shape.name, self.clients);
-            let row = Row::new(name, &figures, costs, conditions);
-            report.row(row, figures.last_error.as_deref())?;
+        for shape in rows {
+            self.row(behind, *shape, report).await?;
         }
         Ok(())
     }
 
-    /// Puts every file that is read later.
-    async fn fill(&self, at: SocketAddr) -> Result<(), Failure> {
-        let failed = |why: String| Failure::failed(at, why, "try it alone with curl");
-        let all = async {
-            let (mut request, mut connection) = (Request::new("PUT", self.size), None);
-            for file in 0..FILES {
-                request.name(file);
-                // A cluster that has a new leader just now has none for a moment.
-                let mut tries = 0;
-                while let Err(error) = ask(&mut connection, at, &request).await {
-                    tries += 1;
-                    if tries >= FILL_TRIES {
-                        return Err(error);
-                    }
-                    sleep(FILL_PAUSE).await;
-                }
-            }
-            Ok::<_, io::Error>(())
-        };
-        let done = timeout(FILL_TIME_MAX, all).await;
-        done.map_err(|_| failed("the files were not written in time".to_owned()))?
-            .map_err(|error| failed(error.to_string()))
-    }
-
-    async fn measure(&self, shape: Shape) -> Figures {
-        let meter = Meter::start(Duration::from_secs(self.args.seconds));
-        let size = if shape.method == "PUT" { self.size } else { 0 };
-        let request = Request::new(shape.method, size);
+    async fn row(
+        &mut self,
+        behind: &Behind<'_>,
+        shape: Shape,
+        report: &mut Report,
+    ) -> Result<(), Failure> {
+        let of_sites = shape.of == Of::Sites;
+        let is_large = shape.folder == LARGE_FOLDER;
+        memory::forget_peaks(behind.pids);
+        let again = Again::default();
         let ports = match shape.of {
             Of::Alone => vec![self.alone],
             Of::Proxy => vec![self.proxy],
-            Of::Sites => self.sites.clone(),
+            Of::Sites => behind.sites.to_vec(),
         };
-        let tasks = (0..self.clients)
-            .zip(ports.into_iter().cycle())
-            .map(|(_, at)| actix_rt::spawn(client(at, request.clone(), meter.clone())));
+        let figures = match is_large {
+            true => report.during(shape.name, self.measure_large(shape, ports[0], &again)).await,
+            false => report.during(shape.name, self.measure(shape, &ports, &again)).await,
+        };
+        let before = self.rates.iter().find(|(name, _)| Some(*name) == shape.beside);
+        let costs = Costs {
+            limit: before.map(|(_, rate)| *rate),
+            peak_bytes: if of_sites { memory::peaks(behind.pids) } else { Default::default() },
+            ..Costs::default()
+        };
+        self.rates.push((shape.name, figures.ops_per_s));
+        let (clients, size) = if is_large { (1, self.large) } else { (self.clients, self.size) };
+        let node = match (of_sites, is_large) {
+            (true, true) => "a",
+            (true, false) => "a,b",
+            (false, _) => "nginx",
+        };
+        let conditions = Conditions {
+            kind: shape.method.to_ascii_lowercase(),
+            size,
+            in_flight: clients,
+            nodes: if of_sites { behind.pids.len() } else { 1 },
+            durability: of_sites.then_some(self.durability),
+            seconds: self.args.seconds,
+            clients: Some(Clients { clients, pipeline: 1, node: node.to_owned() }),
+            raw: self.raw,
+        };
+        let name = format!("{}-{clients}", shape.name);
+        if let Some((times, why)) = again.told() {
+            report.note(&format!("{name}: told {times} times to ask again, {why}"));
+        }
+        let row = Row::new(name, &figures, costs, conditions);
+        report.row(row, figures.last_error.as_deref())
+    }
+
+    /// Puts every file that is read later.
+    async fn fill(&self, at: SocketAddr, folder: &str) -> Result<(), Failure> {
+        let failed = |why: String| Failure::failed(at, why, "try it alone with curl");
+        let fillers = (0..FILLERS).map(|first| async move {
+            let (mut request, mut connection) = (Request::new("PUT", folder, self.size), None);
+            for file in (first..FILES).step_by(FILLERS as usize) {
+                request.name(file);
+                ask_again(&mut connection, at, &request, &Again::default()).await?;
+            }
+            Ok::<_, std::io::Error>(())
+        });
+        let done = timeout(FILL_TIME_MAX, join_all(fillers)).await;
+        let all = done.map_err(|_| failed("the files were not written in time".to_owned()))?;
+        all.into_iter().collect::<Result<(), _>>().map_err(|error| failed(error.to_string()))
+    }
+
+    /// Many clients with small bodies, for the time of a row.
+    async fn measure(&self, shape: Shape, ports: &[SocketAddr], again: &Again) -> Figures {
+        let meter = Meter::start(Duration::from_secs(self.args.seconds));
+        let request = Request::new(shape.method, shape.folder, self.size);
+        let tasks = (0..self.clients).zip(ports.iter().cycle()).map(|(_, at)| {
+            actix_rt::spawn(client(*at, request.clone(), meter.clone(), again.clone()))
+        });
         let tasks = tasks.collect();
         meter.finish(tasks, 1).await
+    }
+
+    /// One client with large bodies, one after the other: a few times, or for the time of a row.
+    async fn measure_large(&self, shape: Shape, at: SocketAddr, again: &Again) -> Figures {
+        let meter = Meter::during(Span::unbounded());
+        let mut request = Request::new(shape.method, shape.folder, self.large);
+        let (mut connection, begun) = (None, RealClock.now());
+        let (mut sent, mut asked) = (begun, 0);
+        let until = begun + Duration::from_secs(self.args.seconds);
+        while asked < LARGE_TIMES && (asked == 0 || sent < until) {
+            request.name(asked % LARGE_FILES);
+            asked += 1;
+            let answer = ask_again(&mut connection, at, &request, again);
+            let answer = timeout(LARGE_TIME_MAX, answer).await;
+            let now = RealClock.now();
+            match answer {
+                Ok(Ok(())) => meter.answered(sent, now, 1),
+                Ok(Err(error)) => meter.failed(1, error.to_string()),
+                Err(_) => meter.failed(1, format!("no answer within {LARGE_TIME_MAX:?}")),
+            }
+            sent = now;
+        }
+        let figures = meter.figures();
+        #[expect(clippy::cast_precision_loss, reason = "there are a few")]
+        let ops_per_s = figures.all as f64 / sent.since(begun).as_secs_f64();
+        Figures { ops_per_s, ..figures }
     }
 }
 
 /// One client: asks, waits, asks again until the time is over; connects anew when it must.
-async fn client(at: SocketAddr, mut request: Request, meter: Meter) {
+async fn client(at: SocketAddr, mut request: Request, meter: Meter, again: Again) {
     let mut rng = RealEntropy.rng("bench");
     let mut connection = None;
     while !meter.is_over(RealClock.now()) {
         let sent = RealClock.now();
         request.name(rng.random_range(0..FILES));
-        match ask(&mut connection, at, &request).await {
+        match ask_again(&mut connection, at, &request, &again).await {
             Ok(()) => meter.answered(sent, RealClock.now(), 1),
             Err(error) => {
                 meter.failed(1, error.to_string());
@@ -183,86 +301,37 @@ async fn client(at: SocketAddr, mut request: Request, meter: Meter) {
     }
 }
 
-/// Asks once, on a kept connection where there is one; it is kept if all went well.
-async fn ask(kept: &mut Option<Connection>, at: SocketAddr, request: &Request) -> io::Result<()> {
-    let mut open = match kept.take() {
-        Some(open) => open,
-        None => Connection::open(at).await?,
-    };
-    open.ask(request).await?;
-    *kept = Some(open);
-    Ok(())
-}
-
-/// A request, laid out once; only the number of its file changes.
-#[derive(Debug, Clone)]
-struct Request {
-    bytes: Vec<u8>,
-    number: usize,
-}
-
-impl Request {
-    fn new(method: &str, size: usize) -> Self {
-        let start = format!("{method} {FOLDER}");
-        let mut bytes = format!("{start}0000 HTTP/1.1\r\nHost: bench\r\n").into_bytes();
-        if method == "PUT" {
-            bytes.extend_from_slice(format!("Content-Length: {size}\r\n").as_bytes());
+/// Asks until there is another answer than that nothing was done: a cluster that has a new leader
+/// just now says so for a moment. The time until then is part of the answer's.
+async fn ask_again(
+    connection: &mut Option<http::Connection>,
+    at: SocketAddr,
+    request: &Request,
+    again: &Again,
+) -> std::io::Result<()> {
+    loop {
+        match ask(connection, at, request).await {
+            Ok(()) => return Ok(()),
+            Err(Unanswered::Failed(error)) => return Err(error),
+            Err(Unanswered::NotApplied(why)) => again.tell(why),
         }
-        bytes.extend_from_slice(b"\r\n");
-        bytes.resize(bytes.len() + size, b'x');
-        Self { bytes, number: start.len() }
-    }
-
-    fn name(&mut self, file: u32) {
-        let digits = format!("{file:04}");
-        self.bytes[self.number..self.number + digits.len()].copy_from_slice(digits.as_bytes());
+        sleep(PAUSE).await;
     }
 }
 
-/// The little of an HTTP client that a load generator needs.
-struct Connection {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-}
+/// How often clients were told to ask again, and why the last time.
+#[derive(Debug, Clone, Default)]
+struct Again(Rc<RefCell<Option<(u64, String)>>>);
 
-impl Connection {
-    async fn open(at: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(at).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::with_capacity(READ_BYTES) })
+impl Again {
+    fn tell(&self, why: String) {
+        let mut told = self.0.borrow_mut();
+        let times = told.as_ref().map_or(0, |(times, _)| *times);
+        *told = Some((times + 1, why));
     }
 
-    /// Sends and waits for all of an answer, which must be a good one.
-    async fn ask(&mut self, request: &Request) -> io::Result<()> {
-        self.stream.write_all(&request.bytes).await?;
-        self.buffer.clear();
-        let head = loop {
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            if let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
-                break end + 4;
-            }
-        };
-        let text = String::from_utf8_lossy(&self.buffer[..head]).to_ascii_lowercase();
-        let line = text.lines().next().unwrap_or_default();
-        if line.split(' ').nth(1).is_none_or(|status| !status.starts_with('2')) {
-            // As much of the reason as came with the head.
-            let why = String::from_utf8_lossy(&self.buffer[head..]);
-            return Err(io::Error::other(format!("{line}: {}", why.trim_end())));
-        }
-        let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
-        let length: usize = length.map_or(Ok(0), str::parse).map_err(io::Error::other)?;
-        let mut missing = (head + length).saturating_sub(self.buffer.len());
-        while missing > 0 {
-            self.buffer.clear();
-            let read = self.stream.read_buf(&mut self.buffer).await?;
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            missing = missing.saturating_sub(read);
-        }
-        Ok(())
+    fn told(&self) -> Option<(u64, String)> {
+        self.0.borrow().clone()
     }
 }
 
@@ -275,23 +344,68 @@ impl Drop for Folder {
     }
 }
 
+/// A row of small bodies.
+const fn small(
+    name: &'static str,
+    method: &'static str,
+    of: Of,
+    beside: Option<&'static str>,
+) -> Shape {
+    Shape { name, method, of, beside, folder: SMALL_FOLDER }
+}
+
+/// A row of large ones.
+const fn large(
+    name: &'static str,
+    method: &'static str,
+    of: Of,
+    beside: Option<&'static str>,
+) -> Shape {
+    Shape { name, method, of, beside, folder: LARGE_FOLDER }
+}
+
 /// Each row of ours stands behind what it is measured beside.
-const ROWS: [Shape; 5] = [
-    Shape { name: "put-nginx", method: "PUT", of: Of::Alone, beside: None },
-    Shape { name: "put-ordered", method: "PUT", of: Of::Sites, beside: Some("put-nginx") },
-    Shape { name: "get-nginx", method: "GET", of: Of::Alone, beside: None },
-    Shape { name: "get-proxy", method: "GET", of: Of::Proxy, beside: Some("get-nginx") },
-    Shape { name: "get-linearizable", method: "GET", of: Of::Sites, beside: Some("get-proxy") },
+const ROWS: [Shape; 10] = [
+    small("put-nginx", "PUT", Of::Alone, None),
+    small("put-ordered", "PUT", Of::Sites, Some("put-nginx")),
+    small("get-nginx", "GET", Of::Alone, None),
+    small("get-proxy", "GET", Of::Proxy, Some("get-nginx")),
+    small("get-linearizable", "GET", Of::Sites, Some("get-proxy")),
+    Shape {
+        name: "get-local",
+        method: "GET",
+        of: Of::Sites,
+        beside: Some("get-proxy"),
+        folder: LOCAL_FOLDER,
+    },
+    large("put-large-nginx", "PUT", Of::Alone, None),
+    large("put-large-ordered", "PUT", Of::Sites, Some("put-large-nginx")),
+    large("get-large-nginx", "GET", Of::Alone, None),
+    large("get-large-linearizable", "GET", Of::Sites, Some("get-large-nginx")),
+];
+
+/// Those of a cluster whose requests a group orders, beside rows of the other.
+const SAM_ROWS: [Shape; 2] = [
+    small("put-sam", "PUT", Of::Sites, Some("put-nginx")),
+    small("get-sam", "GET", Of::Sites, Some("get-proxy")),
 ];
 
 /// In front of every file's name.
-const FOLDER: &str = "/bench/";
+const SMALL_FOLDER: &str = "/bench/";
+const LOCAL_FOLDER: &str = "/local/";
+const LARGE_FOLDER: &str = "/large/";
+
+/// What makes reads of that folder local.
+const LOCAL_ROUTE: &str = "\n[[web.routes]]\npath = \"/local\"\nread = \"local\"\n";
 
 /// Clients seldom meet at one file.
 const FILES: u32 = 1_000;
 
-/// Two mains and an auxiliary.
-const NODES: usize = 3;
+/// The large ones take room.
+const LARGE_FILES: u32 = 2;
+
+/// The last of them says no less than the tenth.
+const LARGE_TIMES: u32 = 5;
 
 /// In flight by default.
 const CLIENTS: usize = 32;
@@ -299,17 +413,17 @@ const CLIENTS: usize = 32;
 /// Bytes of a body by default.
 const SIZE: usize = 1_024;
 
+/// Of a large one: most files of people are smaller.
+const LARGE: usize = 100_000_000;
+
 /// A slow disk takes as many files in this time.
 const FILL_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// With the pause, longer than a cluster is without a leader.
-const FILL_TRIES: u32 = 30;
+/// Clients that write them, so that they share places in the order.
+const FILLERS: u32 = 8;
 
-/// Between two of them.
-const FILL_PAUSE: Duration = Duration::from_millis(100);
-
-/// A head and a small body.
-const READ_BYTES: usize = 16 << 10;
+/// A slow disk takes a large body in this time, several times over.
+const LARGE_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// After an error, before the next attempt.
 const PAUSE: Duration = Duration::from_millis(10);

@@ -204,16 +204,16 @@ pub(super) fn check(args: &DevArgs) -> Result<(), Failure> {
 
 /// What the environment says of the order every node will hear of; better refused before there are any.
 fn check_order(servers: usize, durability: Durability) -> Result<(), Failure> {
-    let Ok(order) = std::env::var(ORDER) else { return Ok(()) };
+    let Ok(order) = std::env::var(WEB_ORDER) else { return Ok(()) };
     match order.parse() {
         Ok(WebOrder::Paxos) => Ok(()),
         Ok(WebOrder::Sam) => match WebOrder::refuse_sam(servers, durability) {
-            Some((why, hint)) => Err(Failure::usage(ORDER, why, hint)),
+            Some((why, hint)) => Err(Failure::usage(WEB_ORDER, why, hint)),
             None => Ok(()),
         },
         Err(why) => {
             let (why, hint) = why.split_once("; ").unwrap_or((&why, "correct it"));
-            Err(Failure::usage(ORDER, why, hint))
+            Err(Failure::usage(WEB_ORDER, why, hint))
         }
     }
 }
@@ -277,7 +277,7 @@ fn temporary_dir(parent: &Path) -> io::Result<PathBuf> {
 const LOCK_FILE: &str = "dev.lock";
 
 /// Stands for `order` in [web] of every node.
-const ORDER: &str = "SYNOD_WEB_ORDER";
+pub(in crate::cli) const WEB_ORDER: &str = "SYNOD_WEB_ORDER";
 
 /// What a cluster on one machine is called in its certificates.
 const CLUSTER: &str = "dev";

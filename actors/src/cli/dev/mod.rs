@@ -16,6 +16,7 @@ mod ready;
 use actix_rt::System;
 use tokio::sync::mpsc::{Receiver, channel};
 
+pub(super) use self::home::WEB_ORDER;
 use self::{
     children::{Event, Keeper, last_words, log_file},
     home::{Home, Nodes},

@@ -1,6 +1,6 @@
 //! `[web]`: the server behind a main, and how clients reach it through the agreed order.
 
-use std::{collections::BTreeSet, net::SocketAddr, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 use awc::http::Uri;
 
@@ -56,6 +56,15 @@ impl WebOrder {
         let least = Self::SAM_SERVERS;
         let why = format!("\"sam\" wants {least} nodes that are no auxiliaries, not {servers}");
         (servers < least).then_some((why, "add a member, or use \"paxos\""))
+    }
+}
+
+impl fmt::Display for WebOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Paxos => "paxos",
+            Self::Sam => "sam",
+        })
     }
 }
 
