@@ -29,7 +29,9 @@ pub(super) fn agreed(words: &Words, stamp: Stamp, index: usize) -> Words {
 
 /// The moment that the number at `at` means, in units of so many milliseconds.
 fn lifetime(words: &Words, stamp: Stamp, at: usize, unit_ms: i64) -> Option<i64> {
-    let number: i64 = std::str::from_utf8(words.get(at)?).ok()?.parse().ok()?;
+    let text = std::str::from_utf8(words.get(at)?).ok()?;
+    // Redis takes neither a plus nor zeros before a number.
+    let number: i64 = text.parse().ok().filter(|number: &i64| number.to_string() == text)?;
     // What is not to live at all every server ends at once, or refuses.
     let ms = Some(number).filter(|number| *number > 0)?.checked_mul(unit_ms)?;
     ms.checked_add(i64::try_from(stamp.time_ms).ok()?)
@@ -151,6 +153,8 @@ mod tests {
             "SET k v EX",
             "SET k v EX x",
             "SET k v EX 0",
+            "SET k v EX +5",
+            "PEXPIRE k 007",
             "SET k v EX 9223372036854775807",
             "SET k v PXAT 9",
             "EXPIRE k",

@@ -1,6 +1,9 @@
-//! One client of a site: what it says, and what becomes of that.
+//! One client of a site: what it says, and what becomes of that. What concerns its connection alone is
+//! in [`own`].
 
-use std::{rc::Rc, time::Duration};
+mod own;
+
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use synod::server::config::ReadPolicy;
@@ -10,12 +13,13 @@ use tokio::{
 };
 
 use super::{
-    command::{self, Kind, OUR_DATABASE, is, kind},
-    dialogue::TRANSACTION,
+    command::{self, Kind, kind},
+    dialogue::{CHANGED, TRANSACTION},
     listener::{Edge, Share},
+    watch::Watch,
     wire::{self, Commands, Words, error},
 };
-use crate::{Fresh, Identity, OrderError, Request};
+use crate::{Fresh, Header, Identity, OrderError, Request};
 
 /// A client, and how it stands.
 pub(super) struct Client<S> {
@@ -29,6 +33,9 @@ pub(super) struct Client<S> {
     database: u32,
     admitted: bool,
     transaction: Option<Transaction>,
+    watch: Option<Result<Watch, Unwatched>>,
+    /// As it calls itself.
+    name: Bytes,
     /// The last of its commands that was ordered.
     seen: u64,
     id: u64,
@@ -42,6 +49,9 @@ struct Transaction {
     /// One of them was refused.
     failed: bool,
 }
+
+/// What a client wanted to watch is not watched.
+struct Unwatched;
 
 /// The client is hung up on.
 struct Gone;
@@ -59,6 +69,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             ahead: None,
             database: 0,
             transaction: None,
+            watch: None,
+            name: Bytes::new(),
             seen: 0,
             id,
         }
@@ -136,7 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             Kind::Own | Kind::Read | Kind::Write => {
                 let all = self.batch(words, kind).await?;
                 let method = if all.len() == 1 { name } else { "PIPELINE".to_owned() };
-                self.order(method, &all).await
+                self.order(method, &all, None).await
             }
         }
     }
@@ -162,25 +174,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         route.and_then(|route| route.read).unwrap_or(ReadPolicy::Linearizable)
     }
 
-    /// Reads from this site's server, once it has seen enough.
-    async fn read(&mut self, all: &[Words]) -> Result<(), Gone> {
-        let fresh = match self.policy() {
+    /// How much must have been performed here before it is shown what is there.
+    fn fresh(&self) -> Fresh {
+        match self.policy() {
             ReadPolicy::Local => Fresh::Local,
             ReadPolicy::Session => Fresh::Since(self.seen),
             ReadPolicy::Linearizable | ReadPolicy::Ordered => Fresh::Linearizable,
-        };
+        }
+    }
+
+    /// Reads from this site's server, once it has seen enough.
+    async fn read(&mut self, all: &[Words]) -> Result<(), Gone> {
+        let fresh = self.fresh();
         let mut bytes = Vec::new();
         all.iter().for_each(|words| wire::write(&mut bytes, words));
         let edge = Rc::clone(&self.edge);
         let read = async {
-            edge.order.fresh(fresh).await.map_err(|why| refused(&why))?;
-            // At once: another process than this one may not have what was waited for.
-            let instance = (fresh != Fresh::Local).then(|| edge.server.instance()).transpose();
-            let unread = |why: String| error("CLUSTERDOWN", &format!("not read: {why}"));
-            let instance = instance.map_err(unread)?;
+            let instance = fresh_instance(&edge, fresh).await?;
             let count = all.len() as u64;
             let asked = edge.reader.read(instance.as_deref(), self.database, (&bytes, count));
-            asked.await.map_err(unread)
+            asked.await.map_err(|why| unread(&why))
         };
         let mut reading = match read.await {
             Ok(reading) => reading,
@@ -193,8 +206,53 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Ok(())
     }
 
-    /// Has commands ordered, and performed everywhere; this site's server answers.
-    async fn order(&mut self, method: String, all: &[Words]) -> Result<(), Gone> {
+    /// Watches keys from now on.
+    async fn watch(&mut self, keys: &[Bytes]) -> Result<(), Gone> {
+        let (edge, fresh, kept) = (Rc::clone(&self.edge), self.fresh(), self.watch.take());
+        let database = self.database;
+        let watching = async {
+            let instance = fresh_instance(&edge, fresh).await?;
+            let mut watch = match kept {
+                Some(Ok(watch)) => watch,
+                Some(Err(Unwatched)) => {
+                    return Err(error("ERR", &"an earlier WATCH failed: UNWATCH"));
+                }
+                None => {
+                    let slot = Arc::clone(&edge.watchers).try_acquire_owned();
+                    let full = |_| error("ERR", &"too many clients watch something");
+                    let address = edge.server.address();
+                    Watch::begin(address, instance.as_deref(), slot.map_err(full)?)
+                        .await
+                        .map_err(|why| unread(&why))?
+                }
+            };
+            if !watch.fits(keys) {
+                return Err(error("ERR", &"a client watches 1000 keys of 1 MiB at most"));
+            }
+            watch.more(database, keys).await.map_err(|why| unread(&why))?;
+            Ok(watch)
+        };
+        match watching.await {
+            Ok(watch) => {
+                self.watch = Some(Ok(watch));
+                self.say(OK).await
+            }
+            Err(reply) => {
+                // One that does not look at the answer must not have its transaction performed.
+                self.watch = Some(Err(Unwatched));
+                self.say(&reply).await
+            }
+        }
+    }
+
+    /// Has commands ordered, and performed everywhere where what was `watched` is as it was; this
+    /// site's server answers.
+    async fn order(
+        &mut self,
+        method: String,
+        all: &[Words],
+        watched: Option<Header>,
+    ) -> Result<(), Gone> {
         let mut body = Vec::new();
         all.iter().for_each(|words| wire::write(&mut body, words));
         let count = if method == TRANSACTION { 1 } else { all.len() };
@@ -202,7 +260,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             let why = format!("not applied: more than {} bytes", self.edge.web.body_bytes_max);
             return self.say(&error("ERR", &why).repeat(count)).await;
         }
-        let (target, headers) = (format!("/{}", self.database), Vec::new());
+        let (target, headers) = (format!("/{}", self.database), watched.into_iter().collect());
         let request = Request { method, target, headers, body: body.into(), apart: None };
         let edge = Rc::clone(&self.edge);
         let performed = timeout(VERDICT_TIME_MAX, edge.order.perform(request, Identity::Made));
@@ -250,118 +308,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     async fn exec(&mut self) -> Result<(), Gone> {
-        match self.transaction.take() {
-            None => self.say(b"-ERR EXEC without MULTI\r\n").await,
-            Some(Transaction { failed: true, .. }) => {
-                self.say(b"-EXECABORT Transaction discarded because of previous errors.\r\n").await
-            }
-            Some(Transaction { commands, .. }) if commands.is_empty() => self.say(b"*0\r\n").await,
-            Some(Transaction { commands, .. }) => {
-                self.order(TRANSACTION.to_owned(), &commands).await
-            }
+        let Some(Transaction { commands, failed, .. }) = self.transaction.take() else {
+            return self.say(b"-ERR EXEC without MULTI\r\n").await;
+        };
+        let watch = self.watch.take();
+        if failed || matches!(watch, Some(Err(Unwatched))) {
+            let aborted = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
+            return self.say(aborted).await;
         }
-    }
-
-    /// What concerns this connection.
-    async fn own(&mut self, name: &str, words: &Words) -> Result<(), Gone> {
-        let second = words.get(1).map(|word| &word[..]);
-        let reply: Vec<u8> = match (name, second) {
-            ("EXEC", _) => return self.exec().await,
-            ("QUIT", _) => {
-                self.say(OK).await?;
-                return Err(Gone);
-            }
-            ("DISCARD", _) if self.transaction.take().is_some() => OK.to_vec(),
-            ("DISCARD", _) => b"-ERR DISCARD without MULTI\r\n".to_vec(),
-            ("MULTI", _) if self.transaction.is_none() => {
-                self.transaction = Some(Transaction::default());
-                OK.to_vec()
-            }
-            _ if self.transaction.is_some() => {
-                self.transaction.iter_mut().for_each(|one| one.failed = true);
-                error("ERR", &format!("{name} between MULTI and EXEC is not done here"))
-            }
-            ("PING", None) => b"+PONG\r\n".to_vec(),
-            ("PING" | "ECHO", Some(text)) => bulk(text),
-            ("SELECT", Some(number)) => match command::database(number) {
-                Some(database) => {
-                    self.database = database;
-                    OK.to_vec()
-                }
-                None => error(
-                    "ERR",
-                    &format!("DB index is out of range: use 0 to {}", OUR_DATABASE - 1),
-                ),
-            },
-            ("AUTH", Some(_)) => self.admit(&words[1..]),
-            ("HELLO", _) => self.hello(words),
-            ("CLIENT", Some(what)) => self.about(what),
-            ("RESET", _) => {
-                (self.database, self.admitted) = (0, !self.edge.access.needs_token());
-                b"+RESET\r\n".to_vec()
-            }
-            ("UNWATCH" | "READONLY" | "READWRITE", _) => OK.to_vec(),
-            // What was answered is in the order: no server lacks it for long.
-            ("WAIT", Some(_)) => b":1\r\n".to_vec(),
-            _ => {
-                let name = name.to_ascii_lowercase();
-                error("ERR", &format!("wrong number of arguments for '{name}' command"))
+        let seen = match watch {
+            Some(Ok(watch)) => Some(watch.seen().await),
+            Some(Err(_)) | None => None,
+        };
+        let watched = match seen.transpose() {
+            Ok(None) => None,
+            Ok(Some(Some(watched))) => Some(watched),
+            Ok(Some(None)) => return self.say(CHANGED).await,
+            Err(why) => {
+                return self.say(&error("CLUSTERDOWN", &format!("not applied: {why}"))).await;
             }
         };
-        self.say(&reply).await
+        match commands.is_empty() {
+            true => self.say(b"*0\r\n").await,
+            false => self.order(TRANSACTION.to_owned(), &commands, watched).await,
+        }
     }
+}
 
-    fn admit(&mut self, words: &[Bytes]) -> Vec<u8> {
-        let (user, token) = match words {
-            [token] => (None, token),
-            [user, token, ..] => (Some(&user[..]).filter(|user| *user != b"default"), token),
-            [] => return error("ERR", &"AUTH wants a token"),
-        };
-        if !self.edge.access.needs_token() {
-            return error("ERR", &"AUTH <password> called without any password configured");
-        }
-        self.admitted = self.edge.access.admits(user, token);
-        match self.admitted {
-            true => OK.to_vec(),
-            false => error("WRONGPASS", &"invalid username-password pair or user is disabled."),
-        }
-    }
+/// The process of the server that has performed enough to be shown, unless any will do; or what the
+/// client is told.
+async fn fresh_instance(edge: &Edge, fresh: Fresh) -> Result<Option<String>, Vec<u8>> {
+    edge.order.fresh(fresh).await.map_err(|why| refused(&why))?;
+    // At once: another process than this one may not have what was waited for.
+    (fresh != Fresh::Local).then(|| edge.server.instance()).transpose().map_err(|why| unread(&why))
+}
 
-    fn hello(&mut self, words: &Words) -> Vec<u8> {
-        if words.get(1).is_some_and(|version| &version[..] != b"2") {
-            return error("NOPROTO", &"unsupported protocol version: this is RESP2");
-        }
-        if let Some(at) = words.iter().position(|word| is(word, "AUTH")) {
-            let reply = self.admit(words.get(at + 1..at + 3).unwrap_or_default());
-            if reply != OK {
-                return reply;
-            }
-        }
-        if !self.admitted {
-            return error("NOAUTH", &"HELLO must be called with AUTH");
-        }
-        let mut reply = b"*8\r\n".to_vec();
-        for text in ["server", "redis", "proto"] {
-            reply.extend(bulk(text.as_bytes()));
-        }
-        reply.extend_from_slice(b":2\r\n");
-        reply.extend(bulk(b"id"));
-        reply.extend_from_slice(format!(":{}\r\n", self.id).as_bytes());
-        reply.extend(bulk(b"role"));
-        reply.extend(bulk(b"master"));
-        reply
-    }
-
-    fn about(&self, what: &[u8]) -> Vec<u8> {
-        match what {
-            _ if ["setname", "setinfo", "no-evict", "no-touch"].iter().any(|one| is(what, one)) => {
-                OK.to_vec()
-            }
-            _ if is(what, "id") => format!(":{}\r\n", self.id).into_bytes(),
-            _ if is(what, "getname") => b"$-1\r\n".to_vec(),
-            _ => error("ERR", &"CLIENT: it concerns one server: send it to that server itself"),
-        }
-    }
+fn unread(why: &str) -> Vec<u8> {
+    error("CLUSTERDOWN", &format!("not read: {why}"))
 }
 
 /// What a client is told instead of an answer.
@@ -371,10 +354,6 @@ fn refused(why: &OrderError) -> Vec<u8> {
         OrderError::Quarantined(_) => error("CLUSTERDOWN", &format!("not applied: {why}")),
         OrderError::Unknown(_) | OrderError::KeyReused => error("UNCERTAIN", why),
     }
-}
-
-fn bulk(text: &[u8]) -> Vec<u8> {
-    [format!("${}\r\n", text.len()).as_bytes(), text, b"\r\n"].concat()
 }
 
 fn weight(words: &Words) -> usize {

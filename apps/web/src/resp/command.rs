@@ -89,7 +89,7 @@ pub(super) const OUR_DATABASE: u32 = 15;
 
 const NAME_BYTES_MAX: usize = 32;
 
-const OWN: [&str; 15] = [
+const OWN: [&str; 16] = [
     "AUTH",
     "CLIENT",
     "DISCARD",
@@ -105,6 +105,7 @@ const OWN: [&str; 15] = [
     "SELECT",
     "UNWATCH",
     "WAIT",
+    "WATCH",
 ];
 
 const READS: [&str; 83] = [
@@ -293,13 +294,9 @@ const REFUSED: &[(&[&str], &str)] = &[
     ),
     (
         &["EVAL", "EVALSHA", "EVALSHA_RO", "EVAL_RO", "FCALL", "FCALL_RO", "FUNCTION", "SCRIPT"],
-        "nobody knows whether a script does the same at every server: send its commands, between \
-         MULTI and EXEC where they belong together",
-    ),
-    (
-        &["WATCH"],
-        "what it watches may change at one server before the other: use SET with NX, SETNX, \
-         RENAMENX, LMOVE or INCR, which decide in the order",
+        "what a script does may depend on each server's clock, chance and order of members, and one \
+         without an end would stop every server for good: send its commands, between MULTI and EXEC \
+         where they belong together, behind WATCH where they depend on what is there",
     ),
     (
         &[
@@ -376,8 +373,8 @@ mod tests {
             ("spop s", "SREM"),
             ("BLPOP a 0", "LPOP"),
             ("XREAD BLOCK 0 STREAMS a $", "without BLOCK"),
-            ("eval x 0", "MULTI"),
-            ("WATCH a", "SETNX"),
+            ("eval x 0", "WATCH"),
+            ("function list", "MULTI"),
             ("subscribe a", "XREAD"),
             ("swapdb 0 1", "0 to 14"),
             ("move a 15", "0 to 14"),

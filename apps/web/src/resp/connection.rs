@@ -59,8 +59,16 @@ pub(super) struct Connection {
     pub(super) stream: TcpStream,
     /// Heard and not yet understood.
     pub(super) buffer: BytesMut,
-    instance: String,
+    who: Who,
     database: u32,
+}
+
+/// The server at the other end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Who {
+    /// Its process: another one at the same address has another name.
+    pub(super) instance: String,
+    pub(super) version: String,
 }
 
 impl Connection {
@@ -78,8 +86,8 @@ impl Connection {
         };
         // Requests are written whole, so waiting for more would only cost time.
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        let (buffer, instance) = (BytesMut::new(), String::new());
-        let mut connection = Self { stream, buffer, instance, database };
+        let who = Who { instance: String::new(), version: String::new() };
+        let mut connection = Self { stream, buffer: BytesMut::new(), who, database };
         let selected = connection.ask(&["SELECT", &database.to_string()]).await?;
         if selected != "+OK\r\n" {
             let said = String::from_utf8_lossy(&selected[1..]).trim_end().to_owned();
@@ -88,7 +96,7 @@ impl Connection {
         let info = connection.ask(&["INFO"]).await?;
         let info = wire::text(&info).map(|text| String::from_utf8_lossy(text).into_owned());
         let info = info.ok_or_else(|| format!("{at} does not say what it is"))?;
-        connection.instance = check(&info).map_err(|why| format!("{at}: {why}"))?;
+        connection.who = check(&info).map_err(|why| format!("{at}: {why}"))?;
         Ok(connection)
     }
 
@@ -96,7 +104,7 @@ impl Connection {
     ///
     /// # Errors
     /// There is no answer.
-    pub(super) async fn ask(&mut self, words: &[&str]) -> Result<Bytes, String> {
+    pub(super) async fn ask<W: AsRef<[u8]>>(&mut self, words: &[W]) -> Result<Bytes, String> {
         let mut bytes = Vec::new();
         wire::write(&mut bytes, words);
         let answered = timeout(CONNECT_TIME_MAX, async {
@@ -119,7 +127,12 @@ impl Connection {
 
     /// The process at the other end: another one at the same address has another name.
     pub(super) fn instance(&self) -> &str {
-        &self.instance
+        &self.who.instance
+    }
+
+    /// The same, and what it is.
+    pub(super) const fn who(&self) -> &Who {
+        &self.who
     }
 
     /// The database that it is in.
@@ -137,7 +150,7 @@ impl Connection {
 }
 
 /// The process, if it is one that a site can use.
-fn check(info: &str) -> Result<String, String> {
+fn check(info: &str) -> Result<Who, String> {
     let field = |name: &str| {
         let mut lines = info.lines();
         lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
@@ -158,7 +171,8 @@ fn check(info: &str) -> Result<String, String> {
         return Err("it is loading what it has".to_owned());
     }
     let instance = field("run_id").filter(|id| !id.is_empty());
-    instance.map(str::to_owned).ok_or_else(|| "it has no run_id".to_owned())
+    let instance = instance.ok_or_else(|| "it has no run_id".to_owned())?;
+    Ok(Who { instance: instance.to_owned(), version: version.to_owned() })
 }
 
 const SCHEME: &str = "redis://";
@@ -193,7 +207,8 @@ mod tests {
                 "# Server\r\nredis_version:{version}\r\nrun_id:ab\r\nloading:0\r\nrole:{role}\r\n"
             )
         };
-        assert_eq!(check(&info("7.0.15", "master")).as_deref(), Ok("ab"));
+        let who = Who { instance: "ab".to_owned(), version: "7.0.15".to_owned() };
+        assert_eq!(check(&info("7.0.15", "master")), Ok(who));
         assert!(check(&info("6.0.9", "master")).unwrap_err().contains("6.2"));
         assert!(check(&info("7.2", "slave")).unwrap_err().contains("replica"));
         assert!(check("").is_err());

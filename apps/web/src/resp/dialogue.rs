@@ -3,7 +3,8 @@
 //! A request goes as one transaction, and in it the number that it has is kept beside the data. Before
 //! it a guard looks whether the number kept is the one before; if it is not, the guard changes a key
 //! that the transaction watches, and the server refuses the whole of it. So each number is performed
-//! once and in its order, however often and on how many connections it is sent.
+//! once and in its order, however often and on how many connections it is sent. What its client
+//! watched is compared behind that guard, and another content is refused in the same way.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use super::{
     agreed::agreed,
     command::{OUR_DATABASE, is_compared},
+    watch::{compare, watched},
     wire::{self, Words},
 };
 use crate::{Header, Request, Response, Stamp};
@@ -26,6 +28,19 @@ pub(super) struct Task {
     commands: Vec<Words>,
     /// Those that the server did not even take, by their place, and what it said.
     refused: BTreeMap<usize, Bytes>,
+    /// What must be as it was, or nothing is done.
+    watched: Words,
+    /// It was not.
+    changed: bool,
+}
+
+/// How a request is put to a server again that did nothing.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Otherwise {
+    /// Without these commands, which it does not take; and what it said.
+    Without(BTreeMap<usize, Bytes>),
+    /// Without any: what was watched changed.
+    Changed,
 }
 
 /// What a server made of it.
@@ -33,8 +48,8 @@ pub(super) struct Task {
 pub(super) enum Made {
     /// It performed it.
     Performed(Response),
-    /// It did nothing, since it does not take these commands.
-    Refuses(BTreeMap<usize, Bytes>),
+    /// It did nothing, and is to be asked otherwise.
+    Otherwise(Otherwise),
     /// It did nothing, since this was the last number it had performed.
     NotNext(u64),
     /// It did nothing, and cannot now.
@@ -52,18 +67,32 @@ impl Task {
         let commands = wire::commands(&request.body)?.into_iter().enumerate();
         let commands = commands.map(|(index, words)| agreed(&words, stamp, index)).collect();
         let (whole, refused) = (request.method == TRANSACTION, BTreeMap::new());
-        Ok(Self { seq: stamp.seq, database, whole, commands, refused })
+        let (seq, watched) = (stamp.seq, watched(request)?);
+        Ok(Self { seq, database, whole, commands, refused, watched, changed: false })
     }
 
-    /// The same without what the server does not take.
-    pub(super) fn without(mut self, refused: BTreeMap<usize, Bytes>) -> Self {
-        self.refused.extend(refused);
+    /// The same as it is put again.
+    pub(super) fn otherwise(mut self, how: Otherwise) -> Self {
+        match how {
+            Otherwise::Without(refused) => self.refused.extend(refused),
+            Otherwise::Changed => self.changed = true,
+        }
         self
+    }
+
+    /// Whether the server is to compare something first.
+    fn compares(&self) -> bool {
+        !self.watched.is_empty() && !self.changed && self.refused.is_empty()
+    }
+
+    /// The replies before those to its commands.
+    fn before(&self) -> usize {
+        BEFORE + usize::from(self.compares())
     }
 
     /// Those that are sent, with their places.
     fn sent(&self) -> impl Iterator<Item = (usize, &Words)> {
-        let none = self.whole && !self.refused.is_empty();
+        let none = self.changed || self.whole && !self.refused.is_empty();
         let all = self.commands.iter().enumerate();
         all.filter(move |(at, _)| !none && !self.refused.contains_key(at))
     }
@@ -75,6 +104,9 @@ impl Task {
         let Keys { number, gap } = keys;
         wire::write(out, &["WATCH", number, gap]);
         wire::write(out, &["EVAL", GUARD, "2", number, gap, &before]);
+        if self.compares() {
+            wire::write(out, &compare(&self.watched, gap, &ours));
+        }
         wire::write(out, &["MULTI"]);
         wire::write(out, &["SELECT", &self.database]);
         self.sent().for_each(|(_, words)| wire::write(out, words));
@@ -85,7 +117,7 @@ impl Task {
 
     /// How many replies it has.
     pub(super) fn replies(&self) -> u64 {
-        (BEFORE + self.sent().count() + BEHIND) as u64
+        (self.before() + self.sent().count() + BEHIND) as u64
     }
 
     /// What its replies say.
@@ -94,13 +126,20 @@ impl Task {
     /// They are not those of a server of Redis.
     pub(super) fn made(&self, bytes: &[u8]) -> Result<Made, String> {
         let strange = || "the server's replies are not those of a transaction".to_owned();
-        let count = BEFORE + self.sent().count() + BEHIND;
+        let (before, count) = (self.before(), self.replies() as usize);
         let replies = wire::cut(bytes, count).ok_or_else(strange)?;
-        let (queued, exec) = (&replies[BEFORE..count - BEHIND], replies[count - 1]);
+        let (queued, exec) = (&replies[before..count - BEHIND], replies[count - 1]);
         if exec.starts_with(b"*-1") {
             let last = wire::text(replies[1]).and_then(|last| std::str::from_utf8(last).ok());
-            let last = last.and_then(|last| last.parse().ok());
+            let last = last.and_then(|last| last.parse::<u64>().ok());
             return match last {
+                Some(last)
+                    if last.checked_add(1) == Some(self.seq)
+                        && self.compares()
+                        && replies[2] == b":0\r\n" =>
+                {
+                    Ok(Made::Otherwise(Otherwise::Changed))
+                }
                 Some(last) => Ok(Made::NotNext(last)),
                 None => Ok(Made::Unable(shown(replies[1]))),
             };
@@ -113,7 +152,7 @@ impl Task {
             return Ok(Made::Performed(self.response(answers)));
         }
         // It took something not; what that is, its place says.
-        let others = replies.iter().take(BEFORE).chain(&replies[count - BEHIND..count - 1]);
+        let others = replies.iter().take(before).chain(&replies[count - BEHIND..count - 1]);
         let cannot = |reply: &&&[u8]| reply.starts_with(b"-") && is_unable(reply);
         if let Some(why) = others.chain(queued).find(cannot) {
             return Ok(Made::Unable(shown(why)));
@@ -123,7 +162,7 @@ impl Task {
             refused.map(|((at, _), reply)| (at, Bytes::copy_from_slice(reply))).collect();
         match refused.is_empty() {
             true => Ok(Made::Unable(shown(exec))),
-            false => Ok(Made::Refuses(refused)),
+            false => Ok(Made::Otherwise(Otherwise::Without(refused))),
         }
     }
 
@@ -133,6 +172,9 @@ impl Task {
         let mut answers = answers.iter().copied();
         if self.whole && !self.refused.is_empty() {
             body.extend_from_slice(ABORTED);
+        } else if self.changed {
+            body.extend_from_slice(CHANGED);
+            compared.extend_from_slice(CHANGED);
         } else {
             if self.whole {
                 body.extend_from_slice(format!("*{}\r\n", self.commands.len()).as_bytes());
@@ -191,6 +233,9 @@ const BEFORE: usize = 4;
 
 /// Of SELECT, SET and EXEC.
 const BEHIND: usize = 3;
+
+/// What a client is told whose transaction was not performed, since what it watched changed.
+pub(super) const CHANGED: &[u8] = b"*-1\r\n";
 
 const ABORTED: &[u8] = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
 
@@ -285,12 +330,55 @@ mod tests {
             ("EXEC", "*3\r\n+OK\r\n+OK\r\n+OK\r\n", std::str::from_utf8(ABORTED).unwrap()),
         ] {
             let task = task(method, &["SET a", "INCR b"]);
-            let Ok(Made::Refuses(refused)) = task.made(said.as_bytes()) else { panic!("{said}") };
-            let task = task.without(refused);
+            let Ok(Made::Otherwise(how)) = task.made(said.as_bytes()) else { panic!("{said}") };
+            let task = task.otherwise(how);
             let queued = "+QUEUED\r\n".repeat(task.replies() as usize - 4);
             let said = format!("+OK\r\n$1\r\n6\r\n+OK\r\n{queued}{again}");
             assert_eq!(body(task.made(said.as_bytes())), expected, "{method}");
         }
+    }
+
+    #[test]
+    fn what_changed_since_its_client_saw_it_ends_a_transaction() {
+        let mut value = Vec::new();
+        wire::write(&mut value, &["0", "a", "print"]);
+        let headers = vec![Header { name: "watched".to_owned(), value }];
+        let mut body = Vec::new();
+        wire::write(&mut body, &["SET", "a", "b"]);
+        let mut request = Request {
+            method: "EXEC".to_owned(),
+            target: "/0".to_owned(),
+            headers,
+            body: body.into(),
+            apart: None,
+        };
+        let stamp = Stamp { seq: 7, time_ms: 1, seed: 0, redo: false };
+        let task = Task::new(&request, stamp).unwrap();
+        let mut out = Vec::new();
+        task.write(&mut out, &Keys::of(1));
+        let sent = wire::commands(&out.into()).unwrap();
+        assert_eq!(
+            (sent.len() as u64, &sent[2][3..]),
+            (task.replies(), &["synod:gap", "15", "0", "a", "print"].map(Bytes::from)[..])
+        );
+        let queued = "+OK\r\n".to_owned() + &"+QUEUED\r\n".repeat(4);
+        let said = |last: u64, same: u8, exec: &str| {
+            task.made(format!("+OK\r\n$1\r\n{last}\r\n:{same}\r\n{queued}{exec}").as_bytes())
+        };
+        let exec = "*4\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n";
+        assert_eq!(self::body(said(6, 1, exec)), "*1\r\n+OK\r\n");
+        // The number comes first: who is behind knows nothing of what there will be.
+        assert_eq!(said(5, 0, "*-1\r\n"), Ok(Made::NotNext(5)));
+        assert_eq!(said(6, 1, "*-1\r\n"), Ok(Made::NotNext(6)), "a late one came between");
+        let Ok(Made::Otherwise(how)) = said(6, 0, "*-1\r\n") else { panic!("it changed") };
+        assert_eq!(how, Otherwise::Changed);
+        let task = task.otherwise(how);
+        let queued = "+OK\r\n$1\r\n6\r\n+OK\r\n".to_owned() + &"+QUEUED\r\n".repeat(3);
+        let made = task.made(format!("{queued}*3\r\n+OK\r\n+OK\r\n+OK\r\n").as_bytes());
+        let Ok(Made::Performed(response)) = made else { panic!("{made:?}") };
+        assert_eq!((&response.body[..], &response.headers[0].value[..]), (CHANGED, CHANGED));
+        request.headers[0].value.truncate(9);
+        assert!(Task::new(&request, stamp).is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Accepts the clients of a site, and stops them in order.
 
-use std::{cell::Cell, io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{cell::Cell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use synod::{
     runtime::telemetry::{Counter, Metrics},
@@ -8,6 +8,7 @@ use synod::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -29,6 +30,8 @@ pub(super) struct Edge {
     pub(super) web: WebConfig,
     pub(super) access: Access,
     pub(super) counters: Counters,
+    /// Clients that may watch something.
+    pub(super) watchers: Arc<Semaphore>,
     busy: Rc<Cell<usize>>,
     clients: Cell<u64>,
     held: Rc<Cell<u64>>,
@@ -125,7 +128,8 @@ pub fn serve(
     let (counters, acceptor) = (Counters::new(&metrics, &site), access.acceptor());
     let reader = Reader::new(server.address().clone());
     let (busy, clients, held) = (Rc::default(), Cell::new(0), Rc::default());
-    let edge = Edge { order, server, reader, web, access, counters, busy, clients, held };
+    let watchers = Arc::new(Semaphore::new(WATCHERS_MAX));
+    let edge = Edge { order, server, reader, web, access, counters, watchers, busy, clients, held };
     let edge = Rc::new(edge);
     actix_rt::spawn(async move {
         let accept = async || {
@@ -199,6 +203,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A node has five seconds for everything when it stops.
 const STOP_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Each holds a connection to the server, which takes ten thousand as it comes.
+const WATCHERS_MAX: usize = 256;
 
 /// Commands that have one place, and one command: all of them are in memory before they are ordered.
 const COMMANDS_BYTES_MAX: u64 = 64 << 20;

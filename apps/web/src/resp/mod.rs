@@ -13,7 +13,7 @@
 //! - `dialogue`: a request as a transaction, and what its replies mean; `line`: the machine that says
 //!   what is sent next
 //! - [`RedisServer`]: the shell of both; `connection`: a connection to the server; `reader`: reads
-//! - `client`: one client; [`serve`]: the port they come to
+//! - `client`: one client; `watch`: what it watches; [`serve`]: the port they come to
 
 mod agreed;
 mod client;
@@ -26,6 +26,7 @@ mod reader;
 mod server;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod wire;
 
 pub use connection::RedisAddress;

@@ -45,6 +45,8 @@ struct Inner {
     order: Cell<u64>,
     /// The process that has performed all that was answered.
     instance: RefCell<Option<String>>,
+    /// Of the server that was last there.
+    version: RefCell<String>,
     /// Why there is no connection.
     trouble: RefCell<String>,
 }
@@ -75,6 +77,7 @@ impl RedisServer {
             lost: Notify::new(),
             order: Cell::new(0),
             instance: RefCell::default(),
+            version: RefCell::default(),
             trouble: RefCell::new("it was not asked so far".to_owned()),
         });
         let working = Rc::clone(&inner);
@@ -96,6 +99,11 @@ impl RedisServer {
     pub(super) fn instance(&self) -> Result<String, String> {
         let instance = self.inner.instance.borrow().clone();
         instance.ok_or_else(|| self.inner.trouble.borrow().clone())
+    }
+
+    /// Its version; empty before it was ever there.
+    pub(super) fn version(&self) -> String {
+        self.inner.version.borrow().clone()
     }
 }
 
@@ -225,6 +233,7 @@ impl Inner {
             drop(recall.send(Ok(performed)));
         }
         tell(fates, None);
+        self.version.replace(connection.who().version.clone());
         self.look(&connection);
         Ok(connection)
     }
@@ -317,12 +326,12 @@ impl Inner {
             let (heard, response) = match job.task.made(&buffer[..whole]).map_err(Ended::Broke)? {
                 Made::Performed(response) => (Heard::Performed, Some(response)),
                 Made::NotNext(last) => (Heard::Refused(last), None),
-                Made::Refuses(refused) => (Heard::Again(refused), None),
+                Made::Otherwise(how) => (Heard::Again(how), None),
                 Made::Unable(why) => return Err(Ended::Unable(why)),
             };
             buffer.advance(whole);
-            let without = |job: Job, refused| Job { task: job.task.without(refused), ..job };
-            let fates = line.heard(heard, without);
+            let otherwise = |job: Job, how| Job { task: job.task.otherwise(how), ..job };
+            let fates = line.heard(heard, otherwise);
             drop(line);
             tell(fates, response);
         }

@@ -37,7 +37,8 @@ pub(super) struct Fake {
 #[derive(Default)]
 struct Talk {
     database: String,
-    watched: Option<Content>,
+    /// Keys, and what they held.
+    watched: Vec<((String, String), Option<String>)>,
     queue: Option<Vec<Vec<String>>>,
     bad: bool,
 }
@@ -108,11 +109,14 @@ impl Fake {
                 "+OK\r\n".to_owned()
             }
             ("EXEC", _) => {
-                let (queue, watched) = (talk.queue.take()?, talk.watched.take());
+                let (queue, watched) = (talk.queue.take()?, std::mem::take(&mut talk.watched));
                 if std::mem::take(&mut talk.bad) {
                     return Some("-EXECABORT discarded\r\n".to_owned());
                 }
-                if watched.is_some_and(|watched| watched != *self.content.borrow()) {
+                let content = self.content.borrow();
+                let changed = watched.iter().any(|(key, held)| content.get(key) != held.as_ref());
+                drop(content);
+                if changed {
                     return Some("*-1\r\n".to_owned());
                 }
                 let answers: String = queue.iter().map(|one| self.perform(talk, one)).collect();
@@ -135,7 +139,11 @@ impl Fake {
                 "+QUEUED\r\n".to_owned()
             }
             ("WATCH", None) => {
-                talk.watched = Some(self.content.borrow().clone());
+                for key in &words[1..] {
+                    let at = (talk.database.clone(), key.clone());
+                    let held = self.content.borrow().get(&at).cloned();
+                    talk.watched.push((at, held));
+                }
                 "+OK\r\n".to_owned()
             }
             (_, None) => self.perform(talk, &words),
@@ -168,7 +176,18 @@ impl Fake {
                 text.push_str(value);
                 format!(":{}\r\n", text.len())
             }
-            // The guard, which is the only script.
+            // The guard, and what makes and compares prints, which are the only scripts.
+            ["EVAL", _, "0", ref keys @ ..] => {
+                let prints = keys.chunks(2).map(|key| bulk(&print(&content, key)));
+                format!("*{}\r\n{}", keys.len() / 2, prints.collect::<String>())
+            }
+            ["EVAL", _, "1", gap, ours, ref watched @ ..] => {
+                let same = watched.chunks(3).all(|one| print(&content, one) == one[2]);
+                if !same {
+                    content.insert((ours.to_owned(), gap.to_owned()), "changed".to_owned());
+                }
+                format!(":{}\r\n", u8::from(same))
+            }
             ["EVAL", _, "2", number, gap, before] => {
                 let last = content.get(&at(number)).cloned().unwrap_or_else(|| "0".to_owned());
                 if last != before {
@@ -179,4 +198,10 @@ impl Fake {
             _ => "-ERR unknown command\r\n".to_owned(),
         }
     }
+}
+
+/// What a key holds, as it is told to others.
+fn print(content: &Content, key: &[&str]) -> String {
+    let held = content.get(&(key[0].to_owned(), key[1].to_owned()));
+    held.map_or_else(|| "nothing".to_owned(), |held| format!("it {held}"))
 }

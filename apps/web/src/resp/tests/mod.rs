@@ -119,6 +119,8 @@ async fn a_full_server_performs_nothing_and_what_it_does_not_take_is_answered_so
 struct Alone {
     server: RedisServer,
     last: Cell<u64>,
+    /// Done by somebody else, who comes before the next request.
+    before: RefCell<Option<Rc<Request>>>,
     /// Told to whoever asks for anything, instead of doing it.
     refuse: RefCell<Option<OrderError>>,
     asked: RefCell<Vec<Fresh>>,
@@ -134,8 +136,14 @@ impl Order for Alone {
             if let Some(why) = self.refuse.borrow().clone() {
                 return Err(why);
             }
-            self.last.set(self.last.get() + 1);
-            let seq = self.last.get();
+            let next = || {
+                self.last.set(self.last.get() + 1);
+                self.last.get()
+            };
+            if let Some(before) = self.before.take() {
+                self.server.perform(before, stamp(next())).await.unwrap();
+            }
+            let seq = next();
             let response = self.server.perform(Rc::new(request), stamp(seq)).await;
             let response = response.map_err(|why| OrderError::Unknown(why.to_string()))?;
             Ok(Answer { seq, response, replayed: false })
@@ -174,7 +182,8 @@ impl Port {
         let server = server(fake);
         assert_eq!(soon(server.recall(1)).await, Ok(0));
         let (refuse, asked) = (RefCell::default(), RefCell::default());
-        let order = Rc::new(Alone { server: server.clone(), last: Cell::new(0), refuse, asked });
+        let (last, before) = (Cell::new(0), RefCell::default());
+        let order = Rc::new(Alone { server: server.clone(), last, before, refuse, asked });
         let (trigger, stop) = stop_pair();
         let options = EdgeOptions {
             web,
@@ -301,5 +310,51 @@ async fn what_is_no_command_ends_its_connection_and_nothing_else() {
         port.talk(&["HELLO 3", "HELLO 2", "CLIENT SETNAME x", "CLIENT KILL y", "AUTH x"]).await;
     assert!(said.starts_with("-NOPROTO") && said.contains("\r\nproto\r\n:2\r\n"), "{said}");
     assert_eq!(said.matches("-ERR").count(), 2, "{said}");
+    let lines = ["HELLO x", "HELLO 2 SETNAME", "HELLO 2 SETNAME me", "CLIENT GETNAME", "HELLO"];
+    let said = port.talk(&lines).await;
+    assert!(said.starts_with("-ERR Protocol version is not an integer"), "{said}");
+    assert!(said.contains("-ERR Syntax error in HELLO option 'SETNAME'\r\n*14\r\n"), "{said}");
+    assert!(said.contains("$7\r\nversion\r\n$5\r\n7.0.0\r\n"), "{said}");
+    assert!(said.contains("$7\r\nmodules\r\n*0\r\n$2\r\nme\r\n*14\r\n"), "{said}");
     assert_eq!(Bytes::from(fake.get("k").unwrap_or_default()), "");
+}
+
+#[actix_web::test]
+async fn a_transaction_is_performed_only_where_what_was_watched_is_as_its_client_saw_it() {
+    let fake = Fake::start();
+    let port = Port::open(&fake, |_| ()).await;
+    let watch = ["WATCH k l", "GET k", "MULTI", "SET l b", "EXEC"];
+    let end = "+OK\r\n+QUEUED\r\n";
+    let said = port.talk(&watch).await;
+    assert_eq!(said, format!("+OK\r\n$-1\r\n{end}*1\r\n+OK\r\n+OK\r\n"));
+    // Somebody else comes first, in the order only.
+    let other = |line| *port.order.before.borrow_mut() = Some(request(&[line]));
+    other("SET k a");
+    assert_eq!(port.talk(&watch).await, format!("+OK\r\n$-1\r\n{end}*-1\r\n+OK\r\n"));
+    assert_eq!((fake.get("k").as_deref(), fake.get("l").as_deref()), (Some("a"), Some("b")));
+    other("SET m a");
+    let said = port.talk(&watch).await;
+    assert_eq!(said, format!("+OK\r\n$1\r\na\r\n{end}*1\r\n+OK\r\n+OK\r\n"));
+    // It changes what it watches itself, or forgets that it watched.
+    for (between, end) in [("SET k c", "*-1\r\n+OK\r\n"), ("UNWATCH", "*1\r\n+OK\r\n+OK\r\n")] {
+        let said = port.talk(&["WATCH k", between, "MULTI", "SET l d", "EXEC"]).await;
+        assert!(said.ends_with(end), "{between}: {said}");
+    }
+    // Of another database, and in a transaction.
+    let lines = ["WATCH k", "SELECT 3", "WATCH k", "SET k x", "MULTI", "SET l x", "EXEC"];
+    assert!(port.talk(&lines).await.ends_with("+QUEUED\r\n*-1\r\n+OK\r\n"));
+    let said = port.talk(&["MULTI", "WATCH k", "MULTI", "SET l e", "EXEC"]).await;
+    assert_eq!(said.matches("-ERR").count(), 2, "{said}");
+    assert!(said.ends_with("*1\r\n+OK\r\n+OK\r\n"), "{said}");
+    // What could not be watched was perhaps changed.
+    *port.order.refuse.borrow_mut() = Some(OrderError::NotApplied("no quorum".to_owned()));
+    let said = port.talk(&["WATCH k", "MULTI", "SET l f", "EXEC", "MULTI", "EXEC"]).await;
+    assert!(said.starts_with("-CLUSTERDOWN") && said.contains("-EXECABORT"), "{said}");
+    assert!(said.ends_with("+OK\r\n*0\r\n+OK\r\n"), "{said}");
+    assert_eq!(fake.get("l").as_deref(), Some("e"));
+    let many = vec!["k"; 1_001].join(" ");
+    *port.order.refuse.borrow_mut() = None;
+    let said = port.talk(&[&format!("WATCH {many}"), "WATCH k", "UNWATCH", "WATCH k"]).await;
+    assert_eq!(said.matches("-ERR").count(), 2, "{said}");
+    assert!(said.ends_with("+OK\r\n+OK\r\n+OK\r\n"), "{said}");
 }
