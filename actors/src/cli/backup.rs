@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     args::ClientArgs,
@@ -37,14 +37,41 @@ pub(crate) struct FileArgs {
 pub(crate) async fn backup(args: &FileArgs) -> Result<(), Failure> {
     let shown = &args.file.display();
     let cluster = Cluster::open(&args.client)?;
+    let (_, status) = cluster.get("/status").await?;
     let file = cluster.download("/backup").await?;
     let (head, _) = backup::read(&file)
         .map_err(|why| Failure::failed("backup", format!("what came is damaged: {why}"), AGAIN))?;
     write_whole(&args.file, &[&file]).map_err(|e| {
         Failure::failed(shown, format!("cannot be written: {e}"), "make room, or name another file")
     })?;
-    tell(args, "backup", &head, &json!({ "file": args.file }));
+    let outside = not_inside(&status);
+    tell(args, "backup", &head, &json!({ "file": args.file, "not_inside": &outside }));
+    for what in &outside {
+        eprintln!("not inside: {what}");
+    }
     Ok(())
+}
+
+/// What a cluster has that is not in its log, for people: who has this backup alone lacks it.
+fn not_inside(status: &Value) -> Vec<String> {
+    let names = |list: &Value, key: &str| -> Vec<String> {
+        let all = list.as_array().into_iter().flatten();
+        all.filter_map(|one| one[key].as_str().map(str::to_owned)).collect()
+    };
+    let (sites, groups) = (names(&status["web"], "site"), names(&status["groups"], "group"));
+    let mut outside = Vec::new();
+    if !sites.is_empty() {
+        outside.push(format!(
+            "what the servers behind {} hold, and large bodies on their way to them; copy one of \
+             these servers at this place of the order, as the manual of the web binding says",
+            sites.join(", ")
+        ));
+    }
+    if !groups.is_empty() {
+        let what = "their messages, and the states and orders that follow them";
+        outside.push(format!("the groups {}: {what}", groups.join(", ")));
+    }
+    outside
 }
 
 /// Makes the state of a running cluster that of a backup.
@@ -140,3 +167,19 @@ pub(crate) fn write_whole(path: &Path, parts: &[&[u8]]) -> std::io::Result<()> {
 const PIECE_BYTES: usize = 1024 * 1024;
 
 const AGAIN: &str = "try again";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_a_backup_is_told_what_is_not_in_it() {
+        assert_eq!(not_inside(&json!({ "web": [], "groups": [] })), [""; 0]);
+        assert_eq!(not_inside(&json!({})), [""; 0]);
+        let told = not_inside(&json!({
+            "web": [{ "site": "a" }, { "site": "b" }], "groups": [{ "group": "synod.web" }],
+        }));
+        assert!(told[0].contains("servers behind a, b hold"), "{told:?}");
+        assert!(told[1].starts_with("the groups synod.web: "), "{told:?}");
+    }
+}

@@ -1,6 +1,7 @@
 //! The lives of a site, and its work in each: what is ordered, performed at its server.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
@@ -16,7 +17,7 @@ use tokio::time::sleep;
 use super::{Place, Site, notes::Facts, rebuild};
 use crate::{
     Answer, OrderError, Request, Response, Stamp, Touches, Unperformed,
-    order::{Done, Elsewhere, Join, Joined, Kept, Report, Step, Verdict},
+    order::{Done, Elsewhere, Join, Joined, Kept, Report, Step, Verdict, Web},
     slip::{self, Slip},
 };
 
@@ -167,6 +168,8 @@ struct Work<'a> {
     epoch: u64,
     /// What it knew when this life began.
     began: Facts,
+    /// How far its own replica said that it is; none before that came to this life.
+    told: Cell<Option<u64>>,
     next: u64,
     in_flight: FuturesUnordered<LocalBoxFuture<'a, (Arc<Step>, Ended)>>,
     touched: BTreeMap<u64, Touches>,
@@ -205,6 +208,7 @@ impl<'a> Work<'a> {
             site,
             epoch,
             began,
+            told: Cell::new(None),
             next,
             in_flight,
             touched: BTreeMap::new(),
@@ -225,10 +229,8 @@ impl<'a> Work<'a> {
                 Look::Still => {
                     let done = self.site.0.facts.get().answered;
                     let still = self.in_flight.is_empty().then_some(done);
-                    self.site
-                        .0
-                        .still
-                        .send_if_modified(|now| std::mem::replace(now, still) != still);
+                    let told = &self.site.0.still;
+                    told.send_if_modified(|now| std::mem::replace(now, still) != still);
                 }
             }
             tokio::select! {
@@ -255,8 +257,11 @@ impl<'a> Work<'a> {
         let look = self.site.0.desk.read(|web| {
             let Some(me) = web.sites().get(&self.site.0.name) else { return Look::Over };
             let away = me.quarantined().is_some() && !slip::is(Slip::IgnoresQuarantine);
-            if me.epoch > self.epoch || away {
+            if me.epoch > self.epoch || away || self.went_back(web, me) {
                 return Look::Over;
+            }
+            if me.epoch == self.epoch {
+                self.told.set(Some(me.applied));
             }
             // O6: until the copy is told of, or wanted no more.
             let still = me.epoch == self.epoch && web.to_copy(&self.site.0.name).is_some();
@@ -268,6 +273,12 @@ impl<'a> Work<'a> {
             Look::Steps((self.next..).take(room as usize).map_while(|seq| web.step(seq)).collect())
         });
         look.unwrap_or(Look::Steps(Vec::new()))
+    }
+
+    /// Whether the order is another than it was, as after a restore: other requests have its places.
+    fn went_back(&self, web: &Web, me: &crate::order::Site) -> bool {
+        let back = |told| me.epoch < self.epoch || me.applied < told || web.last() + 1 < self.next;
+        self.told.get().is_some_and(back)
     }
 
     /// Sends what comes next, in order, as long as nothing meets what is with the server (S1).

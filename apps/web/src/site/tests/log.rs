@@ -70,6 +70,13 @@ impl Log {
         reply
     }
 
+    /// Every replica has this state instead of what it had.
+    pub(super) fn go_back(&mut self, state: &[u8]) {
+        for (machine, _) in self.replicas.values_mut() {
+            machine.restore(state).expect("a state of this order");
+        }
+    }
+
     /// What a replica that has executed everything would have for a state.
     pub(super) fn everywhere(&mut self) -> Vec<Vec<u8>> {
         let names: Vec<String> = self.replicas.keys().cloned().collect();

@@ -1,6 +1,7 @@
 //! Walks: two sites with the real driver, notes on simulated disks, servers that fail, and crashes at
 //! any moment. Every rule of this module and of the order, switched off, must be missed.
 
+mod back;
 mod log;
 mod road;
 mod server;
