@@ -127,6 +127,16 @@ fn kill_each_site(order: Order) {
 /// Method: two of the example's servers, of which the second makes identifiers of its own.
 #[test]
 fn servers_that_use_what_was_agreed_are_equal_and_others_are_found_out() {
+    equal_or_found_out(Order::Paxos);
+}
+
+/// The same, where a group puts requests in order, and time and seeds with them.
+#[test]
+fn servers_that_use_what_a_group_agreed_are_equal_and_others_are_found_out() {
+    equal_or_found_out(Order::Sam);
+}
+
+fn equal_or_found_out(order: Order) {
     let _turn = turn();
     for (flags, differ) in [(&[][..], false), (&["--random"], true)] {
         let folder = tempfile::tempdir().unwrap();
@@ -139,7 +149,7 @@ fn servers_that_use_what_was_agreed_are_equal_and_others_are_found_out() {
             Process::start(&program("orders"), &words, &folder.path().join("log"))
         });
         let urls = ports.map(|port| format!("http://{port}"));
-        let mut cluster = before(&urls, Order::Paxos);
+        let mut cluster = before(&urls, order);
         let [mut a, mut b] = webs(&cluster).map(Http::new);
         let made = a.request("POST", "/orders", &[], b"tea").unwrap();
         assert_eq!((made.status, made.header("synod-seq")), (201, Some("1")));

@@ -77,8 +77,18 @@ fn journals(cluster: &Cluster) -> u64 {
 /// sites, while each site's node, and then its server, is killed in turn.
 #[test]
 fn every_acknowledged_large_body_is_at_both_sites_whoever_is_killed() {
+    kill_each_site(Order::Paxos);
+}
+
+/// The same, where a group puts requests in order.
+#[test]
+fn every_acknowledged_large_body_that_a_group_orders_is_at_both_sites() {
+    kill_each_site(Order::Sam);
+}
+
+fn kill_each_site(order: Order) {
     let _turn = turn();
-    let Some((mut cluster, mut servers)) = two_sites(Order::Paxos) else { return };
+    let Some((mut cluster, mut servers)) = two_sites(order) else { return };
     let sites = webs(&cluster);
     let crew =
         Crew::start((0..2).map(|writer| move |shift: &Shift| write_on(writer, sites, shift, body)));

@@ -65,14 +65,18 @@ impl Shop {
         cluster.resume();
         let shop = Self { cluster, dirs, _servers: servers, folder };
         shop.wait_serving(0);
-        // The log says so of their former lives too: whether a site serves in this one, it knows.
-        for web in webs(&shop.cluster) {
+        shop.wait_answering();
+        shop
+    }
+
+    /// Waits until each site knows that it serves: the order says so of former lives, too, and sooner.
+    fn wait_answering(&self) {
+        for web in webs(&self.cluster) {
             until("a site to answer", || {
                 let answer = Http::new(web).get("/orders/none")?;
                 if answer.status == 404 { Ok(()) } else { Err(answer.text()) }
             });
         }
-        shop
     }
 
     /// Waits until both sites serve, b having been rebuilt if it had `diverged` before.
@@ -139,8 +143,18 @@ fn rebuilt_while_clients_go_on(order: Order) {
 /// its node what it noted of them, while the cluster is down.
 #[test]
 fn a_site_that_lost_everything_is_rebuilt() {
+    rebuilt_from_nothing(Order::Paxos);
+}
+
+/// The same, where a group puts requests in order.
+#[test]
+fn a_site_that_lost_everything_is_rebuilt_in_the_order_of_a_group() {
+    rebuilt_from_nothing(Order::Sam);
+}
+
+fn rebuilt_from_nothing(order: Order) {
     let _turn = turn();
-    let mut shop = Shop::open(u64::MAX, Order::Paxos);
+    let mut shop = Shop::open(u64::MAX, order);
     fs::write(shop.folder.path().join("failed"), "").unwrap();
     let mut http = Http::new(webs(&shop.cluster)[0]);
     for number in 0..20 {
@@ -165,6 +179,7 @@ fn a_site_that_lost_everything_is_rebuilt() {
     });
     assert_eq!(files(&shop.dirs[1]), before);
     shop.wait_serving(0);
+    shop.wait_answering();
     let answer =
         Http::new(webs(&shop.cluster)[1]).request("PUT", "/orders/new", &[], b"new").unwrap();
     assert_eq!((answer.status, answer.header("synod-seq")), (200, Some("21")));

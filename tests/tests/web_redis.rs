@@ -72,8 +72,18 @@ fn wait_same(servers: &[Redis; 2]) -> BTreeMap<String, String> {
 /// Method: commands of each kind at one site, read at the other at once.
 #[test]
 fn two_stock_redis_servers_are_one_at_both_sites() {
+    one_at_both_sites(Order::Paxos);
+}
+
+/// The same, where a group puts commands in order, and time with them.
+#[test]
+fn two_stock_redis_servers_that_a_group_orders_are_one_at_both_sites() {
+    one_at_both_sites(Order::Sam);
+}
+
+fn one_at_both_sites(order: Order) {
     let _turn = turn();
-    let Some((mut cluster, servers)) = two_sites(&["--save", ""], Order::Paxos) else { return };
+    let Some((mut cluster, servers)) = two_sites(&["--save", ""], order) else { return };
     let [mut a, mut b] = webs(&cluster).map(client);
     assert_eq!(call(&mut a, "SET one 1"), simple("OK"));
     assert_eq!(call(&mut b, "GET one"), bulk("1"));
@@ -201,9 +211,19 @@ fn kill_each_site(order: Order) {
 /// nobody the old state. Method: servers that keep nothing on their disks; one of them is killed.
 #[test]
 fn a_redis_server_that_lost_everything_is_given_it_again() {
+    given_again(Order::Paxos);
+}
+
+/// The same, where a group puts commands in order.
+#[test]
+fn a_redis_server_that_lost_everything_is_given_what_a_group_ordered() {
+    given_again(Order::Sam);
+}
+
+fn given_again(order: Order) {
     let _turn = turn();
     let flags = ["--appendonly", "no", "--save", ""];
-    let Some((mut cluster, mut servers)) = two_sites(&flags, Order::Paxos) else { return };
+    let Some((mut cluster, mut servers)) = two_sites(&flags, order) else { return };
     let sites = webs(&cluster);
     let mut a = client(sites[0]);
     for number in 1..=500 {
