@@ -89,6 +89,7 @@ fn who_stops_answers_its_clients_before_it_hangs_up() {
     stand_still();
     synod.signal("CONT", &[&follower]);
     synod.wait_restarted(&leader);
+    synod.wait_ready(&leader);
     load.wait_for_more(500);
     let book = load.finish();
     for at in synod.resps() {
