@@ -378,7 +378,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 const KEPT_MAX: usize = 2;
 
 /// Given to the disk, or sent, at once.
-const WRITE_BYTES: usize = 1 << 20;
+pub(super) const WRITE_BYTES: usize = 1 << 20;
 
 /// Of one answer; the receiver asks again for the rest.
 pub(super) const BLOCKS_MAX: usize = 64;

@@ -15,7 +15,7 @@ use super::{Receiver, Style};
 use crate::{
     effects::{Effects, To},
     multicast::{
-        checkpoint_server::{BLOCKS_MAX, advert},
+        checkpoint_server::{BLOCKS_MAX, WRITE_BYTES, advert},
         message::{
             Advert, Checkpoint, CheckpointMessage, CommitMessage, DataMessage, Message, Mid,
             Question, Seq, Word,
@@ -48,7 +48,19 @@ struct Fetch {
     /// Blocks under way.
     asked: BTreeSet<u32>,
     ask_at: Instant,
+    /// Until then no newer one is fetched instead: on a busy group one comes before any was fetched.
+    until: Instant,
     turn: usize,
+}
+
+impl Fetch {
+    /// How many blocks are asked of a server at once: as many as it says at once, so that no block that
+    /// was asked for has to be waited for in vain.
+    fn asked_at_once(&self) -> usize {
+        let bytes = self.advert.bytes / u64::from(self.advert.blocks).max(1);
+        let fit = WRITE_BYTES as u64 / bytes.max(1);
+        usize::try_from(fit).unwrap_or(BLOCKS_MAX).clamp(1, BLOCKS_MAX)
+    }
 }
 
 impl Repair {
@@ -164,7 +176,8 @@ impl Receiver {
             return;
         }
         // Servers keep the newest two: an older one may be gone while it is fetched.
-        if self.repair.fetch.as_ref().is_some_and(|fetch| fetch.advert == advert) {
+        let stays = |fetch: &Fetch| fetch.advert == advert || now < fetch.until;
+        if self.repair.fetch.as_ref().is_some_and(stays) {
             return;
         }
         let turn = self.rng.random_range(0..self.group.counted().count());
@@ -174,6 +187,7 @@ impl Receiver {
             bytes: 0,
             asked: BTreeSet::new(),
             ask_at: now,
+            until: now + FETCHED_WITHIN,
             turn,
         });
     }
@@ -187,11 +201,12 @@ impl Receiver {
         let servers: Vec<_> = self.group.counted().cloned().collect();
         fetch.ask_at = now + FETCH_AGAIN_AFTER;
         fetch.asked.clear();
+        let at_once = fetch.asked_at_once();
         for _ in 0..FETCHED_FROM.min(servers.len()) {
             let is_missing =
                 |block: &u32| !fetch.blocks.contains_key(block) && !fetch.asked.contains(block);
             let wanted: Vec<_> =
-                (0..fetch.advert.blocks).filter(is_missing).take(BLOCKS_MAX).collect();
+                (0..fetch.advert.blocks).filter(is_missing).take(at_once).collect();
             if wanted.is_empty() {
                 break;
             }
@@ -257,6 +272,9 @@ const VAIN_MAX: u32 = 6;
 
 /// Blocks are fetched from so many servers at a time.
 const FETCHED_FROM: usize = 2;
+
+/// A checkpoint is fetched for so long before a newer one is fetched instead.
+const FETCHED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Blocks that did not come by then are asked for again.
 const FETCH_AGAIN_AFTER: Duration = Duration::from_millis(500);
