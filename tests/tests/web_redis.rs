@@ -12,48 +12,14 @@ use std::{
 use serde_json::Value;
 use synod_tests::process::{
     child::run,
-    cluster::Cluster,
     crew::{Crew, Shift},
     machine::turn,
     order::Order,
-    redis::{Redis, redis_cli},
+    redis::{Redis, call, client, redis_cli, two_sites, wait_serving},
     resp::{Reply, Resp},
-    sites::{Server as _, kill_each, wait_both_serve, wait_equal, webs},
+    sites::{Server as _, kill_each, wait_equal, webs},
     wait::{PATIENCE, until},
 };
-
-/// Two stock servers behind the two mains of a cluster, or nothing where there is no Redis.
-fn two_sites(flags: &[&str], order: Order) -> Option<(Cluster, [Redis; 2])> {
-    if let Some(missing) = Redis::missing() {
-        eprintln!("SKIPPED: {missing}");
-        return None;
-    }
-    let servers = [Redis::start(flags), Redis::start(flags)];
-    let [a, b] = [servers[0].url(), servers[1].url()];
-    let cluster = order.before(&[a, b]);
-    wait_serving(&cluster);
-    Some((cluster, servers))
-}
-
-/// Waits until both sites serve, as the log says and as they say themselves.
-fn wait_serving(cluster: &Cluster) {
-    wait_both_serve(cluster);
-    for web in webs(cluster) {
-        until("a site to answer", || match client(web).call(&[b"GET", b"nothing"]) {
-            Ok(Reply::Nil) => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
-    }
-}
-
-fn client(web: SocketAddr) -> Resp {
-    until("a connection", || Resp::connect(web, PATIENCE).map_err(|error| error.to_string()))
-}
-
-fn call(client: &mut Resp, line: &str) -> Reply {
-    let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-    client.call(&words).unwrap()
-}
 
 fn simple(text: &str) -> Reply {
     Reply::Simple(text.to_owned())

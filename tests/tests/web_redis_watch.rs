@@ -6,43 +6,14 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use serde_json::Value;
 use synod_tests::process::{
-    cluster::Cluster,
     crew::{Crew, Shift},
     machine::turn,
     order::Order,
-    redis::Redis,
+    redis::{Redis, call, client, two_sites},
     resp::{Reply, Resp},
     sites::{kill_each, wait_both_serve, wait_equal, webs},
     wait::{PATIENCE, until},
 };
-
-/// Two stock servers behind the two mains of a cluster, or nothing where there is no Redis.
-fn two_sites(flags: &[&str], order: Order) -> Option<(Cluster, [Redis; 2])> {
-    if let Some(missing) = Redis::missing() {
-        eprintln!("SKIPPED: {missing}");
-        return None;
-    }
-    let servers = [Redis::start(flags), Redis::start(flags)];
-    let [a, b] = [servers[0].url(), servers[1].url()];
-    let cluster = order.before(&[a, b]);
-    wait_both_serve(&cluster);
-    for web in webs(&cluster) {
-        until("a site to answer", || match client(web).call(&[b"GET", b"nothing"]) {
-            Ok(Reply::Nil) => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
-    }
-    Some((cluster, servers))
-}
-
-fn client(web: SocketAddr) -> Resp {
-    until("a connection", || Resp::connect(web, PATIENCE).map_err(|error| error.to_string()))
-}
-
-fn call(client: &mut Resp, line: &str) -> Reply {
-    let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-    client.call(&words).unwrap()
-}
 
 /// Goal: whatever a key holds, a transaction behind WATCH is performed at both servers when it is
 /// unchanged and at none when another site changed it. Method: keys of every kind, with members that

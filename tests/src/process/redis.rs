@@ -1,4 +1,4 @@
-//! A stock redis-server.
+//! A stock redis-server, and two of them behind a cluster.
 
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
@@ -6,10 +6,12 @@ use tempfile::TempDir;
 
 use super::{
     child::{Process, run},
+    cluster::Cluster,
     machine::free_tcp_port,
+    order::Order,
     resp::{Reply, Resp},
-    sites::Server,
-    wait::until,
+    sites::{Server, wait_both_serve, webs},
+    wait::{PATIENCE, until},
 };
 
 /// A server with a directory; both are gone when it is dropped.
@@ -105,4 +107,42 @@ pub fn redis_cli(at: SocketAddr, words: &[&str]) -> String {
     let (code, out, error) = run(Path::new("redis-cli"), &[&["-p", &port][..], words].concat());
     assert_eq!(code, 0, "{words:?}: {out} {error}");
     out
+}
+
+/// Two stock servers behind the two mains of a cluster, or nothing where there is no Redis.
+pub fn two_sites(flags: &[&str], order: Order) -> Option<(Cluster, [Redis; 2])> {
+    if let Some(missing) = Redis::missing() {
+        eprintln!("SKIPPED: {missing}");
+        return None;
+    }
+    let servers = [Redis::start(flags), Redis::start(flags)];
+    let [a, b] = [servers[0].url(), servers[1].url()];
+    let cluster = order.before(&[a, b]);
+    wait_serving(&cluster);
+    Some((cluster, servers))
+}
+
+/// Waits until both sites serve, as the log says and as they say themselves.
+pub fn wait_serving(cluster: &Cluster) {
+    wait_both_serve(cluster);
+    for web in webs(cluster) {
+        until("a site to answer", || match client(web).call(&[b"GET", b"nothing"]) {
+            Ok(Reply::Nil) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+}
+
+/// A client of a site.
+pub fn client(web: SocketAddr) -> Resp {
+    until("a connection", || Resp::connect(web, PATIENCE).map_err(|error| error.to_string()))
+}
+
+/// What a command is answered, written as people write one.
+///
+/// # Panics
+/// When it is answered nothing.
+pub fn call(client: &mut Resp, line: &str) -> Reply {
+    let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+    client.call(&words).expect("a reply")
 }
