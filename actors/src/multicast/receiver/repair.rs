@@ -49,7 +49,8 @@ struct Fetch {
     asked: BTreeSet<u32>,
     ask_at: Instant,
     /// Until then no newer one is fetched instead: on a busy group one comes before any was fetched.
-    until: Instant,
+    /// Every block that comes puts it off.
+    stays_until: Instant,
     turn: usize,
 }
 
@@ -176,7 +177,7 @@ impl Receiver {
             return;
         }
         // Servers keep the newest two: an older one may be gone while it is fetched.
-        let stays = |fetch: &Fetch| fetch.advert == advert || now < fetch.until;
+        let stays = |fetch: &Fetch| fetch.advert == advert || now < fetch.stays_until;
         if self.repair.fetch.as_ref().is_some_and(stays) {
             return;
         }
@@ -187,7 +188,7 @@ impl Receiver {
             bytes: 0,
             asked: BTreeSet::new(),
             ask_at: now,
-            until: now + FETCHED_WITHIN,
+            stays_until: now + STAYS_FOR,
             turn,
         });
     }
@@ -236,6 +237,7 @@ impl Receiver {
             if number < fetch.advert.blocks && !fetch.blocks.contains_key(&number) {
                 fetch.bytes += block.len() as u64;
                 fetch.blocks.insert(number, block);
+                fetch.stays_until = now + STAYS_FOR;
             }
         }
         if fetch.asked.is_empty() {
@@ -273,8 +275,9 @@ const VAIN_MAX: u32 = 6;
 /// Blocks are fetched from so many servers at a time.
 const FETCHED_FROM: usize = 2;
 
-/// A checkpoint is fetched for so long before a newer one is fetched instead.
-const FETCHED_WITHIN: Duration = Duration::from_secs(2);
+/// A checkpoint of which nothing came for so long is left for a newer one: servers keep the newest only.
+/// A block that is on its way needs less, also to a machine that has much to do.
+const STAYS_FOR: Duration = Duration::from_millis(300);
 
 /// Blocks that did not come by then are asked for again.
 const FETCH_AGAIN_AFTER: Duration = Duration::from_millis(500);
