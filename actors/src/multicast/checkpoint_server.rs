@@ -165,8 +165,10 @@ impl CheckpointServer {
     fn tell_how_far(&self, out: &mut Effects<Self>) {
         if self.group.is_joining(&self.me) {
             let kept = self.newest().map_or(Seq(0), |advert| advert.seq);
-            out.here(Word::Step(Step::Kept(kept)));
-            out.here(Word::Step(Step::Advertised(self.advertised)));
+            for step in [Step::Kept(kept), Step::Advertised(self.advertised)] {
+                // It must still know, when it was started again, what it may not drop.
+                out.after_all_before().then_here(Word::Step(step));
+            }
         }
     }
 

@@ -188,7 +188,7 @@ impl CommitServer {
         }
         out.persist(Record::Known(self.largest));
         self.rise();
-        let step = Word::Step(Step::Adopted { version, top });
+        let step = Word::Step(Step::Adopted { version, floor, top });
         out.after_all_before().then_here(step);
         let adopted = SequencerMessage::Adopted(epoch);
         out.after_all_before().then_send(To::Node(from.clone()), adopted);

@@ -59,6 +59,8 @@ pub enum Step {
     Adopted {
         /// By which servers.
         version: u64,
+        /// The highest number that one of them had dropped.
+        floor: Seq,
         /// The largest number that was in use.
         top: Seq,
     },
