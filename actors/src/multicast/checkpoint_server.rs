@@ -1,14 +1,15 @@
 //! The checkpoint server: follows the order, and keeps the state that came of it.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+mod blocks;
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use synod_runtime::{identity::NodeId, world::Instant};
 
+pub use self::blocks::digest;
+use self::blocks::{Origin, origins, whole_of};
+pub(super) use self::blocks::{advert, newest_of};
 use super::{
     application::Application,
     group::Group,
@@ -39,6 +40,8 @@ pub struct CheckpointServer {
     /// On its way to the disk.
     writing: Option<Writing>,
     next: Option<Checkpoint>,
+    /// What was written with checkpoints up to this one is written again with the next.
+    rewritten: Seq,
     advertised: Seq,
     sequencer: Option<(Epoch, NodeId)>,
     report_at: Instant,
@@ -48,11 +51,14 @@ pub struct CheckpointServer {
 struct Kept {
     advert: Advert,
     blocks: Vec<Bytes>,
+    /// Where each of these is on the disk.
+    origins: Vec<Origin>,
 }
 
 #[derive(Debug)]
 struct Writing {
     checkpoint: Checkpoint,
+    origins: Vec<Origin>,
     /// Blocks that were given to the disk.
     given: usize,
 }
@@ -69,6 +75,7 @@ impl CheckpointServer {
             kept: VecDeque::new(),
             writing: None,
             next: None,
+            rewritten: Seq(0),
             advertised: Seq(0),
             sequencer: None,
             report_at: Instant::default(),
@@ -127,7 +134,13 @@ impl CheckpointServer {
     fn write(&mut self, out: &mut Effects<Self>) {
         if self.writing.is_none() {
             let Some(checkpoint) = self.next.take() else { return };
-            self.writing = Some(Writing { checkpoint, given: 0 });
+            let oldest = checkpoint.seq.back(REUSED_FOR * self.group.every).max(self.rewritten);
+            // Who is on its way in may be told to forget what the others have forgotten.
+            let joins = self.group.is_joining(&self.me);
+            let before = self.kept.back().filter(|_| !joins);
+            let known = before.map(|kept| (&kept.blocks[..], &kept.origins[..]));
+            let origins = origins(&checkpoint, known, oldest);
+            self.writing = Some(Writing { checkpoint, origins, given: 0 });
             self.write_on(out);
         }
     }
@@ -138,10 +151,15 @@ impl CheckpointServer {
         let of = u32::try_from(blocks.len()).expect("blocks are few");
         let mut bytes = 0;
         while writing.given < blocks.len() && bytes < WRITE_BYTES {
-            let block = blocks[writing.given].clone();
-            bytes += block.len();
             let number = u32::try_from(writing.given).expect("blocks are few");
-            out.persist(Record::Block { seq: *seq, block: number, of, bytes: block });
+            let Origin { seq: origin, block: was } = writing.origins[writing.given];
+            if origin == *seq {
+                let block = blocks[writing.given].clone();
+                bytes += block.len();
+                out.persist(Record::Block { seq: *seq, block: number, of, bytes: block });
+            } else {
+                out.persist(Record::Same { seq: *seq, block: number, of, origin, was });
+            }
             writing.given += 1;
         }
         out.after_all_before().then_here(CheckpointMessage::Written(*seq));
@@ -155,7 +173,7 @@ impl CheckpointServer {
             self.writing = Some(writing);
             return self.write_on(out);
         }
-        self.keep(writing.checkpoint);
+        self.keep(writing.checkpoint, writing.origins);
         self.report_at = Instant::default();
         self.tell_how_far(out);
         self.tell_what_may_go(out);
@@ -176,12 +194,13 @@ impl CheckpointServer {
         if group.version > self.group.version {
             self.serves = group.is_host(&self.me);
             self.group = group;
+            self.rewritten = self.at;
         }
     }
 
-    fn keep(&mut self, checkpoint: Checkpoint) {
+    fn keep(&mut self, checkpoint: Checkpoint, origins: Vec<Origin>) {
         let advert = advert(&checkpoint);
-        self.kept.push_back(Kept { advert, blocks: checkpoint.blocks });
+        self.kept.push_back(Kept { advert, blocks: checkpoint.blocks, origins });
         self.drop_old();
     }
 
@@ -222,6 +241,12 @@ impl CheckpointServer {
         if let Some(before) = self.kept.iter().rev().nth(1) {
             // What is advertised is on the disk until something newer is.
             let upto = before.advert.seq.min(self.advertised.back(1));
+            // I9: and so is what they were written with before.
+            let stays = self.kept.iter().filter(|kept| kept.advert.seq > upto);
+            let origins = stays.map(|kept| &kept.origins);
+            let origins = origins.chain(self.writing.as_ref().map(|writing| &writing.origins));
+            let oldest = origins.flatten().map(|origin| origin.seq).min();
+            let upto = oldest.map_or(upto, |oldest| upto.min(oldest.back(1)));
             out.after_all_before().then_here(CommitMessage::Forget(upto));
         }
     }
@@ -241,63 +266,6 @@ impl CheckpointServer {
     }
 }
 
-/// The newest checkpoint that is whole among the records of a node.
-pub(super) fn newest_of(records: &[Record]) -> Option<Checkpoint> {
-    whole_of(records).pop()
-}
-
-/// The whole checkpoints among them that were not to be forgotten, from the oldest.
-fn whole_of(records: &[Record]) -> Vec<Checkpoint> {
-    let mut found: BTreeMap<Seq, (u32, BTreeMap<u32, &Bytes>)> = BTreeMap::new();
-    let mut floor = Seq(0);
-    for record in records {
-        match record {
-            Record::Block { seq, block, of, bytes } => {
-                let (whole, blocks) = found.entry(*seq).or_default();
-                *whole = *of;
-                blocks.insert(*block, bytes);
-            }
-            Record::Seal { floor: dropped, .. } => floor = floor.max(*dropped),
-            Record::Data { .. }
-            | Record::Pairs { .. }
-            | Record::Known(_)
-            | Record::Advertised(_)
-            | Record::Servers(_)
-            | Record::Anew(_)
-            | Record::Torn => {}
-        }
-    }
-    let newest = found.last_key_value().map_or(Seq(0), |(seq, _)| *seq);
-    let whole = found.into_iter().filter(|(seq, (whole, blocks))| {
-        blocks.len() == *whole as usize && (*seq > floor || *seq == newest)
-    });
-    let checkpoint = |(seq, (_, blocks)): (Seq, (u32, BTreeMap<u32, &Bytes>))| Checkpoint {
-        seq,
-        blocks: blocks.into_values().cloned().collect(),
-    };
-    whole.map(checkpoint).collect()
-}
-
-/// How a checkpoint is spoken of.
-pub(super) fn advert(checkpoint: &Checkpoint) -> Advert {
-    let blocks = &checkpoint.blocks;
-    let bytes = blocks.iter().map(|block| block.len() as u64).sum();
-    let blocks_len = u32::try_from(blocks.len()).expect("blocks are few");
-    Advert { seq: checkpoint.seq, blocks: blocks_len, bytes, digest: digest(blocks) }
-}
-
-/// One number for all blocks of a state: two checksums of different beginnings.
-pub fn digest(blocks: &[Bytes]) -> u64 {
-    let (mut one, mut two) = (crc32fast::Hasher::new(), crc32fast::Hasher::new());
-    two.update(b"synod");
-    for block in blocks {
-        one.update(&(block.len() as u64).to_le_bytes());
-        one.update(block);
-        two.update(&crc32fast::hash(block).to_le_bytes());
-    }
-    u64::from(one.finalize()) << 32 | u64::from(two.finalize())
-}
-
 impl Machine for CheckpointServer {
     type Message = CheckpointMessage;
     type Envelope = Message;
@@ -311,13 +279,14 @@ impl Machine for CheckpointServer {
         });
         self.advertised = advertised.max().unwrap_or_default();
         let mut whole = whole_of(&survived.records);
-        let Some(checkpoint) = whole.pop() else { return };
+        let Some((checkpoint, origins)) = whole.pop() else { return };
         // Any of the others may be the one that is advertised: most likely the oldest.
-        whole.into_iter().for_each(|before| self.keep(before));
+        whole.into_iter().for_each(|(before, origins)| self.keep(before, origins));
         match self.application.restore(&checkpoint.blocks) {
             Ok(()) => {
                 self.at = checkpoint.seq;
-                self.keep(checkpoint.clone());
+                self.rewritten = checkpoint.seq;
+                self.keep(checkpoint.clone(), origins);
                 out.here(Word::Installed(Arc::new(checkpoint)));
             }
             Err(bad) => panic!("the checkpoint at {}: {bad}", checkpoint.seq),
@@ -379,8 +348,15 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// The newest, and the one before it, which somebody may be fetching; and one more that is advertised.
 const KEPT_MAX: usize = 2;
 
+/// A block that stays as it is is written again with the checkpoint after so many: what the journal
+/// keeps for it alone is bounded so.
+const REUSED_FOR: u64 = 2;
+
 /// Given to the disk, or sent, at once.
 pub(super) const WRITE_BYTES: usize = 1 << 20;
 
 /// Of one answer; the receiver asks again for the rest.
 pub(super) const BLOCKS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests;

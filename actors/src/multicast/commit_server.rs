@@ -309,6 +309,7 @@ impl Machine for CommitServer {
                 Record::Anew(_) => self.pairs.clear(),
                 Record::Data { .. }
                 | Record::Block { .. }
+                | Record::Same { .. }
                 | Record::Advertised(_)
                 | Record::Torn => {}
             }

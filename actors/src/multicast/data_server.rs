@@ -304,6 +304,7 @@ impl Machine for DataServer {
                 | Record::Servers(_)
                 | Record::Anew(_)
                 | Record::Block { .. }
+                | Record::Same { .. }
                 | Record::Torn => {}
             }
         }

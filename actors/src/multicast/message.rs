@@ -77,6 +77,10 @@ pub struct Pair {
     pub lowest_open: u64,
 }
 
+/// A number and what is known of its message, all words at their longest: what is put into bytes
+/// has room from the beginning.
+pub(crate) const PAIR_BYTES: usize = 64;
+
 impl Pair {
     /// A number that stands for nothing.
     pub const VOID: Self = Self { mid: None, stamp: Seq(0), lowest_open: 0 };

@@ -2,7 +2,10 @@
 
 mod repair;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use synod_runtime::{
@@ -17,6 +20,7 @@ use super::{
     history::{History, Verdict},
     message::{Advert, Commit, Data, DataMessage, Entry, Message, Mid, Pair, ReceiverMessage, Seq},
     record::Record,
+    sequencer::BATCH_MAX,
 };
 use crate::{
     effects::Effects,
@@ -33,8 +37,10 @@ pub struct Receiver {
     delivered: Seq,
     /// The largest number it knows committed.
     largest: Seq,
-    /// What is committed above what was delivered.
+    /// What is committed above what was delivered, at most so far ahead as is kept.
     pairs: BTreeMap<Seq, Pair>,
+    /// The messages of these, each with every number that it has.
+    wanted: BTreeSet<(Mid, Seq)>,
     /// Messages that were not delivered.
     data: BTreeMap<Mid, Data>,
     bytes: usize,
@@ -64,6 +70,7 @@ impl Receiver {
             delivered: Seq(0),
             largest: Seq(0),
             pairs: BTreeMap::new(),
+            wanted: BTreeSet::new(),
             data: BTreeMap::new(),
             bytes: 0,
             history: History::default(),
@@ -88,21 +95,25 @@ impl Receiver {
         self.data.len()
     }
 
-    fn data(&mut self, data: Vec<Data>) {
+    /// Keeps messages; whether there was one to keep.
+    fn data(&mut self, data: impl IntoIterator<Item = Data>) -> bool {
+        let before = self.data.len();
         for one in data {
             let delivered = self.history.judge(one.mid, &one.pair(), self.delivered, &self.group);
             let over = matches!(delivered, Verdict::Duplicate | Verdict::Expired);
             // An old one may be the very message that is missing.
-            let wanted = || self.pairs.values().any(|pair| pair.mid == Some(one.mid));
-            if over && !wanted() || self.data.contains_key(&one.mid) {
+            let wanted = first_of(&self.wanted, one.mid);
+            if over && wanted.is_none() || self.data.contains_key(&one.mid) {
                 continue;
             }
             let room = self.data.len() < HELD_MAX && self.bytes < HELD_BYTES_MAX;
-            if room || wanted() {
+            let soon = wanted.is_some_and(|seq| seq.0 - self.delivered.0 <= ASKED_MAX);
+            if room || soon {
                 self.bytes += one.payload.len();
                 self.data.insert(one.mid, one);
             }
         }
+        self.data.len() > before
     }
 
     fn committed(&mut self, commit: Commit) {
@@ -110,28 +121,45 @@ impl Receiver {
         self.ordered(commit.pairs);
     }
 
-    fn ordered(&mut self, pairs: Vec<(Seq, Pair)>) {
-        for (seq, pair) in pairs {
-            self.largest = self.largest.max(seq);
-            // What is far ahead is asked for when its turn comes.
-            if seq > self.delivered && seq.0 - self.delivered.0 <= AHEAD_MAX {
-                self.pairs.insert(seq, pair);
-            }
-        }
+    /// Keeps what is committed; whether any of it was new.
+    fn ordered(&mut self, pairs: Vec<(Seq, Pair)>) -> bool {
+        pairs.into_iter().fold(false, |new, (seq, pair)| self.want(seq, pair) || new)
     }
 
-    fn entries(&mut self, entries: &[Entry]) {
-        for entry in entries {
-            if entry.seq <= self.delivered || entry.seq.0 - self.delivered.0 > AHEAD_MAX {
-                continue;
+    /// Keeps what has a number, if that is not too far ahead; whether it is new.
+    fn want(&mut self, seq: Seq, pair: Pair) -> bool {
+        self.largest = self.largest.max(seq);
+        // What is far ahead is asked for when its turn comes.
+        if seq <= self.delivered || seq.0 - self.delivered.0 > AHEAD_MAX {
+            return false;
+        }
+        let before = self.pairs.insert(seq, pair);
+        if let Some(Pair { mid: Some(other), .. }) = before {
+            self.wanted.remove(&(other, seq));
+        }
+        self.wanted.extend(pair.mid.map(|mid| (mid, seq)));
+        before != Some(pair)
+    }
+
+    /// Keeps what has its number already; whether any of it was new.
+    fn entries(&mut self, entries: &[Entry]) -> bool {
+        let mut new = false;
+        for Entry { seq, pair, payload } in entries {
+            new |= self.want(*seq, *pair);
+            if let Pair { mid: Some(mid), stamp, lowest_open } = *pair
+                && self.pairs.contains_key(seq)
+            {
+                let payload = payload.clone();
+                new |= self.data([Data { mid, stamp, lowest_open, payload }]);
             }
-            self.largest = self.largest.max(entry.seq);
-            self.pairs.insert(entry.seq, entry.pair);
-            if let Some(mid) = entry.pair.mid {
-                let Pair { stamp, lowest_open, .. } = entry.pair;
-                let payload = entry.payload.clone();
-                self.data(vec![Data { mid, stamp, lowest_open, payload }]);
-            }
+        }
+        new
+    }
+
+    /// A server said something. Whoever says only what is here already has not answered what was asked.
+    fn answered(&mut self, now: Instant, from: &NodeId, new: bool, empty: bool) {
+        if new || empty {
+            self.repair.answered(now, from, new, self.group.counted().count());
         }
     }
 
@@ -151,6 +179,9 @@ impl Receiver {
             };
             let seq = self.delivered.next();
             self.pairs.remove(&seq);
+            if let Some(mid) = pair.mid {
+                self.wanted.remove(&(mid, seq));
+            }
             self.history.note(seq, &pair, &self.group);
             self.delivered = seq;
             entries.push(Entry { seq, pair, payload });
@@ -166,17 +197,16 @@ impl Receiver {
 
     /// Forgets messages that will never be delivered: too old, or their publisher gave them up.
     fn sweep(&mut self) {
-        let committed: std::collections::BTreeSet<_> =
-            self.pairs.values().filter_map(|pair| pair.mid).collect();
-        let (history, delivered, group) = (&self.history, self.delivered, &self.group);
+        let Self { history, delivered, group, wanted, bytes, .. } = self;
         self.data.retain(|mid, data| {
-            committed.contains(mid)
+            let stays = first_of(wanted, *mid).is_some()
                 || matches!(
-                    history.judge(*mid, &data.pair(), delivered, group),
+                    history.judge(*mid, &data.pair(), *delivered, group),
                     Verdict::Good | Verdict::Early
-                )
+                );
+            *bytes -= if stays { 0 } else { data.payload.len() };
+            stays
         });
-        self.bytes = self.data.values().map(|data| data.payload.len()).sum();
     }
 
     /// Goes on after a number that was not delivered one by one.
@@ -184,6 +214,8 @@ impl Receiver {
         self.delivered = seq;
         self.largest = self.largest.max(seq);
         self.pairs = self.pairs.split_off(&seq.next());
+        let wanted = |(seq, pair): (&Seq, &Pair)| Some((pair.mid?, *seq));
+        self.wanted = self.pairs.iter().filter_map(wanted).collect();
         self.sweep();
     }
 
@@ -216,12 +248,11 @@ impl Machine for Receiver {
         message: ReceiverMessage,
         out: &mut Effects<Self>,
     ) {
-        let servers = self.group.counted().count();
         match message {
             ReceiverMessage::Data(data) => {
-                let helps = !data.is_empty();
-                self.data(data);
-                self.repair.answered(now.at, from, helps, servers);
+                let empty = data.is_empty();
+                let new = self.data(data);
+                self.answered(now.at, from, new, empty);
             }
             ReceiverMessage::Committed(commit) => self.committed(commit),
             ReceiverMessage::Gossip(gossip) => {
@@ -231,15 +262,14 @@ impl Machine for Receiver {
                 }
             }
             ReceiverMessage::Ordered { pairs, floor } => {
-                let progress = !pairs.is_empty();
-                self.ordered(pairs);
-                self.repair.answered(now.at, from, progress, servers);
+                let empty = pairs.is_empty();
+                let new = self.ordered(pairs);
+                self.answered(now.at, from, new, empty);
                 self.repair.dropped_upto(floor);
             }
             ReceiverMessage::Entries(entries) => {
-                let progress = !entries.is_empty();
-                self.entries(&entries);
-                self.repair.answered(now.at, from, progress, servers);
+                let new = self.entries(&entries);
+                self.answered(now.at, from, new, entries.is_empty());
             }
             ReceiverMessage::Again(after) => self.again(after),
             ReceiverMessage::Regroup(group) => {
@@ -265,8 +295,18 @@ impl Machine for Receiver {
     }
 }
 
+/// The lowest number that waits for that message.
+fn first_of(wanted: &BTreeSet<(Mid, Seq)>, mid: Mid) -> Option<Seq> {
+    let first = wanted.range((mid, Seq(0))..).next();
+    first.filter(|(of, _)| *of == mid).map(|(_, seq)| *seq)
+}
+
 /// Messages kept until their numbers come; what finds no room is asked for then.
 const HELD_MAX: usize = 65_536;
+
+/// What has one of so many next numbers is asked for, and kept whether there is room or not: no more of
+/// it can come than this many messages.
+const ASKED_MAX: u64 = BATCH_MAX as u64;
 
 /// Their bytes, likewise.
 const HELD_BYTES_MAX: usize = 128 << 20;
@@ -276,3 +316,6 @@ const AHEAD_MAX: u64 = 65_536;
 
 /// How often, in numbers, to look for messages that will never be delivered.
 const SWEEP_EVERY: u64 = 1_000;
+
+#[cfg(test)]
+mod tests;

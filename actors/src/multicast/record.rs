@@ -6,7 +6,7 @@ use synod_runtime::journal;
 
 use super::{
     group::Group,
-    message::{Data, Pair, Seq},
+    message::{Data, PAIR_BYTES, Pair, Seq},
 };
 use crate::election::message::Epoch;
 
@@ -47,6 +47,19 @@ pub enum Record {
         /// What is in it.
         bytes: Bytes,
     },
+    /// A block of a checkpoint is one that was written with an earlier checkpoint.
+    Same {
+        /// Of which checkpoint.
+        seq: Seq,
+        /// Which block.
+        block: u32,
+        /// Of how many.
+        of: u32,
+        /// With which checkpoint it was written.
+        origin: Seq,
+        /// As which block of that.
+        was: u32,
+    },
     /// A sequencer said that enough checkpoint servers have the checkpoint of this number.
     Advertised(Seq),
     /// A commit server takes nothing from who goes by older servers of the group than of this version.
@@ -77,6 +90,7 @@ const TORN: u8 = 6;
 const ADVERTISED: u8 = 7;
 const SERVERS: u8 = 8;
 const ANEW: u8 = 9;
+const SAME: u8 = 10;
 
 impl Record {
     /// The record of a message.
@@ -93,6 +107,7 @@ impl Record {
             Self::Known(seq)
             | Self::Advertised(seq)
             | Self::Anew(seq)
+            | Self::Same { seq, .. }
             | Self::Block { seq, .. } => *seq,
         }
     }
@@ -100,17 +115,23 @@ impl Record {
     /// As the journal keeps it.
     pub fn to_journal(&self) -> journal::Record {
         let (kind, round, author, payload) = match self {
-            Self::Data { data, .. } => (DATA, 0, 0, encode(data)),
+            Self::Data { data, .. } => (DATA, 0, 0, encode(data, data.payload.len() + PAIR_BYTES)),
             Self::Seal { epoch, floor } => {
                 (SEAL | journal::RESERVE, epoch.0, floor.0, Bytes::new())
             }
-            Self::Pairs { epoch, pairs } => (PAIRS, epoch.0, 0, encode(pairs)),
+            Self::Pairs { epoch, pairs } => {
+                (PAIRS, epoch.0, 0, encode(pairs, (pairs.len() + 1) * PAIR_BYTES))
+            }
             Self::Known(_) => (KNOWN, 0, 0, Bytes::new()),
             Self::Advertised(_) => (ADVERTISED, 0, 0, Bytes::new()),
             Self::Servers(version) => (SERVERS | journal::RESERVE, *version, 0, Bytes::new()),
             Self::Anew(_) => (ANEW, 0, 0, Bytes::new()),
             Self::Block { block, of, bytes, .. } => {
                 (BLOCK, u64::from(*block), u64::from(*of), bytes.clone())
+            }
+            Self::Same { block, of, origin, was, .. } => {
+                let origin = encode(&(origin, was), PAIR_BYTES);
+                (SAME, u64::from(*block), u64::from(*of), origin)
             }
             Self::Torn => (TORN | journal::RESERVE, 0, 0, Bytes::new()),
         };
@@ -139,14 +160,22 @@ impl Record {
                 of: small(record.author)?,
                 bytes: record.payload.clone(),
             },
+            SAME => {
+                let (origin, was) = decode(&record.payload).ok_or_else(bad)?;
+                let (block, of) = (small(record.round)?, small(record.author)?);
+                Self::Same { seq, block, of, origin, was }
+            }
             TORN => Self::Torn,
             _ => return Err(bad()),
         })
     }
 }
 
-fn encode<T: Serialize>(what: &T) -> Bytes {
-    rmp_serde::to_vec(what).expect("plain data encodes").into()
+/// In at most about so many bytes.
+fn encode<T: Serialize>(what: &T, len: usize) -> Bytes {
+    let mut bytes = Vec::with_capacity(len);
+    rmp_serde::encode::write(&mut bytes, what).expect("plain data encodes");
+    bytes.into()
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
@@ -171,6 +200,7 @@ mod tests {
             Record::Servers(3),
             Record::Anew(Seq(11)),
             Record::Block { seq: Seq(10), block: 1, of: 2, bytes: Bytes::from_static(b"b") },
+            Record::Same { seq: Seq(20), block: 0, of: 2, origin: Seq(10), was: 1 },
             Record::Torn,
         ];
         for record in records {

@@ -23,7 +23,7 @@
 //! - `queue.rs`: between callers and the worker
 //! - [`bounded`]: the same promises in files that never grow, for an auxiliary
 //! - `spares.rs`: files made ahead of time, the reserve
-//! - `writer.rs`: the worker
+//! - `writer.rs`: what is written, and how; `turn.rs`: on which thread
 
 pub mod bounded;
 mod queue;
@@ -34,6 +34,7 @@ mod segment;
 mod spares;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod writer;
 
 use std::{
@@ -49,6 +50,7 @@ use self::{
     recovery::io_error,
     segment::{BLOCK_BYTES, blocks},
     spares::Spares,
+    turn::{Hand, Turns},
     writer::Writer,
 };
 pub use self::{
@@ -212,6 +214,8 @@ pub struct Journal {
 struct Inner {
     shared: Arc<Shared>,
     waker: Arc<dyn Waker>,
+    /// For records that count as durable once they are written.
+    direct: Option<Turns>,
 }
 
 impl Journal {
@@ -254,15 +258,20 @@ impl Journal {
             torn_tail: found.torn,
         });
         recovered.records.extend(scar.cloned());
-        let waker = disk.spawn_worker("journal", Box::new(writer));
+        let turns = Turns::new(writer);
+        let hand = Hand::new(turns.clone(), Arc::clone(&shared));
+        let waker = disk.spawn_worker("journal", Box::new(hand));
         // Spares are made while nobody waits.
         waker.wake();
-        Ok((Self { inner: Arc::new(Inner { shared, waker }) }, recovered))
+        // Whoever would wait for a disk leaves that to the worker.
+        let direct = (durability == Durability::Memory).then_some(turns);
+        Ok((Self { inner: Arc::new(Inner { shared, waker, direct }) }, recovered))
     }
 
     /// Queues records; order is kept across calls. `done` is called once, on the worker, after all
     /// of them and everything before are durable; it must not block. No records make a barrier.
-    /// On a closed or broken journal it may be called at once, on the caller's thread.
+    /// On a closed or broken journal, and in [`Durability::Memory`], it may be called at once, on the
+    /// caller's thread.
     ///
     /// When all records are marked [`RESERVE`] they may use the reserve of a full disk.
     pub fn append(&self, records: Vec<Record>, done: Done) {
@@ -343,8 +352,14 @@ impl fmt::Debug for Journal {
 
 impl Inner {
     fn push(&self, entry: Entry) {
+        let is_append = matches!(entry, Entry::Append { .. });
         match self.shared.push(entry) {
-            Ok(true) => self.waker.wake(),
+            Ok(true) => {
+                let turns = self.direct.as_ref().filter(|_| is_append);
+                if !turns.is_some_and(|turns| turns.take_one()) {
+                    self.waker.wake();
+                }
+            }
             Ok(false) => {}
             Err((entry, why)) => entry.refuse(why),
         }

@@ -157,6 +157,28 @@ impl Shared {
         }
     }
 
+    /// The same for who is not the worker: only if there is nothing but records, and `fits` likes how
+    /// many bytes they have; whether it was so.
+    pub(super) fn take_records(&self, into: &mut Vec<Entry>, fits: impl Fn(u64) -> bool) -> bool {
+        let mut queue = self.lock();
+        let are_records =
+            |entry: &Entry| matches!(entry, Entry::Append { .. } | Entry::Lazy { .. });
+        let bytes = queue.entries.iter().map(Entry::bytes).sum();
+        let good = queue.entries.iter().all(are_records) && fits(bytes);
+        if good {
+            mem::swap(&mut queue.entries, into);
+        }
+        good
+    }
+
+    /// The next call wakes the worker again, if nothing is queued; whether it is so.
+    pub(super) fn is_done(&self) -> bool {
+        let mut queue = self.lock();
+        let done = queue.entries.is_empty();
+        queue.signalled &= !done;
+        done
+    }
+
     /// Gives back room in the queue.
     pub(super) fn release(&self, bytes: u64) {
         self.lock().bytes -= bytes;

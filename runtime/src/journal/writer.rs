@@ -1,4 +1,4 @@
-//! The worker: takes all that is queued, writes it as batches, syncs once, answers in order.
+//! The writer: takes all that is queued, writes it as batches, syncs once, answers in order.
 
 use std::{
     collections::BTreeMap,
@@ -12,12 +12,9 @@ use super::{
     queue::{Answers, Entry, Shared},
     recovery::{self, Recovery, io_error},
     segment::{BLOCK_BYTES, Batch, Place, Position, blocks, segment_path},
-    spares::{Purpose, RESERVE_SEGMENTS, SLICE_BYTES, Spare, Spares, fill},
+    spares::{Purpose, RESERVE_SEGMENTS, Spare, Spares, fill},
 };
-use crate::world::{
-    Disk,
-    disk::{DiskFile, Worker},
-};
+use crate::world::{Disk, disk::DiskFile};
 
 /// A batch of this size is written without waiting for the rest of the queue, so that its buffer
 /// stays small. The sync still comes once, at the end.
@@ -25,12 +22,12 @@ const BATCH_BYTES_MAX: u64 = 4 << 20;
 
 /// Owns the segments.
 pub(super) struct Writer {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     durability: Durability,
     spares: Spares,
-    current: Current,
+    pub(super) current: Current,
     /// The number drawn for this journal.
     journal: u64,
     /// Oldest segment that counts.
@@ -42,15 +39,15 @@ pub(super) struct Writer {
     retiring: Vec<u64>,
     /// End of what is durable.
     synced: Position,
-    batch: Batch,
-    answers: Answers,
+    pub(super) batch: Batch,
+    pub(super) answers: Answers,
 }
 
 /// The segment being written.
-struct Current {
+pub(super) struct Current {
     file: Box<dyn DiskFile>,
-    end: Position,
-    room: u64,
+    pub(super) end: Position,
+    pub(super) room: u64,
     /// It is out of the reserve: no ordinary records.
     reserve: bool,
 }
@@ -100,7 +97,7 @@ impl Writer {
         Ok(writer)
     }
 
-    fn handle(&mut self, entry: Entry) {
+    pub(super) fn handle(&mut self, entry: Entry) {
         let Some(entry) = self.shared.unless_failed(entry) else { return };
         match entry {
             Entry::Append { records, bytes, done } => {
@@ -267,7 +264,7 @@ impl Writer {
     }
 
     /// The same, beside other work.
-    fn retire_more(&mut self) -> bool {
+    pub(super) fn retire_more(&mut self) -> bool {
         if self.shared.failed.get().is_some() {
             return false;
         }
@@ -284,7 +281,7 @@ impl Writer {
     }
 
     /// Writes the batch, makes all durable, and answers everybody who waits; after a failure only that.
-    fn flush(&mut self) -> Result<(), JournalFailed> {
+    pub(super) fn flush(&mut self) -> Result<(), JournalFailed> {
         let result = match self.shared.failed.get() {
             Some(failed) => Err(failed.clone()),
             None => {
@@ -300,7 +297,7 @@ impl Writer {
         if self.batch.is_empty() { Ok(()) } else { self.write_always() }
     }
 
-    fn write_always(&mut self) -> io::Result<()> {
+    pub(super) fn write_always(&mut self) -> io::Result<()> {
         let Current { file, end, room, .. } = &mut self.current;
         let bytes = self.batch.seal(Place {
             journal: self.journal,
@@ -318,7 +315,7 @@ impl Writer {
         Ok(())
     }
 
-    fn sync(&mut self) -> io::Result<()> {
+    pub(super) fn sync(&mut self) -> io::Result<()> {
         if self.synced == self.current.end {
             return Ok(());
         }
@@ -335,18 +332,14 @@ impl Writer {
         Ok(())
     }
 
-    fn fail(&self, error: &io::Error) -> JournalFailed {
+    pub(super) fn fail(&self, error: &io::Error) -> JournalFailed {
         let file = segment_path(&self.dir, self.current.end.sequence);
         self.shared.fail(format_args!("{}: {error}", file.display()))
     }
 
     /// Makes a bit of a spare when one is wanted; answers whether it did.
-    fn prepare(&mut self, bytes: u64) -> bool {
-        // Soon, or as soon as a full disk has room again, one more is needed than the reserve.
-        let half = self.current.end.offset > self.current.room / 2;
-        let soon = half || self.shared.full.load(Ordering::Relaxed);
-        let wanted = RESERVE_SEGMENTS + usize::from(soon);
-        if self.shared.failed.get().is_some() || !self.spares.wants(wanted) {
+    pub(super) fn prepare(&mut self, bytes: u64) -> bool {
+        if self.shared.failed.get().is_some() || !self.wants_spare() {
             return false;
         }
         match self.spares.make(bytes) {
@@ -362,6 +355,24 @@ impl Writer {
         true
     }
 
+    fn wants_spare(&self) -> bool {
+        // Soon, or as soon as a full disk has room again, one more is needed than the reserve.
+        let half = self.current.end.offset > self.current.room / 2;
+        let soon = half || self.shared.full.load(Ordering::Relaxed);
+        self.spares.wants(RESERVE_SEGMENTS + usize::from(soon))
+    }
+
+    /// Whether there is something to do beside what is queued.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.retiring.is_empty() || self.wants_spare()
+    }
+
+    /// Whether records of so many bytes go where the last ones went, and take no more than a write.
+    pub(super) fn takes(&self, bytes: u64) -> bool {
+        let end = self.current.end.offset + self.batch.blocks_with(bytes) + BLOCK_BYTES;
+        end <= self.current.room && !self.current.reserve
+    }
+
     /// Everything up to there is durable.
     fn reached(&mut self, end: Position) {
         self.synced = end;
@@ -372,61 +383,6 @@ impl Writer {
     fn count(&self, bytes: u64, synced: bool) {
         self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.shared.syncs.fetch_add(u64::from(synced), Ordering::Relaxed);
-    }
-}
-
-impl Worker for Writer {
-    fn run(&mut self) {
-        let mut entries = Vec::new();
-        let mut idle_work = true;
-        loop {
-            self.shared.take(&mut entries, !idle_work);
-            if entries.is_empty() {
-                if !idle_work {
-                    return;
-                }
-                idle_work = self.retire_more() || self.prepare(SLICE_BYTES);
-                continue;
-            }
-            let before = self.current.end;
-            for entry in entries.drain(..) {
-                self.handle(entry);
-            }
-            if !self.answers.is_empty() {
-                // The error is latched and told to everybody.
-                let _ = self.flush();
-            }
-            // Twice as fast as it is used up: so the next segment is ready when it is needed,
-            // even if the queue is never empty.
-            let end = self.current.end;
-            let written =
-                if end.sequence == before.sequence { end.offset - before.offset } else { 0 };
-            if !self.retire_more() && end.offset > self.current.room / 2 {
-                self.prepare(SLICE_BYTES + 2 * written);
-            }
-            idle_work = true;
-        }
-    }
-
-    /// Writes what rides along, and a last mark: after an orderly stop no damage goes unnoticed.
-    fn stop(&mut self) {
-        if self.shared.failed.get().is_some() || self.flush().is_err() {
-            return;
-        }
-        let end = self.current.end.offset + self.batch.blocks();
-        if end > self.current.room {
-            // The last stop took the last block, and nothing was written since.
-            return;
-        }
-        if let Err(error) = self.write_always().and_then(|()| self.sync()) {
-            self.fail(&error);
-        }
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.shared.worker_gone();
     }
 }
 

@@ -183,7 +183,10 @@ impl Node {
     fn settle(&mut self, now: u64, rng: &mut Rng) {
         let Some(mut roles) = self.roles.take() else { return };
         let is_server = self.group.is_host(&self.id);
+        let mut turns = 0;
         while !self.local.is_empty() {
+            turns += 1;
+            assert!(turns < TURNS_MAX, "{} talks to itself for ever", self.id.name);
             let mut inputs = Vec::new();
             for (from, message) in self.local.drain(..) {
                 message.split(|one| inputs.push((from.clone(), one)));
@@ -247,6 +250,9 @@ impl Node {
         }
     }
 }
+
+/// What a node says to itself has an end: no walk came near to so many turns.
+const TURNS_MAX: u32 = 10_000;
 
 fn at(micros: u64) -> Now {
     Now { at: Instant::from_nanos(micros * 1_000), wall_ms: 0 }

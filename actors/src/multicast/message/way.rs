@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{
-    CheckpointMessage, Commit, CommitMessage, DataMessage, Gossip, Message, ReceiverMessage,
-    SenderMessage, SequencerMessage, Word,
+    CheckpointMessage, Commit, CommitMessage, DataMessage, Gossip, Message, PAIR_BYTES,
+    ReceiverMessage, SenderMessage, SequencerMessage, Word,
 };
 
 impl Message {
@@ -49,6 +51,27 @@ impl Message {
             ),
             _ => false,
         }
+    }
+
+    /// So many bytes it takes on its way, or a little more: room for it is made once.
+    pub(crate) fn len_hint(&self) -> usize {
+        let said = |payload: &Bytes| payload.len() + PAIR_BYTES;
+        ENVELOPE_BYTES
+            + match self {
+                Self::Sent(data) | Self::Receiver(ReceiverMessage::Data(data)) => {
+                    data.iter().map(|one| said(&one.payload)).sum()
+                }
+                Self::Receiver(ReceiverMessage::Entries(entries)) => {
+                    entries.iter().map(|one| said(&one.payload)).sum()
+                }
+                Self::Receiver(ReceiverMessage::Blocks { blocks, .. }) => {
+                    blocks.iter().map(|(_, block)| said(block)).sum()
+                }
+                Self::Committed(commit) => commit.pairs.len() * PAIR_BYTES,
+                Self::Commit(CommitMessage::Submit { pairs, .. }) => pairs.len() * PAIR_BYTES,
+                Self::Sequencer(SequencerMessage::Reported(pairs)) => pairs.len() * PAIR_BYTES,
+                _ => 0,
+            }
     }
 
     /// What is said on a channel, as it comes to each role of a node; anything else is one role's.
@@ -115,3 +138,6 @@ messages! {
     Gossip Gossip;
     Word Word;
 }
+
+/// What is around the largest part of a message, and the name of the group.
+const ENVELOPE_BYTES: usize = 256;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rand::RngExt as _;
 use synod_runtime::{identity::NodeId, world::Instant};
 
-use super::{Receiver, Style};
+use super::{ASKED_MAX, Receiver, Style};
 use crate::{
     effects::{Effects, To},
     multicast::{
@@ -20,7 +20,6 @@ use crate::{
             Advert, Checkpoint, CheckpointMessage, CommitMessage, DataMessage, Message, Mid,
             Question, Seq, Word,
         },
-        sequencer::BATCH_MAX,
     },
 };
 
@@ -123,7 +122,7 @@ impl Receiver {
         let wait = ASK_AGAIN_AFTER * (1 << self.repair.vain.min(BACK_OFF_MAX));
         self.repair.look_at = Some(now + wait + wait.mul_f64(self.rng.random::<f64>() / 2.0));
         self.repair.vain += 1;
-        let upto = self.largest.0.min(self.delivered.0 + BATCH_MAX as u64);
+        let upto = self.largest.0.min(self.delivered.0.saturating_add(ASKED_MAX));
         let window = (self.delivered.0 + 1..=upto).map(Seq);
         let mut unknown = Vec::new();
         let mut lacking: Vec<Mid> = Vec::new();

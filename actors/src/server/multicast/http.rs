@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode, web};
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{AskFailed, CallFailed, Collected, From, Multicast, MulticastError, Subscription};
 use crate::multicast::{
     data_server::PAYLOAD_BYTES_MAX,
-    message::{Data, Entry, Mid, Outcome, Seq},
+    message::{Data, Entry, Mid, Outcome, PAIR_BYTES, Seq},
 };
 
 /// The body of `POST /multicast/GROUP`.
@@ -163,11 +163,16 @@ async fn next_frame((subscription, first): Frames) -> Option<(std::io::Result<By
 }
 
 fn frame(feed: &Feed) -> Bytes {
-    let body = rmp_serde::to_vec(feed).expect("plain data encodes");
-    let mut frame = BytesMut::with_capacity(4 + body.len());
-    frame.put_u32_le(u32::try_from(body.len()).expect("bounded by what a shelf answers"));
-    frame.extend_from_slice(&body);
-    frame.freeze()
+    let said = match feed {
+        Feed::Entries(entries) => entries.iter().map(|one| one.payload.len() + PAIR_BYTES).sum(),
+        Feed::Next(_) | Feed::Collected(_) => PAIR_BYTES,
+    };
+    let mut frame = Vec::with_capacity(LENGTH_BYTES + PAIR_BYTES + said);
+    frame.extend_from_slice(&[0; LENGTH_BYTES]);
+    rmp_serde::encode::write(&mut frame, feed).expect("plain data encodes");
+    let len = u32::try_from(frame.len() - LENGTH_BYTES).expect("bounded by what a shelf answers");
+    frame[..LENGTH_BYTES].copy_from_slice(&len.to_le_bytes());
+    frame.into()
 }
 
 impl ResponseError for MulticastError {
@@ -204,6 +209,9 @@ impl ResponseError for AskFailed {
 fn refuse(status: StatusCode, why: &str) -> HttpResponse {
     HttpResponse::build(status).json(json!({ "error": why, "outcome": "not_applied" }))
 }
+
+/// Before each frame.
+const LENGTH_BYTES: usize = size_of::<u32>();
 
 /// Messages of one request and what wraps them.
 const BODY_BYTES_MAX: usize = 8 << 20;

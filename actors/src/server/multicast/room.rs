@@ -94,7 +94,7 @@ pub(super) struct Heard {
 }
 
 /// What one node says to another about a group.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Words {
     /// To the role it is for.
     Role(Message),
@@ -333,7 +333,14 @@ impl Room {
     }
 
     fn encode(&self, words: &Words) -> Vec<u8> {
-        rmp_serde::to_vec(&(&self.name, words)).expect("messages for the wire encode")
+        let len = match words {
+            Words::Role(message) => message.len_hint(),
+            Words::Feed => FEED_BYTES,
+        };
+        let mut body = Vec::with_capacity(len);
+        rmp_serde::encode::write(&mut body, &(&self.name, words))
+            .expect("messages for the wire encode");
+        body
     }
 
     fn send(&self, to: &NodeName, lane: Lane, body: &[u8]) {
@@ -344,11 +351,20 @@ impl Room {
     }
 
     fn post(&self, letters: &mut Vec<Letter<Message>>) {
+        // What goes to several nodes comes to each in turn: it is put into bytes once.
+        let mut last: Option<(Words, Vec<u8>)> = None;
         for Letter { to, message } in letters.drain(..) {
             match to {
                 To::Node(node) if node != self.me => {
                     let lane = if message.is_bulky() { Lane::Bulk } else { Lane::Consensus };
-                    self.send(&node.name, lane, &self.encode(&Words::Role(message)));
+                    let words = Words::Role(message);
+                    let same = last.take().filter(|(before, _)| *before == words);
+                    let (words, body) = same.unwrap_or_else(|| {
+                        let body = self.encode(&words);
+                        (words, body)
+                    });
+                    self.send(&node.name, lane, &body);
+                    last = Some((words, body));
                 }
                 To::Node(_) | To::Here => self.tell(message),
             }
@@ -435,6 +451,9 @@ impl Drop for Abandon<'_> {
         }
     }
 }
+
+/// The name of a group, and a word.
+const FEED_BYTES: usize = 128;
 
 /// Bytes of a segment of a group's journal. Whole ones are forgotten.
 const SEGMENT_BYTES: u64 = 8 << 20;

@@ -144,7 +144,7 @@ impl Journal {
         keeper.settle().map_err(|source| io_error(dir, source))?;
         retire_segments(disk.as_ref(), dir)?;
         let waker = disk.spawn_worker("journal", Box::new(keeper));
-        let journal = Self { inner: Arc::new(Inner { shared, waker }) };
+        let journal = Self { inner: Arc::new(Inner { shared, waker, direct: None }) };
         Ok((journal, Recovered { records, torn_tail }))
     }
 }

@@ -261,12 +261,51 @@ fn memory_durability_never_syncs_and_survives_the_process() {
     assert!(matches!(lost, JournalError::LostMemory { .. }), "{lost}");
 }
 
+/// Goal: where nothing is synced a few records are written by whoever brings them; what is large, or
+/// behind something that the worker has, waits for it, and nothing overtakes anything.
+#[test]
+fn a_small_write_that_nobody_syncs_waits_for_no_worker() {
+    let disk = FakeDisk::default();
+    let (journal, _) = open_with(&disk, &Arc::default(), Durability::Memory).unwrap();
+    disk.run(); // spares are made
+    let told = Told::default();
+    journal.append_lazy(vec![record(1, 10)]);
+    journal.append(vec![record(2, 10)], told.note(2));
+    assert_eq!(told.all(), [(2, Ok(()))]);
+    journal.append(vec![record(3, 20_000)], told.note(3));
+    journal.append(vec![record(4, 10)], told.note(4));
+    assert_eq!(told.all().len(), 1, "it is too large, and what follows stands behind it");
+    disk.run();
+    assert_eq!(told.all()[1..], [(3, Ok(())), (4, Ok(()))]);
+    // A new segment is the worker's, too.
+    let mut alone = 0;
+    for step in 5..60 {
+        let before = told.all().len();
+        journal.append(vec![record(step, 300)], told.note(step));
+        alone += told.all().len() - before;
+        disk.run();
+    }
+    assert!((20..55).contains(&alone), "{alone} of 55 were written at once");
+    let named: Vec<_> = told.all().iter().map(|(name, _)| *name).collect();
+    assert_eq!(named, (2..60).collect::<Vec<_>>());
+    journal.close();
+    let (_, recovered) = open_with(&disk.copy(), &Arc::default(), Durability::Memory).unwrap();
+    assert_eq!(steps(&recovered.records), (1..60).collect::<Vec<_>>());
+}
+
 #[test]
 fn a_real_disk_keeps_the_records_of_many_threads() {
+    for durability in [Durability::Fsync, Durability::Memory] {
+        keeps_the_records_of_many_threads(durability);
+    }
+}
+
+fn keeps_the_records_of_many_threads(durability: Durability) {
     let dir = tempfile::tempdir().unwrap();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let clock: Arc<dyn Clock> = Arc::new(RealClock);
-    let config = JournalConfig { segment_bytes: 1 << 16, ..JournalConfig::new(dir.path()) };
+    let usual = JournalConfig::new(dir.path());
+    let config = JournalConfig { segment_bytes: 1 << 16, durability, ..usual };
     let (journal, _) = Journal::open_on(&disk, &clock, 1, &config).unwrap();
     let (tell, told) = mpsc::channel();
     std::thread::scope(|scope| {
@@ -283,6 +322,13 @@ fn a_real_disk_keeps_the_records_of_many_threads() {
     });
     drop(tell);
     assert_eq!(told.iter().filter(Result::is_ok).count(), 800);
+    let (tell, told) = mpsc::channel();
+    journal.replay(Box::new(move |records| tell.send(records).unwrap()));
+    let all = told.recv().unwrap().unwrap();
+    for thread in 0..4 {
+        let of_one: Vec<_> = all.iter().filter(|one| one.group == thread).cloned().collect();
+        assert_eq!(steps(&of_one), (0..200).collect::<Vec<_>>(), "{thread}, {durability:?}");
+    }
     journal.truncate(EVERY_STEP, vec![record(1000, 1)], Box::new(|outcome| outcome.unwrap()));
     journal.append(vec![record(1001, 1)], Box::new(|outcome| outcome.unwrap()));
     journal.close();
