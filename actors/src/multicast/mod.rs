@@ -62,11 +62,13 @@
 //! - [`application`]: the state that follows the order; [`table`]: one of rows
 //! - [`book`]: which groups there are, and who serves them; [`losses`]: who is lost; [`joining`]:
 //!   who takes a place
+//! - [`channel`]: how what is said to many reaches them by datagrams
 //! - [`record`]: what servers make durable
 //! - [`rules`]: the safety rules, for tests that switch them off
 
 pub mod application;
 pub mod book;
+pub mod channel;
 pub mod checkpoint_server;
 pub mod commit_server;
 pub mod data_server;

@@ -196,6 +196,22 @@ impl Node {
         self.post(to, lane, &header, body)
     }
 
+    /// As [`Node::tell_hashed`], by a datagram: it may be lost, doubled or overtaken, and holds nothing
+    /// up. The body fits one: a thousand bytes always do.
+    ///
+    /// # Errors
+    /// As [`Node::tell`]; also when it is too large.
+    pub fn tell_by_datagram(
+        &self,
+        to: &NodeName,
+        target: u64,
+        message: u64,
+        body: &[u8],
+    ) -> Result<(), SendError> {
+        let header = self.header(FrameKind::Tell, target, message);
+        self.links().datagram(to, &header, body).map_err(refused)
+    }
+
     /// The header of a message that is sent now, in the trace this thread is in.
     pub(super) fn header(&self, kind: FrameKind, target: u64, message: u64) -> FrameHeader {
         let trace = trace::outgoing(|| self.draw_trace());

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use synod_runtime::identity::NodeName;
 
 use super::{ConfigError, Section};
-use crate::multicast::group::{Group, Measures, SERVERS_MAX, Survives};
+use crate::multicast::{
+    channel::{PARITY_MAX, Way},
+    group::{Group, Measures, SERVERS_MAX, Survives},
+};
 
 /// The measures of groups that are not made yet. A group keeps those it was made with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub struct GroupsConfig {
     /// Who feeds this node where it serves nothing, by group; under no name, of groups that are not
     /// named. Nobody: any of the servers.
     pub fed_by: BTreeMap<Option<String>, Vec<NodeName>>,
+    /// How it is fed, likewise. Nothing said: by streams.
+    pub ways: BTreeMap<Option<String>, Way>,
 }
 
 impl GroupsConfig {
@@ -29,6 +34,12 @@ impl GroupsConfig {
     pub fn feeders_of(&self, name: &str) -> &[NodeName] {
         let own = self.fed_by.get(&Some(name.to_owned()));
         own.or_else(|| self.fed_by.get(&None)).map_or(&[], Vec::as_slice)
+    }
+
+    /// How this node is fed where it serves nothing of the group `name`.
+    pub fn way_to(&self, name: &str) -> Way {
+        let own = self.ways.get(&Some(name.to_owned()));
+        own.or_else(|| self.ways.get(&None)).copied().unwrap_or_default()
     }
 
     /// What each choice survives, for people: a line for each table of the file.
@@ -70,6 +81,9 @@ pub(super) fn read(top: &Section<'_>) -> Result<GroupsConfig, ConfigError> {
         if section.has("fed_by") {
             config.fed_by.insert(name.clone(), feeders(&section)?);
         }
+        if let Some(way) = way(&section)? {
+            config.ways.insert(name.clone(), way);
+        }
         match name {
             None => config.usual = measures,
             Some(name) => drop(config.named.insert(name, measures)),
@@ -84,6 +98,21 @@ fn feeders(section: &Section<'_>) -> Result<Vec<NodeName>, ConfigError> {
         text.parse().map_err(|bad| section.refuse("fed_by", format!("{text:?}: {bad}"), hint))
     };
     section.texts("fed_by")?.into_iter().map(name).collect()
+}
+
+fn way(section: &Section<'_>) -> Result<Option<Way>, ConfigError> {
+    let datagrams = section.flag("datagrams")?;
+    let parity = section.number("parity", 0..=u32::from(PARITY_MAX), 0)?;
+    let parity = u8::try_from(parity).unwrap_or(PARITY_MAX);
+    if parity > 0 && !datagrams {
+        let hint = "set datagrams = true as well, or leave it out";
+        return Err(section.refuse("parity", "streams lose nothing", hint));
+    }
+    let said = section.has("datagrams").then_some(match datagrams {
+        true => Way::Datagrams { parity },
+        false => Way::Streams,
+    });
+    Ok(said)
 }
 
 fn group(name: &str) -> Result<String, String> {
@@ -126,6 +155,8 @@ pub(super) const KEYS: &[&str] = &[
     "keep",
     "replace_after",
     "fed_by",
+    "datagrams",
+    "parity",
 ];
 
 /// A new sequencer takes the numbers of a lifetime from each commit server in one frame.
@@ -183,6 +214,12 @@ mod tests {
         assert_eq!(fed.feeders_of("news").len(), 2);
         assert_eq!(fed.feeders_of("other"), ["m1".parse().unwrap()]);
         assert!(groups.feeders_of("news").is_empty());
+        let ways = "[[multicast]]\ndatagrams = true\nparity = 8\n\
+            [[multicast]]\ngroup = \"news\"\ndatagrams = false\n[[multicast]]\ngroup = \"old\"\n";
+        let ways = with(ways).unwrap();
+        assert_eq!(ways.way_to("news"), Way::Streams);
+        assert_eq!(ways.way_to("old"), Way::Datagrams { parity: 8 });
+        assert_eq!(groups.way_to("news"), Way::Streams);
     }
 
     #[test]
@@ -195,6 +232,8 @@ mod tests {
             ("[[multicast]]\nlifetime = 250001\n", "lifetime"),
             ("[[multicast]]\nevery = 75001\n", "every"),
             ("[[multicast]]\nfed_by = [\"no name\"]\n", "fed_by"),
+            ("[[multicast]]\nparity = 8\n", "parity"),
+            ("[[multicast]]\ndatagrams = true\nparity = 33\n", "parity"),
         ] {
             let why = with(text).unwrap_err();
             assert!(why.contains(key), "{why}");

@@ -30,6 +30,7 @@ use crate::{
     multicast::{
         application::{Make, Newest},
         book::{LIST, OPEN, book_id, decode, encode},
+        channel::Way,
         group::Group,
         message::Message,
     },
@@ -268,8 +269,10 @@ impl Multicast {
         rooms.insert(name, Arc::clone(&room));
         drop(rooms);
         node.task(stand(self.0.elections.clone(), Arc::downgrade(&room), me.clone()));
-        let named = self.0.measures.get().map_or(&[][..], |config| config.feeders_of(&room.name));
-        node.task(be_fed(node.clone(), Arc::downgrade(&room), named.to_vec()));
+        let wished = self.0.measures.get();
+        let named = wished.map_or(&[][..], |config| config.feeders_of(&room.name)).to_vec();
+        let way = wished.map_or(Way::Streams, |config| config.way_to(&room.name));
+        node.task(be_fed(node.clone(), Arc::downgrade(&room), named, way));
         node.task(Steward::new(self, &room).run());
         Ok(room)
     }
@@ -324,7 +327,15 @@ impl Deliver for Route {
                     room.hand(from, message);
                 }
                 Words::Role(_) => node.dead_letter(&synod_runtime::address::SendError::Codec),
-                Words::Feed => room.take_in(from),
+                Words::Feed => room.take_in(from, Way::Streams),
+                Words::FeedBy(way) => room.take_in(from, way.sound()),
+                Words::Fed => room.fed(from),
+                Words::Packet(packet) => {
+                    for message in room.gather(from, packet) {
+                        self.count(&message);
+                        room.hand(from, message);
+                    }
+                }
             }
         }
     }

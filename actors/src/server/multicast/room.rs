@@ -35,6 +35,7 @@ use crate::{
     effects::{Letter, To},
     multicast::{
         application::{BadQuestion, Make, Newest},
+        channel::{PART_BYTES, Packet, Way},
         checkpoint_server::CheckpointServer,
         commit_server::CommitServer,
         data_server::DataServer,
@@ -100,6 +101,12 @@ pub(super) enum Words {
     Role(Message),
     /// That node serves nothing of the group, and wants to be fed.
     Feed,
+    /// The same, in that way.
+    FeedBy(Way),
+    /// That node feeds this one: the answer to whoever wants it.
+    Fed,
+    /// A part of what it feeds.
+    Packet(Packet),
 }
 
 impl Room {
@@ -144,6 +151,7 @@ impl Room {
             room.host()?;
         }
         room.start(make);
+        node.task(feeding::say_the_rest(Arc::downgrade(&room)));
         Ok(room)
     }
 
@@ -335,7 +343,8 @@ impl Room {
     fn encode(&self, words: &Words) -> Vec<u8> {
         let len = match words {
             Words::Role(message) => message.len_hint(),
-            Words::Feed => FEED_BYTES,
+            Words::Packet(_) => PART_BYTES + FEED_BYTES,
+            Words::Feed | Words::FeedBy(_) | Words::Fed => FEED_BYTES,
         };
         let mut body = Vec::with_capacity(len);
         rmp_serde::encode::write(&mut body, &(&self.name, words))

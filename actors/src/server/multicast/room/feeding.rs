@@ -1,26 +1,43 @@
 //! How what is delivered reaches the nodes that serve nothing: each is fed by another one, and may
 //! feed more itself.
 
-use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
 
+use bytes::Bytes;
+use rand::Rng as _;
 use synod_runtime::{
     identity::{NodeId, NodeName},
+    wire::name_hash,
     world::{Instant, network::Lane},
 };
+use tokio::sync::Notify;
 
 use super::{Heard, Room, Words};
 use crate::{
-    multicast::message::{Gossip, Message},
-    server::multicast::lock,
+    multicast::{
+        channel::{Cutter, Gatherer, Packet, Way},
+        message::{Gossip, Message},
+    },
+    server::multicast::{lock, target_of},
 };
 
 /// Who feeds this node, and whom it feeds.
 #[derive(Default)]
 pub(super) struct Feeding {
-    /// Nodes that are fed by this one, and until when.
-    children: Mutex<BTreeMap<NodeName, Instant>>,
-    /// Whom this node asked last, where it serves nothing.
-    feeder: Mutex<Option<NodeName>>,
+    /// Nodes that are fed by this one, until when and how.
+    children: Mutex<BTreeMap<NodeName, (Instant, Way)>>,
+    /// Makes datagrams for all who want as much parity.
+    cutters: Mutex<BTreeMap<u8, Cutter>>,
+    /// One of them holds something back.
+    held: Arc<Notify>,
+    /// Whom this node asked last, where it serves nothing, and when that one answered last.
+    feeder: Mutex<Option<(NodeName, Option<Instant>)>>,
+    /// Puts together what comes in datagrams, by sender.
+    gatherers: Mutex<BTreeMap<NodeName, Gatherer>>,
 }
 
 impl Room {
@@ -47,51 +64,209 @@ impl Room {
         if children.is_empty() {
             return;
         }
-        children.retain(|_, until| *until > now);
-        let (message, names) = (message(), children.keys().cloned().collect::<Vec<_>>());
+        children.retain(|_, (until, _)| *until > now);
+        let mut by_way: BTreeMap<Way, Vec<NodeName>> = BTreeMap::new();
+        for (name, (_, way)) in &*children {
+            by_way.entry(*way).or_default().push(name.clone());
+        }
         drop(children);
+        if by_way.is_empty() {
+            return;
+        }
+        let message = message();
         let lane = if message.is_bulky() { Lane::Bulk } else { Lane::Consensus };
-        let body = self.encode(&Words::Role(message));
-        for child in names {
-            self.send(&child, lane, &body);
+        for (way, names) in &by_way {
+            if let Way::Datagrams { parity } = way
+                && self.cast(*parity, names, &message)
+            {
+                continue;
+            }
+            let body = self.encode(&Words::Role(message.clone()));
+            names.iter().for_each(|child| self.send(child, lane, &body));
         }
     }
 
-    /// Another node wants to be fed from here for a while.
-    pub(in crate::server::multicast) fn take_in(&self, child: &NodeId) {
+    /// Says it by datagrams, unless it is too large for them; whether it did.
+    fn cast(&self, parity: u8, to: &[NodeName], message: &Message) -> bool {
+        let mut said = Vec::with_capacity(message.len_hint());
+        rmp_serde::encode::write(&mut said, message).expect("messages for the wire encode");
+        let mut cutters = lock(&self.feeding.cutters);
+        let new = || Cutter::new(self.rng_of_publishers().next_u64(), parity);
+        let cutter = cutters.entry(parity).or_insert_with(new);
+        let packets = cutter.say(&Bytes::from(said));
+        let holds = cutter.holds();
+        drop(cutters);
+        if holds {
+            self.feeding.held.notify_one();
+        }
+        let fits = !packets.is_empty();
+        self.send_packets(to, packets);
+        fits
+    }
+
+    fn send_packets(&self, to: &[NodeName], packets: Vec<Packet>) {
+        for packet in packets {
+            let body = self.encode(&Words::Packet(packet));
+            for child in to {
+                let target = name_hash(&target_of(child));
+                if let Err(error) = self.node.tell_by_datagram(child, target, 1, &body) {
+                    tracing::trace!(%child, %error, "not sent; who lacks it asks for it");
+                }
+            }
+        }
+    }
+
+    /// What came in a datagram, put together with others.
+    pub(in crate::server::multicast) fn gather(
+        &self,
+        from: &NodeId,
+        packet: Packet,
+    ) -> Vec<Message> {
+        let mut gatherers = lock(&self.feeding.gatherers);
+        if gatherers.len() >= GATHERERS_MAX && !gatherers.contains_key(&from.name) {
+            // What was under way is asked for.
+            gatherers.clear();
+        }
+        let whole = gatherers.entry(from.name.clone()).or_default().take(packet);
+        drop(gatherers);
+        let read = |said: Bytes| rmp_serde::from_slice::<Message>(&said).ok();
+        whole.into_iter().filter_map(read).filter(Message::travels).collect()
+    }
+
+    /// Another node wants to be fed from here for a while, in that way; it is told whether it is.
+    pub(in crate::server::multicast) fn take_in(&self, child: &NodeId, way: Way) {
         let now = self.node.now();
         let mut children = lock(&self.feeding.children);
         if children.len() >= CHILDREN_MAX {
-            children.retain(|_, until| *until > now);
+            children.retain(|_, (until, _)| *until > now);
         }
         if children.len() < CHILDREN_MAX || children.contains_key(&child.name) {
-            children.insert(child.name.clone(), now + FED_FOR);
+            children.insert(child.name.clone(), (now + FED_FOR, way));
+            drop(children);
+            self.send(&child.name, Lane::Consensus, &self.encode(&Words::Fed));
         }
     }
 
     /// Asks a node to feed this one; nobody, where this one serves the group.
-    pub(in crate::server::multicast) fn ask_to_be_fed(&self, by: Option<&NodeName>) {
-        *lock(&self.feeding.feeder) = by.cloned();
+    pub(in crate::server::multicast) fn ask_to_be_fed(&self, by: Option<&NodeName>, way: Way) {
+        let mut feeder = lock(&self.feeding.feeder);
+        let answered = feeder.take().filter(|(name, _)| Some(name) == by);
+        *feeder = by.map(|by| (by.clone(), answered.and_then(|(_, answered)| answered)));
+        drop(feeder);
         if let Some(by) = by {
-            let body = self.encode(&Words::Feed);
-            self.send(by, Lane::Consensus, &body);
+            let words = match way {
+                Way::Streams => Words::Feed,
+                Way::Datagrams { .. } => Words::FeedBy(way),
+            };
+            self.send(by, Lane::Consensus, &self.encode(&words));
         }
+    }
+
+    /// That node feeds this one.
+    pub(in crate::server::multicast) fn fed(&self, by: &NodeId) {
+        let now = self.node.now();
+        if let Some((name, answered)) = &mut *lock(&self.feeding.feeder)
+            && *name == by.name
+        {
+            *answered = Some(now);
+        }
+    }
+
+    /// Whether the node that fed this one has not answered for a while, though it did before.
+    pub(in crate::server::multicast) fn feeder_is_silent(&self) -> bool {
+        let now = self.node.now();
+        let feeder = lock(&self.feeding.feeder);
+        let answered = feeder.as_ref().and_then(|(_, answered)| *answered);
+        answered.is_some_and(|at| now.since(at) > UNANSWERED_MAX)
     }
 
     /// Whom this node asked last to feed it.
     pub(in crate::server::multicast) fn feeder(&self) -> Option<NodeName> {
-        lock(&self.feeding.feeder).clone()
+        lock(&self.feeding.feeder).as_ref().map(|(name, _)| name.clone())
     }
 
     /// How many nodes are fed from here.
     pub(in crate::server::multicast) fn feeds(&self) -> usize {
         let now = self.node.now();
-        lock(&self.feeding.children).values().filter(|until| **until > now).count()
+        lock(&self.feeding.children).values().filter(|(until, _)| *until > now).count()
+    }
+
+    /// Says what was held back in case that more comes.
+    fn rest(&self) {
+        let rest: Vec<_> = lock(&self.feeding.cutters)
+            .iter_mut()
+            .map(|(parity, cutter)| (Way::Datagrams { parity: *parity }, cutter.rest()))
+            .collect();
+        for (way, packets) in rest {
+            let fed = |(name, (_, by)): (&NodeName, &(_, Way))| (*by == way).then(|| name.clone());
+            let names: Vec<_> = lock(&self.feeding.children).iter().filter_map(fed).collect();
+            self.send_packets(&names, packets);
+        }
+    }
+}
+
+/// Says the sum of the last pieces when nothing followed them for a moment.
+pub(super) async fn say_the_rest(room: Weak<Room>) {
+    let Some(held) = room.upgrade().map(|room| Arc::clone(&room.feeding.held)) else { return };
+    loop {
+        held.notified().await;
+        tokio::time::sleep(REST_AFTER).await;
+        let Some(room) = room.upgrade() else { return };
+        room.rest();
     }
 }
 
 /// Who is fed asks again well before this is over.
 const FED_FOR: Duration = Duration::from_secs(2);
 
+/// Who feeds answers whoever asks it at once. Two were left unanswered by then.
+const UNANSWERED_MAX: Duration = Duration::from_millis(900);
+
 /// Nodes fed by one, at most: each costs it what every message costs.
 const CHILDREN_MAX: usize = 64;
+
+/// A sum waits so long for more pieces: much shorter than anybody waits before asking for what is
+/// missing.
+const REST_AFTER: Duration = Duration::from_millis(5);
+
+/// Nodes that feed this one by datagrams at a time: the one it asks, and some it asked before.
+const GATHERERS_MAX: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use synod_runtime::wire::HEADER_BYTES;
+
+    use super::*;
+    use crate::multicast::{
+        channel::{Content, PART_BYTES, PIECES_MAX},
+        group::NAME_BYTES_MAX,
+    };
+
+    /// Of a QUIC packet of 1 200 bytes, which every path carries: without its own header with a
+    /// connection's name of 8 bytes, its seal, and what marks a datagram in it.
+    const DATAGRAM_BYTES_MIN: usize = 1_200 - (1 + 8 + 4) - 16 - 9;
+
+    #[test]
+    fn the_largest_packet_of_the_longest_name_fits_the_smallest_datagram() {
+        let name = "n".repeat(NAME_BYTES_MAX);
+        let said = Bytes::from(vec![255; PART_BYTES * PIECES_MAX]);
+        let mut cutter = Cutter::new(u64::MAX, 4);
+        let mut sums = 0;
+        for mut packet in cutter.say(&said) {
+            // Numbers at their longest: those of a stream that goes on for ever.
+            match &mut packet.content {
+                Content::Piece(piece) => {
+                    (piece.number, piece.before, piece.after) = (u64::MAX, u16::MAX, u16::MAX);
+                }
+                Content::Sum { first, count, .. } => {
+                    (*first, *count) = (u64::MAX, u8::MAX);
+                    sums += 1;
+                }
+            }
+            let body = rmp_serde::to_vec(&(&name, Words::Packet(packet))).unwrap();
+            let bytes = HEADER_BYTES + body.len();
+            assert!(bytes <= DATAGRAM_BYTES_MIN, "{bytes} bytes, {DATAGRAM_BYTES_MIN} fit");
+        }
+        assert_eq!(sums, PIECES_MAX / 4);
+    }
+}
