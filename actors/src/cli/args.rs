@@ -277,6 +277,9 @@ pub(crate) struct BenchArgs {
     /// How many are in flight [default: the standard grid]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) clients: Option<u32>,
+    /// How many listen, at the nodes by turns [multicast; default: one at each]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) subscribers: Option<u32>,
     /// Of a value or a message [default: values of 256; messages of 64 and of 1KiB; of groups 1KiB]
     #[arg(long, value_name = "BYTES", value_parser = bench_size)]
     pub(crate) size: Option<u32>,
@@ -308,7 +311,7 @@ pub(crate) enum BenchKind {
     Remote,
     /// Commands of Redis clients to a cluster
     Commands,
-    /// Not in this build
+    /// Messages to a group, until the last subscriber has them
     Multicast,
     /// HTTP clients of two nginx servers behind a cluster, beside nginx alone
     Web,

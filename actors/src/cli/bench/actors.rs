@@ -405,6 +405,7 @@ mod tests {
             seconds: 1,
             clients: None,
             large: None,
+            subscribers: None,
             size: None,
             cluster: None,
             node: Vec::new(),

@@ -1,4 +1,5 @@
-//! `bench multicast`: publishers, and a subscriber at every node that serves the group.
+//! `bench multicast`: publishers, and a subscriber at every node that serves the group, or as many as
+//! are asked for at these by turns.
 //!
 //! A message counts when the last of the subscribers has it, and its time is from when it was sent
 //! until then. Publishers and subscribers are outside, over HTTP, as `publish` and `subscribe` are.
@@ -135,7 +136,8 @@ impl Bench<'_> {
         let group = format!("bench-{:016x}", RealEntropy.rng("bench").next_u64());
         let board = Rc::new(Board::default());
         let mut subscribers = Vec::new();
-        for node in &self.nodes {
+        let listening = self.args.subscribers.map_or(self.nodes.len(), |count| count as usize);
+        for node in self.nodes.iter().cycle().take(listening) {
             let open = subscribe(node, &group).await.map_err(|why| {
                 let what = format!("{} at {}", node.name, node.http);
                 Failure::failed(what, why, "see that three servers run: `multicast status`")
