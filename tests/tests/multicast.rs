@@ -6,19 +6,21 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use synod::{
     consensus::VoteStyle,
+    election::message::Epoch,
     multicast::{
         channel::Way,
-        group::Measures,
+        group::{Maximum, Measures},
         message::{Entry, Mid, Seq},
     },
     server::{
         config::GroupsConfig,
         multicast::{From, Joined},
+        registers::{Keeping, RolesIn},
     },
-    sim::{Cluster, Shape, Simulation},
+    sim::{Blueprint, Cluster, Shape, Simulation},
 };
 use synod_runtime::sim::Weather;
-use synod_tests::simulated::{founded, name, whole};
+use synod_tests::simulated::{Counter, founded, founded_as, name, whole};
 
 const NODES: [&str; 4] = ["a", "b", "m1", "m2"];
 
@@ -80,9 +82,36 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// while the node that orders crashes twice; a node that serves nothing delivers the same.
 #[test]
 fn there_is_one_order_at_every_node_while_sequencers_die() {
-    Simulation::new(21).run(|sim| async move {
+    sequencers_die(21, RolesIn::Log, Maximum::CommitServers);
+}
+
+/// Goal: the same where roles are in registers, and the group's largest number is in one too: which is
+/// never below a number that anybody has.
+#[test]
+fn r4_21_there_is_one_order_where_a_register_holds_the_largest_number() {
+    for seed in 31..34 {
+        sequencers_die(seed, RolesIn::Registers(Keeping::Holders), Maximum::Register);
+    }
+}
+
+/// The largest number that the group's register holds.
+async fn stored(cluster: &Cluster) -> Seq {
+    let registers = cluster.core(&name("b")).unwrap().registers().expect("roles are in registers");
+    let held = registers.read("sam/news/max").await.expect("a majority answers");
+    let (_, seq): (Epoch, Seq) = rmp_serde::from_slice(&held).expect("it was written");
+    seq
+}
+
+fn sequencers_die(seed: u64, roles: RolesIn, maximum: Maximum) {
+    Simulation::new(seed).run(|sim| async move {
         let shape = Shape { mains: 2, auxiliaries: 1, members: 2 };
-        let mut cluster = founded(&sim, shape, VoteStyle::Split).await;
+        let blueprint = Blueprint { roles, ..Blueprint::hosting::<Counter>("counter") };
+        let mut cluster = founded_as(&sim, shape, blueprint).await;
+        for node in NODES {
+            let usual = Measures { maximum, ..Measures::default() };
+            let multicast = cluster.core(&name(node)).unwrap().multicast().unwrap();
+            multicast.measure_new(GroupsConfig { usual, ..GroupsConfig::default() });
+        }
         let mut books = Vec::new();
         for node in NODES {
             let group = joined(&cluster, node).await;
@@ -109,6 +138,9 @@ fn there_is_one_order_at_every_node_while_sequencers_die() {
             books.iter().flat_map(|book| book.borrow().clone()).collect();
         assert_eq!(said.len(), 300, "a number was given twice");
         let top = *said.last_key_value().unwrap().0;
+        if maximum == Maximum::Register {
+            assert!(stored(&cluster).await >= top);
+        }
         let first = all_at(&cluster, "a", top).await;
         for node in &NODES[1..] {
             let all = all_at(&cluster, node, top).await;

@@ -42,6 +42,22 @@ pub struct Group {
     /// A server that was away for so long, in milliseconds, is lost; 0: it is waited for, for ever.
     #[serde(default)]
     pub replace_after_ms: u64,
+    /// Where a new sequencer learns which numbers were given out.
+    #[serde(default)]
+    pub maximum: Maximum,
+}
+
+/// Where the largest number of a group is kept beside its sequencer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Maximum {
+    /// By the commit servers, in what they have of numbers (R4.76). Nothing is written for it; a number
+    /// that no sealed one of them has is given out again.
+    #[default]
+    CommitServers,
+    /// In the register `sam/GROUP/max`, which holds a number before any commit server hears of it
+    /// (R4.21, R4.75). So no number is ever given out twice, not even one that nobody saw.
+    Register,
 }
 
 /// A node on its way into a group. It has what the server had whose place it takes, or gets it from
@@ -116,6 +132,7 @@ pub struct Measures {
     pub every: u64,
     pub keep: u64,
     pub replace_after: Duration,
+    pub maximum: Maximum,
 }
 
 impl Default for Measures {
@@ -130,6 +147,7 @@ impl Default for Measures {
             every: CHECKPOINT_EVERY,
             keep: KEEP,
             replace_after: REPLACE_AFTER,
+            maximum: Maximum::default(),
         }
     }
 }
@@ -159,6 +177,7 @@ impl Group {
             version: 0,
             joining: None,
             replace_after_ms: u64::try_from(replace_after).unwrap_or(u64::MAX),
+            maximum: measures.maximum,
         }
     }
 

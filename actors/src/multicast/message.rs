@@ -214,6 +214,14 @@ pub enum SequencerMessage {
     Outdated(u64),
     /// Who is on its way in has on its disk what this epoch began with.
     Adopted(Epoch),
+    /// Of its node: the register holds that number, or one above it, as the sequencer of that epoch
+    /// asked for.
+    Stored {
+        /// The epoch.
+        epoch: Epoch,
+        /// The number that it holds.
+        seq: Seq,
+    },
     /// Of its node: the group's servers are these now.
     Regroup(Arc<Group>),
 }

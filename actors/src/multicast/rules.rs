@@ -24,6 +24,8 @@ pub enum Rule {
     AnnouncedInOrder,
     /// I4: a pair is on disk before it is acknowledged.
     AcknowledgedDurable,
+    /// R4.21: where a register keeps the largest number, it does before commit servers hear of it.
+    StoredBeforeSubmitted,
     /// I5: data is on disk before it is reported.
     ReportedDurable,
     /// I5: reports of one data server count once.
@@ -54,7 +56,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::SealRefusesLower,
         Self::SealMeetsEveryCommit,
         Self::SealDurable,
@@ -65,6 +67,7 @@ impl Rule {
         Self::EnoughAcknowledge,
         Self::AnnouncedInOrder,
         Self::AcknowledgedDurable,
+        Self::StoredBeforeSubmitted,
         Self::ReportedDurable,
         Self::ReportersDistinct,
         Self::LifetimeChecked,

@@ -1,21 +1,18 @@
 //! The sequencer: gives every message its number, and commits it.
 
+mod reign;
 mod settle;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use synod_runtime::{identity::NodeId, world::Instant};
 
+use self::reign::Reign;
 use super::{
-    group::{Group, Tally},
-    history::{History, Verdict},
+    group::{Group, Maximum, Tally},
     message::{
-        Adoption, Advert, Commit, CommitMessage, Gossip, Message, Mid, Pair, Sealed, Seq,
-        SequencerMessage, SequencerReport, Word,
+        Advert, Commit, CommitMessage, Gossip, Message, Sealed, Seq, SequencerMessage,
+        SequencerReport, Word,
     },
     record::Record,
     rules::{Rule, is_off},
@@ -55,6 +52,16 @@ struct Sealing {
     epoch: Epoch,
     answers: BTreeMap<usize, Answer>,
     ask_at: Instant,
+    register: Reading,
+}
+
+/// Where the group keeps its largest number in a register: whether the sequencer knows that.
+#[derive(Debug, PartialEq, Eq)]
+enum Reading {
+    /// Not before enough commit servers are sealed (R4.75): until then it may rise.
+    NotYet,
+    Asked,
+    Done(Seq),
 }
 
 /// What a sealed commit server has.
@@ -63,46 +70,6 @@ struct Answer {
     floor: Seq,
     largest: Seq,
     records: Vec<Sealed>,
-}
-
-#[derive(Debug)]
-struct Reign {
-    epoch: Epoch,
-    /// All numbers up to here are committed.
-    committed: Seq,
-    /// All numbers up to here are in use.
-    assigned: Seq,
-    /// Numbers in use that are not committed.
-    open: BTreeMap<Seq, Open>,
-    history: History,
-    /// Messages without a number.
-    waiting: BTreeMap<Mid, Waiting>,
-    /// Of these, those that may get one.
-    ready: VecDeque<Mid>,
-    /// Numbers that were given out in this turn.
-    fresh: Vec<(Seq, Pair)>,
-    /// Numbers that were committed and not announced yet.
-    announce: Vec<(Seq, Pair)>,
-    gossip_at: Instant,
-    /// Gossip of this reign.
-    beat: u64,
-    resend_at: Instant,
-    /// For who is on its way in, until that has it.
-    handover: Option<Box<Adoption>>,
-    hand_over_at: Instant,
-}
-
-#[derive(Debug)]
-struct Open {
-    pair: Pair,
-    acknowledged: Tally,
-    sent: Instant,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    pair: Pair,
-    reported: Tally,
 }
 
 impl Sequencer {
@@ -120,11 +87,23 @@ impl Sequencer {
     }
 
     fn lead(&mut self, now: Instant, epoch: Epoch) {
-        self.phase = Phase::Sealing(Sealing { epoch, answers: BTreeMap::new(), ask_at: now });
+        let register = match self.group.maximum {
+            Maximum::CommitServers => Reading::Done(Seq(0)),
+            Maximum::Register => Reading::NotYet,
+        };
+        let answers = BTreeMap::new();
+        self.phase = Phase::Sealing(Sealing { epoch, answers, ask_at: now, register });
     }
 
     /// I2: enough commit servers will take nothing of earlier epochs any more.
-    fn sealed(&mut self, now: Instant, server: usize, epoch: Epoch, answer: Answer) {
+    fn sealed(
+        &mut self,
+        now: Instant,
+        server: usize,
+        epoch: Epoch,
+        answer: Answer,
+        out: &mut Effects<Self>,
+    ) {
         let few = usize::from(is_off(Rule::SealMeetsEveryCommit));
         let Phase::Sealing(sealing) = &mut self.phase else { return };
         if epoch != sealing.epoch {
@@ -134,9 +113,32 @@ impl Sequencer {
         if sealing.answers.len() < (self.group.seals() - few).max(1) {
             return;
         }
-        let answers: Vec<_> = std::mem::take(&mut sealing.answers).into_values().collect();
-        let reign = settle::settle(&self.group, epoch, &answers, now);
-        self.phase = Phase::Ordering(Box::new(reign));
+        match sealing.register {
+            Reading::NotYet => {
+                sealing.register = Reading::Asked;
+                out.here(Word::Maximum { epoch, seq: Seq(0) });
+            }
+            Reading::Asked => {}
+            Reading::Done(stored) => {
+                let answers: Vec<_> = std::mem::take(&mut sealing.answers).into_values().collect();
+                let reign = settle::settle(&self.group, epoch, &answers, stored, now);
+                self.phase = Phase::Ordering(Box::new(reign));
+            }
+        }
+    }
+
+    /// The register holds that number.
+    fn stored(&mut self, now: Instant, of: Epoch, seq: Seq) {
+        match &mut self.phase {
+            Phase::Sealing(sealing) if sealing.epoch == of => {
+                let answers: Vec<_> = std::mem::take(&mut sealing.answers).into_values().collect();
+                let reign = settle::settle(&self.group, of, &answers, seq, now);
+                self.phase = Phase::Ordering(Box::new(reign));
+            }
+            Phase::Ordering(reign) if reign.epoch == of => reign.is_stored(seq),
+            // Asked by an earlier reign.
+            Phase::Following | Phase::Sealing(_) | Phase::Ordering(_) => {}
+        }
     }
 
     fn refused(&mut self, known: Epoch) {
@@ -188,8 +190,10 @@ impl Sequencer {
         let Phase::Ordering(reign) = &mut self.phase else { return };
         reign.commit(&self.group);
         reign.assign(&self.group, now);
-        let (fresh, announce) =
-            (std::mem::take(&mut reign.fresh), std::mem::take(&mut reign.announce));
+        if let Some(seq) = reign.to_store() {
+            out.here(Word::Maximum { epoch: reign.epoch, seq });
+        }
+        let (fresh, announce) = (reign.submittable(), std::mem::take(&mut reign.announce));
         let (epoch, largest, version) = (reign.epoch, reign.committed, self.group.version);
         let mut resent = Vec::new();
         if reign.resend_at <= now {
@@ -267,125 +271,6 @@ impl Sequencer {
     }
 }
 
-impl Reign {
-    /// A data server has these.
-    fn reported(&mut self, group: &Group, server: usize, pairs: Vec<Pair>) {
-        for pair in pairs {
-            let Some(mid) = pair.mid else { continue };
-            match self.history.judge(mid, &pair, self.assigned, group) {
-                Verdict::Good | Verdict::Early => {}
-                Verdict::Duplicate | Verdict::Expired => {
-                    self.waiting.remove(&mid);
-                    continue;
-                }
-            }
-            if self.waiting.len() >= WAITING_MAX && !self.waiting.contains_key(&mid) {
-                continue; // it is reported again
-            }
-            let new = || Waiting { pair, reported: Tally::default() };
-            let waiting = self.waiting.entry(mid).or_insert_with(new);
-            waiting.pair.lowest_open = waiting.pair.lowest_open.max(pair.lowest_open);
-            waiting.reported.insert(server);
-            if waiting.is_reported(group) {
-                self.ready.push_back(mid);
-            }
-        }
-    }
-
-    /// Gives numbers to what is ready, in the order in which it became so.
-    fn assign(&mut self, group: &Group, now: Instant) {
-        while self.open.len() < OPEN_MAX
-            && let Some(mid) = self.ready.pop_front()
-        {
-            let Some(pair) = self.waiting.get(&mid).map(|waiting| waiting.pair) else { continue };
-            match self.history.judge(mid, &pair, self.assigned, group) {
-                Verdict::Good => {}
-                // I7: it is ready again when the one before it has its place.
-                Verdict::Early => continue,
-                Verdict::Duplicate | Verdict::Expired => {
-                    self.waiting.remove(&mid);
-                    continue;
-                }
-            }
-            self.waiting.remove(&mid);
-            let seq = self.assigned.next();
-            self.assigned = seq;
-            self.history.note(seq, &pair, group);
-            self.open.insert(seq, Open { pair, acknowledged: Tally::default(), sent: now });
-            self.fresh.push((seq, pair));
-            let next = Mid { number: mid.number + 1, ..mid };
-            if self.waiting.get(&next).is_some_and(|next| next.is_reported(group)) {
-                self.ready.push_front(next);
-            }
-        }
-    }
-
-    fn acknowledged(&mut self, server: usize, seqs: &[Seq]) {
-        for seq in seqs {
-            if let Some(open) = self.open.get_mut(seq) {
-                open.acknowledged.insert(server);
-            }
-        }
-    }
-
-    /// I4: commits what enough commit servers have, in order.
-    fn commit(&mut self, group: &Group) {
-        let early = usize::from(is_off(Rule::EnoughAcknowledge));
-        let enough = group.k_commit - early;
-        if is_off(Rule::AnnouncedInOrder) {
-            let done = self.open.iter().filter(|(_, open)| open.acknowledged.len() >= enough);
-            let done: Vec<_> = done.map(|(seq, open)| (*seq, open.pair)).collect();
-            for (seq, pair) in done {
-                self.open.remove(&seq);
-                self.committed = self.committed.max(seq);
-                self.announce.push((seq, pair));
-            }
-            return;
-        }
-        while let Some(first) = self.open.first_entry() {
-            if first.get().acknowledged.len() < enough {
-                return;
-            }
-            let (seq, open) = first.remove_entry();
-            assert!(seq == self.committed.next(), "I4: commits are in order");
-            self.committed = seq;
-            self.announce.push((seq, open.pair));
-        }
-    }
-
-    /// What a server has not acknowledged for a while, as far as one message takes it.
-    fn overdue(&self, server: usize, now: Instant) -> Vec<(Seq, Pair)> {
-        let late = |open: &Open| {
-            !open.acknowledged.contains(server) && now.since(open.sent) >= RESEND_AFTER
-        };
-        let late = self.open.iter().filter(|(_, open)| late(open));
-        late.take(BATCH_MAX).map(|(seq, open)| (*seq, open.pair)).collect()
-    }
-
-    /// Forgets messages that will never get a number.
-    fn sweep(&mut self, group: &Group) {
-        let (history, assigned) = (&self.history, self.assigned);
-        self.waiting.retain(|mid, waiting| {
-            matches!(
-                history.judge(*mid, &waiting.pair, assigned, group),
-                Verdict::Good | Verdict::Early
-            )
-        });
-    }
-}
-
-impl Waiting {
-    /// I5: enough different data servers have it.
-    fn is_reported(&self, group: &Group) -> bool {
-        let reporters = if is_off(Rule::ReportersDistinct) {
-            self.reported.words()
-        } else {
-            self.reported.len()
-        };
-        reporters >= group.k_data
-    }
-}
-
 impl Machine for Sequencer {
     type Message = SequencerMessage;
     type Envelope = Message;
@@ -399,7 +284,7 @@ impl Machine for Sequencer {
         now: Now,
         from: &NodeId,
         message: SequencerMessage,
-        _out: &mut Effects<Self>,
+        out: &mut Effects<Self>,
     ) {
         match message {
             SequencerMessage::Lead(epoch) => return self.lead(now.at, epoch),
@@ -408,6 +293,7 @@ impl Machine for Sequencer {
             SequencerMessage::Outdated(version) => return self.outdated(version),
             SequencerMessage::Regroup(group) => return self.regroup(group),
             SequencerMessage::Adopted(epoch) => return self.adopted(from, epoch),
+            SequencerMessage::Stored { epoch, seq } => return self.stored(now.at, epoch, seq),
             SequencerMessage::Reported(_)
             | SequencerMessage::Sealed { .. }
             | SequencerMessage::Acknowledged { .. }
@@ -416,7 +302,7 @@ impl Machine for Sequencer {
         let Some(server) = self.group.index(from) else { return };
         match (message, &mut self.phase) {
             (SequencerMessage::Sealed { epoch, floor, largest, records }, _) => {
-                self.sealed(now.at, server, epoch, Answer { floor, largest, records });
+                self.sealed(now.at, server, epoch, Answer { floor, largest, records }, out);
             }
             (SequencerMessage::Checkpointed { advert, advertised }, _) => {
                 self.checkpointed(server, advert, advertised);

@@ -198,6 +198,7 @@ impl NodeConfig {
         if web.as_ref().is_some_and(|web| web.order == WebOrder::Sam) {
             web::check_sam(&top, &peers, join, consensus.durability)?;
         }
+        let elections = elections::read(&top.section("elections")?)?;
         Ok(Self {
             file: file.to_owned(),
             cluster: top.need("cluster", "the cluster's name, such as \"shop\"")?,
@@ -209,11 +210,11 @@ impl NodeConfig {
             join,
             tls,
             consensus,
-            elections: elections::read(&top.section("elections")?)?,
+            multicast: multicast::read(&top, &elections.store)?,
+            elections,
             limits: read_limits(&top.section("limits")?)?,
             services: services::read(&top)?,
             web,
-            multicast: multicast::read(&top)?,
             log: read_log(&top.section("log")?)?,
             overrides,
         })

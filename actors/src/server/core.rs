@@ -208,6 +208,7 @@ impl Core {
                 submit: Arc::clone(&site.clients) as Arc<dyn Submit>,
                 dir: config.data_dir.join(GROUPS),
                 durability: config.durability,
+                registers: core.seat.registers(),
             }));
         }
         Ok(core)

@@ -189,7 +189,11 @@ impl Stage {
                     }
                 }
                 Word::Step(step) => self.progress[node].note(step),
-                Word::Asked(_) | Word::Sequencer(_) | Word::Answer { .. } | Word::Outdated => {}
+                Word::Maximum { .. }
+                | Word::Asked(_)
+                | Word::Sequencer(_)
+                | Word::Answer { .. }
+                | Word::Outdated => {}
             }
         }
         Ok(())

@@ -9,11 +9,11 @@ use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use synod::{
     election::message::Epoch,
     multicast::{
-        group::{Group, Joining},
+        group::{Group, Joining, Maximum},
         joining::Progress,
         message::{
-            Data, Message, Mid, Outcome, Publisher, ReceiverMessage, SenderMessage, Seq,
-            SequencerMessage, Word,
+            CommitMessage, Data, Message, Mid, Outcome, Publisher, ReceiverMessage, SenderMessage,
+            Seq, SequencerMessage, Word,
         },
         receiver::Style,
     },
@@ -61,6 +61,8 @@ enum Event {
     Chance,
     /// A node asks the log who serves the group.
     Learn(usize),
+    /// A node's sequencer has a word with the register of the largest number.
+    Store(usize, Epoch, Seq),
     /// Whoever led before, another leads.
     Lead,
 }
@@ -70,6 +72,8 @@ pub(crate) struct Walk {
     rng: Rng,
     /// As the log has it.
     group: Arc<Group>,
+    /// What the register of the largest number holds.
+    register: (Epoch, Seq),
     /// How far each node is on its way into the group.
     progress: Vec<Progress>,
     /// Whether servers are lost for good in this walk, or are thought to be.
@@ -130,6 +134,7 @@ impl Walk {
             lifetime: rng.random_range(20..120),
             every: rng.random_range(10..60),
             keep: rng.random_range(0..10),
+            maximum: if seed % 4 == 3 { Maximum::Register } else { Maximum::CommitServers },
             ..Group::new("walk", (0..servers).map(id).collect())
         });
         group.check().expect("a good group");
@@ -153,6 +158,7 @@ impl Walk {
             progress: vec![Progress::of(&group); nodes.len()],
             losses,
             group,
+            register: (Epoch(0), Seq(0)),
             cursors: vec![Seq(0); nodes.len()],
             nodes,
             clients,
@@ -211,6 +217,7 @@ impl Walk {
                 self.after(wait, Event::Publish(client));
             }
             Event::Learn(node) => self.learn(node)?,
+            Event::Store(node, epoch, seq) => self.store(node, epoch, seq)?,
             Event::Lead => self.lead()?,
             Event::Chance => {
                 if !self.calm {
@@ -273,6 +280,27 @@ impl Walk {
         self.tell(next, SequencerMessage::Lead(Epoch(self.epoch)).into())
     }
 
+    /// The register takes a larger number from the newest sequencer, and tells that what it holds.
+    fn store(&mut self, node: usize, epoch: Epoch, seq: Seq) -> Result<(), Broken> {
+        let (newest, largest) = self.register;
+        if epoch < newest {
+            return self.tell(node, SequencerMessage::Refused(newest).into());
+        }
+        self.register = (epoch, largest.max(seq));
+        let seq = self.register.1;
+        self.tell(node, SequencerMessage::Stored { epoch, seq }.into())
+    }
+
+    /// R4.21: what commit servers hear of is in the register.
+    fn is_stored(&self, message: &Message) -> Result<(), Broken> {
+        let Message::Commit(CommitMessage::Submit { pairs, .. }) = message else { return Ok(()) };
+        let last = pairs.last().map_or(Seq(0), |(seq, _)| *seq);
+        if self.group.maximum == Maximum::Register && last > self.register.1 {
+            return broken(format!("{last} is submitted and the register has {}", self.register.1));
+        }
+        Ok(())
+    }
+
     fn tell(&mut self, node: usize, message: Message) -> Result<(), Broken> {
         if self.nodes[node].roles.is_none() {
             return Ok(());
@@ -320,6 +348,7 @@ impl Walk {
     fn collect(&mut self, node: usize) -> Result<(), Broken> {
         let from = self.nodes[node].id.clone();
         for (to, message) in std::mem::take(&mut self.nodes[node].post) {
+            self.is_stored(&message)?;
             self.post(&from, &to, &message);
         }
         for word in std::mem::take(&mut self.nodes[node].words) {
@@ -345,6 +374,10 @@ impl Walk {
                     self.join(node)?;
                 }
                 Word::Outdated => self.after(1_000, Event::Learn(node)),
+                Word::Maximum { epoch, seq } => {
+                    let wait = self.rng.random_range(300..if self.calm { 3_000 } else { 60_000 });
+                    self.after(wait, Event::Store(node, epoch, seq));
+                }
                 Word::Asked(_) | Word::Sequencer(_) | Word::Answer { .. } => {}
             }
         }

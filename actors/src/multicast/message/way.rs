@@ -17,6 +17,7 @@ impl Message {
                 message,
                 SequencerMessage::Lead(_)
                     | SequencerMessage::StepDown
+                    | SequencerMessage::Stored { .. }
                     | SequencerMessage::Regroup(_)
             ),
             Self::Data(message) => !matches!(

@@ -37,6 +37,13 @@ pub enum Word {
     Asked(Question),
     /// How far the sequencer of this node is; told when that changes.
     Sequencer(SequencerReport),
+    /// The register shall hold at least that number, and none of an earlier epoch may raise it any more.
+    Maximum {
+        /// Of who asks.
+        epoch: Epoch,
+        /// The number.
+        seq: Seq,
+    },
     /// Somebody knows newer servers of the group than this node.
     Outdated,
     /// How far this node is on its way into the group.

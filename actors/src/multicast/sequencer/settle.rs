@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use synod_runtime::world::Instant;
 
-use super::{Answer, Open, Reign};
+use super::{
+    Answer, OPEN_MAX,
+    reign::{Open, Reign, Stored},
+};
 use crate::{
     election::message::Epoch,
     multicast::{
-        group::{Group, Tally},
+        group::{Group, Maximum, Tally},
         history::{History, Verdict},
         message::{Adoption, Pair, Sealed, Seq},
         rules::{Rule, is_off},
@@ -25,14 +28,23 @@ struct Best {
     copies: usize,
 }
 
-/// Begins a reign from the answers of the sealed commit servers (I3).
-pub(super) fn settle(group: &Group, epoch: Epoch, answers: &[Answer], now: Instant) -> Reign {
+/// Begins a reign from the answers of the sealed commit servers (I3), and what a register said after they
+/// were sealed, where the group has one.
+pub(super) fn settle(
+    group: &Group,
+    epoch: Epoch,
+    answers: &[Answer],
+    stored: Seq,
+    now: Instant,
+) -> Reign {
     let floor = answers.iter().map(|answer| answer.floor).max().unwrap_or_default();
     let known = answers.iter().map(|answer| answer.largest).max().unwrap_or_default().max(floor);
     let floor = if is_off(Rule::FloorInAnswer) { Seq(0) } else { floor };
     let settled = if is_off(Rule::FloorInAnswer) { Seq(0) } else { known };
     let best = best_of(answers, floor);
     let top = best.last_key_value().map_or(settled, |(seq, _)| (*seq).max(settled));
+    // No more than that can be open above what is committed.
+    let top = top.max(stored.min(Seq(settled.0.saturating_add(OPEN_MAX as u64))));
     let mut reign = Reign {
         epoch,
         committed: settled,
@@ -48,6 +60,11 @@ pub(super) fn settle(group: &Group, epoch: Epoch, answers: &[Answer], now: Insta
         resend_at: now,
         handover: None,
         hand_over_at: now,
+        stored: (group.maximum == Maximum::Register).then(|| Stored {
+            upto: stored,
+            on_its_way: None,
+            held: std::collections::VecDeque::new(),
+        }),
     };
     for (seq, one) in best.range(..=settled) {
         reign.history.note(*seq, &one.record.pair, group);

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use synod_runtime::identity::NodeName;
 
 use super::{ConfigError, Section};
-use crate::multicast::{
-    channel::{PARITY_MAX, Way},
-    group::{Group, Measures, SERVERS_MAX, Survives},
+use crate::{
+    multicast::{
+        channel::{PARITY_MAX, Way},
+        group::{Group, Maximum, Measures, SERVERS_MAX, Survives},
+    },
+    server::registers::RolesIn,
 };
 
 /// The measures of groups that are not made yet. A group keeps those it was made with.
@@ -62,13 +65,13 @@ impl GroupsConfig {
     }
 }
 
-/// Reads them all.
-pub(super) fn read(top: &Section<'_>) -> Result<GroupsConfig, ConfigError> {
+/// Reads them all, for a cluster that keeps its roles there.
+pub(super) fn read(top: &Section<'_>, roles: &RolesIn) -> Result<GroupsConfig, ConfigError> {
     let mut config = GroupsConfig::default();
     let mut has_usual = false;
     for section in top.one_or_list("multicast")? {
         let name = section.parse("group", "\"news\"", group)?;
-        let measures = read_one(&section)?;
+        let measures = read_one(&section, roles)?;
         let twice = match &name {
             None => std::mem::replace(&mut has_usual, true),
             Some(name) => config.named.contains_key(name),
@@ -119,7 +122,23 @@ fn group(name: &str) -> Result<String, String> {
     Group::check_name(name).map(|()| name.to_owned()).map_err(|bad| bad.to_string())
 }
 
-fn read_one(section: &Section<'_>) -> Result<Measures, ConfigError> {
+fn maximum(section: &Section<'_>, roles: &RolesIn) -> Result<Maximum, ConfigError> {
+    let known = |text: &str| match text {
+        "commit-servers" => Ok(Maximum::CommitServers),
+        "register" => Ok(Maximum::Register),
+        other => Err(format!("{other:?} keeps no number; use \"commit-servers\" or \"register\"")),
+    };
+    let want = "\"commit-servers\" or \"register\"";
+    let maximum = section.parse("maximum", want, known)?.unwrap_or_default();
+    if maximum == Maximum::Register && *roles == RolesIn::Log {
+        let hint =
+            "set store = \"register\" in [elections] at all nodes, before the cluster begins";
+        return Err(section.refuse("maximum", "this cluster has no registers", hint));
+    }
+    Ok(maximum)
+}
+
+fn read_one(section: &Section<'_>, roles: &RolesIn) -> Result<Measures, ConfigError> {
     let usual = Measures::default();
     let servers = section.number("servers", 1..=SERVERS_MAX as u32, usual.servers as u32)?;
     // More copies than servers would be a promise that nobody can keep.
@@ -140,6 +159,7 @@ fn read_one(section: &Section<'_>) -> Result<Measures, ConfigError> {
         every: measure("every", EVERY_MIN..=EVERY_MAX, usual.every)?,
         keep: measure("keep", 0..=KEEP_MAX, usual.keep)?,
         replace_after: section.duration("replace_after", usual.replace_after)?,
+        maximum: maximum(section, roles)?,
     })
 }
 
@@ -157,6 +177,7 @@ pub(super) const KEYS: &[&str] = &[
     "fed_by",
     "datagrams",
     "parity",
+    "maximum",
 ];
 
 /// A new sequencer takes the numbers of a lifetime from each commit server in one frame.
@@ -232,6 +253,8 @@ mod tests {
             ("[[multicast]]\nlifetime = 250001\n", "lifetime"),
             ("[[multicast]]\nevery = 75001\n", "every"),
             ("[[multicast]]\nfed_by = [\"no name\"]\n", "fed_by"),
+            ("[[multicast]]\nmaximum = \"register\"\n", "no registers"),
+            ("[[multicast]]\nmaximum = \"file\"\n", "commit-servers"),
             ("[[multicast]]\nparity = 8\n", "parity"),
             ("[[multicast]]\ndatagrams = true\nparity = 33\n", "parity"),
         ] {

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Inner, Multicast, MulticastError, Wish,
     feeder::be_fed,
-    lock,
+    lock, maximum,
     room::{Room, Words},
     steward::{Steward, stand},
     target_of,
@@ -31,13 +31,13 @@ use crate::{
         application::{Make, Newest},
         book::{LIST, OPEN, book_id, decode, encode},
         channel::Way,
-        group::Group,
+        group::{Group, Maximum},
         message::Message,
     },
     replicated::{
         CallError, Consistency, DEADLINE_DEFAULT, Function, Inquiry, Outcome, Submission, Submit,
     },
-    server::{board::Board, elections::Elections, metrics},
+    server::{board::Board, elections::Elections, metrics, registers::Registers},
 };
 
 /// What the groups of a node stand on.
@@ -50,12 +50,14 @@ pub(in crate::server) struct Ground {
     /// Where journals of groups are kept.
     pub(in crate::server) dir: std::path::PathBuf,
     pub(in crate::server) durability: Durability,
+    /// Only where roles are kept in registers.
+    pub(in crate::server) registers: Option<Registers>,
 }
 
 impl Multicast {
     /// Takes up the groups that this node serves. Must be called on the node's arbiter.
     pub(in crate::server) fn start(ground: Ground) -> Self {
-        let Ground { node, me, board, elections, submit, dir, durability } = ground;
+        let Ground { node, me, board, elections, submit, dir, durability, registers } = ground;
         let (wishes, mut wished) = mpsc::unbounded_channel();
         let multicast = Self(Arc::new(Inner {
             node: node.clone(),
@@ -65,6 +67,7 @@ impl Multicast {
             submit,
             dir,
             durability,
+            registers,
             rooms: std::sync::Mutex::default(),
             wishes,
             binding: OnceLock::new(),
@@ -264,6 +267,13 @@ impl Multicast {
         }
         let name = group.name.clone();
         let make = self.application(&group)?;
+        let registers = match group.maximum {
+            Maximum::CommitServers => None,
+            Maximum::Register => {
+                let none = || MulticastError::Failed(format!("group {name}: {NO_REGISTERS}"));
+                Some(self.0.registers.clone().ok_or_else(none)?)
+            }
+        };
         let opened = Room::open(node, me, group, dir, *durability, make);
         let room = opened.map_err(|why| MulticastError::Failed(format!("group {name}: {why}")))?;
         rooms.insert(name, Arc::clone(&room));
@@ -274,6 +284,9 @@ impl Multicast {
         let way = wished.map_or(Way::Streams, |config| config.way_to(&room.name));
         node.task(be_fed(node.clone(), Arc::downgrade(&room), named, way));
         node.task(Steward::new(self, &room).run());
+        if let Some(registers) = registers {
+            node.task(maximum::keep(registers, Arc::downgrade(&room), room.maximum()));
+        }
         Ok(room)
     }
 }
@@ -348,6 +361,10 @@ impl Deliver for Route {
         0
     }
 }
+
+/// Why a group is not opened that keeps its largest number in a register.
+const NO_REGISTERS: &str = "it keeps its largest number in a register, and this cluster has none: \
+    set store = \"register\" in [elections] at all nodes, before the cluster begins";
 
 /// A log that does not answer is asked again then.
 const RESUME_AGAIN: Duration = Duration::from_millis(500);

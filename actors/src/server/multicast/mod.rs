@@ -27,7 +27,7 @@
 //! - `calls`: what roles were asked and have not answered
 //! - `room`: the roles of one group; `shelf`: its newest messages, for subscribers
 //! - `hall`: which groups there are; `steward`: this node's place in each;
-//!   `feeder`: who feeds it where it serves nothing
+//!   `feeder`: who feeds it where it serves nothing; `maximum`: the register of its largest number
 //! - `http`: the way in for programs outside
 
 mod calls;
@@ -35,6 +35,7 @@ mod feeder;
 mod hall;
 mod hosted;
 pub(crate) mod http;
+mod maximum;
 mod press;
 mod room;
 mod shelf;
@@ -62,7 +63,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(super) use self::hall::Ground;
 use self::room::Room;
 pub use self::{hosted::Hosted, press::Press, shelf::Collected};
-use super::{board::Board, config::GroupsConfig, elections::Elections};
+use super::{board::Board, config::GroupsConfig, elections::Elections, registers::Registers};
 use crate::{
     multicast::{
         application::{Application, BadQuestion, Make},
@@ -84,6 +85,8 @@ struct Inner {
     submit: Arc<dyn Submit>,
     dir: PathBuf,
     durability: Durability,
+    /// Only where roles are kept in registers.
+    registers: Option<Registers>,
     rooms: Mutex<BTreeMap<String, Arc<Room>>>,
     wishes: mpsc::UnboundedSender<Wish>,
     binding: OnceLock<Binding>,

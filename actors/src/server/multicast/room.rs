@@ -30,7 +30,7 @@ use self::{
     feeding::Feeding,
     roles::{Around, Resident, Roles, records_of},
 };
-use super::{AskFailed, CallFailed, calls::Calls, lock, shelf::Shelf, target_of};
+use super::{AskFailed, CallFailed, calls::Calls, lock, maximum::Held, shelf::Shelf, target_of};
 use crate::{
     effects::{Letter, To},
     multicast::{
@@ -82,6 +82,8 @@ pub(super) struct Room {
     /// The sequencer's last sign of life.
     heard: Mutex<Option<Heard>>,
     report: Mutex<SequencerReport>,
+    /// What the register of the largest number shall hold.
+    maximum: watch::Sender<Option<Held>>,
     delivered: Counter,
     order_queries: Counter,
     data_queries: Counter,
@@ -141,6 +143,7 @@ impl Room {
             feeding: Feeding::default(),
             heard: Mutex::default(),
             report: Mutex::default(),
+            maximum: watch::Sender::new(None),
             delivered: metrics.counter(&metrics::MULTICAST_DELIVERED, &label),
             order_queries: metrics.counter(&metrics::MULTICAST_ORDER_QUERIES, &label),
             data_queries: metrics.counter(&metrics::MULTICAST_DATA_QUERIES, &label),
@@ -238,6 +241,11 @@ impl Room {
         self.group.subscribe()
     }
 
+    /// What the register of its largest number shall hold, if it has one.
+    pub(super) fn maximum(&self) -> watch::Receiver<Option<Held>> {
+        self.maximum.subscribe()
+    }
+
     /// Whether this node is on its way into the group, and has all that it needs.
     pub(super) fn is_in(&self) -> bool {
         self.group().is_joining(&self.me) && lock(&self.progress).is_in()
@@ -321,6 +329,9 @@ impl Room {
             Word::Asked(Question::Data) => self.data_queries.increment(),
             Word::Asked(Question::Blocks) => {}
             Word::Sequencer(report) => *lock(&self.report) = report,
+            Word::Maximum { epoch, seq } => {
+                self.maximum.send_replace(Some(Held { epoch, seq }));
+            }
             Word::Outdated => self.news.notify_one(),
             Word::Step(step) => {
                 let mut progress = lock(&self.progress);

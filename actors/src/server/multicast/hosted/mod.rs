@@ -40,7 +40,7 @@ use super::{Inner, Joined, Multicast, MulticastError, lock};
 use crate::{
     multicast::{
         application::Application,
-        group::{Measures, REPLACE_AFTER},
+        group::{Maximum, Measures, REPLACE_AFTER},
         message::Seq,
     },
     replicated::{
@@ -225,6 +225,7 @@ const MEASURES: Measures = Measures {
     every: 1_000,
     keep: 500,
     replace_after: REPLACE_AFTER,
+    maximum: Maximum::CommitServers,
 };
 
 /// Batches on their way at once: one that waits for its numbers holds up no other.
