@@ -252,10 +252,12 @@ impl CheckpointServer {
     }
 
     fn answer(&self, from: &NodeId, seq: Seq, wanted: &[u32], out: &mut Effects<Self>) {
-        let Some(kept) = self.kept.iter().find(|kept| kept.advert.seq == seq) else { return };
+        // None of it is an answer too: whoever asked need not wait for one.
+        let kept = self.kept.iter().find(|kept| kept.advert.seq == seq);
         let (mut bytes, mut blocks) = (0, Vec::new());
         for number in wanted.iter().take(BLOCKS_MAX) {
-            let Some(block) = kept.blocks.get(*number as usize) else { continue };
+            let block = kept.and_then(|kept| kept.blocks.get(*number as usize));
+            let Some(block) = block else { continue };
             bytes += block.len();
             blocks.push((*number, block.clone()));
             if bytes >= WRITE_BYTES {

@@ -354,7 +354,7 @@ pub enum ReceiverMessage {
     Blocks {
         /// Of which.
         seq: Seq,
-        /// Number and content of each.
+        /// Number and content of each. None: that one is not here.
         blocks: Vec<(u32, Bytes)>,
     },
     /// Of its node: the group's servers are these now.

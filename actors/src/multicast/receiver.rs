@@ -1,5 +1,6 @@
 //! The receiver: delivers the order without a gap, and fetches what it missed.
 
+mod fetch;
 mod repair;
 
 use std::{
@@ -277,7 +278,7 @@ impl Machine for Receiver {
                     self.group = group;
                 }
             }
-            ReceiverMessage::Blocks { seq, blocks } => self.blocks(now.at, seq, blocks, out),
+            ReceiverMessage::Blocks { seq, blocks } => self.blocks(now.at, from, seq, blocks, out),
         }
     }
 

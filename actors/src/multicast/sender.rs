@@ -121,11 +121,19 @@ impl Sender {
         }
     }
 
+    /// The order goes on behind a checkpoint. What was sent before it was taken may be in it, and nobody
+    /// here will see where: whoever waits for that is told so now, and not when its lifetime is over.
     fn skipped(&mut self, seq: Seq) {
-        if seq > self.seen {
-            self.recent.clear();
-            self.order.clear();
-            (self.seen_from, self.seen) = (seq, seq);
+        if seq <= self.seen {
+            return;
+        }
+        self.recent.clear();
+        self.order.clear();
+        (self.seen_from, self.seen) = (seq, seq);
+        let is_lost = |_: &Mid, open: &mut Open| open.data.stamp < seq;
+        let lost: Vec<_> = self.open.extract_if(.., is_lost).collect();
+        for (mid, open) in lost {
+            self.close(open.call, mid, Outcome::Unknown);
         }
     }
 
@@ -242,3 +250,39 @@ const PART_BYTES: usize = 1 << 20;
 
 /// Messages in it.
 const PART_MAX: usize = 2_000;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use synod_runtime::identity::Incarnation;
+
+    use super::*;
+    use crate::multicast::message::Publisher;
+
+    /// Goal: nobody waits for the rest of a lifetime for a number that a checkpoint hides.
+    #[test]
+    fn what_a_checkpoint_may_hold_is_told_unknown_at_once_and_the_rest_is_waited_for() {
+        let me = NodeId::new("a".parse().expect("a name"), Incarnation(1));
+        let mut sender = Sender::new(me.clone(), Arc::new(Group::new("news", vec![me.clone()])));
+        let mid = |number| Mid { publisher: Publisher(7), number };
+        let now = Now { at: Instant::from_nanos(1), wall_ms: 0 };
+        let mut hear = |message| {
+            let mut out = Effects::default();
+            sender.message(now, &me, message, &mut out);
+            sender.flush(now, &mut out);
+            let words = out.now.into_iter().filter_map(|letter| match letter.message {
+                Message::Word(Word::Outcome { call, messages }) => Some((call, messages)),
+                _ => None,
+            });
+            words.collect::<Vec<_>>()
+        };
+        for (call, stamp) in [(1, 5), (2, 10)] {
+            let payload = Bytes::from_static(b"it rains");
+            let data = Data { mid: mid(call), stamp: Seq(stamp), lowest_open: 1, payload };
+            assert_eq!(hear(SenderMessage::Publish { call, messages: vec![data] }), []);
+        }
+        let unknown = vec![(mid(1), Outcome::Unknown)];
+        assert_eq!(hear(SenderMessage::Skipped(Seq(10))), [(1, unknown)]);
+        assert_eq!(hear(SenderMessage::Skipped(Seq(9))), [], "it is behind that");
+    }
+}

@@ -1,24 +1,20 @@
 //! How a receiver gets what it missed: from commit servers which message, from data servers the
 //! message, from checkpoint servers the state.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rand::RngExt as _;
 use synod_runtime::{identity::NodeId, world::Instant};
 
-use super::{ASKED_MAX, Receiver, Style};
+use super::{ASKED_MAX, Receiver, Style, fetch::Fetch};
 use crate::{
     effects::{Effects, To},
     multicast::{
-        checkpoint_server::{BLOCKS_MAX, WRITE_BYTES, advert},
+        checkpoint_server::advert,
         message::{
-            Advert, Checkpoint, CheckpointMessage, CommitMessage, DataMessage, Message, Mid,
-            Question, Seq, Word,
+            Checkpoint, CheckpointMessage, CommitMessage, DataMessage, Message, Mid, Question, Seq,
+            Word,
         },
     },
 };
@@ -36,31 +32,6 @@ pub(super) struct Repair {
     /// Numbers up to here are in no commit server any more.
     dropped: Seq,
     fetch: Option<Fetch>,
-}
-
-/// A checkpoint that is being fetched.
-#[derive(Debug)]
-struct Fetch {
-    advert: Advert,
-    blocks: BTreeMap<u32, Bytes>,
-    bytes: u64,
-    /// Blocks under way.
-    asked: BTreeSet<u32>,
-    ask_at: Instant,
-    /// Until then no newer one is fetched instead: on a busy group one comes before any was fetched.
-    /// Every block that comes puts it off.
-    stays_until: Instant,
-    turn: usize,
-}
-
-impl Fetch {
-    /// How many blocks are asked of a server at once: as many as it says at once, so that no block that
-    /// was asked for has to be waited for in vain.
-    fn asked_at_once(&self) -> usize {
-        let bytes = self.advert.bytes / u64::from(self.advert.blocks).max(1);
-        let fit = WRITE_BYTES as u64 / bytes.max(1);
-        usize::try_from(fit).unwrap_or(BLOCKS_MAX).clamp(1, BLOCKS_MAX)
-    }
 }
 
 impl Repair {
@@ -87,7 +58,7 @@ impl Repair {
     }
 
     pub(super) fn due(&self) -> Option<Instant> {
-        let fetch = self.fetch.as_ref().map(|fetch| fetch.ask_at);
+        let fetch = self.fetch.as_ref().map(Fetch::due);
         fetch.into_iter().chain(self.look_at).min()
     }
 }
@@ -122,8 +93,11 @@ impl Receiver {
         let wait = ASK_AGAIN_AFTER * (1 << self.repair.vain.min(BACK_OFF_MAX));
         self.repair.look_at = Some(now + wait + wait.mul_f64(self.rng.random::<f64>() / 2.0));
         self.repair.vain += 1;
-        let upto = self.largest.0.min(self.delivered.0.saturating_add(ASKED_MAX));
-        let window = (self.delivered.0 + 1..=upto).map(Seq);
+        // What a checkpoint brings that is on its way nobody else may have any more.
+        let fetch = self.repair.fetch.as_ref().filter(|fetch| fetch.comes(now));
+        let after = fetch.map_or(self.delivered, |fetch| fetch.advert.seq.max(self.delivered));
+        let upto = self.largest.0.min(after.0.saturating_add(ASKED_MAX));
+        let window = (after.0 + 1..=upto).map(Seq);
         let mut unknown = Vec::new();
         let mut lacking: Vec<Mid> = Vec::new();
         for seq in window {
@@ -175,45 +149,19 @@ impl Receiver {
         if advert.seq < missing || !gone && !vain {
             return;
         }
-        // Servers keep the newest two: an older one may be gone while it is fetched.
-        let stays = |fetch: &Fetch| fetch.advert == advert || now < fetch.stays_until;
-        if self.repair.fetch.as_ref().is_some_and(stays) {
+        if self.repair.fetch.as_ref().is_some_and(|fetch| fetch.stays(&advert, now)) {
             return;
         }
         let turn = self.rng.random_range(0..self.group.counted().count());
-        self.repair.fetch = Some(Fetch {
-            advert,
-            blocks: BTreeMap::new(),
-            bytes: 0,
-            asked: BTreeSet::new(),
-            ask_at: now,
-            stays_until: now + STAYS_FOR,
-            turn,
-        });
+        self.repair.fetch = Some(Fetch::new(advert, now, turn));
     }
 
-    /// Asks several servers for different blocks.
+    /// Asks for what is missing of a checkpoint.
     fn fetch_on(&mut self, now: Instant, out: &mut Effects<Self>) {
         let Some(fetch) = &mut self.repair.fetch else { return };
-        if fetch.ask_at > now {
-            return;
-        }
         let servers: Vec<_> = self.group.counted().cloned().collect();
-        fetch.ask_at = now + FETCH_AGAIN_AFTER;
-        fetch.asked.clear();
-        let at_once = fetch.asked_at_once();
-        for _ in 0..FETCHED_FROM.min(servers.len()) {
-            let is_missing =
-                |block: &u32| !fetch.blocks.contains_key(block) && !fetch.asked.contains(block);
-            let wanted: Vec<_> =
-                (0..fetch.advert.blocks).filter(is_missing).take(at_once).collect();
-            if wanted.is_empty() {
-                break;
-            }
-            fetch.asked.extend(&wanted);
-            fetch.turn = (fetch.turn + 1) % servers.len();
-            let server = servers[fetch.turn].clone();
-            let query = CheckpointMessage::Query { seq: fetch.advert.seq, blocks: wanted };
+        for (server, blocks) in fetch.ask(now, &servers) {
+            let query = CheckpointMessage::Query { seq: fetch.advert.seq, blocks };
             out.send(To::Node(server), query);
             out.here(Word::Asked(Question::Blocks));
         }
@@ -223,38 +171,25 @@ impl Receiver {
     pub(super) fn blocks(
         &mut self,
         now: Instant,
+        from: &NodeId,
         seq: Seq,
         blocks: Vec<(u32, Bytes)>,
         out: &mut Effects<Self>,
     ) {
-        let Some(fetch) = &mut self.repair.fetch else { return };
-        if seq != fetch.advert.seq {
+        let Some(fetch) = self.repair.fetch.as_mut().filter(|fetch| fetch.advert.seq == seq) else {
             return;
-        }
-        for (number, block) in blocks {
-            fetch.asked.remove(&number);
-            if number < fetch.advert.blocks && !fetch.blocks.contains_key(&number) {
-                fetch.bytes += block.len() as u64;
-                fetch.blocks.insert(number, block);
-                fetch.stays_until = now + STAYS_FOR;
-            }
-        }
-        if fetch.asked.is_empty() {
-            fetch.ask_at = now;
-        }
-        let whole = fetch.blocks.len() == fetch.advert.blocks as usize;
-        // More than it can be: somebody speaks of another one.
-        let too_much = fetch.bytes > fetch.advert.bytes;
-        if !whole && !too_much {
-            return;
-        }
-        let Some(Fetch { advert: wanted, blocks, .. }) = self.repair.fetch.take() else { return };
-        let checkpoint = Checkpoint { seq, blocks: blocks.into_values().collect() };
-        if too_much || advert(&checkpoint) != wanted || seq <= self.delivered {
+        };
+        fetch.answered(now, from, blocks);
+        let Some(fetch) = self.repair.fetch.take_if(|fetch| fetch.is_over()) else { return };
+        let wanted = fetch.advert.clone();
+        let (seq, blocks) = fetch.into_parts();
+        let checkpoint = Checkpoint { seq, blocks };
+        if advert(&checkpoint) != wanted || seq <= self.delivered {
             return; // fetched anew, if it is still needed
         }
         self.skip_to(seq);
-        self.repair.vain = 0;
+        // What follows is asked for at once.
+        (self.repair.vain, self.repair.look_at) = (0, Some(now));
         out.here(Message::Installed(Arc::new(checkpoint)));
     }
 }
@@ -270,13 +205,3 @@ const BACK_OFF_MAX: u32 = 5;
 
 /// After so many vain questions the checkpoint is fetched, if there is one.
 const VAIN_MAX: u32 = 6;
-
-/// Blocks are fetched from so many servers at a time.
-const FETCHED_FROM: usize = 2;
-
-/// A checkpoint of which nothing came for so long is left for a newer one: servers keep the newest only.
-/// A block that is on its way needs less, also to a machine that has much to do.
-const STAYS_FOR: Duration = Duration::from_millis(300);
-
-/// Blocks that did not come by then are asked for again.
-const FETCH_AGAIN_AFTER: Duration = Duration::from_millis(500);
