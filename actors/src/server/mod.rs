@@ -360,6 +360,8 @@ fn listen(
         .workers(1)
         .disable_signals()
         .shutdown_timeout(GRACE.as_secs())
+        // What is said to whoever listens goes at once, and does not wait for a word of theirs.
+        .tcp_nodelay(true)
         .h1_allow_half_closed(false);
     let server = match tls {
         Some(tls) => server.bind_rustls_0_23(address, tls),
