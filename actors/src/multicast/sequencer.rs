@@ -190,7 +190,7 @@ impl Sequencer {
         let Phase::Ordering(reign) = &mut self.phase else { return };
         reign.commit(&self.group);
         reign.assign(&self.group, now);
-        if let Some(seq) = reign.to_store() {
+        if let Some(seq) = reign.next_to_store() {
             out.here(Word::Maximum { epoch: reign.epoch, seq });
         }
         let (fresh, announce) = (reign.submittable(), std::mem::take(&mut reign.announce));

@@ -165,7 +165,7 @@ impl Reign {
     }
 
     /// The number to store next, if it is time for that.
-    pub(super) fn to_store(&mut self) -> Option<Seq> {
+    pub(super) fn next_to_store(&mut self) -> Option<Seq> {
         let assigned = self.assigned;
         let stored = self.stored.as_mut()?;
         if stored.on_its_way.is_some() || stored.upto >= assigned {
