@@ -416,7 +416,7 @@ async fn perform(
         let started = site.0.clock.now();
         let why = match site.0.server.perform(Rc::clone(&request), stamp).await {
             Ok(response) => {
-                site.0.metrics.performed(site.0.clock.now().since(started));
+                site.performed(started);
                 site.set_down(None);
                 return (step, Ended::Answered { response, redone: stamp.redo });
             }

@@ -12,10 +12,11 @@
 //!
 //! # Layout
 //! - [`Site`]: the way in; `live`: its lives, and the work in each; `report`: telling the others
-//! - [`notes`]: what must not be forgotten
+//! - [`notes`]: what must not be forgotten; `gather`: places given together
 //! - `spread`: large bodies, kept apart from the order
 //! - `rebuild`: a server made again as another's is
 
+mod gather;
 mod live;
 pub mod notes;
 mod rebuild;
@@ -51,6 +52,7 @@ use tokio::{
 
 pub use self::spread::Bodies;
 use self::{
+    gather::Pace,
     notes::{Facts, Notes},
     rebuild::wait,
     spread::Fetching,
@@ -127,6 +129,7 @@ struct Inner {
     tell: Notify,
     clock: Arc<dyn Clock>,
     metrics: WebMetrics,
+    pace: Pace,
     placed: Arc<AtomicBool>,
     tasks: RefCell<Vec<JoinHandle<()>>>,
 }
@@ -171,6 +174,7 @@ impl Site {
             tell: Notify::new(),
             clock,
             metrics,
+            pace: Pace::default(),
             placed,
             tasks: RefCell::default(),
         }));
@@ -273,6 +277,7 @@ impl Site {
         let (request, parts) = self.send_body(request, &origin).await?;
         // B2: at hand until this ends, whatever this site has seen of the order by then.
         let _held = request.apart.clone();
+        self.gather().await;
         let arrange = Arrange { origin, key, request, parts };
         let arranged = inner.order.send(arrange).timeout(ORDER_PATIENCE);
         let arranged = tokio::select! {

@@ -7,15 +7,16 @@ use tokio::time::sleep;
 use super::{Place, Site};
 use crate::order::{Done, Kept, Report, Reported};
 
-/// Tells whatever there is, a moment after the first of it.
+/// Tells whatever there is, now and then.
 pub(super) async fn report(site: Site) {
     // What the others know of this server; nothing while that is uncertain.
     let mut told = None;
     let mut noted = site.0.clock.now();
     loop {
         site.0.tell.notified().await;
-        sleep(REPORT_PAUSE).await;
-        while let Some((epoch, done)) = next(&site, told.as_ref()) {
+        loop {
+            sleep(REPORT_PAUSE).await;
+            let Some((epoch, done)) = next(&site, told.as_ref()) else { break };
             let now = site.0.clock.now();
             if now.since(noted) >= NOTE_PAUSE {
                 noted = now;
@@ -56,8 +57,8 @@ fn next(site: &Site, told: Option<&Option<String>>) -> Option<(u64, Vec<Done>)> 
     Some((epoch, untold.iter().take_while(fits).cloned().collect()))
 }
 
-/// So much is told together: a command for each request would be another write for each.
-const REPORT_PAUSE: Duration = Duration::from_millis(10);
+/// So long is gathered what is told together: a command for each request would be another write for each.
+const REPORT_PAUSE: Duration = Duration::from_millis(20);
 
 /// What the others know, they tell after a crash: the notes need not be fresh.
 const NOTE_PAUSE: Duration = Duration::from_millis(200);
