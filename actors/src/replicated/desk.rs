@@ -2,13 +2,17 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use synod_runtime::watch;
 
 use super::{
-    ActorDescriptor, ApplyError, Function, Moment, Replicated, RestoreError, StateMachine, Turn,
+    ActorDescriptor, ApplyError, Function, Moment, Position, Replicated, RestoreError,
+    StateMachine, Turn,
 };
 
 /// Where a node keeps the state that its replica of `A` executes, for actors that act outside of the
@@ -29,12 +33,14 @@ use super::{
 /// counter.send(Add(2)).await.unwrap();
 /// news.changed().await.unwrap();
 /// assert_eq!(desk.read(|counter| counter.0), Some(2));
+/// assert_eq!(desk.executed().0, 1);
 /// # });
 /// ```
 pub struct Desk<A> {
     /// That of the machine that executed last: after a panic another one does.
     actor: Mutex<Option<Arc<Mutex<A>>>>,
     changes: watch::Sender<u64>,
+    executed: AtomicU64,
 }
 
 impl<A: Replicated> Desk<A> {
@@ -52,6 +58,13 @@ impl<A: Replicated> Desk<A> {
         Some(look(&actor))
     }
 
+    /// The highest position whose command was executed here, for this actor. What is read afterwards
+    /// has its effect, or is a state that was put in its place since. A state that was taken over
+    /// whole, from a snapshot or a backup, does not count: its last command was not executed here.
+    pub fn executed(&self) -> Position {
+        Position(self.executed.load(Ordering::Acquire))
+    }
+
     /// Hears that something was executed, at once and in any number together.
     pub fn news(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
@@ -60,7 +73,11 @@ impl<A: Replicated> Desk<A> {
 
 impl<A> Default for Desk<A> {
     fn default() -> Self {
-        Self { actor: Mutex::default(), changes: watch::Sender::new(0) }
+        Self {
+            actor: Mutex::default(),
+            changes: watch::Sender::new(0),
+            executed: AtomicU64::new(0),
+        }
     }
 }
 
@@ -96,6 +113,7 @@ impl<A: Replicated> StateMachine for Shown<A> {
         turn: &mut Turn,
     ) -> Result<Vec<u8>, ApplyError> {
         let reply = lock(&self.actor).dispatch(function, args, turn);
+        self.desk.executed.fetch_max(turn.position().0, Ordering::Release);
         self.publish();
         reply
     }

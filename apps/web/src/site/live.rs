@@ -3,7 +3,6 @@
 use std::{
     cell::Cell,
     collections::BTreeMap,
-    rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -14,9 +13,14 @@ use futures_util::{
 use synod::server::config::RedoPolicy;
 use tokio::time::sleep;
 
-use super::{Place, Site, notes::Facts, rebuild};
+use super::{
+    Place, Site,
+    notes::Facts,
+    perform::{Ended, perform},
+    rebuild,
+};
 use crate::{
-    Answer, OrderError, Request, Response, Stamp, Touches, Unperformed,
+    Answer, OrderError, Touches,
     order::{Done, Elsewhere, Join, Joined, Kept, Report, Step, Verdict, Web},
     slip::{self, Slip},
 };
@@ -168,26 +172,13 @@ struct Work<'a> {
     epoch: u64,
     /// What it knew when this life began.
     began: Facts,
-    /// How far its own replica said that it is; none before that came to this life.
-    told: Cell<Option<u64>>,
+    /// How far its own replica said that it is.
+    told: Cell<u64>,
     next: u64,
     in_flight: FuturesUnordered<LocalBoxFuture<'a, (Arc<Step>, Ended)>>,
     touched: BTreeMap<u64, Touches>,
     /// Ended before others that stand before them.
     ended: BTreeMap<u64, Done>,
-}
-
-/// How a request ended at the server.
-enum Ended {
-    Answered {
-        response: Response,
-        redone: bool,
-    },
-    Lost(String),
-    /// It was performed, in an earlier life perhaps; the answer is lost.
-    Performed,
-    /// The server lost what it had performed.
-    Behind(u64),
 }
 
 /// What a site is to do next.
@@ -208,7 +199,7 @@ impl<'a> Work<'a> {
             site,
             epoch,
             began,
-            told: Cell::new(None),
+            told: Cell::new(0),
             next,
             in_flight,
             touched: BTreeMap::new(),
@@ -254,14 +245,15 @@ impl<'a> Work<'a> {
     /// What its own replica says.
     fn look(&self) -> Look {
         let room = WINDOW.saturating_sub(self.in_flight.len()) as u64;
+        let executed = self.site.0.desk.executed().0;
         let look = self.site.0.desk.read(|web| {
             let Some(me) = web.sites().get(&self.site.0.name) else { return Look::Over };
             let away = me.quarantined().is_some() && !slip::is(Slip::IgnoresQuarantine);
-            if me.epoch > self.epoch || away || self.went_back(web, me) {
+            if me.epoch > self.epoch || away || self.went_back(web, me, executed) {
                 return Look::Over;
             }
             if me.epoch == self.epoch {
-                self.told.set(Some(me.applied));
+                self.told.set(me.applied);
             }
             // O6: until the copy is told of, or wanted no more.
             let still = me.epoch == self.epoch && web.to_copy(&self.site.0.name).is_some();
@@ -276,9 +268,15 @@ impl<'a> Work<'a> {
     }
 
     /// Whether the order is another than it was, as after a restore: other requests have its places.
-    fn went_back(&self, web: &Web, me: &crate::order::Site) -> bool {
-        let back = |told| me.epoch < self.epoch || me.applied < told || web.last() + 1 < self.next;
-        self.told.get().is_some_and(back)
+    /// A replica that had `executed` its joining and does not know of it has another state since.
+    fn went_back(&self, web: &Web, me: &crate::order::Site, executed: u64) -> bool {
+        if me.epoch < self.epoch {
+            return executed >= self.epoch;
+        }
+        // The same epoch of another cluster goes with another lineage.
+        me.lineage != self.began.lineage
+            || me.applied < self.told.get()
+            || web.last() + 1 < self.next
     }
 
     /// Sends what comes next, in order, as long as nothing meets what is with the server (S1).
@@ -397,69 +395,6 @@ enum Before {
     Not,
 }
 
-/// Asks the server, until that is known to have answered or must not be asked again.
-async fn perform(
-    site: &Site,
-    step: Arc<Step>,
-    redone: bool,
-    policy: RedoPolicy,
-) -> (Arc<Step>, Ended) {
-    let Some(request) = whole(site, &step).await else {
-        let why = "no site keeps its body any more".to_owned();
-        return (step, Ended::Lost(why));
-    };
-    let request = Rc::new(request);
-    let Step { seq, time_ms, seed, .. } = *step;
-    let mut stamp = Stamp { seq, time_ms, seed, redo: redone };
-    let mut pause = PAUSE_MIN;
-    loop {
-        let started = site.0.clock.now();
-        let why = match site.0.server.perform(Rc::clone(&request), stamp).await {
-            Ok(response) => {
-                site.performed(started);
-                site.set_down(None);
-                return (step, Ended::Answered { response, redone: stamp.redo });
-            }
-            Err(Unperformed::Performed) => return (step, Ended::Performed),
-            Err(Unperformed::Behind(performed)) => return (step, Ended::Behind(performed)),
-            Err(Unperformed::NotSent(why)) => why,
-            Err(Unperformed::Unknown(why))
-                if policy == RedoPolicy::Rebuild && !slip::is(Slip::RetriesUnsafe) =>
-            {
-                return (step, Ended::Lost(why));
-            }
-            Err(Unperformed::Unknown(why)) => {
-                stamp.redo = true;
-                why
-            }
-        };
-        site.set_down(Some(why));
-        sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
-    }
-}
-
-/// The request of a step, with its body. None when no site keeps that any more.
-async fn whole(site: &Site, step: &Step) -> Option<Request> {
-    let mut request = step.whole();
-    while let Some(body) = &request.apart {
-        let body = site.body_of(step, body).await?;
-        if site.0.server.streams() {
-            request.apart = Some(body);
-            break;
-        }
-        let Some(held) = body.held else { continue };
-        match held.whole().await {
-            Ok(bytes) => (request.body, request.apart) = (bytes, None),
-            Err(why) => {
-                tracing::warn!(seq = step.seq, %why, "a body cannot be read; once more");
-                sleep(PAUSE_MAX).await;
-            }
-        }
-    }
-    Some(request)
-}
-
 impl Site {
     /// Notes whether the server can be reached; whether that is new.
     pub(super) fn set_down(&self, down: Option<String>) -> bool {
@@ -493,7 +428,7 @@ const RESERVED: u64 = 256;
 const JOIN_PAUSE: Duration = Duration::from_millis(200);
 
 /// Between two attempts to reach a server.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
+pub(super) const PAUSE_MIN: Duration = Duration::from_millis(50);
 
 /// The same, when it has been away for long.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(1);

@@ -19,6 +19,7 @@
 mod gather;
 mod live;
 pub mod notes;
+mod perform;
 mod rebuild;
 mod report;
 mod spread;

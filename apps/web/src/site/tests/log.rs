@@ -22,6 +22,8 @@ pub(super) struct Log {
     commands: Vec<(u64, Bytes)>,
     replicas: BTreeMap<String, (Box<dyn StateMachine>, usize)>,
     rng: Rng,
+    /// What commands draw comes from: another order has another.
+    pub(super) seed: u64,
     /// Nobody can order anything.
     pub(super) halted: bool,
 }
@@ -33,6 +35,7 @@ impl Log {
             commands: Vec::new(),
             replicas: BTreeMap::new(),
             rng,
+            seed: 7,
             halted: false,
         }))
     }
@@ -64,10 +67,15 @@ impl Log {
             *executed += 1;
             let position = Position(*executed as u64);
             let moment = Moment { position, time_ms: position.0 };
-            let mut turn = Turn::new(moment, SessionId(1), 7 ^ position.0, 0);
+            let mut turn = Turn::new(moment, SessionId(1), self.seed ^ position.0, 0);
             reply = machine.apply(*function, args, &mut turn).ok();
         }
         reply
+    }
+
+    /// How many commands stand in it.
+    pub(super) fn len(&self) -> usize {
+        self.commands.len()
     }
 
     /// Every replica has this state instead of what it had.
