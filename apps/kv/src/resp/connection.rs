@@ -56,6 +56,8 @@ enum Flow {
     Read,
     /// Something must finish before more is looked at.
     Wait,
+    /// As many as may be at once were looked at, and some of them are answered already.
+    Again,
     /// Answer what is under way, then hang up.
     End,
 }
@@ -114,6 +116,11 @@ impl Connection {
         loop {
             match self.turn() {
                 Flow::End => break,
+                // Nobody else tells that there is room.
+                Flow::Again => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
                 Flow::Wait => tokio::select! {
                     () = self.outbox.moved() => continue,
                     () = &mut stopped => break,
@@ -136,7 +143,7 @@ impl Connection {
                     // What was there before is answered yet: its sender could not know.
                     let read = self.reader.read_buf(&mut self.input).now_or_never();
                     if read.is_some_and(|read| read.is_ok_and(|bytes| bytes > 0)) {
-                        self.turn();
+                        while self.turn() == Flow::Again {}
                     }
                     break;
                 }
@@ -163,8 +170,11 @@ impl Connection {
     fn turn(&mut self) -> Flow {
         let load = self.outbox.load();
         let mut planned = Vec::new();
-        let flow = self.plan(load, &mut planned);
+        let mut flow = self.plan(load, &mut planned);
         if !planned.is_empty() {
+            if flow == Flow::Wait && self.held.is_none() {
+                flow = Flow::Again;
+            }
             self.batch += 1;
             self.note(planned.len());
             self.carry_out(load, planned);

@@ -322,6 +322,37 @@ fn a_long_pipeline_is_taken_in_pieces_and_answered_whole() {
     });
 }
 
+/// Goal: commands that need no log end no connection's progress, however many come at once. Method: more
+/// than may be under way of each kind, in one write, alone and behind one that needs the log.
+#[test]
+fn a_long_pipeline_that_the_node_answers_itself_is_answered_whole() {
+    run(async {
+        let (_handle, address) = listen(log(), RespOptions::default()).await;
+        let mut client = Client::connect(address).await;
+        let count = 5_000;
+        for (command, reply) in [("PING", "+PONG\r\n"), ("ECHO a", "$1\r\na\r\n")] {
+            client.send(format!("{command}\r\n").repeat(count).as_bytes()).await;
+            for _ in 0..count {
+                assert_eq!(client.reply().await, reply.as_bytes());
+            }
+        }
+        client.send(format!("SET a 1\r\n{}", "PING\r\n".repeat(count)).as_bytes()).await;
+        assert_eq!(client.reply().await, b"+OK\r\n");
+        for _ in 0..count {
+            assert_eq!(client.reply().await, b"+PONG\r\n");
+        }
+        client.send(format!("MULTI\r\n{}", "INCR n\r\n".repeat(count)).as_bytes()).await;
+        assert_eq!(client.reply().await, b"+OK\r\n");
+        for _ in 0..count {
+            assert_eq!(client.reply().await, b"+QUEUED\r\n");
+        }
+        assert!(client.ask("EXEC").await.starts_with("*5000\r\n:1\r\n"));
+        let silent = format!("CLIENT REPLY OFF\r\n{}", "PING\r\n".repeat(count));
+        client.send(format!("{silent}CLIENT REPLY ON\r\n").as_bytes()).await;
+        assert_eq!(client.reply().await, b"+OK\r\n");
+    });
+}
+
 #[test]
 fn clients_are_listed_named_silenced_and_killed() {
     run(async {
