@@ -60,6 +60,11 @@ fn mains_and_auxiliaries_come_and_go_under_load() {
     assert_eq!(status["auxiliaries"], serde_json::json!(["y"]), "{status}");
     let (code, error) = members(&synod, &["remove", "nobody"]);
     assert!(code == 1 && error.contains("no node is called nobody"), "{code} {error}");
+    let never = ["add", "z", "--role", "member", "--quic", "127.0.0.1:9"];
+    for words in [&never[..], &["remove", "z"]] {
+        let (code, error) = members(&synod, words);
+        assert_eq!(code, 0, "{words:?}, and nobody ever saw it: {error}");
+    }
     let (code, error) = members(&synod, &["add", "c", "--role", "auxiliary", "--quic", "h:1"]);
     assert!(code == 1 && error.contains("there already, as main"), "{code} {error}");
     load.wait_for_more(200);

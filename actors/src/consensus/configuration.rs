@@ -178,12 +178,17 @@ impl Configuration {
     }
 
     /// The next configuration, without anything of that name; `id` is who bears it, as far as is
-    /// known.
+    /// known. If nobody knows, the name is remembered with a number that no node has.
     pub fn without(&self, name: &NodeName, id: Option<NodeId>) -> Self {
         let mut next = self.clone();
         next.epoch += 1;
-        let bearers = self.mains.iter().chain(&self.auxiliaries).filter(|node| node.name == *name);
-        for gone in bearers.cloned().chain(id) {
+        let voters = self.mains.iter().chain(&self.auxiliaries);
+        let mut bearers: Vec<NodeId> =
+            voters.filter(|node| node.name == *name).cloned().chain(id).collect();
+        if bearers.is_empty() {
+            bearers.push(NodeId::new(name.clone(), Incarnation(0)));
+        }
+        for gone in bearers {
             if !next.removed.contains(&gone) {
                 next.removed.push(gone);
             }
@@ -371,6 +376,14 @@ mod tests {
         let less = three.without(&name(2), None).without(&name(7), None);
         assert_eq!((less.removed, less.epoch), (vec![node(2), node(7)], 4));
         assert!(less.auxiliaries.is_empty() && less.addresses.is_empty());
+        // Nobody has seen this one.
+        let never = shape(0..2, 2..3).expecting(&name(8), NodeRole::Member, "h:1");
+        let gone = never.without(&name(8), None);
+        assert_eq!(gone.role_of(&name(8)), None);
+        assert!(
+            gone.removed.iter().any(|node| node.name == name(8)),
+            "who asks hears that it is so"
+        );
     }
 
     #[test]
