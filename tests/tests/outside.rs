@@ -246,6 +246,10 @@ fn check_recover(lost: &Cluster, big: &str) {
     let out_dir = folder.path().join("recovered").display().to_string();
     let (code, _, error) = run(program, &["recover", "--from", &from, "--out", &out_dir]);
     assert!(code == 2 && error.contains("--force-new-cluster"), "{code} {error}");
+    let cheap = lost.dir().join("x").display().to_string();
+    let words = ["recover", "--force-new-cluster", "--from", &cheap, "--out", &out_dir];
+    let (code, _, error) = run(program, &words);
+    assert!(code == 2 && error.contains("auxiliary"), "{code} {error}");
     let words = ["recover", "--force-new-cluster", "--json", "--from", &from, "--out", &out_dir];
     let (code, out, error) = run(program, &words);
     assert_eq!(code, 0, "{error}");

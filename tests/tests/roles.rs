@@ -54,6 +54,7 @@ fn a_role_is_taken_renewed_and_passed_on_over_http() {
     for node in ["a", "b", "m1"] {
         let (status, held) = take(&synod, node, &json!({"holder": "one", "lease": "2s"}));
         assert_eq!((status, &held["leader"], &held["epoch"]), (409, &json!("one"), &json!(epoch)));
+        assert_eq!(held["role"], "jobs", "{held}");
         let (status, renewed) = take(&synod, node, &json!({"holder": "one", "epoch": epoch}));
         assert_eq!((status, &renewed["epoch"]), (200, &json!(epoch)), "{renewed}");
         assert!(renewed["expires_in_ms"].as_u64().unwrap() > 1_900, "{renewed}");

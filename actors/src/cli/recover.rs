@@ -218,6 +218,11 @@ fn source(from: &Path, services: Vec<Box<dyn Service>>) -> Result<Source, Failur
     });
     let Salvage { state, step, certain, highest } =
         salvage(&survived, make).map_err(|why| damaged(&dir, why))?;
+    if step == 0 {
+        let why = "holds nothing of the log: it is an auxiliary's, or never was of a cluster";
+        let hint = "name the directory of a main, a snapshot or a backup";
+        return Err(Failure::usage(dir.display(), why, hint));
+    }
     let mut warnings =
         vec![format!("last step {step} (steps up to {certain} are known to be chosen)")];
     if highest > step {

@@ -187,7 +187,7 @@ impl Request<'_> {
         let mut first = None;
         let led = stands.cell().wait(|known| match (&known.lease, &known.ended, &known.holder) {
             (Some((grant, _, deadline)), _, _) => Found::This(Ok((*grant, *deadline))),
-            (None, Some(ended), _) => Found::This(Err(Answer::from(ended.clone()))),
+            (None, Some(ended), _) => Found::This(Err(self.ended(ended.clone()))),
             // The next period has begun, and it is another's.
             (None, None, Some(holder)) => {
                 let before = first.get_or_insert(holder.epoch);
@@ -210,6 +210,24 @@ impl Request<'_> {
         self.elections.tell(ServiceMessage::OnItsOwn(cell.handle));
         self.keep(cell);
         Ok(self.leading(grant, deadline, arrived))
+    }
+
+    /// Who stood for the role does no more.
+    fn ended(&self, ended: Ended) -> Answer {
+        match ended {
+            Ended::Held(by) => Answer::held(&self.role, Some(&by)),
+            Ended::Refused(refusal) => refusal.into(),
+            Ended::Left | Ended::Lost => {
+                let why = "the lease ran out".to_owned();
+                Answer::new(StatusCode::CONFLICT, why, NOT_APPLIED)
+            }
+            Ended::Failed(failed) if failed.not_applied => {
+                Answer::new(StatusCode::SERVICE_UNAVAILABLE, failed.why, NOT_APPLIED)
+            }
+            Ended::Failed(failed) => {
+                Answer::new(StatusCode::GATEWAY_TIMEOUT, failed.why, "unknown")
+            }
+        }
     }
 
     /// Renews what is held in that epoch, at this node or taken over from another.
@@ -244,7 +262,7 @@ impl Request<'_> {
             let handle = cell.handle;
             self.elections.tell(ServiceMessage::Asked { handle, at_once: true });
             let renewed = cell.wait(|known| match (&known.lease, &known.ended) {
-                (_, Some(ended)) => Found::This(Err(Answer::from(ended.clone()))),
+                (_, Some(ended)) => Found::This(Err(self.ended(ended.clone()))),
                 (Some((grant, sent, deadline)), None) if *sent >= arrived => {
                     Found::This(Ok((*grant, *deadline)))
                 }
@@ -427,23 +445,6 @@ impl From<Refusal> for Answer {
             Refusal::Fenced { .. } => StatusCode::PRECONDITION_FAILED,
         };
         Self::new(status, refusal.to_string(), NOT_APPLIED)
-    }
-}
-
-impl From<Ended> for Answer {
-    fn from(ended: Ended) -> Self {
-        match ended {
-            Ended::Held(by) => Self::held("", Some(&by)),
-            Ended::Refused(refusal) => refusal.into(),
-            Ended::Left | Ended::Lost => {
-                let why = "the lease ran out".to_owned();
-                Self::new(StatusCode::CONFLICT, why, NOT_APPLIED)
-            }
-            Ended::Failed(failed) if failed.not_applied => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, failed.why, NOT_APPLIED)
-            }
-            Ended::Failed(failed) => Self::new(StatusCode::GATEWAY_TIMEOUT, failed.why, "unknown"),
-        }
     }
 }
 
