@@ -14,8 +14,8 @@ use synod_tests::process::{
     wait::{PATIENCE, until},
 };
 
-/// Goal: the order has of a large body what it is called, and no process has it in memory. Method: 100
-/// MiB are put at one site and read at the other; the memory of all nodes and what the log has grown by
+/// Goal: the order has of a large body what it is called, and no process has it in memory. Method: the
+/// largest that is taken by default is put at one site and read at the other; the memory of all nodes and what the log has grown by
 /// stay far below that, and nothing of it stays on the nodes' disks once both servers have it.
 #[test]
 fn a_large_body_is_at_both_sites_and_neither_in_memory_nor_in_the_log() {
@@ -112,4 +112,4 @@ fn body(path: &str, number: usize) -> Vec<u8> {
 }
 
 /// Far more than a node has for itself.
-const LARGE: u64 = 100 << 20;
+const LARGE: u64 = 64 << 20;

@@ -7,5 +7,14 @@ HOST=$1 PORT=$2
 
 cat >/dev/null # what export wrote is not needed
 redis REPLICAOF "$3" "$4"
-until redis INFO replication | grep -q '^master_link_status:up'; do sleep 0.1; done
+while :; do
+	state=$(redis INFO replication) || state=
+	case $state in
+	*master_link_status:up*) break ;;
+	*role:slave*) ;;
+	# It was started again meanwhile, and does not know any more whose replica it is.
+	*role:master*) redis REPLICAOF "$3" "$4" ;;
+	esac
+	sleep 0.1
+done
 redis REPLICAOF NO ONE

@@ -41,6 +41,9 @@ fn wrong_usage_exits_2_with_one_line() {
     let upstream = ["--upstream", "http://127.0.0.1:1"];
     let three = [&["dev"], &upstream[..], &upstream, &upstream].concat();
     refused(&three, 2, &["3 servers for 2 mains"]);
+    refused(&three[..5], 2, &["--upstream", "is there twice", "a server of its own"]);
+    let mixed = ["dev", "--upstream", "http://127.0.0.1:1", "--upstream", "redis://127.0.0.1:2"];
+    refused(&mixed, 2, &["--upstream", "Redis", "one kind"]);
     refused(&["node", "--config", "/nowhere/synod.toml"], 2, &["/nowhere/synod.toml"]);
     refused(&["status", "--cluster", "/nowhere/client.toml"], 2, &["/nowhere/client.toml"]);
     refused(&["call", "ledger", "ledger.transfer", "{oops"], 2, &["JSON"]);

@@ -95,6 +95,8 @@ impl OwnCluster {
         command.args(["dev", "--json"]).args(flags);
         if let Some(order) = order {
             command.env(WEB_ORDER, order.to_string());
+            // Whatever --large says.
+            command.env("SYNOD_WEB_BODY", "8GiB");
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         process::tie_to_us(command.as_std_mut());

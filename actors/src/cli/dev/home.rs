@@ -183,15 +183,25 @@ pub(super) fn check(args: &DevArgs) -> Result<(), Failure> {
         let hint = format!("use at most {MEMBERS_MAX}");
         return Err(Failure::usage("--members", format!("{members} processes"), &hint));
     }
-    for url in &args.upstream {
-        if let Err(why) = url.parse::<Upstream>() {
-            let (why, hint) = why.split_once("; ").unwrap_or((&why, "correct it"));
-            return Err(Failure::usage("--upstream", why, hint));
-        }
-    }
     if args.upstream.len() > mains {
         let why = format!("{} servers for {mains} mains", args.upstream.len());
         return Err(Failure::usage("--upstream", why, "give at most one for each main"));
+    }
+    let mut upstreams: Vec<Upstream> = Vec::new();
+    for url in &args.upstream {
+        let upstream = url.parse::<Upstream>().map_err(|why| {
+            let (why, hint) = why.split_once("; ").unwrap_or((&why, "correct it"));
+            Failure::usage("--upstream", why, hint)
+        })?;
+        if upstreams.contains(&upstream) {
+            let why = format!("{url} is there twice: it would perform everything twice");
+            return Err(Failure::usage("--upstream", why, "give each main a server of its own"));
+        }
+        if upstreams.iter().any(|other| other.is_redis() != upstream.is_redis()) {
+            let why = "some of these are of Redis and some are not: they cannot become one";
+            return Err(Failure::usage("--upstream", why, "give servers of one kind"));
+        }
+        upstreams.push(upstream);
     }
     if !args.upstream.is_empty() {
         check_order(mains.saturating_add(members), args.durability.unwrap_or(Durability::Fsync))?;

@@ -209,6 +209,10 @@ pub(super) fn read(
         return Err(section.refuse("listen", "the same address as another", "use two ports"));
     }
     let upstream: Upstream = section.need("upstream", UPSTREAM)?;
+    if upstream.is_at(listen) {
+        let why = "is this port itself";
+        return Err(section.refuse("upstream", why, "name the server that stands behind it"));
+    }
     let order =
         section.parse("order", "\"paxos\" or \"sam\"", str::parse::<WebOrder>)?.unwrap_or_default();
     let on_mismatch = section.parse("on_mismatch", "\"alarm\" or \"quarantine\"", mismatch)?;
@@ -297,7 +301,21 @@ fn read_route(section: &Section<'_>) -> Result<WebRoute, ConfigError> {
 }
 
 /// The URL of a server: checked, without a slash at its end.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Upstream(pub(crate) String);
+
+impl Upstream {
+    /// Whether it speaks the protocol of Redis.
+    pub(crate) fn is_redis(&self) -> bool {
+        self.0.starts_with("redis:")
+    }
+
+    /// Whether it is named by this address.
+    fn is_at(&self, address: SocketAddr) -> bool {
+        let named = self.0.split_once("://").map(|(_, rest)| rest.split('/').next());
+        named.flatten().is_some_and(|named| named.parse() == Ok(address))
+    }
+}
 
 impl FromStr for Upstream {
     type Err = String;
@@ -361,8 +379,8 @@ pub(super) const KEYS: &[&str] = &[
 /// Those of a route.
 pub(super) const ROUTE_KEYS: &[&str] = &["path", "methods", "read", "redo", "pass", "ignore"];
 
-/// What people send by HTTP.
-const BODY_BYTES: u64 = 1 << 30;
+/// What people send by HTTP, mostly.
+const BODY_BYTES: u64 = 64 << 20;
 
 /// Two mains keep it on disk until all servers have performed the request, and a few such bodies are to
 /// have room.
@@ -422,5 +440,8 @@ mod tests {
         ] {
             assert!(good(bad).is_err(), "{bad}");
         }
+        let dav: Upstream = "http://127.0.0.1:80/dav".parse().unwrap();
+        assert!(dav.is_at("127.0.0.1:80".parse().unwrap()) && !dav.is_redis());
+        assert!(!dav.is_at("127.0.0.1:81".parse().unwrap()));
     }
 }

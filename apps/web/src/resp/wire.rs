@@ -105,6 +105,10 @@ fn inline(buffer: &mut BytesMut) -> Result<Option<Words>, String> {
         };
     };
     let line = buffer.split_to(end + 1).freeze();
+    if line.iter().any(|byte| matches!(byte, b'"' | b'\'')) {
+        // They would mean what they say only to whoever takes them apart as Redis does.
+        return Err("quotes in a typed command: send it as an array of words".to_owned());
+    }
     let words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     Ok(Some(words.map(|word| line.slice_ref(word)).collect()))
 }
@@ -288,6 +292,7 @@ mod tests {
     fn what_is_no_command_is_refused_and_lines_are_commands() {
         assert_eq!(whole(b"\r\n get  a\r\nping\n").unwrap(), [vec!["get", "a"], vec!["ping"]]);
         assert_eq!(whole(b"*0\r\n*-1\r\n*1\r\n$4\r\nping\r\n").unwrap(), [["ping"]]);
+        assert!(whole(b"set k \"a b\"\r\n").unwrap_err().contains("array of words"));
         for bad in [
             "*x\r\n",
             "*2000000\r\n",

@@ -364,7 +364,7 @@ impl Site {
 
     async fn last(&self) -> Result<u64, OrderError> {
         let last = self.0.order.query(Last {}).timeout(READ_PATIENCE).await;
-        last.map_err(|error| OrderError::NotApplied(error.to_string()))
+        last.map_err(not_read)
     }
 
     /// The last place given, as far as this node knows.
@@ -397,9 +397,7 @@ impl Order for Site {
     fn outcome<'a>(&'a self, key: &'a str) -> LocalBoxFuture<'a, Result<Past, OrderError>> {
         let recall = Recall { key: key.to_owned() };
         let asked = self.0.order.query(recall).consistency(Consistency::Linearizable);
-        asked
-            .map(|past| past.map_err(|error| OrderError::NotApplied(error.to_string())))
-            .boxed_local()
+        asked.map(|past| past.map_err(not_read)).boxed_local()
     }
 
     fn behind(&self) -> u64 {
@@ -427,6 +425,14 @@ fn answered(
     answer: Result<Result<Answer, OrderError>, oneshot::error::RecvError>,
 ) -> Result<Answer, OrderError> {
     answer.unwrap_or_else(|_| Err(OrderError::Unknown("the node stops".to_owned())))
+}
+
+/// Who only asked changed nothing.
+fn not_read(error: CallError) -> OrderError {
+    OrderError::NotApplied(match error {
+        CallError::NotApplied(refusal) => refusal.text,
+        other => other.to_string(),
+    })
 }
 
 fn not_ordered(error: CallError) -> OrderError {
