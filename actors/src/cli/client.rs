@@ -111,6 +111,13 @@ impl Cluster {
         Err(self.nobody(&last))
     }
 
+    /// How long one node may be silent in a round over all of them: less than there is, so that one
+    /// that hangs leaves time for the others, and with each round twice as long, for one that is
+    /// slow.
+    pub(crate) fn share(&self, round: usize) -> Duration {
+        share(self.patience, self.servers(None).count(), round)
+    }
+
     /// The nodes that serve clients; only that one, if one is named.
     pub(crate) fn servers<'a>(
         &'a self,
@@ -273,8 +280,18 @@ impl Answer {
     }
 }
 
+fn share(patience: Duration, nodes: usize, round: usize) -> Duration {
+    let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
+    let rounds = u32::try_from(round).unwrap_or(u32::MAX);
+    let first = (patience / nodes.saturating_add(1)).min(SHARE_MAX);
+    first.saturating_mul(2_u32.saturating_pow(rounds)).min(patience)
+}
+
 /// An auxiliary knows least, so the others get this head start.
 const AUXILIARY_PAUSE: Duration = Duration::from_millis(150);
+
+/// In the first round one node gets this long at most: longer than a fail-over takes.
+const SHARE_MAX: Duration = Duration::from_secs(1);
 
 /// Making or taking a large state takes its time.
 const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -284,3 +301,19 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// A node that says nothing for this long is shown as saying nothing.
 const VIEW_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_hangs_leaves_time_for_the_others_and_one_that_is_slow_gets_more() {
+        let (ms, five) = (Duration::from_millis, Duration::from_secs(5));
+        assert_eq!(
+            [0, 1, 2, 3].map(|round| share(five, 2, round)),
+            [1, 2, 4, 5].map(|s| ms(s * 1_000))
+        );
+        assert_eq!(share(ms(900), 2, 0), ms(300));
+        assert_eq!((share(five, 0, 0), share(five, 3, usize::MAX)), (ms(1_000), five));
+    }
+}

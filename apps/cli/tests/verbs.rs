@@ -173,12 +173,57 @@ fn answers_become_outcomes() {
     }
 }
 
+/// Goal: a node that takes connections and says nothing, as a stopped process does, keeps nobody from
+/// what the next one says.
+#[test]
+fn a_node_that_hangs_is_passed_by() {
+    let folder = tempfile::tempdir().unwrap();
+    let hangs = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nodes = [("main", hangs.local_addr().unwrap().port()), ("main", saying(&[]))];
+    let file = nodes_file(folder.path(), &nodes);
+    let ask = |verb: &[&str]| synod(&[verb, &["--cluster", &file, "--timeout", "2s"]].concat());
+    let (exit, _, said) = ask(&["subscribe", "news", "--from", "1", "--count", "1"]);
+    assert_eq!((exit, said.contains("not here")), (1, true), "{said}");
+}
+
 /// A client file that names one main.
 fn client_file(folder: &Path, port: u16) -> String {
+    nodes_file(folder, &[("main", port)])
+}
+
+/// A client file that names nodes of these roles: a, b and so on.
+fn nodes_file(folder: &Path, nodes: &[(&str, u16)]) -> String {
     let file = folder.join("client.toml");
-    let node = format!("[[nodes]]\nname = \"a\"\nrole = \"main\"\nhttp = \"127.0.0.1:{port}\"\n");
-    fs::write(&file, format!("cluster = \"shop\"\n{node}")).unwrap();
+    let mut text = String::from("cluster = \"shop\"\n");
+    for (name, (role, port)) in ('a'..).zip(nodes) {
+        let http = format!("127.0.0.1:{port}");
+        text += &format!("[[nodes]]\nname = \"{name}\"\nrole = \"{role}\"\nhttp = \"{http}\"\n");
+    }
+    fs::write(&file, text).unwrap();
     file.to_str().unwrap().to_owned()
+}
+
+const NOT_HERE: &str = r#"{"error":"not here"}"#;
+
+/// A server that answers requests which begin so with 200 and this, and others with 404.
+fn saying(answers: &'static [(&str, &str)]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let mut request = [0; 4096];
+            let read = connection.read(&mut request).unwrap_or_default();
+            let asked = String::from_utf8_lossy(&request[..read]).into_owned();
+            let answer = answers.iter().find(|(begin, _)| asked.starts_with(begin));
+            let (status, body) = answer.map_or((404, NOT_HERE), |(_, body)| (200, *body));
+            let head = format!("HTTP/1.1 {status} x\r\nConnection: close\r\n");
+            let head = format!("{head}Content-Length: {}\r\n\r\n", body.len());
+            // Whoever asked may have heard enough elsewhere.
+            connection.write_all((head + body).as_bytes()).ok();
+        }
+    });
+    port
 }
 
 /// A server that reads a request, writes `answer` and hangs up, again and again.

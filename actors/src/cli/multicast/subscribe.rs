@@ -6,7 +6,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use clap::Args;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use synod_runtime::world::{Clock as _, RealClock};
+use synod_runtime::world::{Clock as _, Instant, RealClock};
 use tokio::time::timeout;
 
 use super::path;
@@ -54,12 +54,16 @@ pub(crate) async fn run(args: &SubscribeArgs) -> Result<(), Failure> {
     if nodes.is_empty() {
         return Err(Failure::usage("client file", "it names no node", "name one"));
     }
-    let mut heard = RealClock.now();
+    let (mut heard, mut asked) = (RealClock.now(), 0);
     for node in nodes.iter().cycle() {
         let from = reader.next.map_or_else(|| args.from.clone(), |next| next.to_string());
-        let asked = format!("{path}?from={from}");
-        let end = reader.listen(&cluster, node, &asked, &mut heard).await?;
+        let path = format!("{path}?from={from}");
+        let left = (heard + args.client.timeout).since(RealClock.now());
+        let patience = cluster.share(asked / nodes.len()).min(left);
+        let before = heard;
+        let end = reader.listen(&cluster, node, (&path, patience), &mut heard).await?;
         let End::Elsewhere(why) = end else { return Ok(()) };
+        asked = if heard == before { asked + 1 } else { 0 };
         if RealClock.now().since(heard) >= args.client.timeout {
             let why = format!("nobody answers ({why})");
             let hint = "see that the nodes run, or raise --timeout";
@@ -86,14 +90,15 @@ enum End {
 }
 
 impl Reader<'_> {
+    /// Prints what one node says; `patience` is for the beginning of it.
     async fn listen(
         &mut self,
         cluster: &Cluster,
         node: &ClientNode,
-        path: &str,
-        heard: &mut synod_runtime::world::Instant,
+        (path, patience): (&str, Duration),
+        heard: &mut Instant,
     ) -> Result<End, Failure> {
-        let opened = cluster.http().stream(&node.http, path, self.args.client.timeout).await;
+        let opened = cluster.http().stream(&node.http, path, patience).await;
         let (status, mut body) = match opened {
             Ok(opened) => opened,
             Err(NoAnswer::NotSent(why) | NoAnswer::Lost(why)) => {
