@@ -15,6 +15,8 @@ use synod_runtime::{
     world::{Clock as _, RealClock},
 };
 
+mod download;
+
 use super::{
     args::ClientArgs,
     failure::{Exit, Failure},
@@ -153,11 +155,13 @@ impl Cluster {
         path: &str,
         last: Option<&str>,
     ) -> Result<(NodeName, Feed), Failure> {
-        let mut why = String::from("no node is up");
+        let (mut why, mut round) = (String::from("no node is up"), 0);
         let until = RealClock.now() + self.patience;
         loop {
             for node in self.servers(None) {
-                match self.http.feed(&node.http, path, last, self.patience).await {
+                let opened = self.http.feed(&node.http, path, last, self.patience);
+                let opened = timeout(self.share(round), opened).await;
+                match opened.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
                     Ok(Ok(feed)) => return Ok((node.name.clone(), feed)),
                     Ok(Err(answer)) if answer.status.is_client_error() => {
                         let what = format!("{what} at {}", node.name);
@@ -171,27 +175,7 @@ impl Cluster {
             if RealClock.now() >= until {
                 return Err(self.nobody(&why));
             }
-            sleep(PAUSE).await;
-        }
-    }
-
-    /// A whole file of any main.
-    pub(crate) async fn download(&self, path: &str) -> Result<Bytes, Failure> {
-        let mut last = String::from("no main is up");
-        let until = RealClock.now() + self.patience;
-        loop {
-            for node in self.file.nodes.iter().filter(|node| node.role == NodeRole::Main) {
-                match self.http.download(&node.http, path, DOWNLOAD_TIMEOUT).await {
-                    Ok(answer) if answer.status.is_success() => return Ok(answer.body),
-                    Ok(answer) => last = format!("{} says: {}", node.name, answer.error_text()),
-                    Err(NoAnswer::NotSent(why) | NoAnswer::Lost(why)) => {
-                        last = format!("{} at {}: {why}", node.name, node.http);
-                    }
-                }
-            }
-            if RealClock.now() >= until {
-                return Err(self.nobody(&last));
-            }
+            round += 1;
             sleep(PAUSE).await;
         }
     }

@@ -18,12 +18,9 @@ use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream::LocalBoxSt
 use serde_json::Value;
 use synod_runtime::quic::client_tls;
 
-use crate::{
-    consensus::replica::STATE_BYTES_MAX,
-    server::{
-        config::{ConfigError, HostPort, Section},
-        http_guests::MESSAGE_PACK,
-    },
+use crate::server::{
+    config::{ConfigError, HostPort, Section},
+    http_guests::MESSAGE_PACK,
 };
 
 /// One answer, whatever it says.
@@ -168,18 +165,6 @@ impl Http {
         self.send(request, MESSAGE_PACK, body, patience).await
     }
 
-    /// `GET path`, for an answer of any size a state may have.
-    pub(crate) async fn download(
-        &self,
-        to: &HostPort,
-        path: &str,
-        patience: Duration,
-    ) -> Result<Answer, NoAnswer> {
-        let request = self.client.get(format!("{}://{to}{path}", self.scheme));
-        let most = usize::try_from(STATE_BYTES_MAX).unwrap_or(usize::MAX);
-        self.exchange(request, "application/json", Bytes::new(), patience, most).await
-    }
-
     /// `GET path`, for server-sent events behind the one of that number: what comes, as it comes;
     /// or the answer, if it is another.
     pub(crate) async fn feed(
@@ -232,17 +217,6 @@ impl Http {
         body: Bytes,
         patience: Duration,
     ) -> Result<Answer, NoAnswer> {
-        self.exchange(request, content_type, body, patience, ANSWER_BYTES_MAX).await
-    }
-
-    async fn exchange(
-        &self,
-        request: ClientRequest,
-        content_type: &str,
-        body: Bytes,
-        patience: Duration,
-        answer_max: usize,
-    ) -> Result<Answer, NoAnswer> {
         let mut request = request
             .timeout(patience + VERDICT_GRACE)
             .insert_header(("Content-Type", content_type))
@@ -261,7 +235,7 @@ impl Http {
             _ => NoAnswer::Lost(e.to_string()),
         })?;
         let status = response.status();
-        let body = response.body().limit(answer_max).await;
+        let body = response.body().limit(ANSWER_BYTES_MAX).await;
         body.map(|body| Answer { status, body }).map_err(|e| NoAnswer::Lost(e.to_string()))
     }
 }
