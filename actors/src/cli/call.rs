@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use awc::http::Method;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -36,8 +37,8 @@ pub(crate) struct ActorsArgs {
     pub(crate) client: ClientArgs,
 }
 
-/// Sends one message and prints the reply.
-pub(crate) async fn call(args: &CallArgs) -> Result<(), Failure> {
+/// Sends one message and prints the reply. What is `read_only` may be asked of several nodes.
+pub(crate) async fn call(args: &CallArgs, read_only: bool) -> Result<(), Failure> {
     let fields: Value = serde_json::from_str(&args.fields).map_err(|e| {
         let hint = "write the message's fields like '{\"from\":\"a\"}'";
         Failure::usage("JSON", e, hint)
@@ -52,7 +53,10 @@ pub(crate) async fn call(args: &CallArgs) -> Result<(), Failure> {
     }
     let cluster = Cluster::open(&args.client)?;
     let path = format!("/actors/{}/{}", args.actor, args.message);
-    let answer = cluster.post(&path, fields.to_string()).await?;
+    let answer = match read_only {
+        true => cluster.read(Method::POST, &path, fields.to_string()).await?,
+        false => cluster.post(&path, fields.to_string()).await?,
+    };
     let what = format!("{} {}", args.actor, args.message);
     match answer.outcome() {
         Ok(()) => {

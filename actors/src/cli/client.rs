@@ -16,6 +16,7 @@ use synod_runtime::{
 };
 
 mod download;
+mod reads;
 
 use super::{
     args::ClientArgs,

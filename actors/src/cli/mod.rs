@@ -173,6 +173,13 @@ impl Cli {
         failure.exit.into()
     }
 
+    /// Whether a message of one of its replicated actors is surely a query.
+    fn is_query(&self, actor: &str, message: &str) -> bool {
+        let service = self.services.iter().find(|service| service.name() == actor);
+        let known = service.map(|service| service.machine().descriptor());
+        known.is_some_and(|actor| actor.function(message).is_ok_and(|known| known.function.query))
+    }
+
     fn run(self, verb: Verb) -> Result<ExitCode, Failure> {
         let with_resp = self.services.iter().any(|service| service.speaks_resp());
         let with_web = self.services.iter().any(|service| service.speaks_web());
@@ -198,7 +205,10 @@ impl Cli {
             Verb::ElectWatchdog(args) => return elect::watchdog::run(&args),
             Verb::Services(args) => System::new().block_on(services::run(&args)),
             Verb::ServiceWatchdog(args) => return keeper::watchdog(&args),
-            Verb::Call(args) => System::new().block_on(call::call(&args)),
+            Verb::Call(args) => {
+                let read_only = self.is_query(&args.actor, &args.message);
+                System::new().block_on(call::call(&args, read_only))
+            }
             Verb::Actors(args) => System::new().block_on(call::actors(&args)),
             Verb::Backup(args) => System::new().block_on(backup::backup(&args)),
             Verb::Restore(args) => System::new().block_on(backup::restore(&args)),

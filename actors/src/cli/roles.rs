@@ -98,7 +98,7 @@ async fn list(cluster: &Cluster, args: &RolesArgs) -> Result<(), Failure> {
             document["roles"].as_array().cloned().unwrap_or_default()
         }
         Some(role) => {
-            let answer = cluster.send(Method::GET, &path(role)?, String::new()).await?;
+            let answer = cluster.read(Method::GET, &path(role)?, String::new()).await?;
             if let Err(exit) = answer.outcome() {
                 let (what, why) = (format!("roles {role}"), answer.error_text());
                 return Err(Failure::new(exit, what, why, "see `roles` for what there is"));

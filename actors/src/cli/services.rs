@@ -272,7 +272,8 @@ async fn settle(
     let mut ran: Option<(Value, Instant)> = None;
     let mut last = "no node shows it yet".to_owned();
     while RealClock.now().since(began) < args.timeout {
-        let answer = cluster.send(Method::GET, &path, String::new()).await?;
+        // The change is made, whether or not anybody says so.
+        let Ok(answer) = cluster.read(Method::GET, &path, String::new()).await else { break };
         // The node that answers may not have heard of it yet.
         let document: Value = match answer.outcome() {
             Ok(()) => serde_json::from_slice(&answer.body).unwrap_or_default(),
@@ -392,7 +393,7 @@ async fn list(cluster: &Cluster, args: &ServicesArgs) -> Result<(), Failure> {
     let document = match &args.service {
         None => cluster.get("/services").await?.1,
         Some(service) => {
-            let answer = cluster.send(Method::GET, &path(service)?, String::new()).await?;
+            let answer = cluster.read(Method::GET, &path(service)?, String::new()).await?;
             if let Err(exit) = answer.outcome() {
                 let (what, why) = (format!("services {service}"), answer.error_text());
                 return Err(Failure::new(exit, what, why, "see `services` for what there is"));

@@ -179,11 +179,33 @@ fn answers_become_outcomes() {
 fn a_node_that_hangs_is_passed_by() {
     let folder = tempfile::tempdir().unwrap();
     let hangs = TcpListener::bind("127.0.0.1:0").unwrap();
-    let nodes = [("main", hangs.local_addr().unwrap().port()), ("main", saying(&[]))];
+    let answers = &[
+        ("GET /services/s ", r#"{"service":"s","state":"running"}"#),
+        ("GET /roles/r ", r#"{"role":"r","leader":"l"}"#),
+        ("POST /actors/kv/kv.get ", r#""value""#),
+        ("GET /readyz ", "ready"),
+        ("GET /status ", "{}"),
+        ("GET /backup ", "half a file"),
+    ];
+    let nodes = [("main", hangs.local_addr().unwrap().port()), ("main", saying(answers))];
     let file = nodes_file(folder.path(), &nodes);
     let ask = |verb: &[&str]| synod(&[verb, &["--cluster", &file, "--timeout", "2s"]].concat());
     let (exit, _, said) = ask(&["subscribe", "news", "--from", "1", "--count", "1"]);
     assert_eq!((exit, said.contains("not here")), (1, true), "{said}");
+    for (verb, heard) in [
+        (&["services", "s"][..], "running"),
+        (&["roles", "r"], "l"),
+        (&["call", "kv", "kv.get", r#"{"key":"a"}"#], "value"),
+    ] {
+        let (exit, page, said) = ask(verb);
+        assert_eq!((exit, page.contains(heard)), (0, true), "{verb:?}: {page}{said}");
+    }
+    let backup = folder.path().join("backup").display().to_string();
+    let (exit, _, said) = ask(&["backup", &backup]);
+    assert_eq!((exit, said.contains("damaged")), (1, true), "{said}");
+    // What changes something was not sent elsewhere.
+    let (exit, _, said) = ask(&["call", "kv", "kv.put", "{}"]);
+    assert_eq!((exit, said.contains("outcome unknown")), (4, true), "{said}");
 }
 
 /// A client file that names one main.
