@@ -37,7 +37,7 @@ pub(crate) struct FileArgs {
 pub(crate) async fn backup(args: &FileArgs) -> Result<(), Failure> {
     let shown = &args.file.display();
     let cluster = Cluster::open(&args.client)?;
-    let (_, status) = cluster.get("/status").await?;
+    let (_, status) = cluster.get_known("/status").await?;
     let file = cluster.download("/backup").await?;
     let (head, _) = backup::read(&file)
         .map_err(|why| Failure::failed("backup", format!("what came is damaged: {why}"), AGAIN))?;

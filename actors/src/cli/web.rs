@@ -1,4 +1,4 @@
-//! `web`: the servers behind the agreed order, from any node that is up.
+//! `web`: the servers behind the agreed order, from any main or member that is up.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::{args::ClientArgs, call::text, client::Cluster, failure::Failure, tab
 
 /// Asks and prints.
 pub(crate) async fn run(args: &ClientArgs) -> Result<(), Failure> {
-    let (_, document) = Cluster::open(args)?.get("/status").await?;
+    let (_, document) = Cluster::open(args)?.get_known("/status").await?;
     let sites = &document["web"];
     if args.json {
         println!("{}", json!({ "web": sites }));

@@ -208,6 +208,20 @@ fn a_node_that_hangs_is_passed_by() {
     assert_eq!((exit, said.contains("outcome unknown")), (4, true), "{said}");
 }
 
+/// Goal: where only an auxiliary answers, which knows of neither, nobody is told that there is nothing.
+#[test]
+fn an_auxiliary_does_not_say_that_there_is_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let hangs = TcpListener::bind("127.0.0.1:0").unwrap();
+    let knows_nothing = saying(&[("GET /status ", r#"{"web":[]}"#)]);
+    let nodes = [("main", hangs.local_addr().unwrap().port()), ("auxiliary", knows_nothing)];
+    let file = nodes_file(folder.path(), &nodes);
+    for verb in [&["web"][..], &["multicast", "status"]] {
+        let args = [verb, &["--cluster", &file, "--timeout", "500ms"]].concat();
+        refused(&args, 3, &["no answer in time"]);
+    }
+}
+
 /// A client file that names one main.
 fn client_file(folder: &Path, port: u16) -> String {
     nodes_file(folder, &[("main", port)])

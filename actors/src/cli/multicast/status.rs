@@ -10,9 +10,11 @@ use crate::cli::{call::text, client::Cluster, failure::Failure, table::Table};
 /// Prints how the groups stand, as all nodes that are up see them.
 pub(crate) async fn run(args: &MulticastArgs) -> Result<(), Failure> {
     let cluster = Cluster::open(args.client())?;
-    // Somebody must be there; then each is asked for its own view.
-    cluster.get("/status").await?;
-    let groups = merge(&cluster.each("/multicast").await);
+    // Somebody who knows must be there; then each is asked for its own view.
+    let (first, its) = cluster.get_known("/multicast").await?;
+    let mut views = cluster.each("/multicast").await;
+    views.entry(first).or_default().get_or_insert(its);
+    let groups = merge(&views);
     if args.client().json {
         println!("{}", json!({ "groups": groups }));
         return Ok(());
