@@ -23,6 +23,7 @@ use super::{
     failure::{Exit, Failure},
     inspect::InspectArgs,
     multicast::{MulticastArgs, publish::PublishArgs, subscribe::SubscribeArgs},
+    out,
     recover::RecoverArgs,
 };
 use crate::consensus::Profile;
@@ -378,8 +379,7 @@ pub(crate) fn parse(
     };
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // A reader that closed the pipe has seen enough.
-            error.print().ok();
+            out::verdict(error.print())?;
             Ok(None)
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {

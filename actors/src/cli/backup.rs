@@ -14,6 +14,7 @@ use super::{
     args::ClientArgs,
     client::Cluster,
     failure::{Exit, Failure},
+    out,
 };
 use crate::{
     consensus::replica::{Piece, Taken},
@@ -45,11 +46,12 @@ pub(crate) async fn backup(args: &FileArgs) -> Result<(), Failure> {
         Failure::failed(shown, format!("cannot be written: {e}"), "make room, or name another file")
     })?;
     let outside = not_inside(&status);
-    tell(args, "backup", &head, &json!({ "file": args.file, "not_inside": &outside }));
+    let told = json!({ "file": args.file, "not_inside": &outside });
+    let told = tell(args, "backup", &head, &told);
     for what in &outside {
         eprintln!("not inside: {what}");
     }
-    Ok(())
+    told
 }
 
 /// What a cluster has that is not in its log, for people: who has this backup alone lacks it.
@@ -105,8 +107,7 @@ pub(crate) async fn restore(args: &FileArgs) -> Result<(), Failure> {
             }
         }
     };
-    tell(args, "restored", &head, &json!({ "now": position }));
-    Ok(())
+    tell(args, "restored", &head, &json!({ "now": position }))
 }
 
 fn taken(args: &FileArgs, answer: &[u8]) -> Result<Taken, Failure> {
@@ -127,7 +128,12 @@ fn taken(args: &FileArgs, answer: &[u8]) -> Result<Taken, Failure> {
     }
 }
 
-fn tell(args: &FileArgs, event: &str, head: &Head, more: &serde_json::Value) {
+fn tell(
+    args: &FileArgs,
+    event: &str,
+    head: &Head,
+    more: &serde_json::Value,
+) -> Result<(), Failure> {
     if args.client.json {
         let mut document = json!({
             "event": event,
@@ -140,14 +146,16 @@ fn tell(args: &FileArgs, event: &str, head: &Head, more: &serde_json::Value) {
         for (key, value) in more.as_object().into_iter().flatten() {
             document[key] = value.clone();
         }
-        println!("{document}");
-        return;
+        return out::say(document).map(drop);
     }
     let Head { cluster, position, bytes, sha256, .. } = head;
-    println!("{event}: cluster {cluster} at position {position}, {bytes} bytes, sha256 {sha256}");
+    let mut page = format!(
+        "{event}: cluster {cluster} at position {position}, {bytes} bytes, sha256 {sha256}"
+    );
     if let Some(now) = more.get("now") {
-        println!("positions go on from {now}");
+        page += &format!("\npositions go on from {now}");
     }
+    out::say(page).map(drop)
 }
 
 /// Writes a file whole or not at all.

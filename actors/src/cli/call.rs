@@ -1,7 +1,5 @@
 //! `call` and `actors`: replicated actors from the command line.
 
-use std::io::Write as _;
-
 use awc::http::Method;
 use clap::Args;
 use serde_json::{Value, json};
@@ -10,6 +8,7 @@ use super::{
     args::ClientArgs,
     client::Cluster,
     failure::{Exit, Failure},
+    out,
     table::Table,
 };
 
@@ -62,9 +61,7 @@ pub(crate) async fn call(args: &CallArgs, read_only: bool) -> Result<(), Failure
         Ok(()) => {
             let mut reply = answer.body.to_vec();
             reply.push(b'\n');
-            // A reader that closed the pipe has seen enough.
-            std::io::stdout().write_all(&reply).ok();
-            Ok(())
+            out::print(reply).map(drop)
         }
         Err(Exit::Unknown) => {
             let why = format!("outcome unknown, {}", answer.error_text());
@@ -84,13 +81,12 @@ pub(crate) async fn actors(args: &ActorsArgs) -> Result<(), Failure> {
     let path = if args.roles { "/registry" } else { "/actors" };
     let (_, document) = cluster.get(path).await?;
     if args.client.json {
-        println!("{document}");
+        out::say(document).map(drop)
     } else if args.roles {
-        registry_table(&document).print();
+        registry_table(&document).print()
     } else {
-        actors_table(&document).print();
+        actors_table(&document).print()
     }
-    Ok(())
 }
 
 fn registry_table(document: &Value) -> Table {

@@ -15,6 +15,7 @@ use super::{
     args::{InitArgs, NamedAddress},
     failure::Failure,
     layout::{AUTHORITY, ClusterDir, NodePlan},
+    out,
 };
 use crate::client::ClientFile;
 use crate::server::config::{ConsensusConfig, HostPort, Listen, NodeRole, check_roles};
@@ -24,8 +25,8 @@ pub(crate) fn run(program: &str, args: &InitArgs, with_resp: bool) -> Result<(),
     let dir = ClusterDir::new(&args.out);
     if let Some(client) = &args.client {
         let cert = dir.add_client(client)?;
-        println!("{}: beside its key; name both in client.toml", cert.display());
-        return Ok(());
+        let cert = cert.display();
+        return out::say(format!("{cert}: beside its key; name both in client.toml")).map(drop);
     }
     if let (Some(add), Some(role)) = (&args.add, args.role) {
         let known = dir.nodes()?;
@@ -37,25 +38,22 @@ pub(crate) fn run(program: &str, args: &InitArgs, with_resp: bool) -> Result<(),
         let mut ports = Ports { taken, open: dir.token(&clients)?.is_some() };
         let plan = ports.plan(add, role, with_resp)?;
         dir.add(&plan)?;
-        println!(
-            "{}: ready to be copied to its machine",
-            dir.path().join(add.name.as_str()).display()
-        );
-        return Ok(());
+        let folder = dir.path().join(add.name.as_str());
+        let folder = folder.display();
+        return out::say(format!("{folder}: ready to be copied to its machine")).map(drop);
     }
     let cluster = args.cluster.as_ref().expect("clap requires it without --add");
     for plan in &create(args, cluster, with_resp)? {
         let folder = dir.path().join(plan.name.as_str());
-        println!("{}: {} {} at {}", folder.display(), plan.role, plan.name, plan.quic);
+        let folder = folder.display();
+        out::say(format!("{folder}: {} {} at {}", plan.role, plan.name, plan.quic))?;
     }
-    println!(
+    out::say(format!(
         "Copy each directory to its machine and start there: {program} node --config NAME/synod.toml"
-    );
-    println!(
-        "Keep {} offline: it is needed only to add nodes.",
-        dir.path().join(AUTHORITY).display()
-    );
-    Ok(())
+    ))?;
+    let authority = dir.path().join(AUTHORITY);
+    let authority = authority.display();
+    out::say(format!("Keep {authority} offline: it is needed only to add nodes.")).map(drop)
 }
 
 /// Writes the directory of a new cluster; the nodes it has.

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use synod_runtime::{journal, snapshot, world::disk::RealDisk};
 
-use super::{call::text, failure::Failure};
+use super::{call::text, failure::Failure, out::verdict};
 use crate::{
     consensus::{record::Record, replica::StateImage, value},
     server::{
@@ -32,13 +32,14 @@ pub(crate) struct InspectArgs {
 
 /// Prints what is at the path.
 pub(crate) fn run(args: &InspectArgs) -> Result<(), Failure> {
-    let mut out = BufWriter::new(std::io::stdout());
+    let (mut out, mut written) = (BufWriter::new(std::io::stdout()), Ok(()));
     let mut show = |line: &Value| {
         let line = if args.json { line.to_string() } else { for_people(line) };
-        // A reader that closed the pipe has seen enough.
-        writeln!(out, "{line}").is_ok()
+        written = writeln!(out, "{line}");
+        written.is_ok()
     };
-    inspect(&args.path, &mut show)
+    inspect(&args.path, &mut show)?;
+    verdict(written.and_then(|()| out.flush())).map(drop)
 }
 
 /// Takes a document; false when no more are wanted.

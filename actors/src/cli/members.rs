@@ -7,6 +7,7 @@ use super::{
     call::text,
     client::Cluster,
     failure::{Exit, Failure},
+    out,
     table::Table,
 };
 
@@ -16,11 +17,10 @@ pub(crate) async fn run(args: &MembersArgs) -> Result<(), Failure> {
     let cluster = Cluster::open(client)?;
     let Some(verb) = &args.verb else {
         let (_, status) = cluster.get("/status").await?;
-        match client.json {
-            true => println!("{}", document(&status)),
+        return match client.json {
+            true => out::say(document(&status)).map(drop),
             false => table(&status).print(),
-        }
-        return Ok(());
+        };
     };
     let (what, asked) = match verb {
         MembersVerb::Lead(one) => {
@@ -41,19 +41,18 @@ pub(crate) async fn run(args: &MembersArgs) -> Result<(), Failure> {
     };
     let answer = cluster.post("/members", asked.to_string()).await?;
     match answer.outcome() {
-        Ok(()) if client.json => println!("{}", json!({"outcome": "applied"})),
-        Ok(()) => {}
+        Ok(()) if client.json => out::say(json!({"outcome": "applied"})).map(drop),
+        Ok(()) => Ok(()),
         Err(exit @ (Exit::Unknown | Exit::NotApplied)) => {
             let outcome = if exit == Exit::Unknown { "outcome unknown" } else { "not applied" };
             let why = format!("{outcome}, {}", answer.error_text());
-            return Err(Failure::new(exit, what, why, "see `status`, then try again"));
+            Err(Failure::new(exit, what, why, "see `status`, then try again"))
         }
         Err(exit) => {
             let why = format!("not applied, {}", answer.error_text());
-            return Err(Failure::new(exit, what, why, "see `members` for who is what"));
+            Err(Failure::new(exit, what, why, "see `members` for who is what"))
         }
     }
-    Ok(())
 }
 
 /// The fields of a node that say what it is to the cluster.

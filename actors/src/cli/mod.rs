@@ -29,7 +29,7 @@
 //! - `layout`: the directory of a cluster
 //! - `resident`: the memory of a process that does little
 //! - `client`: asking a running cluster
-//! - `failure`: one line and one exit code
+//! - `failure`: one line and one exit code; `out`: what is printed, or why it cannot be
 
 mod args;
 mod backup;
@@ -47,6 +47,7 @@ mod layout;
 mod members;
 mod multicast;
 mod node;
+mod out;
 mod process;
 mod recover;
 mod resident;
@@ -161,7 +162,8 @@ impl Cli {
                     Ok(code) => return code,
                     Err(failure) => {
                         if json {
-                            println!("{}", call::failure_document(&failure));
+                            // It stands on standard error too.
+                            out::say(call::failure_document(&failure)).ok();
                         }
                         failure
                     }

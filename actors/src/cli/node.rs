@@ -11,7 +11,7 @@ use actix_rt::System;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use super::{args::NodeArgs, failure::Failure, resident};
+use super::{args::NodeArgs, failure::Failure, out, resident};
 use crate::{
     server::{
         self, Program, ServerError, StopSignal, StopTrigger,
@@ -36,8 +36,8 @@ pub(crate) fn run(program: &'static str, args: &NodeArgs, hosted: &Program) -> R
     check_apart(&configs)?;
     if args.check {
         for (file, config) in files.iter().zip(&configs) {
-            println!("{}: good", file.display());
-            config.multicast.survive().for_each(|line| println!("{line}"));
+            out::say(format!("{}: good", file.display()))?;
+            config.multicast.survive().try_for_each(|line| out::say(line).map(drop))?;
         }
         return Ok(());
     }

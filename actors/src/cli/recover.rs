@@ -20,7 +20,7 @@ use super::{
     args::{InitArgs, NamedAddress},
     backup::write_whole,
     failure::Failure,
-    init,
+    init, out,
 };
 use crate::{
     consensus::{
@@ -138,13 +138,14 @@ pub(crate) fn run(
             "sha256": head.sha256,
             "warnings": source.warnings,
         });
-        println!("{document}");
+        out::say(document)?;
     } else {
-        println!(
+        out::say(format!(
             "last position {last} at agreed time {time_ms}; the new cluster's begin at {position}"
-        );
-        println!("state: {} (sha256 {})", file.display(), head.sha256);
-        println!("start the nodes of {cluster}, then: {program} restore {}", file.display());
+        ))?;
+        out::say(format!("state: {} (sha256 {})", file.display(), head.sha256))?;
+        let next = format!("{program} restore {}", file.display());
+        out::say(format!("start the nodes of {cluster}, then: {next}"))?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use super::{
     call::text,
     client::Cluster,
     failure::{Exit, Failure},
+    out,
     table::Table,
 };
 
@@ -75,16 +76,15 @@ pub(crate) async fn run(args: &RolesArgs) -> Result<(), Failure> {
     let path = path(role)?;
     let answer = cluster.send(method, &path, String::new()).await?;
     match answer.outcome() {
-        Ok(()) if client.json => println!("{}", json!({"outcome": "applied"})),
-        Ok(()) => {}
+        Ok(()) if client.json => out::say(json!({"outcome": "applied"})).map(drop),
+        Ok(()) => Ok(()),
         Err(exit) => {
             let outcome = if exit == Exit::Unknown { "outcome unknown" } else { "not applied" };
             let why = format!("{outcome}, {}", answer.error_text());
             let what = format!("{what} {role}");
-            return Err(Failure::new(exit, what, why, "see `roles` for what there is"));
+            Err(Failure::new(exit, what, why, "see `roles` for what there is"))
         }
     }
-    Ok(())
 }
 
 async fn list(cluster: &Cluster, args: &RolesArgs) -> Result<(), Failure> {
@@ -92,8 +92,7 @@ async fn list(cluster: &Cluster, args: &RolesArgs) -> Result<(), Failure> {
         None => {
             let (_, document) = cluster.get("/roles").await?;
             if args.list.json {
-                println!("{document}");
-                return Ok(());
+                return out::say(document).map(drop);
             }
             document["roles"].as_array().cloned().unwrap_or_default()
         }
@@ -105,14 +104,12 @@ async fn list(cluster: &Cluster, args: &RolesArgs) -> Result<(), Failure> {
             }
             let document: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
             if args.list.json {
-                println!("{document}");
-                return Ok(());
+                return out::say(document).map(drop);
             }
             vec![document]
         }
     };
-    table(&roles).print();
-    Ok(())
+    table(&roles).print()
 }
 
 fn table(roles: &[Value]) -> Table {

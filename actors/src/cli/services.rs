@@ -13,6 +13,7 @@ use super::{
     call::text,
     client::Cluster,
     failure::{Exit, Failure},
+    out,
     table::Table,
 };
 use crate::{
@@ -192,7 +193,7 @@ pub(crate) async fn run(args: &ServicesArgs) -> Result<(), Failure> {
     if args.client().json {
         let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let has = said.get("nodes").map(|nodes| json!({"outcome": "applied", "nodes": nodes}));
-        println!("{}", has.unwrap_or_else(|| json!({"outcome": "applied"})));
+        out::say(has.unwrap_or_else(|| json!({"outcome": "applied"})))?;
     }
     match goal {
         Some((service, goal)) => settle(&cluster, args.client(), &what, service, &goal).await,
@@ -402,8 +403,7 @@ async fn list(cluster: &Cluster, args: &ServicesArgs) -> Result<(), Failure> {
         }
     };
     if args.list.json {
-        println!("{document}");
-        return Ok(());
+        return out::say(document).map(drop);
     }
     let services = document["services"].as_array().cloned().unwrap_or_else(|| vec![document]);
     let mut table = Table::new(&[
@@ -431,13 +431,13 @@ async fn list(cluster: &Cluster, args: &ServicesArgs) -> Result<(), Failure> {
         };
         table.row([name, state, primary, epoch, secondaries, spares, down, command]);
     }
-    table.print();
+    table.print()?;
     if services.iter().any(is_stale) {
         eprintln!("this may be old: no quorum confirms it, or the node that answered catches up");
     }
     for service in &services {
         if let Some(why) = service["why"].as_str() {
-            println!("{}: {why}", text(&service["service"]));
+            out::say(format!("{}: {why}", text(&service["service"])))?;
         }
     }
     Ok(())

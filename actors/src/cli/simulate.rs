@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    io::{IsTerminal as _, Write as _},
+    io::IsTerminal as _,
     sync::{
         atomic::{AtomicU64, Ordering::Relaxed},
         mpsc,
@@ -17,7 +17,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use synod_runtime::world::{Clock as _, RealClock};
 
-use super::{args::SimulateArgs, failure::Failure};
+use super::{args::SimulateArgs, failure::Failure, out};
 use crate::sim::{Report, Seen, Trial, never_seen};
 
 pub(super) fn run(program: &str, args: &SimulateArgs) -> Result<(), Failure> {
@@ -30,10 +30,13 @@ pub(super) fn run(program: &str, args: &SimulateArgs) -> Result<(), Failure> {
     };
     let progress = progress(args.runs);
     let started = RealClock.now();
-    let mut total = Total::default();
+    let (mut total, mut printed) = (Total::default(), Ok(()));
     each_in_order(args, &trial, |report| {
-        // A reader that closed the pipe has seen enough; the exit code still tells.
-        std::io::stdout().write_all(page(program, args, &report).as_bytes()).ok();
+        // Whether it can be read or not, the runs go on: the exit code tells of them too.
+        let page = out::print(page(program, args, &report)).map(drop);
+        if printed.is_ok() {
+            printed = page;
+        }
         if !report.violations.is_empty() {
             progress.suspend(|| eprintln!("{}", report.story.join("\n")));
         }
@@ -41,7 +44,7 @@ pub(super) fn run(program: &str, args: &SimulateArgs) -> Result<(), Failure> {
         progress.inc(1);
     });
     progress.finish_and_clear();
-    println!("{}\n{}", total.line(), total.seen());
+    let last = out::say(format!("{}\n{}", total.line(), total.seen())).map(drop);
     let seconds = RealClock.now().since(started).as_secs_f64().max(f64::EPSILON);
     eprintln!(
         "{:.1} s: {:.1} runs and {:.0} simulated minutes a second of this machine",
@@ -50,7 +53,8 @@ pub(super) fn run(program: &str, args: &SimulateArgs) -> Result<(), Failure> {
         total.runs as f64 * f64::from(args.minutes_each) / seconds
     );
     if total.failed == 0 {
-        return if args.cover { total.covers(args) } else { Ok(()) };
+        let covered = if args.cover { total.covers(args) } else { Ok(()) };
+        return covered.and(printed).and(last);
     }
     let why = format!("{} of {} runs violated a property", total.failed, total.runs);
     Err(Failure::failed("simulation", why, "the lines above say how to replay them"))

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{args::ClientArgs, call::text, client::Cluster, failure::Failure, table::Table};
+use super::{args::ClientArgs, call::text, client::Cluster, failure::Failure, out, table::Table};
 
 /// Asks and prints.
 pub(crate) async fn run(args: &ClientArgs) -> Result<(), Failure> {
@@ -10,12 +10,7 @@ pub(crate) async fn run(args: &ClientArgs) -> Result<(), Failure> {
     if let Some(fields) = document.as_object_mut() {
         fields.entry("answered_by").or_insert_with(|| node.as_str().into());
     }
-    if args.json {
-        println!("{document}");
-    } else {
-        print!("{}", render(&document));
-    }
-    Ok(())
+    if args.json { out::say(document).map(drop) } else { out::print(render(&document)).map(drop) }
 }
 
 fn render(document: &Value) -> String {

@@ -1,6 +1,6 @@
 //! Columns for people.
 
-use std::io::Write as _;
+use super::{failure::Failure, out};
 
 /// A table that grows by rows and is as wide as it must be.
 #[derive(Debug)]
@@ -15,9 +15,8 @@ impl Table {
         self.0.push(cells.into_iter().collect());
     }
 
-    pub(crate) fn print(&self) {
-        // A reader that closed the pipe has seen enough.
-        std::io::stdout().write_all(self.render().as_bytes()).ok();
+    pub(crate) fn print(&self) -> Result<(), Failure> {
+        out::print(self.render()).map(drop)
     }
 
     pub(crate) fn render(&self) -> String {

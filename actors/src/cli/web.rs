@@ -2,18 +2,17 @@
 
 use serde_json::{Value, json};
 
-use super::{args::ClientArgs, call::text, client::Cluster, failure::Failure, table::Table};
+use super::{args::ClientArgs, call::text, client::Cluster, failure::Failure, out, table::Table};
 
 /// Asks and prints.
 pub(crate) async fn run(args: &ClientArgs) -> Result<(), Failure> {
     let (_, document) = Cluster::open(args)?.get_known("/status").await?;
     let sites = &document["web"];
     if args.json {
-        println!("{}", json!({ "web": sites }));
+        out::say(json!({ "web": sites })).map(drop)
     } else {
-        print!("{}", render(sites));
+        out::print(render(sites)).map(drop)
     }
-    Ok(())
 }
 
 fn render(sites: &Value) -> String {

@@ -9,6 +9,7 @@ use std::{
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::Path,
+    process::{Command, Stdio},
     thread,
 };
 
@@ -219,6 +220,42 @@ fn an_auxiliary_does_not_say_that_there_is_nothing() {
     for verb in [&["web"][..], &["multicast", "status"]] {
         let args = [verb, &["--cluster", &file, "--timeout", "500ms"]].concat();
         refused(&args, 3, &["no answer in time"]);
+    }
+}
+
+/// Goal: what cannot be said is a failure, and a reader that has enough is none.
+#[test]
+fn a_full_disk_under_standard_output_is_told_and_a_closed_pipe_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let answers = &[
+        ("GET /status ", r#"{"nodes":[],"web":[]}"#),
+        ("GET /roles ", r#"{"roles":[]}"#),
+        ("POST /actors/kv/kv.get ", r#""value""#),
+    ];
+    let file = nodes_file(folder.path(), &[("main", saying(answers))]);
+    for verb in [
+        &["status"][..],
+        &["status", "--json"],
+        &["members"],
+        &["members", "--json"],
+        &["roles"],
+        &["web"],
+        &["web", "--json"],
+        &["call", "kv", "kv.get", r#"{"key":"a"}"#],
+        &["--help"],
+    ] {
+        let to = |out: Stdio| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_synod"));
+            let command = command.args(verb).env("SYNOD_CLUSTER", &file).stdout(out);
+            let output = command.output().unwrap();
+            (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        };
+        let (exit, said) = to(fs::File::create("/dev/full").unwrap().into());
+        assert_eq!((exit, said.lines().count()), (Some(1), 1), "{verb:?}: {said}");
+        assert!(said.starts_with("synod: standard output: cannot be written: "), "{said}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(to(writer.into()), (Some(0), String::new()), "{verb:?}");
     }
 }
 

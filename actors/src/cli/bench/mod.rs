@@ -73,7 +73,7 @@ async fn measure(program: &str, args: &BenchArgs, stop: StopSignal) -> Result<()
         BenchKind::Web => web::run(args, &mut report, stop).await,
     };
     // Rows that were measured are worth something, whatever came after them.
-    report.finish();
+    report.finish()?;
     done
 }
 

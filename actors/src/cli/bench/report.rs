@@ -1,10 +1,6 @@
 //! How figures are said: a JSON object a row as soon as there is one, or a table at the end.
 
-use std::{
-    collections::BTreeMap,
-    io::{IsTerminal as _, Write as _},
-    time::Duration,
-};
+use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
 
 use actix_rt::time::interval;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -17,7 +13,7 @@ use super::{
     raw::Sample,
 };
 use crate::{
-    cli::{failure::Failure, table::Table},
+    cli::{failure::Failure, out, table::Table},
     server::config::Durability,
 };
 
@@ -206,11 +202,9 @@ impl Report {
     pub(super) fn row(&mut self, row: Row, last_error: Option<&str>) -> Result<(), Failure> {
         if self.json {
             let line = serde_json::to_string(&row).expect("texts and numbers");
-            let say = || writeln!(std::io::stdout(), "{line}");
-            // A reader that closed the pipe has seen enough.
             match &self.bar {
-                Some(bar) => bar.suspend(say).ok(),
-                None => say().ok(),
+                Some(bar) => bar.suspend(|| out::say(line))?,
+                None => out::say(line)?,
             };
         }
         let failed = (row.ops_per_s <= 0.0).then(|| {
@@ -225,14 +219,15 @@ impl Report {
     }
 
     /// Says what was measured.
-    pub(super) fn finish(self) {
+    pub(super) fn finish(self) -> Result<(), Failure> {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
         if let (false, Some(first)) = (self.json, self.rows.first()) {
-            println!("{}\n", first.conditions.sentence());
-            table(&self.rows).print();
+            out::say(format!("{}\n", first.conditions.sentence()))?;
+            table(&self.rows).print()?;
         }
+        Ok(())
     }
 }
 

@@ -3,11 +3,7 @@
 //! It is a publisher of its own: it numbers and stamps its messages, and sends them again, with the
 //! same numbers and stamps, at whichever node answers, until each has its place.
 
-use std::{
-    collections::VecDeque,
-    io::{BufRead as _, Write as _},
-    time::Duration,
-};
+use std::{collections::VecDeque, io::BufRead as _, time::Duration};
 
 use clap::Args;
 use serde_json::json;
@@ -20,6 +16,7 @@ use crate::{
         args::ClientArgs,
         client::Cluster,
         failure::{Exit, Failure},
+        out,
     },
     client::{ClientNode, NoAnswer},
     multicast::{
@@ -54,6 +51,7 @@ pub(crate) async fn run(args: &PublishArgs) -> Result<(), Failure> {
         stamp: Seq(0),
         committed: 0,
         unknown: Vec::new(),
+        printed: Ok(()),
         cluster: &cluster,
     };
     press.first_stamp().await?;
@@ -89,6 +87,8 @@ struct Press<'a> {
     committed: u64,
     /// Lines of which nobody knows.
     unknown: Vec<u64>,
+    /// Whether what became of the others could be said.
+    printed: Result<(), Failure>,
 }
 
 impl Press<'_> {
@@ -177,7 +177,7 @@ impl Press<'_> {
 
     fn note(&mut self, mut messages: Vec<(Mid, Outcome)>) -> bool {
         messages.sort_unstable_by_key(|(mid, _)| *mid);
-        let mut out = std::io::stdout().lock();
+        let mut page = String::new();
         for (mid, outcome) in &messages {
             let Ok(at) = self.open.binary_search_by_key(&mid.number, |data| data.mid.number) else {
                 continue;
@@ -186,32 +186,34 @@ impl Press<'_> {
             match outcome {
                 Outcome::Committed(seq) => {
                     self.committed += 1;
-                    // A reader that closed the pipe has seen enough.
-                    let _closed = match (self.args.count_only, self.args.client.json) {
-                        (true, _) => Ok(()),
+                    match (self.args.count_only, self.args.client.json) {
+                        (true, _) => {}
                         (false, true) => {
-                            writeln!(out, "{}", json!({ "line": mid.number, "seq": seq }))
+                            page += &format!("{}\n", json!({ "line": mid.number, "seq": seq }));
                         }
-                        (false, false) => writeln!(out, "{seq}"),
-                    };
+                        (false, false) => page += &format!("{seq}\n"),
+                    }
                 }
                 Outcome::Expired | Outcome::Unknown => self.unknown.push(mid.number),
             }
         }
+        if self.printed.is_ok() && !page.is_empty() {
+            // What cannot be said is published all the same.
+            self.printed = out::print(page).map(drop);
+        }
         !messages.is_empty()
     }
 
-    fn finish(&self) -> Result<(), Failure> {
+    fn finish(&mut self) -> Result<(), Failure> {
         if self.args.count_only {
             let count = self.committed;
-            if self.args.client.json {
-                println!("{}", json!({ "committed": count }));
-            } else {
-                println!("{count}");
-            }
+            self.printed = match self.args.client.json {
+                true => out::say(json!({ "committed": count })).map(drop),
+                false => out::say(count).map(drop),
+            };
         }
         if self.unknown.is_empty() {
-            return Ok(());
+            return self.printed.clone();
         }
         let why = format!("outcome unknown, not known to be committed: {}", ranges(&self.unknown));
         let what = format!("publish {}", self.args.group);

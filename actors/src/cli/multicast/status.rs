@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::MulticastArgs;
-use crate::cli::{call::text, client::Cluster, failure::Failure, table::Table};
+use crate::cli::{call::text, client::Cluster, failure::Failure, out, table::Table};
 
 /// Prints how the groups stand, as all nodes that are up see them.
 pub(crate) async fn run(args: &MulticastArgs) -> Result<(), Failure> {
@@ -16,8 +16,7 @@ pub(crate) async fn run(args: &MulticastArgs) -> Result<(), Failure> {
     views.entry(first).or_default().get_or_insert(its);
     let groups = merge(&views);
     if args.client().json {
-        println!("{}", json!({ "groups": groups }));
-        return Ok(());
+        return out::say(json!({ "groups": groups })).map(drop);
     }
     let head =
         ["GROUP", "SEQUENCER", "EPOCH", "LARGEST", "NODE", "SERVES", "FED BY", "LAG", "ASKED"];
@@ -36,12 +35,13 @@ pub(crate) async fn run(args: &MulticastArgs) -> Result<(), Failure> {
             table.row(of.into_iter().chain(here).chain([text(&node["lag"]), asked]));
         }
     }
-    table.print();
+    table.print()?;
     for group in &groups {
         let [name, servers, survives] =
             ["group", "servers", "survives"].map(|key| text(&group[key]));
         let soon = group["joining"].as_str().map(|node| format!(", soon by {node}"));
-        println!("{name} is served by {servers}{}; {survives}", soon.unwrap_or_default());
+        let soon = soon.unwrap_or_default();
+        out::say(format!("{name} is served by {servers}{soon}; {survives}"))?;
     }
     Ok(())
 }

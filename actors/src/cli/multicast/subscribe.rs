@@ -1,6 +1,6 @@
 //! `subscribe`: prints the messages of a group, in order and without a gap.
 
-use std::{io::Write as _, time::Duration};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use clap::Args;
@@ -15,6 +15,7 @@ use crate::{
         args::ClientArgs,
         client::Cluster,
         failure::{Exit, Failure},
+        out,
     },
     client::{ClientNode, NoAnswer},
     multicast::message::{Entry, Seq},
@@ -142,7 +143,7 @@ impl Reader<'_> {
                         return Err(Failure::failed(what(), why, "it was read too slowly"));
                     }
                     Feed::Entries(entries) => {
-                        if self.print(&entries) {
+                        if self.print(&entries)? {
                             return Ok(End::Done);
                         }
                     }
@@ -152,24 +153,22 @@ impl Reader<'_> {
     }
 
     /// Prints what is new; whether that was enough.
-    fn print(&mut self, entries: &[Entry]) -> bool {
-        let mut out = Vec::new();
+    fn print(&mut self, entries: &[Entry]) -> Result<bool, Failure> {
+        let mut page = Vec::new();
         let mut enough = false;
         for entry in entries {
             if self.next.is_some_and(|next| entry.seq < next) {
                 continue; // another node showed it before
             }
             self.next = Some(entry.seq.next());
-            render(entry, self.args.client.json, &mut out);
+            render(entry, self.args.client.json, &mut page);
             self.printed += u64::from(entry.pair.mid.is_some());
             enough = self.args.count.is_some_and(|count| self.printed >= count);
             if enough {
                 break;
             }
         }
-        let mut stdout = std::io::stdout().lock();
-        let written = stdout.write_all(&out).and_then(|()| stdout.flush());
-        enough || written.is_err()
+        Ok(out::print(page)? == out::Reader::Gone || enough)
     }
 }
 

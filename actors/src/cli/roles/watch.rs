@@ -1,6 +1,6 @@
 //! `roles --watch`, `services --watch`: every change of one, or of all, as it happens.
 
-use std::{io::Write as _, time::Duration};
+use std::time::Duration;
 
 use actix_rt::time::{sleep, timeout};
 use bytes::{Buf as _, BytesMut};
@@ -8,7 +8,12 @@ use futures_util::StreamExt as _;
 use serde_json::Value;
 use synod_runtime::identity::NodeName;
 
-use super::super::{call::text, client::Cluster, failure::Failure};
+use super::super::{
+    call::text,
+    client::Cluster,
+    failure::Failure,
+    out::{self, Reader},
+};
 
 /// Prints changes until nobody reads them, or nobody serves them within the time. It goes on at
 /// another node where the one that served it ended, and tells nothing twice.
@@ -25,7 +30,7 @@ pub(crate) async fn run(
         while let Ok(Some(Ok(part))) = timeout(SILENCE_MAX, body.next()).await {
             for event in parts.push(&part) {
                 last = event.id.clone().or(last);
-                if !print(&event, &node, json, lines) {
+                if print(&event, &node, json, lines)? == Reader::Gone {
                     return Ok(());
                 }
             }
@@ -71,8 +76,13 @@ impl Lines {
 }
 
 /// A line for each of what it tells; answers whether anybody still reads.
-fn print(event: &Event, node: &NodeName, json: bool, lines: fn(&Value) -> String) -> bool {
-    let Ok(data) = serde_json::from_str::<Value>(&event.data) else { return true };
+fn print(
+    event: &Event,
+    node: &NodeName,
+    json: bool,
+    lines: fn(&Value) -> String,
+) -> Result<Reader, Failure> {
+    let Ok(data) = serde_json::from_str::<Value>(&event.data) else { return Ok(Reader::There) };
     let mut out = String::new();
     if json {
         out = format!("{{\"event\":\"{}\",\"data\":{data}}}\n", event.kind);
@@ -85,8 +95,7 @@ fn print(event: &Event, node: &NodeName, json: bool, lines: fn(&Value) -> String
         let all = all.map_or_else(|| vec![data.clone()], Clone::clone);
         out.extend(all.iter().map(lines));
     }
-    let mut stdout = std::io::stdout();
-    stdout.write_all(out.as_bytes()).and_then(|()| stdout.flush()).is_ok()
+    out::print(out)
 }
 
 /// A line for a role.

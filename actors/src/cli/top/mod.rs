@@ -18,7 +18,13 @@ use serde_json::{Value, json};
 use synod_runtime::identity::NodeName;
 
 use self::rates::Rates;
-use super::{args::TopArgs, client::Cluster, failure::Failure, node::Signals};
+use super::{
+    args::TopArgs,
+    client::Cluster,
+    failure::Failure,
+    node::Signals,
+    out::{self, Reader},
+};
 
 /// What the nodes said in one moment; `None` where nothing was answered.
 pub(crate) type Views = BTreeMap<NodeName, Option<Value>>;
@@ -39,7 +45,10 @@ pub(crate) async fn run(args: &TopArgs) -> Result<(), Failure> {
         let first = before.is_empty();
         // The first look has nothing to compare with.
         if !first || args.client.json {
-            show(args, screen.as_ref(), &views, &Rates::between(&before, &views));
+            let rates = Rates::between(&before, &views);
+            if show(args, screen.as_ref(), &views, &rates)? == Reader::Gone {
+                return Ok(());
+            }
             shown += 1;
         }
         if args.count.is_some_and(|count| shown >= count.get()) {
@@ -55,15 +64,22 @@ pub(crate) async fn run(args: &TopArgs) -> Result<(), Failure> {
     }
 }
 
-fn show(args: &TopArgs, screen: Option<&Screen>, views: &Views, rates: &Rates) {
+fn show(
+    args: &TopArgs,
+    screen: Option<&Screen>,
+    views: &Views,
+    rates: &Rates,
+) -> Result<Reader, Failure> {
     if args.client.json {
-        println!("{}", json!({ "nodes": views }));
-        return;
+        return out::say(json!({ "nodes": views }));
     }
     let page = page::render(views, rates);
     match screen {
-        Some(screen) => screen.draw(&page),
-        None => println!("{page}"),
+        Some(screen) => {
+            screen.draw(&page);
+            Ok(Reader::There)
+        }
+        None => out::say(page),
     }
 }
 
