@@ -9,7 +9,7 @@ use std::{
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     thread,
 };
 
@@ -257,6 +257,40 @@ fn a_full_disk_under_standard_output_is_told_and_a_closed_pipe_is_not() {
         drop(reader);
         assert_eq!(to(writer.into()), (Some(0), String::new()), "{verb:?}");
     }
+}
+
+/// Goal: who is asked to stop while it publishes says which lines nobody knows of; who listens just ends.
+#[test]
+fn who_publishes_says_what_is_unknown_when_it_is_asked_to_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = TcpListener::bind("127.0.0.1:0").unwrap();
+    let file = nodes_file(folder.path(), &[("main", node.local_addr().unwrap().port())]);
+    let start = |verb: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_synod"));
+        command.args(verb).env("SYNOD_CLUSTER", &file).stdin(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let stop = |child: Child| {
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let subscriber = start(&["subscribe", "news"]);
+    let _asked = node.accept().unwrap();
+    assert_eq!(stop(subscriber), (Some(0), String::new()));
+    let mut publisher = start(&["publish", "news"]);
+    publisher.stdin.take().unwrap().write_all(b"one\n").unwrap();
+    let (mut asked, _) = node.accept().unwrap();
+    assert!(asked.read(&mut [0; 4096]).unwrap() > 0);
+    // The group stands at number 0, and nothing got a place.
+    let head = b"HTTP/1.1 200 x\r\nConnection: close\r\nContent-Length: 3\r\n\r\n";
+    asked.write_all(&[&head[..], &[0x92, 0x00, 0x90]].concat()).unwrap();
+    drop(asked);
+    let _sent = node.accept().unwrap();
+    let (exit, said) = stop(publisher);
+    assert_eq!((exit, said.contains("outcome unknown")), (Some(4), true), "{said}");
+    assert!(said.contains("lines 1;"), "{said}");
 }
 
 /// A client file that names one main.

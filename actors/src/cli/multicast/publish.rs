@@ -8,7 +8,7 @@ use std::{collections::VecDeque, io::BufRead as _, time::Duration};
 use clap::Args;
 use serde_json::json;
 use synod_runtime::world::{Clock as _, RealClock};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 
 use super::path;
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
         args::ClientArgs,
         client::Cluster,
         failure::{Exit, Failure},
+        node::Signals,
         out,
     },
     client::{ClientNode, NoAnswer},
@@ -39,7 +40,7 @@ pub(crate) struct PublishArgs {
     pub(crate) client: ClientArgs,
 }
 
-/// Publishes all lines.
+/// Publishes all lines, or those that were read before somebody stops it.
 pub(crate) async fn run(args: &PublishArgs) -> Result<(), Failure> {
     let cluster = Cluster::open(&args.client)?;
     let mut press = Press {
@@ -54,10 +55,21 @@ pub(crate) async fn run(args: &PublishArgs) -> Result<(), Failure> {
         printed: Ok(()),
         cluster: &cluster,
     };
-    press.first_stamp().await?;
+    let listening = Signals::listen();
+    let mut signals = listening.map_err(|e| Failure::failed("publish", e, "report this"))?;
+    tokio::select! {
+        stamp = press.first_stamp() => stamp?,
+        () = signals.next() => return press.finish(),
+    }
     let mut lines = lines();
     let mut number = 0;
-    while let Some(line) = lines.recv().await {
+    loop {
+        let line = tokio::select! {
+            biased;
+            () = signals.next() => None,
+            line = lines.recv() => line,
+        };
+        let Some(line) = line else { return press.finish() };
         let mut bytes = 0;
         let mut next = Some(line);
         while let Some(line) = next {
@@ -70,9 +82,12 @@ pub(crate) async fn run(args: &PublishArgs) -> Result<(), Failure> {
             let full = press.open.len() >= BATCH_MAX || bytes >= BATCH_BYTES;
             next = if full { None } else { lines.try_recv().ok() };
         }
-        press.send().await?;
+        tokio::select! {
+            biased;
+            sent = press.send() => sent?,
+            () = signals.next() => return press.stop(&mut signals).await,
+        }
     }
-    press.finish()
 }
 
 struct Press<'a> {
@@ -138,6 +153,18 @@ impl Press<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What is under way gets a little more time, unless somebody asks twice.
+    async fn stop(&mut self, signals: &mut Signals) -> Result<(), Failure> {
+        tokio::select! {
+            biased;
+            () = signals.next() => {}
+            // Sent again with the same numbers, it is taken once.
+            sent = timeout(STOP_WITHIN, self.send()) => sent.unwrap_or(Ok(()))?,
+        }
+        self.unknown.extend(self.open.drain(..).map(|data| data.mid.number));
+        self.finish()
     }
 
     /// The next node's turn.
@@ -282,6 +309,9 @@ const BATCH_BYTES: usize = 1 << 20;
 
 /// A node that has no answer by then may have lost its group's sequencer, or all its friends.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Whoever stops a program waits for five seconds at most.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
 
 /// Before another node is asked.
 const PAUSE: Duration = Duration::from_millis(50);

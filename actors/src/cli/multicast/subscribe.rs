@@ -15,6 +15,7 @@ use crate::{
         args::ClientArgs,
         client::Cluster,
         failure::{Exit, Failure},
+        node::Signals,
         out,
     },
     client::{ClientNode, NoAnswer},
@@ -48,6 +49,16 @@ fn start(text: &str) -> Result<String, String> {
 
 /// Prints until there were enough, or somebody ends it.
 pub(crate) async fn run(args: &SubscribeArgs) -> Result<(), Failure> {
+    let listening = Signals::listen();
+    let mut signals = listening.map_err(|e| Failure::failed("subscribe", e, "report this"))?;
+    tokio::select! {
+        biased;
+        () = signals.next() => Ok(()),
+        ended = follow(args) => ended,
+    }
+}
+
+async fn follow(args: &SubscribeArgs) -> Result<(), Failure> {
     let cluster = Cluster::open(&args.client)?;
     let path = path(&args.group)?;
     let mut reader = Reader { args, next: None, printed: 0 };
