@@ -6,8 +6,8 @@ mod common;
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::TcpListener,
-    os::unix::fs::PermissionsExt as _,
+    net::{TcpListener, UdpSocket},
+    os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -225,7 +225,7 @@ fn an_auxiliary_does_not_say_that_there_is_nothing() {
 
 /// Goal: what cannot be said is a failure, and a reader that has enough is none.
 #[test]
-fn a_full_disk_under_standard_output_is_told_and_a_closed_pipe_is_not() {
+fn output_that_cannot_be_written_is_told_and_a_closed_pipe_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let answers = &[
         ("GET /status ", r#"{"nodes":[],"web":[]}"#),
@@ -250,7 +250,9 @@ fn a_full_disk_under_standard_output_is_told_and_a_closed_pipe_is_not() {
             let output = command.output().unwrap();
             (output.status.code(), String::from_utf8(output.stderr).unwrap())
         };
-        let (exit, said) = to(fs::File::create("/dev/full").unwrap().into());
+        // Nobody is at its other end, nor ever was.
+        let nowhere = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (exit, said) = to(OwnedFd::from(nowhere).into());
         assert_eq!((exit, said.lines().count()), (Some(1), 1), "{verb:?}: {said}");
         assert!(said.starts_with("synod: standard output: cannot be written: "), "{said}");
         let (reader, writer) = std::io::pipe().unwrap();

@@ -446,9 +446,7 @@ impl Handler<Tend> for Web {
             Wish::Rejoin { at } if site.quarantined().is_none() => {
                 return Err(format!("{name} is not quarantined; nothing changed at {at}"));
             }
-            Wish::Rejoin { at } if at > self.last => {
-                return Err(format!("{at} is not ordered yet"));
-            }
+            Wish::Rejoin { at } if at > self.last => return Err(format!("{at} has no request")),
             Wish::Rejoin { at } if !self.continues(at) => {
                 return Err(format!("what came after {at} is no longer kept: copy a newer state"));
             }
