@@ -11,8 +11,9 @@
 //!   than that.
 //!
 //! # Layout
-//! - [`Site`]: the way in; `live`: its lives, and the work in each; `report`: telling the others
-//! - [`notes`]: what must not be forgotten; `gather`: places given together
+//! - [`Site`]: the way in; `gather`: places given together
+//! - `live`: its lives, and the work in each; `perform`: one request at the server
+//! - `report`: telling the others; [`notes`]: what must not be forgotten
 //! - `spread`: large bodies, kept apart from the order
 //! - `rebuild`: a server made again as another's is
 
