@@ -10,6 +10,7 @@ mod commands;
 mod expire;
 mod forward;
 mod reads;
+mod sent;
 mod wishes;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,7 +22,10 @@ use synod_runtime::{
 };
 
 pub use self::commands::Commands;
-use self::wishes::OpenWish;
+use self::{
+    sent::{Sent, Window},
+    wishes::OpenWish,
+};
 use super::{
     ballot::{Ballot, Step},
     message::{
@@ -61,13 +65,6 @@ struct Waiting {
 }
 
 #[derive(Debug)]
-struct Sent {
-    encoded: EncodedCommand,
-    /// Who waits, and until when; none once it was told *unknown*.
-    ticket: Option<(u64, Instant)>,
-}
-
-#[derive(Debug)]
 struct Round {
     number: u64,
     reads: Vec<(NewRead, Instant)>,
@@ -94,7 +91,7 @@ pub struct Home {
     next_seq: u64,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
-    sent: BTreeMap<u64, Sent>,
+    sent: Window,
     sent_bytes: usize,
     /// When a reply last came, or something was sent to an idle leader.
     alive: Instant,
@@ -132,7 +129,7 @@ impl Home {
             next_seq: 1,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
-            sent: BTreeMap::new(),
+            sent: Window::default(),
             sent_bytes: 0,
             alive: Instant::default(),
             reads: VecDeque::new(),
@@ -187,7 +184,7 @@ impl Home {
         let Some(leader) = self.leader.node.clone().filter(|_| self.leader.serving) else { return };
         let Some(session) = self.session else { return self.register(now, &leader, out) };
         let (mut commands, mut bytes) = (Vec::new(), 0);
-        while self.sent.len() < SENT_MAX && self.sent_bytes < SENT_BYTES_MAX {
+        while self.sent.reach() < SENT_MAX && self.sent_bytes < SENT_BYTES_MAX {
             let Some(Waiting { command, until }) = self.waiting.pop_front() else { break };
             self.waiting_bytes -= command.args.len();
             let encoded = EncodedCommand::new(&Command {
@@ -204,8 +201,8 @@ impl Home {
             self.sent_bytes += encoded.len();
             bytes += encoded.len();
             commands.push(encoded.clone());
-            self.sent
-                .insert(self.next_seq, Sent { encoded, ticket: Some((command.ticket, until)) });
+            let ticket = Some((command.ticket, until));
+            self.sent.push(self.next_seq, Sent { encoded, ticket });
             self.next_seq += 1;
             if bytes >= REQUEST_BYTES {
                 bytes = 0;
@@ -244,8 +241,8 @@ impl Home {
         let mut bytes = 0;
         let commands: Vec<EncodedCommand> = self
             .sent
-            .range(from..)
-            .map(|(_, sent)| sent.encoded.clone())
+            .from(from)
+            .map(|sent| sent.encoded.clone())
             .take_while(|encoded| {
                 bytes += encoded.len();
                 bytes <= 2 * COMMAND_BYTES_MAX
@@ -287,7 +284,7 @@ impl Home {
             return;
         }
         for CommandReply { seq, position, result } in replies.replies {
-            let Some(sent) = self.sent.remove(&seq) else { continue };
+            let Some(sent) = self.sent.take(seq) else { continue };
             self.alive = now.at;
             self.sent_bytes -= sent.encoded.len();
             if let Some((ticket, _)) = sent.ticket {
@@ -309,7 +306,7 @@ impl Home {
             self.nonce = self.nonce.wrapping_add(1);
             self.next_seq = 1;
             self.sent_bytes = 0;
-            for (_, sent) in std::mem::take(&mut self.sent) {
+            for sent in self.sent.take_all() {
                 if let Some((ticket, _)) = sent.ticket {
                     let why = "the session expired before the command was answered".to_owned();
                     answer(ticket, End::Unknown(why), out);

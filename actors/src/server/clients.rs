@@ -1,7 +1,6 @@
 //! Clients of this node: who waits for which call.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -10,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use rustc_hash::FxHashMap;
 use synod_runtime::{
     identity::NodeId,
     journal::Journal,
@@ -47,7 +47,7 @@ pub(super) struct Clients {
 /// The calls that wait for an answer, by ticket.
 #[derive(Default)]
 struct Calls {
-    open: BTreeMap<u64, Waiting>,
+    open: FxHashMap<u64, Waiting>,
     /// Why no more are taken: the node stops, or has stopped.
     over: Option<&'static str>,
 }
@@ -122,7 +122,9 @@ impl Clients {
     fn end_all(&self, why: &str) {
         // Unlocked again before anybody is told: who is told may ask again at once.
         let open = std::mem::take(&mut lock(&self.waiting).open);
-        for waiting in open.into_values() {
+        let mut open: Vec<_> = open.into_iter().collect();
+        open.sort_unstable_by_key(|(ticket, _)| *ticket);
+        for (_, waiting) in open {
             (waiting.done)(Outcome::Unknown(why.to_owned()));
         }
     }

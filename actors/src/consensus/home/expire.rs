@@ -30,7 +30,7 @@ impl Home {
         });
         self.waiting_bytes -= bytes;
         let leader = self.leader_text();
-        for sent in self.sent.values_mut() {
+        for sent in self.sent.iter_mut() {
             if let Some((ticket, until)) = sent.ticket {
                 if now.at >= until {
                     sent.ticket = None;

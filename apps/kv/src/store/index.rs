@@ -10,9 +10,14 @@ use super::slots::Slots;
 /// - I2: the `low` of a chunk is above all keys before it, and but for the first chunk's not above
 ///   its own.
 /// - I3: all keys of a chunk begin with its `prefix`, and each has the `head` that follows it.
+/// - I4: but for the first chunk's, every `low` begins with `common`, and `lows` has the eight bytes
+///   behind that of each.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Index {
     chunks: Vec<Chunk>,
+    /// So that the way to a chunk goes through one run of memory and not from key to key.
+    lows: Vec<u64>,
+    common: Box<[u8]>,
     len: usize,
 }
 
@@ -48,8 +53,7 @@ impl Place {
 impl Index {
     /// Where `key` is, or where it would go.
     pub(super) fn find(&self, slots: &Slots, key: &[u8]) -> Result<Place, Place> {
-        let behind = self.chunks.partition_point(|chunk| &*chunk.low <= key);
-        let chunk = behind.saturating_sub(1);
+        let chunk = self.chunk_of(key);
         let Some(row) = self.chunks.get(chunk) else { return Err(Place::default()) };
         let found = row.find(slots, key);
         found.map(|at| Place { chunk, at }).map_err(|at| Place { chunk, at })
@@ -60,7 +64,7 @@ impl Index {
         self.len += 1;
         let last = place.chunk + 1 == self.chunks.len();
         let Some(chunk) = self.chunks.get_mut(place.chunk) else {
-            return self.chunks.push(Chunk::new(vec![Seat { head: 0, slot }], slots));
+            return self.insert_chunk(0, Chunk::new(vec![Seat { head: 0, slot }], slots));
         };
         let len = chunk.seats.len();
         if len < CHUNK_SLOTS_MAX {
@@ -78,7 +82,7 @@ impl Index {
         if below {
             chunk.insert(place.at, slot, slots);
         }
-        self.chunks.insert(place.chunk + 1, upper);
+        self.insert_chunk(place.chunk + 1, upper);
     }
 
     /// Puts a used slot behind all others.
@@ -95,11 +99,11 @@ impl Index {
         let Seat { slot, .. } = row.remove(place.at);
         let len = row.len();
         if len == 0 {
-            self.chunks.remove(place.chunk);
+            self.remove_chunk(place.chunk);
         } else if let Some(next) = self.chunks.get(place.chunk + 1)
             && len + next.seats.len() <= CHUNK_SLOTS_MAX / 2
         {
-            let mut next = self.chunks.remove(place.chunk + 1);
+            let mut next = self.remove_chunk(place.chunk + 1);
             let chunk = &mut self.chunks[place.chunk];
             chunk.seats.append(&mut next.seats);
             chunk.measure(slots);
@@ -121,6 +125,45 @@ impl Index {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// The chunk in which `key` is, or would be.
+    fn chunk_of(&self, key: &[u8]) -> usize {
+        let (begin, rest) = key.split_at(key.len().min(self.common.len()));
+        if *begin != *self.common {
+            return if *begin < *self.common { 0 } else { self.lows.len() };
+        }
+        let head = low_of(rest);
+        let from = self.lows.partition_point(|low| *low < head);
+        let same = self.lows[from..].partition_point(|low| *low == head);
+        let row = self.chunks.get(1 + from..=from + same).unwrap_or_default();
+        from + row.partition_point(|chunk| &*chunk.low <= key)
+    }
+
+    fn insert_chunk(&mut self, at: usize, chunk: Chunk) {
+        if at == 0 {
+            return self.chunks.insert(0, chunk); // into an empty row
+        }
+        if self.lows.is_empty() {
+            self.common = chunk.low.clone();
+        }
+        let rest = chunk.low.strip_prefix(&*self.common).map(low_of);
+        self.chunks.insert(at, chunk);
+        if let Some(low) = rest {
+            return self.lows.insert(at - 1, low);
+        }
+        // I4, with the longest there is. It becomes shorter, which cannot happen often.
+        let (first, last) = (&self.chunks[1].low, &self.chunks[self.chunks.len() - 1].low);
+        self.common = first[..common_len(first, last)].into();
+        let common = self.common.len();
+        self.lows = self.chunks[1..].iter().map(|chunk| low_of(&chunk.low[common..])).collect();
+    }
+
+    fn remove_chunk(&mut self, at: usize) -> Chunk {
+        if !self.lows.is_empty() {
+            self.lows.remove(at.saturating_sub(1));
+        }
+        self.chunks.remove(at)
     }
 }
 
@@ -162,7 +205,7 @@ impl Chunk {
     fn measure(&mut self, slots: &Slots) {
         let (Some(first), Some(last)) = (self.seats.first(), self.seats.last()) else { return };
         let (first, last) = (slots.get(first.slot).key(), slots.get(last.slot).key());
-        let common = first.iter().zip(last).take_while(|(one, other)| one == other).count();
+        let common = common_len(first, last);
         self.prefix = first[..common].into();
         for seat in &mut self.seats {
             seat.head = head_of(&slots.get(seat.slot).key()[common..]);
@@ -170,11 +213,23 @@ impl Chunk {
     }
 }
 
+fn common_len(one: &[u8], other: &[u8]) -> usize {
+    one.iter().zip(other).take_while(|(one, other)| one == other).count()
+}
+
 fn head_of(rest: &[u8]) -> u32 {
-    let mut head = [0; 4];
-    let len = rest.len().min(head.len());
+    u32::from_be_bytes(padded(rest))
+}
+
+fn low_of(rest: &[u8]) -> u64 {
+    u64::from_be_bytes(padded(rest))
+}
+
+fn padded<const LEN: usize>(rest: &[u8]) -> [u8; LEN] {
+    let mut head = [0; LEN];
+    let len = rest.len().min(LEN);
     head[..len].copy_from_slice(&rest[..len]);
-    u32::from_be_bytes(head)
+    head
 }
 
 /// Inserting moves half of a chunk, and a split half of the row of chunks: with so many slots the two

@@ -31,6 +31,17 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+fn prefix() -> impl Strategy<Value = &'static str> {
+    prop_oneof![
+        8 => Just("user:000"),
+        4 => Just("user:"),
+        2 => Just("user:000000000000"),
+        1 => Just("u"),
+        1 => Just(""),
+        1 => Just("zone/"),
+    ]
+}
+
 fn run(ops: &[Op]) -> Store {
     let mut store = Store::default();
     for (index, op) in ops.iter().enumerate() {
@@ -122,6 +133,28 @@ proptest! {
         let order: Vec<u32> = store.index.from(Place::default()).collect();
         prop_assert_eq!(order, keys.iter().map(|(_, slot)| *slot).collect::<Vec<_>>());
         prop_assert_eq!(store.index.len(), keys.len());
+    }
+
+    #[test]
+    fn many_keys_are_found_whatever_they_have_in_common(
+        keys in proptest::collection::vec((prefix(), 0..700_u32), 1..900), gone in 0..4_usize,
+    ) {
+        let mut store = Store::default();
+        let name = |(prefix, number): &(&str, u32)| format!("{prefix}{number}").into_bytes();
+        for key in &keys {
+            store.set(&name(key), b"", None, at(1, 1));
+        }
+        for key in keys.iter().skip(gone).step_by(2) {
+            store.remove(&name(key), 1);
+        }
+        let there: BTreeSet<_> = records(&store).iter().map(|(_, record)| record.key().to_vec()).collect();
+        prop_assert_eq!(store.index.len(), there.len());
+        for key in keys.iter().map(name) {
+            prop_assert_eq!(store.get(&key, 1).is_some(), there.contains(&key));
+        }
+        let order: Vec<u32> = store.index.from(Place::default()).collect();
+        let order: Vec<_> = order.into_iter().map(|slot| store.slots.get(slot).key()).collect();
+        prop_assert!(order.is_sorted() && order.len() == there.len());
     }
 
     #[test]
