@@ -205,6 +205,9 @@ fn a_bad_node_file_is_refused_with_file_key_and_what_was_meant() {
     refused(&good.replace("cert.pem", "cart.pem"), &["tls.cert", "cart.pem"]);
     refused(&good.replace("[listen]", "[listen"), &[]);
     refused(&format!("{good}\n[web]\n"), &["web"]);
+    let theirs = synod.config("b").with_file_name("cert.pem").display().to_string();
+    refused(&good.replace("\"cert.pem\"", &format!("{theirs:?}")), &["tls", "certificate"]);
+    refused(&good.replace("\"key.pem\"", "\"synod.toml\""), &["tls", "key"]);
     fs::write(&file, &good).unwrap();
     let missing = synod.dir().join("nowhere.toml").display().to_string();
     let (code, _, error) = run(synod.program(), &["node", "--config", &missing]);

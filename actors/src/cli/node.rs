@@ -8,6 +8,7 @@ use std::{
 };
 
 use actix_rt::System;
+use synod_runtime::quic::check_files;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
@@ -36,6 +37,9 @@ pub(crate) fn run(program: &'static str, args: &NodeArgs, hosted: &Program) -> R
     check_apart(&configs)?;
     if args.check {
         for (file, config) in files.iter().zip(&configs) {
+            check_files(&config.tls.files, &config.name, &config.cluster).map_err(|e| {
+                Failure::usage(file.display(), format!("[tls]: {e}"), "name what `init` wrote")
+            })?;
             out::say(format!("{}: good", file.display()))?;
             config.multicast.survive().try_for_each(|line| out::say(line).map(drop))?;
         }

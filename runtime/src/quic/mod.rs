@@ -33,7 +33,7 @@ use self::{
 };
 pub use self::{
     listener::{ListenerTls, client_tls},
-    tls::{Authority, AuthorityError},
+    tls::{Authority, AuthorityError, check_files},
     transport::Settings,
 };
 use crate::{

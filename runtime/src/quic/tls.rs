@@ -133,6 +133,21 @@ pub(super) fn node_of(
     })
 }
 
+/// Whether a node could start with these files: an authority, and a certificate of this node with its
+/// key.
+///
+/// # Errors
+/// What of it cannot be used.
+pub fn check_files(
+    files: &TlsFiles,
+    node: &NodeName,
+    cluster: &ClusterName,
+) -> Result<(), BindError> {
+    roots_of(&files.ca)?;
+    key_of(files)?;
+    check_own(files, node, cluster)
+}
+
 /// Refuses to start with a certificate that every peer would refuse.
 pub(super) fn check_own(
     files: &TlsFiles,
