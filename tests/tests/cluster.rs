@@ -42,6 +42,7 @@ fn a_user_s_own_actor_is_served_by_every_main_as_the_contract_says() {
     assert_eq!((refused.status, &refused.json()["Err"]["Overdrawn"]["has"]), (200, &json!(-12)));
 
     check_errors(&mut a);
+    check_where_nothing_is(&bank);
     check_status(&bank);
     check_registry(&mut a);
     for name in ["a", "b", "x"] {
@@ -54,6 +55,17 @@ fn a_user_s_own_actor_is_served_by_every_main_as_the_contract_says() {
     let started = now();
     bank.stop();
     println!("stopped after {} ms", now().since(started).as_millis());
+}
+
+fn check_where_nothing_is(bank: &Cluster) {
+    for (name, says) in [("a", "there is no /actor/ledger"), ("x", "only votes")] {
+        let answer = bank.http(name).get("/actor/ledger").unwrap();
+        let said = answer.json();
+        assert!(answer.status == 404 && said["error"].as_str().unwrap().contains(says), "{said}");
+        assert_eq!(said["outcome"], "not_applied");
+    }
+    let soon = bank.http("a").request("GET", "/roles", &[("synod-timeout", "soon")], b"").unwrap();
+    assert!(soon.status == 400 && soon.text().contains("Synod-Timeout"), "{}", soon.text());
 }
 
 fn check_errors(http: &mut Http) {
@@ -174,6 +186,19 @@ fn check_idempotency(a: &mut Http, b: &mut Http) {
     }
     let left = transfer(b, &[], "ida", 1);
     assert_eq!(left.json(), json!({"Ok": -13}), "applied once");
+
+    // A role is removed once: asked again elsewhere, the first answer and not that there is none.
+    let mut role = |verb, name, key: &str| {
+        let path = format!("/roles/{name}");
+        let on = |http: &mut Http| {
+            http.request(verb, &path, &[("idempotency-key", key)], b"").expect("an answer").status
+        };
+        [on(a), on(b)]
+    };
+    assert_eq!(role("PUT", "night", "role-1"), [200, 200]);
+    assert_eq!(role("DELETE", "night", "role-2"), [200, 200]);
+    assert_eq!(role("DELETE", "night", "role-3"), [404, 404]);
+    assert_eq!(role("PUT", "day", "role-2"), [422, 422], "a key of another request");
 }
 
 #[test]

@@ -164,3 +164,38 @@ fn the_whole_road_from_one_main_to_five_nodes_and_back() {
 
 /// The promise is 300 ms; the rest is for machines that do much else meanwhile.
 const PAUSE_MAX: Duration = Duration::from_millis(1_000);
+
+/// Goal: whatever an operator wants changed, a cluster without a quorum says *not applied* (exit 3)
+/// within the time that was given, however short it is.
+#[test]
+fn without_a_quorum_every_change_is_refused_in_time_and_not_unknown() {
+    let _turn = turn();
+    let mut synod = Cluster::dev("synod", &["--members", "1", "--no-restart"]);
+    let client = synod.dir().join("client.toml").display().to_string();
+    let (leader, follower) = synod.leader_and_follower();
+    synod.kill(&[&follower, "x"]);
+    synod.wait_status(&leader, "it is alone", |status| !status["halted"].is_null());
+    let verbs: [(&str, &[&str], &[&str]); 9] = [
+        ("members", &["add", "m2", "--role", "member", "--quic", "127.0.0.1:9"], &[]),
+        ("members", &["remove", &follower], &[]),
+        ("members", &["set", "m1", "--role", "main"], &[]),
+        ("services", &["add", "s"], &["--", "true"]),
+        ("services", &["move", "s", &leader], &[]),
+        ("services", &["freeze", "s"], &[]),
+        ("roles", &["add", "r"], &[]),
+        ("roles", &["remove", "r"], &[]),
+        ("call", &["kv", "kv.put", r#"{"key":"k","value":"v"}"#], &[]),
+    ];
+    for (verb, words, last) in verbs {
+        let common = ["--cluster", &client, "--timeout", "1s"];
+        let started = now();
+        let (code, _, error) = run(synod.program(), &[&[verb], words, &common, last].concat());
+        assert_eq!(code, 3, "{verb} {words:?}: {error}");
+        assert!(error.contains("not applied"), "{verb} {words:?}: {error}");
+        assert!(now().since(started) < IN_TIME, "{verb} {words:?} took {:?}", now().since(started));
+    }
+}
+
+/// What was given, and what a node may add to it for its verdict to arrive; twice, for a machine with
+/// other things to do.
+const IN_TIME: Duration = Duration::from_secs(3);

@@ -96,7 +96,8 @@ impl Cluster {
             }
             let sent = self.http.request(method.clone(), &node.http, path, body.clone(), left);
             match sent.await {
-                Ok(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE => {
+                // Another one may have a leader, or room on its disk.
+                Ok(answer) if NOT_HERE.contains(&answer.status) => {
                     last = format!("{} says: {}", node.name, answer.error_text());
                 }
                 Ok(answer) => return Ok(answer),
@@ -271,6 +272,10 @@ fn share(patience: Duration, nodes: usize, round: usize) -> Duration {
     let first = (patience / nodes.saturating_add(1)).min(SHARE_MAX);
     first.saturating_mul(2_u32.saturating_pow(rounds)).min(patience)
 }
+
+/// Surely not applied by whom this was asked, and not for what was asked.
+const NOT_HERE: [StatusCode; 2] =
+    [StatusCode::SERVICE_UNAVAILABLE, StatusCode::INSUFFICIENT_STORAGE];
 
 /// An auxiliary knows least, so the others get this head start.
 const AUXILIARY_PAUSE: Duration = Duration::from_millis(150);

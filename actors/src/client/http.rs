@@ -21,6 +21,7 @@ use synod_runtime::quic::client_tls;
 use crate::server::{
     config::{ConfigError, HostPort, Section},
     http_guests::MESSAGE_PACK,
+    patience,
 };
 
 /// One answer, whatever it says.
@@ -220,7 +221,7 @@ impl Http {
         let mut request = request
             .timeout(patience + VERDICT_GRACE)
             .insert_header(("Content-Type", content_type))
-            .insert_header(("Synod-Timeout", format!("{}ms", patience.as_millis())));
+            .insert_header((patience::HEADER, format!("{}ms", patience.as_millis())));
         if let Some(bearer) = &self.bearer {
             request = request.bearer_auth(bearer);
         }

@@ -1,26 +1,34 @@
 //! The HTTP side of a node: status, readiness, metrics, names.
 
-use std::sync::Arc;
+use std::{future::ready, sync::Arc};
 
-use actix_web::{HttpResponse, Responder, http::header::RETRY_AFTER, web};
+use actix_web::{HttpRequest, HttpResponse, Responder, Route, http::header::RETRY_AFTER, web};
 use serde_json::json;
 use synod_runtime::node::Node;
 
 use super::{
     Service,
     board::Board,
+    config::NodeRole,
+    core::Core,
     view::{self, Watchers},
 };
 
 /// What the handlers look at.
 #[derive(Clone)]
 pub(super) struct Looks {
+    role: NodeRole,
     pub(super) node: Node,
     pub(super) board: Arc<Board>,
-    pub(super) services: Arc<[Box<dyn Service>]>,
+    services: Arc<[Box<dyn Service>]>,
 }
 
 impl Looks {
+    pub(super) fn new(role: NodeRole, core: &Core, services: &Arc<[Box<dyn Service>]>) -> Self {
+        let (node, board) = (core.node().clone(), core.board());
+        Self { role, node, board, services: Arc::clone(services) }
+    }
+
     /// Whether all is served here that should be; else why not.
     fn ready(&self) -> Result<(), String> {
         self.board.ready()?;
@@ -31,6 +39,7 @@ impl Looks {
 /// Adds the routes every node has.
 pub(super) fn configure(routes: &mut web::ServiceConfig, looks: Looks, watchers: Watchers) {
     routes
+        .default_service(nowhere(looks.role == NodeRole::Auxiliary))
         .app_data(web::Data::new(looks))
         .app_data(web::Data::new(watchers))
         .route("/healthz", web::get().to(healthz))
@@ -72,6 +81,18 @@ async fn metrics(looks: web::Data<Looks>) -> impl Responder {
 
 async fn registry(looks: web::Data<Looks>) -> impl Responder {
     HttpResponse::Ok().json(json!({ "names": looks.node.registry() }))
+}
+
+/// What is said where nothing is: who asks an auxiliary for data has the wrong node.
+fn nowhere(votes_only: bool) -> Route {
+    web::to(move |request: HttpRequest| {
+        let path = request.path();
+        let error = match votes_only {
+            true => format!("an auxiliary has no {path}: it only votes; ask a main or a member"),
+            false => format!("there is no {path}; see the manual for what a node serves"),
+        };
+        ready(HttpResponse::NotFound().json(json!({ "error": error, "outcome": "not_applied" })))
+    })
 }
 
 async fn dashboard() -> impl Responder {

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use synod_runtime::address::{Delivery, SendError};
 use tokio::sync::oneshot;
 
-use super::{config::units, singletons::Door};
+use super::{config::units, patience::at_most, singletons::Door};
 use crate::replicated::{
     ARGS_BYTES_MAX, ActorCatalogue, BadFence, CallError, Consistency, DEADLINE_DEFAULT, Done,
     Fence, IdempotencyKey, Inquiry, JsonError, JsonFunction, Outcome, Position, Reason, Submission,
@@ -95,7 +95,7 @@ impl ActorsHttp {
         }
         let function = door.descriptor.function(call.message)?;
         let args = args_of(function, call.body)?;
-        let reply = door.way.ask(function.function.id, args.into(), self.deadline).await?;
+        let reply = door.way.ask(function.function.id, args.into(), at_most(self.deadline)).await?;
         Ok(function.reply_to_json(&reply)?)
     }
 
@@ -106,7 +106,7 @@ impl ActorsHttp {
         let (answer, outcome) = oneshot::channel();
         // A client that hung up wants no answer.
         let done: Done = Box::new(move |outcome| drop(answer.send(outcome)));
-        let (actor, deadline) = (actor.id(), self.deadline);
+        let (actor, deadline) = (actor.id(), at_most(self.deadline));
         let id = function.function.id;
         let way = self.ways.get(&actor).unwrap_or(&self.submit);
         if function.function.query {
@@ -200,7 +200,8 @@ fn args_of(function: &JsonFunction, body: &[u8]) -> Result<Bytes, Failure> {
     Ok(function.args_from_json(&args)?.into())
 }
 
-fn idempotency_of(request: &HttpRequest) -> Result<Option<IdempotencyKey>, Failure> {
+/// The `Idempotency-Key` of a request, if it has one.
+pub(super) fn idempotency_of(request: &HttpRequest) -> Result<Option<IdempotencyKey>, Failure> {
     let Some(value) = request.headers().get(IDEMPOTENCY_HEADER) else { return Ok(None) };
     let bad = |why: String| Failure::bad_request(format!("{IDEMPOTENCY_HEADER}: {why}"));
     let key = value.to_str().map_err(|error| bad(error.to_string()))?;
@@ -239,7 +240,7 @@ fn consistency_of(request: &HttpRequest) -> Result<Consistency, Failure> {
 }
 
 /// An answer other than 200.
-struct Failure {
+pub(super) struct Failure {
     status: StatusCode,
     text: String,
     outcome: &'static str,
@@ -250,7 +251,7 @@ impl Failure {
         Self { status: StatusCode::BAD_REQUEST, text, outcome: NOT_APPLIED }
     }
 
-    fn response(self) -> HttpResponse {
+    pub(super) fn response(self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status);
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
@@ -296,7 +297,8 @@ impl From<JsonError> for Failure {
     }
 }
 
-fn status_of(reason: Reason) -> StatusCode {
+/// What a refusal is over HTTP.
+pub(super) fn status_of(reason: Reason) -> StatusCode {
     match reason {
         Reason::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Reason::Full => StatusCode::INSUFFICIENT_STORAGE,

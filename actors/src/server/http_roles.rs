@@ -16,6 +16,7 @@ use synod_runtime::world::Instant;
 use super::{
     config::units,
     elections::{Cell, ElectionError, Elections, Found},
+    http_actors::{idempotency_of, status_of},
     site::lock,
     view::Watchers,
 };
@@ -116,16 +117,34 @@ async fn one(
     }
 }
 
-async fn add(elections: web::Data<Elections>, role: web::Path<String>) -> HttpResponse {
-    match elections.add(&role).await {
-        Ok(()) => HttpResponse::Ok().json(json!({ "role": *role, "outcome": "applied" })),
-        Err(error) => Answer::from(error).response(),
-    }
+async fn add(
+    elections: web::Data<Elections>,
+    role: web::Path<String>,
+    request: HttpRequest,
+) -> HttpResponse {
+    change(&elections, &role, Op::Add { role: role.clone() }, &request).await
 }
 
-async fn remove(elections: web::Data<Elections>, role: web::Path<String>) -> HttpResponse {
-    match elections.remove(&role).await {
-        Ok(()) => HttpResponse::Ok().json(json!({ "role": *role, "outcome": "applied" })),
+async fn remove(
+    elections: web::Data<Elections>,
+    role: web::Path<String>,
+    request: HttpRequest,
+) -> HttpResponse {
+    change(&elections, &role, Op::Remove { role: role.clone() }, &request).await
+}
+
+async fn change(elections: &Elections, role: &str, op: Op, request: &HttpRequest) -> HttpResponse {
+    let key = match idempotency_of(request) {
+        Ok(key) => key,
+        Err(failure) => return failure.response(),
+    };
+    if key.is_some() && !elections.takes_keys() {
+        let why =
+            "roles kept in registers take no Idempotency-Key; what was made or removed stays so";
+        return Answer::bad_request(why.to_owned()).response();
+    }
+    match elections.change_once(op, key).await {
+        Ok(()) => HttpResponse::Ok().json(json!({ "role": role, "outcome": "applied" })),
         Err(error) => Answer::from(error).response(),
     }
 }
@@ -454,7 +473,7 @@ impl From<ElectionError> for Answer {
             ElectionError::Refused(refusal) => refusal.into(),
             ElectionError::Call(error) => {
                 let status = match &error {
-                    CallError::NotApplied(_) => StatusCode::SERVICE_UNAVAILABLE,
+                    CallError::NotApplied(refusal) => status_of(refusal.reason),
                     _ => StatusCode::GATEWAY_TIMEOUT,
                 };
                 Self::new(status, error.to_string(), error.outcome())

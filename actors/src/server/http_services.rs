@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
+    http_actors::status_of,
     services::{ServiceError, Services},
     view::Watchers,
 };
@@ -150,8 +151,8 @@ fn refused(error: &ServiceError) -> HttpResponse {
         ServiceError::NotThere { .. } | ServiceError::NoCheckpoint(_) => {
             (StatusCode::CONFLICT, NOT_APPLIED)
         }
-        ServiceError::Call(error @ CallError::NotApplied(_)) => {
-            (StatusCode::SERVICE_UNAVAILABLE, error.outcome())
+        ServiceError::Call(error @ CallError::NotApplied(refusal)) => {
+            (status_of(refusal.reason), error.outcome())
         }
         ServiceError::Call(error) => (StatusCode::GATEWAY_TIMEOUT, error.outcome()),
     };

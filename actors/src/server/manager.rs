@@ -18,7 +18,7 @@ use synod_runtime::{
     world::network::Lane,
 };
 
-use super::{membership::Views, metrics, site::role_policy};
+use super::{membership::Views, metrics, patience::at_most, site::role_policy};
 use crate::{
     effects::{Letter, ShelfTask, To, Truncate},
     election::store::{decode, encode},
@@ -110,11 +110,12 @@ impl Managers {
         self.known().as_ref() == Some(&self.0.me.name)
     }
 
-    /// Holds a request off while a manager is sought, at most for [`HOLD_MAX`].
+    /// Holds a request off while a manager is sought, at most for [`HOLD_MAX`] and half of the time
+    /// that there is.
     pub(super) async fn hold_off(&self) {
         let mut manager = self.0.manager.subscribe();
         let found = manager.wait_for(|found| *found != Found::Sought);
-        let _found_or_late = tokio::time::timeout(HOLD_MAX, found).await;
+        let _found_or_late = tokio::time::timeout(at_most(2 * HOLD_MAX) / 2, found).await;
     }
 
     /// Turns whenever the manager is another.

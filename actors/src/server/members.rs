@@ -8,7 +8,7 @@ use serde_json::json;
 use synod_runtime::identity::NodeName;
 use tokio::sync::oneshot;
 
-use super::{clients::Clients, config::HostPort};
+use super::{clients::Clients, config::HostPort, patience::at_most};
 use crate::{
     consensus::message::{NodeRole, Wish},
     replicated::Outcome,
@@ -77,7 +77,7 @@ async fn post(clients: web::Data<Clients>, body: web::Bytes) -> HttpResponse {
     };
     let (tell, told) = oneshot::channel();
     // Nobody listens any more when the client has hung up.
-    clients.wish(wish, PATIENCE, Box::new(move |outcome| drop(tell.send(outcome))));
+    clients.wish(wish, at_most(PATIENCE), Box::new(move |outcome| drop(tell.send(outcome))));
     match told.await {
         Ok(Outcome::Applied { .. }) => HttpResponse::Ok().json(json!({ "outcome": "applied" })),
         Ok(Outcome::Failed(why)) => answer(StatusCode::CONFLICT, "not_applied", &why),

@@ -40,6 +40,7 @@ mod memory;
 mod metrics;
 pub mod multicast;
 pub mod passive;
+pub(crate) mod patience;
 pub mod registers;
 mod reload;
 mod scrubber;
@@ -304,8 +305,7 @@ fn listen(
     stop: &StopSignal,
 ) -> Result<ServerHandle, ServerError> {
     let services = &program.services;
-    let looks =
-        Looks { node: core.node().clone(), board: core.board(), services: Arc::clone(services) };
+    let looks = Looks::new(config.role, core, services);
     let machines = services.iter().map(|service| service.machine().descriptor());
     let catalogue = ActorCatalogue::new(machines.collect());
     listen_for_services(config, program, context)?;
@@ -334,7 +334,7 @@ fn listen(
         let actors = actors.singletons(doors.clone()).ways(Arc::clone(&ways));
         let access = context.access.clone();
         let door = from_fn(move |request, next| guard(access.clone(), request, next));
-        let mut app = App::new().wrap(door);
+        let mut app = App::new().wrap(from_fn(patience::keep)).wrap(door);
         app = app.configure(|routes| http::configure(routes, looks.clone(), watchers.clone()));
         if !votes_only {
             app = app.configure(|routes| http_actors::configure(routes, actors));

@@ -54,11 +54,17 @@ impl Home {
     /// Tells the leader, and ends what nobody waits for any more.
     pub(super) fn pass_wishes(&mut self, now: Now, out: &mut Effects<Self>) {
         let patience = 3 * self.timing.resend;
-        let leader = self.leader.node.clone().map(|leader| self.to_leader(&leader));
+        // One without a quorum decides nothing: what it never heard of is surely not applied.
+        let serving = self.leader.node.as_ref().filter(|_| self.leader.serving);
+        let leader = serving.map(|leader| self.to_leader(leader));
+        let nobody = match &self.leader.halted {
+            Some(halted) => format!("no quorum: {halted}"),
+            None => "no leader was found".to_owned(),
+        };
         self.wishes.retain(|nonce, open| {
             if now.at >= open.until {
                 let end = match open.sent {
-                    false => End::NotApplied("no leader was found".to_owned()),
+                    false => End::NotApplied(nobody.clone()),
                     true => End::Unknown("the leader did not say that it is so in time".to_owned()),
                 };
                 answer(open.ticket, end, out);
@@ -78,7 +84,8 @@ impl Home {
     /// When to look again.
     pub(super) fn wishes_due(&self) -> Option<Instant> {
         let patience = 3 * self.timing.resend;
-        let again = |open: &OpenWish| match open.told.filter(|_| self.leader.node.is_some()) {
+        let serving = self.leader.node.is_some() && self.leader.serving;
+        let again = |open: &OpenWish| match open.told.filter(|_| serving) {
             Some(at) => open.until.min(at + patience),
             None => open.until,
         };

@@ -61,8 +61,8 @@ pub use self::{
     watch::{Heard, RoleNews, Watch},
 };
 use super::{
-    board::Board, http_roles::documents, metrics, registers::Registers, singletons::Hosts,
-    site::lock,
+    board::Board, http_roles::documents, metrics, patience::at_most, registers::Registers,
+    singletons::Hosts, site::lock,
 };
 use crate::{
     election::{
@@ -71,7 +71,7 @@ use crate::{
         service::{Service, ServiceMessage},
         store::{Desk, Question, encode},
     },
-    replicated::{CallError, DEADLINE_DEFAULT, Submit},
+    replicated::{CallError, DEADLINE_DEFAULT, IdempotencyKey, Submit},
     role::{Inputs, RoleAddr},
 };
 
@@ -220,7 +220,25 @@ impl Elections {
     }
 
     pub(super) async fn change_one(&self, op: Op) -> Result<(), ElectionError> {
-        match self.0.change(vec![op], DEADLINE_DEFAULT).await?.pop() {
+        self.change_once(op, None).await
+    }
+
+    /// Whether changes may have an idempotency key: the log remembers it.
+    pub(super) fn takes_keys(&self) -> bool {
+        self.0.pages.get().is_none()
+    }
+
+    /// The same; with a key it is done once, however often and wherever it is asked for.
+    pub(super) async fn change_once(
+        &self,
+        op: Op,
+        key: Option<IdempotencyKey>,
+    ) -> Result<(), ElectionError> {
+        let (answer, answered) = oneshot::channel();
+        let done = Box::new(move |said| drop(answer.send(said)));
+        self.0.store().change(vec![op], key, at_most(DEADLINE_DEFAULT), done);
+        let stopped = |_| Err(CallError::Unknown("the node stopped".into()));
+        match answered.await.unwrap_or_else(stopped)?.pop() {
             Some(Said::Refused(refusal)) => Err(refusal.into()),
             _ => Ok(()),
         }
@@ -314,7 +332,7 @@ impl Inner {
         deadline: Duration,
         done: impl FnOnce(Result<Vec<Said>, CallError>) + Send + 'static,
     ) {
-        self.store().change(ops, deadline, Box::new(done));
+        self.store().change(ops, None, deadline, Box::new(done));
     }
 
     /// Where roles are kept.
@@ -323,12 +341,6 @@ impl Inner {
             Some(pages) => pages,
             None => self.log.as_ref(),
         }
-    }
-
-    async fn change(&self, ops: Vec<Op>, deadline: Duration) -> Result<Vec<Said>, CallError> {
-        let (answer, answered) = oneshot::channel();
-        self.submit(ops, deadline, move |said| drop(answer.send(said)));
-        answered.await.unwrap_or_else(|_| Err(CallError::Unknown("the node stopped".into())))
     }
 
     /// The log's store has new holders, which matters where roles are kept there.

@@ -8,14 +8,14 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::ElectionError;
+use super::{super::patience::at_most, ElectionError};
 use crate::{
     election::{
         message::{Holder, Op, RoleView, Said},
         store::{CHANGE, Desk, LOOK, Question, SINCE, decode, encode, store_id},
         watch::{Since, Told},
     },
-    replicated::{CallError, Function, Submission, Submit},
+    replicated::{CallError, Function, IdempotencyKey, Submission, Submit},
 };
 
 /// Hears what became of a command.
@@ -23,8 +23,9 @@ pub(super) type SaidTo = Box<dyn FnOnce(Result<Vec<Said>, CallError>) + Send>;
 
 /// What a store of roles can do. All of them keep the same rules (I1 to I7), by the same code.
 pub(super) trait RoleStore: Send + Sync {
-    /// One command: `done` hears one answer for each operation.
-    fn change(&self, ops: Vec<Op>, deadline: Duration, done: SaidTo);
+    /// One command: `done` hears one answer for each operation. With a key the log executes it once,
+    /// however often it comes; the others refuse it.
+    fn change(&self, ops: Vec<Op>, key: Option<IdempotencyKey>, deadline: Duration, done: SaidTo);
 
     /// Who leads, for sure.
     fn look(&self, question: Question) -> BoxFuture<'static, Result<Vec<RoleView>, ElectionError>>;
@@ -55,7 +56,7 @@ pub(super) struct Log {
 }
 
 impl RoleStore for Log {
-    fn change(&self, ops: Vec<Op>, deadline: Duration, done: SaidTo) {
+    fn change(&self, ops: Vec<Op>, key: Option<IdempotencyKey>, deadline: Duration, done: SaidTo) {
         let read = |(reply, _): (Bytes, _)| {
             decode(&reply).map_err(|error| CallError::Failed(error.to_string()))
         };
@@ -64,7 +65,7 @@ impl RoleStore for Log {
             function: CHANGE.id,
             args: Bytes::from(encode(&ops)),
             deadline,
-            idempotency: None,
+            idempotency: key,
             done: Box::new(move |outcome| done(CallError::check(outcome).and_then(read))),
         }]);
     }
@@ -107,7 +108,7 @@ impl Log {
         question: &impl Serialize,
     ) -> BoxFuture<'static, Result<A, ElectionError>> {
         let args = encode(question).into();
-        let asked = self.submit.look(store_id(), function, args, LOOK_DEADLINE);
+        let asked = self.submit.look(store_id(), function, args, at_most(LOOK_DEADLINE));
         Box::pin(async move {
             let (reply, _) = asked.await?;
             decode(&reply)

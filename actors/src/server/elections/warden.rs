@@ -62,7 +62,8 @@ impl Inner {
         let client = Client { key, name: node.clone(), node };
         let charge = Op::Charge { client, after: known.map_or(Epoch(0), |view| view.epoch) };
         let (answer, answered) = oneshot::channel();
-        self.log.change(vec![charge], PROPOSAL, Box::new(move |said| drop(answer.send(said))));
+        let done = Box::new(move |said| drop(answer.send(said)));
+        self.log.change(vec![charge], None, PROPOSAL, done);
         // Refused, there is a newer epoch, which is learnt soon.
         matches!(answered.await, Ok(Ok(said)) if matches!(said[..], [Said::Granted(_)]))
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{ServiceError, Services, Table, role_of};
+use super::{super::patience::at_most, ServiceError, Services, Table, role_of};
 use crate::{
     election::store::decode,
     management::store::{LOOK, REACH, store_id},
@@ -24,7 +24,7 @@ impl Services {
 
     /// Waits until this node knows of all that was changed before.
     pub(super) async fn is_fresh(&self) -> bool {
-        let until = self.now() + LOOK_DEADLINE;
+        let until = self.now() + at_most(LOOK_DEADLINE);
         let Ok((_, newest)) = self.ask(REACH).await else { return false };
         while self.0.board.reached().position < newest.0 {
             if self.now() >= until {
@@ -63,7 +63,7 @@ impl Services {
 
     /// One query, which is linearizable, and the position of the state that answered.
     async fn ask(&self, function: Function) -> Result<(Bytes, Position), CallError> {
-        self.0.submit.look(store_id(), function, Bytes::new(), LOOK_DEADLINE).await
+        self.0.submit.look(store_id(), function, Bytes::new(), at_most(LOOK_DEADLINE)).await
     }
 }
 

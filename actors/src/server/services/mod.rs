@@ -38,7 +38,9 @@ use tokio::sync::oneshot;
 
 pub(super) use self::actors::{Stand, ToServices};
 use self::{asked::Askers, checkpoints::Checkpoints, newest::Newest, programs::Programs};
-use super::{board::Board, elections::Elections, manager::Managers, membership::Views};
+use super::{
+    board::Board, elections::Elections, manager::Managers, membership::Views, patience::at_most,
+};
 use crate::{
     consensus::message::NodeRole,
     election::{
@@ -403,7 +405,7 @@ impl Services {
             actor: store_id(),
             function: CHANGE.id,
             args: encode(&[op]).into(),
-            deadline: DEADLINE_DEFAULT,
+            deadline: at_most(DEADLINE_DEFAULT),
             idempotency: None,
             done: Box::new(done),
         }]);

@@ -24,7 +24,7 @@ use crate::{
         watch::{Mark, Since, Told},
     },
     register::VALUE_BYTES_MAX,
-    replicated::{CallError, Position},
+    replicated::{CallError, IdempotencyKey, Position},
     server::{
         registers::{RegisterError, Registers},
         site::lock,
@@ -130,7 +130,7 @@ impl Pages {
             }
         }
         if !ops.is_empty() {
-            self.change(ops, PROPOSAL, Box::new(|_| {}));
+            self.change(ops, None, PROPOSAL, Box::new(|_| {}));
         }
     }
 
@@ -289,7 +289,11 @@ impl Pages {
 }
 
 impl RoleStore for Pages {
-    fn change(&self, ops: Vec<Op>, deadline: Duration, done: SaidTo) {
+    fn change(&self, ops: Vec<Op>, key: Option<IdempotencyKey>, deadline: Duration, done: SaidTo) {
+        if key.is_some() {
+            let why = "roles kept in registers take no idempotency key: ask again without one";
+            return done(Err(CallError::NotApplied(why.into())));
+        }
         let me = self.clone();
         self.0.registers.node().task_anywhere(async move {
             let mut cut = Cut::new(&ops, &lock(&me.0.known).index);
