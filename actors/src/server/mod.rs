@@ -14,6 +14,7 @@
 //!   state that follows one, and its ways in
 //! - [`singletons`]: actors of which exactly one lives
 //! - [`services`]: outside programs of which exactly one runs; `http_services`: shown and changed
+//! - `listener`: the HTTP port of a node; [`turnstile`]: lets the requests of a connection in one by one
 //! - [`http_actors`]: replicated actors over HTTP and JSON; `http_guests`: the same for
 //!   [`Client`](crate::Client), in MessagePack
 
@@ -32,6 +33,7 @@ pub(crate) mod http_guests;
 mod http_roles;
 mod http_services;
 mod http_state;
+mod listener;
 pub(crate) mod machines;
 mod manager;
 mod members;
@@ -50,6 +52,7 @@ pub mod services;
 pub mod singletons;
 mod site;
 mod stop;
+pub mod turnstile;
 mod view;
 
 use std::{
@@ -59,7 +62,7 @@ use std::{
     time::Duration,
 };
 
-use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn};
+use actix_web::{App, dev::ServerHandle, middleware::from_fn};
 use synod_runtime::{
     journal,
     quic::QuicNetwork,
@@ -355,19 +358,8 @@ fn listen(
         }
         app
     };
-    // Whoever hangs up is not waited for any more: somebody who stands for a role is gone then.
-    let server = HttpServer::new(app)
-        .workers(1)
-        .disable_signals()
-        .shutdown_timeout(GRACE.as_secs())
-        // What is said to whoever listens goes at once, and does not wait for a word of theirs.
-        .tcp_nodelay(true)
-        .h1_allow_half_closed(false);
-    let server = match tls {
-        Some(tls) => server.bind_rustls_0_23(address, tls),
-        None => server.bind(address),
-    };
-    let server = server.map_err(refused)?.run();
+    let server = listener::serve(listener::bind(address).map_err(refused)?, tls, app);
+    let server = server.map_err(refused)?;
     let handle = server.handle();
     actix_rt::spawn(async move {
         if let Err(error) = server.await {
@@ -465,9 +457,6 @@ fn core_config(config: &NodeConfig, services: Arc<[Box<dyn Service>]>) -> CoreCo
         roles: config.elections.store.clone(),
     }
 }
-
-/// Open requests get this long to finish.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// What still runs on the node gets this long, so that all of a stop stays well below the five
 /// seconds that whoever stops it waits.

@@ -1,4 +1,6 @@
-use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn, test, web};
+use std::net::TcpListener;
+
+use actix_web::{App, dev::ServerHandle, middleware::from_fn, test, web};
 use awc::{Client, Connector, http::StatusCode};
 use synod_runtime::{
     identity::NodeName,
@@ -7,6 +9,7 @@ use synod_runtime::{
 };
 
 use super::*;
+use crate::server::listener;
 
 const TOKEN: &str = "0123456789abcdef";
 
@@ -37,10 +40,9 @@ fn serve(access: &Access) -> (u16, ServerHandle) {
             .route("/healthz", web::get().to(|| async { "alive" }))
     };
     let tls = (*access.tls().unwrap().config()).clone();
-    let server = HttpServer::new(app).workers(1).disable_signals();
-    let server = server.bind_rustls_0_23(("127.0.0.1", 0), tls).unwrap();
-    let port = server.addrs()[0].port();
-    let server = server.run();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = listener::serve(listener, Some(tls), app).unwrap();
     let handle = server.handle();
     actix_rt::spawn(server);
     (port, handle)

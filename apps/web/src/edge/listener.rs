@@ -3,10 +3,17 @@
 use std::{convert::Infallible, fmt, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use actix_http::{
-    HttpService, KeepAlive, Protocol, Request, Response, body::BoxBody, error::DispatchError,
+    HttpService, KeepAlive, Protocol, Request, Response, body::MessageBody as _,
+    error::DispatchError,
 };
 use actix_web::dev::{Service, ServiceFactory as _};
-use synod::{runtime::telemetry::Counter, server::StopSignal};
+use synod::{
+    runtime::telemetry::Counter,
+    server::{
+        StopSignal,
+        turnstile::{Answer, Answering, HungUp, Turnstile},
+    },
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -28,7 +35,7 @@ pub(super) struct Listener {
 }
 
 /// What a connection is served by.
-type Peer<T> = (T, Protocol, Option<SocketAddr>);
+type Peer<T> = (Turnstile<T>, Protocol, Option<SocketAddr>);
 
 impl Listener {
     /// Serves clients until the stop, then gives what is under way a little time.
@@ -67,7 +74,7 @@ impl Listener {
                 None => {
                     let plain = Rc::clone(&plain);
                     connections.spawn_local(async move {
-                        ended(peer, plain.call((stream, Protocol::Http1, Some(peer))).await);
+                        ended(peer, plain.call(turned(stream, Protocol::Http1, peer)).await);
                     });
                 }
                 Some(acceptor) => {
@@ -76,7 +83,7 @@ impl Listener {
                         let Some((stream, protocol)) = greet(&acceptor, stream, peer).await else {
                             return;
                         };
-                        ended(peer, behind_tls.call((stream, protocol, Some(peer))).await);
+                        ended(peer, behind_tls.call(turned(stream, protocol, peer)).await);
                     });
                 }
             }
@@ -99,6 +106,11 @@ fn ended(peer: SocketAddr, result: Result<(), DispatchError>) {
     }
 }
 
+/// What serves a connection lets its requests in one by one.
+fn turned<T>(stream: T, protocol: Protocol, peer: SocketAddr) -> Peer<T> {
+    (Turnstile::new(stream, protocol, HungUp::InTurn), protocol, Some(peer))
+}
+
 async fn handler<T>(
     edge: &Rc<Edge>,
 ) -> impl Service<Peer<T>, Response = (), Error = DispatchError> + use<T>
@@ -106,19 +118,26 @@ where
     T: AsyncRead + AsyncWrite + Unpin + fmt::Debug + 'static,
 {
     let (serving, expecting) = (Rc::clone(edge), Rc::clone(edge));
-    let service = HttpService::<T, _, _>::build()
-        .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
-        .client_request_timeout(HEAD_TIME_MAX)
-        .client_disconnect_timeout(FAREWELL_TIME_MAX)
-        .h1_allow_half_closed(true)
-        .expect(move |request: Request| {
-            let refused = expecting.check(request.head()).map_err(|refusal| refusal.response());
-            async move { refused.map(|()| request) }
-        })
-        .finish(move |request: Request| {
-            let edge = Rc::clone(&serving);
-            async move { Ok::<Response<BoxBody>, Infallible>(edge.serve(request).await) }
-        });
+    let service =
+        HttpService::<Turnstile<T>, _, _>::build()
+            .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
+            .client_request_timeout(HEAD_TIME_MAX)
+            .client_disconnect_timeout(FAREWELL_TIME_MAX)
+            .h1_allow_half_closed(true)
+            .on_connect_ext(|stream: &Turnstile<T>, connection| stream.tell(connection))
+            .expect(move |request: Request| {
+                let refused = expecting.check(request.head()).map_err(|refusal| {
+                    let response = Answering::of(&request).with(refusal.response());
+                    response.map_body(|_, body| body.boxed())
+                });
+                async move { refused.map(|()| request) }
+            })
+            .finish(move |request: Request| {
+                let (edge, answering) = (Rc::clone(&serving), Answering::of(&request));
+                async move {
+                    Ok::<Response<Answer>, Infallible>(answering.with(edge.serve(request).await))
+                }
+            });
     service.new_service(()).await.unwrap_or_else(|()| unreachable!("closures begin without fail"))
 }
 

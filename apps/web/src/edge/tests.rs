@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod passing;
+mod pipelined;
 mod tunnels;
 mod vectors;
 
