@@ -19,7 +19,7 @@ use synod::{
     },
     sim::{Blueprint, Cluster, Shape, Simulation},
 };
-use synod_runtime::sim::Weather;
+use synod_runtime::{sim::Weather, slots::Slots};
 use synod_tests::simulated::{Counter, founded, founded_as, name, whole};
 
 const NODES: [&str; 4] = ["a", "b", "m1", "m2"];
@@ -94,6 +94,28 @@ fn r4_21_there_is_one_order_where_a_register_holds_the_largest_number() {
     }
 }
 
+/// Goal: the same where each sequencer keeps the largest number in a file of its node: what that node
+/// ordered is never above what its file holds.
+#[test]
+fn r4_21_there_is_one_order_where_who_orders_has_the_largest_number_in_a_file() {
+    for seed in 41..43 {
+        sequencers_die(seed, RolesIn::Log, Maximum::LocalFile);
+    }
+}
+
+/// The largest number that a file of a node holds, of all nodes.
+fn in_files(sim: &Simulation) -> Seq {
+    let found = NODES.iter().filter_map(|node| {
+        let world = sim.world(&name(node));
+        let files = sim.files(&name(node));
+        let file = files.iter().find(|file| file.ends_with("news/maximum"))?;
+        let words = Slots::look(world.disk.as_ref(), file).expect("it can be read")?;
+        let (_, seq): (Epoch, Seq) = rmp_serde::from_slice(&words).expect("it was written");
+        Some(seq)
+    });
+    found.max().expect("somebody ordered")
+}
+
 /// The largest number that the group's register holds.
 async fn stored(cluster: &Cluster) -> Seq {
     let registers = cluster.core(&name("b")).unwrap().registers().expect("roles are in registers");
@@ -138,8 +160,10 @@ fn sequencers_die(seed: u64, roles: RolesIn, maximum: Maximum) {
             books.iter().flat_map(|book| book.borrow().clone()).collect();
         assert_eq!(said.len(), 300, "a number was given twice");
         let top = *said.last_key_value().unwrap().0;
-        if maximum == Maximum::Register {
-            assert!(stored(&cluster).await >= top);
+        match maximum {
+            Maximum::CommitServers => {}
+            Maximum::Register => assert!(stored(&cluster).await >= top),
+            Maximum::LocalFile => assert!(in_files(&sim) >= top),
         }
         let first = all_at(&cluster, "a", top).await;
         for node in &NODES[1..] {

@@ -58,6 +58,19 @@ pub enum Maximum {
     /// In the register `sam/GROUP/max`, which holds a number before any commit server hears of it
     /// (R4.21, R4.75). So no number is ever given out twice, not even one that nobody saw.
     Register,
+    /// In a file of the node that orders, which holds a number before any commit server hears of it. For
+    /// tests: a sequencer on another node has none of it, and begins as with [`Maximum::CommitServers`].
+    LocalFile,
+}
+
+impl Maximum {
+    /// Whether a number is written down before it is submitted.
+    pub const fn is_written(self) -> bool {
+        match self {
+            Self::CommitServers => false,
+            Self::Register | Self::LocalFile => true,
+        }
+    }
 }
 
 /// A node on its way into a group. It has what the server had whose place it takes, or gets it from

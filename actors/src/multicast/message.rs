@@ -214,7 +214,7 @@ pub enum SequencerMessage {
     Outdated(u64),
     /// Who is on its way in has on its disk what this epoch began with.
     Adopted(Epoch),
-    /// Of its node: the register holds that number, or one above it, as the sequencer of that epoch
+    /// Of its node: that number is written down, or one above it, as the sequencer of that epoch
     /// asked for.
     Stored {
         /// The epoch.

@@ -27,8 +27,8 @@
 //! of the group stand for it. A new one *seals* n − k_c + 1 commit servers, so that the one before
 //! commits nothing more, and takes from them all there is: what is committed, and what was open,
 //! which it commits again under its own epoch or, where nothing can come of it, commits as void.
-//! What was the largest number it learns from the sealed servers, and, where the group keeps it in a
-//! register too ([`group::Maximum`]), from that.
+//! What was the largest number it learns from the sealed servers, and, where the group writes it down
+//! in another place too ([`group::Maximum`]), from that.
 //!
 //! # What is promised
 //! - I1: every receiver delivers 1, 2, 3, … and everywhere the same, or goes on after a checkpoint

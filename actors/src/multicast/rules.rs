@@ -24,7 +24,8 @@ pub enum Rule {
     AnnouncedInOrder,
     /// I4: a pair is on disk before it is acknowledged.
     AcknowledgedDurable,
-    /// R4.21: where a register keeps the largest number, it does before commit servers hear of it.
+    /// R4.21: where a register or a file keeps the largest number, it does before commit servers hear of
+    /// it.
     StoredBeforeSubmitted,
     /// I5: data is on disk before it is reported.
     ReportedDurable,

@@ -9,7 +9,7 @@ use synod_runtime::{identity::NodeId, world::Instant};
 
 use self::reign::Reign;
 use super::{
-    group::{Group, Maximum, Tally},
+    group::{Group, Tally},
     message::{
         Advert, Commit, CommitMessage, Gossip, Message, Sealed, Seq, SequencerMessage,
         SequencerReport, Word,
@@ -52,10 +52,10 @@ struct Sealing {
     epoch: Epoch,
     answers: BTreeMap<usize, Answer>,
     ask_at: Instant,
-    register: Reading,
+    stored: Reading,
 }
 
-/// Where the group keeps its largest number in a register: whether the sequencer knows that.
+/// Where the group writes down its largest number: whether the sequencer knows that.
 #[derive(Debug, PartialEq, Eq)]
 enum Reading {
     /// Not before enough commit servers are sealed (R4.75): until then it may rise.
@@ -87,12 +87,12 @@ impl Sequencer {
     }
 
     fn lead(&mut self, now: Instant, epoch: Epoch) {
-        let register = match self.group.maximum {
-            Maximum::CommitServers => Reading::Done(Seq(0)),
-            Maximum::Register => Reading::NotYet,
+        let stored = match self.group.maximum.is_written() {
+            false => Reading::Done(Seq(0)),
+            true => Reading::NotYet,
         };
         let answers = BTreeMap::new();
-        self.phase = Phase::Sealing(Sealing { epoch, answers, ask_at: now, register });
+        self.phase = Phase::Sealing(Sealing { epoch, answers, ask_at: now, stored });
     }
 
     /// I2: enough commit servers will take nothing of earlier epochs any more.
@@ -113,9 +113,9 @@ impl Sequencer {
         if sealing.answers.len() < (self.group.seals() - few).max(1) {
             return;
         }
-        match sealing.register {
+        match sealing.stored {
             Reading::NotYet => {
-                sealing.register = Reading::Asked;
+                sealing.stored = Reading::Asked;
                 out.here(Word::Maximum { epoch, seq: Seq(0) });
             }
             Reading::Asked => {}
@@ -127,7 +127,7 @@ impl Sequencer {
         }
     }
 
-    /// The register holds that number.
+    /// That number is written down.
     fn stored(&mut self, now: Instant, of: Epoch, seq: Seq) {
         match &mut self.phase {
             Phase::Sealing(sealing) if sealing.epoch == of => {

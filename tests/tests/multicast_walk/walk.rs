@@ -2,6 +2,7 @@
 //! that wake up late, publishers that go from node to node.
 
 mod change;
+mod maximum;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,8 +13,8 @@ use synod::{
         group::{Group, Joining, Maximum},
         joining::Progress,
         message::{
-            CommitMessage, Data, Message, Mid, Outcome, Publisher, ReceiverMessage, SenderMessage,
-            Seq, SequencerMessage, Word,
+            Data, Message, Mid, Outcome, Publisher, ReceiverMessage, SenderMessage, Seq,
+            SequencerMessage, Word,
         },
         receiver::Style,
     },
@@ -61,7 +62,7 @@ enum Event {
     Chance,
     /// A node asks the log who serves the group.
     Learn(usize),
-    /// A node's sequencer has a word with the register of the largest number.
+    /// What a node's sequencer has written down of the largest number.
     Store(usize, Epoch, Seq),
     /// Whoever led before, another leads.
     Lead,
@@ -72,8 +73,9 @@ pub(crate) struct Walk {
     rng: Rng,
     /// As the log has it.
     group: Arc<Group>,
-    /// What the register of the largest number holds.
-    register: (Epoch, Seq),
+    /// What the register of the largest number holds, or the file of each node: each node knows one of
+    /// them.
+    written: Vec<(Epoch, Seq)>,
     /// How far each node is on its way into the group.
     progress: Vec<Progress>,
     /// Whether servers are lost for good in this walk, or are thought to be.
@@ -134,7 +136,11 @@ impl Walk {
             lifetime: rng.random_range(20..120),
             every: rng.random_range(10..60),
             keep: rng.random_range(0..10),
-            maximum: if seed % 4 == 3 { Maximum::Register } else { Maximum::CommitServers },
+            maximum: match seed % 8 {
+                3 | 7 => Maximum::Register,
+                5 => Maximum::LocalFile,
+                _ => Maximum::CommitServers,
+            },
             ..Group::new("walk", (0..servers).map(id).collect())
         });
         group.check().expect("a good group");
@@ -158,7 +164,7 @@ impl Walk {
             progress: vec![Progress::of(&group); nodes.len()],
             losses,
             group,
-            register: (Epoch(0), Seq(0)),
+            written: vec![(Epoch(0), Seq(0)); nodes.len()],
             cursors: vec![Seq(0); nodes.len()],
             nodes,
             clients,
@@ -280,27 +286,6 @@ impl Walk {
         self.tell(next, SequencerMessage::Lead(Epoch(self.epoch)).into())
     }
 
-    /// The register takes a larger number from the newest sequencer, and tells that what it holds.
-    fn store(&mut self, node: usize, epoch: Epoch, seq: Seq) -> Result<(), Broken> {
-        let (newest, largest) = self.register;
-        if epoch < newest {
-            return self.tell(node, SequencerMessage::Refused(newest).into());
-        }
-        self.register = (epoch, largest.max(seq));
-        let seq = self.register.1;
-        self.tell(node, SequencerMessage::Stored { epoch, seq }.into())
-    }
-
-    /// R4.21: what commit servers hear of is in the register.
-    fn is_stored(&self, message: &Message) -> Result<(), Broken> {
-        let Message::Commit(CommitMessage::Submit { pairs, .. }) = message else { return Ok(()) };
-        let last = pairs.last().map_or(Seq(0), |(seq, _)| *seq);
-        if self.group.maximum == Maximum::Register && last > self.register.1 {
-            return broken(format!("{last} is submitted and the register has {}", self.register.1));
-        }
-        Ok(())
-    }
-
     fn tell(&mut self, node: usize, message: Message) -> Result<(), Broken> {
         if self.nodes[node].roles.is_none() {
             return Ok(());
@@ -348,7 +333,7 @@ impl Walk {
     fn collect(&mut self, node: usize) -> Result<(), Broken> {
         let from = self.nodes[node].id.clone();
         for (to, message) in std::mem::take(&mut self.nodes[node].post) {
-            self.is_stored(&message)?;
+            self.is_stored(node, &message)?;
             self.post(&from, &to, &message);
         }
         for word in std::mem::take(&mut self.nodes[node].words) {

@@ -40,11 +40,11 @@ pub(super) struct Reign {
     /// For who is on its way in, until that has it.
     pub(super) handover: Option<Box<Adoption>>,
     pub(super) hand_over_at: Instant,
-    /// Only where the group keeps its largest number in a register.
+    /// Only where the group writes down its largest number.
     pub(super) stored: Option<Stored>,
 }
 
-/// How far the register is. A number is submitted once that holds it (R4.21).
+/// How far that is. A number is submitted once it is written down (R4.21).
 #[derive(Debug)]
 pub(super) struct Stored {
     /// All numbers up to here may be submitted.
@@ -175,7 +175,7 @@ impl Reign {
         stored.on_its_way
     }
 
-    /// The register holds that number, or a larger one.
+    /// That number is written down, or a larger one.
     pub(super) fn is_stored(&mut self, upto: Seq) {
         if let Some(stored) = &mut self.stored {
             stored.upto = stored.upto.max(upto);

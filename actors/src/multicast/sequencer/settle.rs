@@ -11,7 +11,7 @@ use super::{
 use crate::{
     election::message::Epoch,
     multicast::{
-        group::{Group, Maximum, Tally},
+        group::{Group, Tally},
         history::{History, Verdict},
         message::{Adoption, Pair, Sealed, Seq},
         rules::{Rule, is_off},
@@ -28,8 +28,8 @@ struct Best {
     copies: usize,
 }
 
-/// Begins a reign from the answers of the sealed commit servers (I3), and what a register said after they
-/// were sealed, where the group has one.
+/// Begins a reign from the answers of the sealed commit servers (I3), and what was written down of the
+/// largest number, which was read after they were sealed, where the group does so.
 pub(super) fn settle(
     group: &Group,
     epoch: Epoch,
@@ -60,7 +60,7 @@ pub(super) fn settle(
         resend_at: now,
         handover: None,
         hand_over_at: now,
-        stored: (group.maximum == Maximum::Register).then(|| Stored {
+        stored: group.maximum.is_written().then(|| Stored {
             upto: stored,
             on_its_way: None,
             held: std::collections::VecDeque::new(),

@@ -50,7 +50,7 @@ impl GroupsConfig {
         let usual = (self.usual != Measures::default()).then_some(("groups", &self.usual));
         let named = self.named.iter().map(|(name, measures)| (name.as_str(), measures));
         usual.into_iter().chain(named).map(|(name, measures)| {
-            let Measures { servers, k_data, k_commit, k_checkpoint, .. } = *measures;
+            let Measures { servers, k_data, k_commit, k_checkpoint, maximum, .. } = *measures;
             let survives = Survives::with(servers, k_data, k_commit, k_checkpoint);
             let k = k_data.max(k_commit);
             let warning = match servers < 2 * k - 1 {
@@ -60,7 +60,11 @@ impl GroupsConfig {
                 }
                 false => String::new(),
             };
-            format!("multicast {name}: {survives}{warning}")
+            let alone = match maximum {
+                Maximum::LocalFile => ONE_DISK,
+                Maximum::CommitServers | Maximum::Register => "",
+            };
+            format!("multicast {name}: {survives}{warning}{alone}")
         })
     }
 }
@@ -126,9 +130,10 @@ fn maximum(section: &Section<'_>, roles: &RolesIn) -> Result<Maximum, ConfigErro
     let known = |text: &str| match text {
         "commit-servers" => Ok(Maximum::CommitServers),
         "register" => Ok(Maximum::Register),
-        other => Err(format!("{other:?} keeps no number; use \"commit-servers\" or \"register\"")),
+        "local-file" => Ok(Maximum::LocalFile),
+        other => Err(format!("{other:?} keeps no number; use {MAXIMA}")),
     };
-    let want = "\"commit-servers\" or \"register\"";
+    let want = MAXIMA;
     let maximum = section.parse("maximum", want, known)?.unwrap_or_default();
     if maximum == Maximum::Register && *roles == RolesIn::Log {
         let hint =
@@ -163,6 +168,9 @@ fn read_one(section: &Section<'_>, roles: &RolesIn) -> Result<Measures, ConfigEr
     })
 }
 
+/// Where the largest number may be.
+const MAXIMA: &str = "\"commit-servers\", \"register\" or, in tests, \"local-file\"";
+
 /// Its keys.
 pub(super) const KEYS: &[&str] = &[
     "group",
@@ -179,6 +187,10 @@ pub(super) const KEYS: &[&str] = &[
     "parity",
     "maximum",
 ];
+
+/// What is to be known of [`Maximum::LocalFile`].
+const ONE_DISK: &str = "; maximum = \"local-file\" is for tests: only the node that orders has that file, and \
+    the next one to order begins without it";
 
 /// A new sequencer takes the numbers of a lifetime from each commit server in one frame.
 const LIFETIME_MAX: u32 = 250_000;
@@ -229,6 +241,11 @@ mod tests {
         assert_eq!(lines.len(), 2);
         assert!(lines[1].contains("news: ") && lines[1].contains("want 5 servers"), "{lines:?}");
         assert_eq!(with("[multicast]\nkeep = 7\n").unwrap().of("any").keep, 7);
+        let alone = with("[multicast]\nmaximum = \"local-file\"\n").unwrap();
+        assert_eq!(alone.of("any").maximum, Maximum::LocalFile);
+        let lines: Vec<_> = alone.survive().collect();
+        assert!(lines[0].contains("for tests: only the node that orders"), "{lines:?}");
+        assert!(groups.survive().all(|line| !line.contains("local-file")));
         let fed = "[[multicast]]\nfed_by = [\"m1\"]\n\
             [[multicast]]\ngroup = \"news\"\nfed_by = [\"m2\", \"m3\"]\n";
         let fed = with(fed).unwrap();

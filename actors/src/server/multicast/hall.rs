@@ -267,12 +267,14 @@ impl Multicast {
         }
         let name = group.name.clone();
         let make = self.application(&group)?;
-        let registers = match group.maximum {
+        let store = match group.maximum {
             Maximum::CommitServers => None,
             Maximum::Register => {
                 let none = || MulticastError::Failed(format!("group {name}: {NO_REGISTERS}"));
-                Some(self.0.registers.clone().ok_or_else(none)?)
+                let registers = self.0.registers.clone().ok_or_else(none)?;
+                Some(maximum::Store::register(registers, &name))
             }
+            Maximum::LocalFile => Some(maximum::Store::file(&node.world().disk, &dir.join(&name))),
         };
         let opened = Room::open(node, me, group, dir, *durability, make);
         let room = opened.map_err(|why| MulticastError::Failed(format!("group {name}: {why}")))?;
@@ -284,8 +286,8 @@ impl Multicast {
         let way = wished.map_or(Way::Streams, |config| config.way_to(&room.name));
         node.task(be_fed(node.clone(), Arc::downgrade(&room), named, way));
         node.task(Steward::new(self, &room).run());
-        if let Some(registers) = registers {
-            node.task(maximum::keep(registers, Arc::downgrade(&room), room.maximum()));
+        if let Some(store) = store {
+            node.task(maximum::keep(store, Arc::downgrade(&room), room.maximum()));
         }
         Ok(room)
     }

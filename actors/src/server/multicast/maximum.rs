@@ -1,10 +1,18 @@
-//! The register of a group that keeps its largest number, on behalf of the sequencer of this node.
+//! The largest number of a group beside its servers, on behalf of the sequencer of this node: in a register,
+//! or in a file of the node.
 
-use std::{sync::Weak, time::Duration};
+mod file;
+
+use std::{
+    path::Path,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
-use synod_runtime::watch;
+use synod_runtime::{watch, world::Disk};
 
+use self::file::File;
 use super::room::Room;
 use crate::{
     election::message::Epoch,
@@ -12,7 +20,7 @@ use crate::{
     server::registers::Registers,
 };
 
-/// What the register holds, or shall hold.
+/// What is written down, or shall be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Held {
     /// Of the newest sequencer that asked.
@@ -43,18 +51,52 @@ impl Held {
     }
 }
 
+/// Where it is written.
+pub(super) enum Store {
+    /// In the register of that name.
+    Register(Registers, String),
+    /// In a file.
+    File(File),
+}
+
+impl Store {
+    /// The register of a group.
+    pub(super) fn register(registers: Registers, group: &str) -> Self {
+        Self::Register(registers, format!("sam/{group}/max"))
+    }
+
+    /// The file of a group whose journal is in `dir`.
+    pub(super) fn file(disk: &Arc<dyn Disk>, dir: &Path) -> Self {
+        Self::File(File::new(disk, dir))
+    }
+
+    async fn raise(&self, mine: Held) -> Result<Held, String> {
+        let (registers, name) = match self {
+            Self::File(file) => return file.raise(mine).await,
+            Self::Register(registers, name) => (registers, name),
+        };
+        // What is not ours stays as it is.
+        let change = move |old: &[u8]| match Held::decode(old) {
+            Some(held) => held.raised(mine).encode(),
+            None => old.to_vec(),
+        };
+        let value = registers.change(name, change).await;
+        let value = value.map_err(|error| format!("register {name}: {error}"))?;
+        Held::decode(&value).ok_or_else(|| format!("register {name} holds something else"))
+    }
+}
+
 /// Does what the sequencer of the room wants last, and tells it; until the room is closed.
 pub(super) async fn keep(
-    registers: Registers,
+    store: Store,
     room: Weak<Room>,
     mut wanted: watch::Receiver<Option<Held>>,
 ) {
-    let Some(name) = room.upgrade().map(|room| format!("sam/{}/max", room.name)) else { return };
     while wanted.changed().await.is_ok() {
         let Some(mine) = *wanted.borrow_and_update() else { continue };
         // A sequencer of a later epoch is not kept waiting for what an earlier one wanted.
         while !wanted.has_changed().unwrap_or(true) {
-            let said = raise(&registers, &name, mine).await;
+            let said = store.raise(mine).await;
             let Some(room) = room.upgrade() else { return };
             match said {
                 Ok(held) if held.epoch > mine.epoch => {
@@ -66,7 +108,7 @@ pub(super) async fn keep(
                     break;
                 }
                 Err(why) => {
-                    tracing::warn!(register = name, why, "nothing is ordered without it");
+                    tracing::warn!(group = room.name, why, "nothing is ordered without it");
                     drop(room);
                     tokio::time::sleep(AGAIN).await;
                 }
@@ -75,17 +117,7 @@ pub(super) async fn keep(
     }
 }
 
-async fn raise(registers: &Registers, name: &str, mine: Held) -> Result<Held, String> {
-    // What is not ours stays as it is.
-    let change = move |old: &[u8]| match Held::decode(old) {
-        Some(held) => held.raised(mine).encode(),
-        None => old.to_vec(),
-    };
-    let value = registers.change(name, change).await.map_err(|error| error.to_string())?;
-    Held::decode(&value).ok_or_else(|| "it holds something else".to_owned())
-}
-
-/// Registers that do not answer are asked again then.
+/// What does not answer is asked again then.
 const AGAIN: Duration = Duration::from_millis(200);
 
 #[cfg(test)]

@@ -27,7 +27,8 @@
 //! - `calls`: what roles were asked and have not answered
 //! - `room`: the roles of one group; `shelf`: its newest messages, for subscribers
 //! - `hall`: which groups there are; `steward`: this node's place in each;
-//!   `feeder`: who feeds it where it serves nothing; `maximum`: the register of its largest number
+//!   `feeder`: who feeds it where it serves nothing; `maximum`: its largest number, where a
+//!   register or a file has it
 //! - `http`: the way in for programs outside
 
 mod calls;

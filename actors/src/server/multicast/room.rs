@@ -82,7 +82,7 @@ pub(super) struct Room {
     /// The sequencer's last sign of life.
     heard: Mutex<Option<Heard>>,
     report: Mutex<SequencerReport>,
-    /// What the register of the largest number shall hold.
+    /// What the register or the file of the largest number shall hold.
     maximum: watch::Sender<Option<Held>>,
     delivered: Counter,
     order_queries: Counter,
@@ -241,7 +241,7 @@ impl Room {
         self.group.subscribe()
     }
 
-    /// What the register of its largest number shall hold, if it has one.
+    /// What the register or the file of its largest number shall hold, if it has one.
     pub(super) fn maximum(&self) -> watch::Receiver<Option<Held>> {
         self.maximum.subscribe()
     }
