@@ -2,16 +2,21 @@
 //!
 //! What is said is cut into pieces that fit a datagram, numbered one after the other. A [`Channel`]
 //! takes them and makes packets of them: [`Plain`] as they are; [`Parity`] wraps another one and adds a
-//! packet after every few pieces, the sum of these, from which any one of them comes back. Whoever
-//! hears the packets puts them together again with a [`Gatherer`].
+//! packet after every few pieces, the sum of these, from which any one of them comes back; [`Paced`]
+//! wraps another one and lets its packets go as fast as the path takes them. Whoever hears the packets
+//! puts them together again with a [`Gatherer`].
 //!
 //! Nothing here knows what is said. A packet that comes twice, late or never does no harm: who lacks
 //! something asks for it, as ever; parity makes that seldom.
+
+mod paced;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
+
+pub use self::paced::Paced;
 
 /// How a node that serves nothing of a group is told what is delivered elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -24,16 +29,26 @@ pub enum Way {
         /// After so many of them at most comes one from which any lost one of these can be made; 0: none
         /// comes.
         parity: u8,
+        /// No faster than the path to that node takes them.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        paced: bool,
     },
 }
 
 impl Way {
+    /// Whether what it says to one node is no faster than the path takes it.
+    pub const fn is_paced(self) -> bool {
+        matches!(self, Self::Datagrams { paced: true, .. })
+    }
+
     /// What it can be: never more parity than [`PARITY_MAX`].
     #[must_use]
     pub fn sound(self) -> Self {
         match self {
             Self::Streams => self,
-            Self::Datagrams { parity } => Self::Datagrams { parity: parity.min(PARITY_MAX) },
+            Self::Datagrams { parity, paced } => {
+                Self::Datagrams { parity: parity.min(PARITY_MAX), paced }
+            }
         }
     }
 }
@@ -81,10 +96,16 @@ pub trait Channel: Send {
     /// Takes the next piece; says what is to be sent.
     fn put(&mut self, piece: Piece, out: &mut Vec<Content>);
 
-    /// Nothing more comes for now: says what it would have said later.
-    fn rest(&mut self, out: &mut Vec<Content>);
+    /// So many pieces it takes now: who puts more may lose them.
+    fn room(&self) -> usize {
+        usize::MAX
+    }
 
-    /// Whether there is any of that.
+    /// A moment has gone by, and so many bytes of what was sent are still on this machine. Says what it
+    /// held back.
+    fn look(&mut self, waiting: usize, out: &mut Vec<Content>);
+
+    /// Whether it is to look, in a moment.
     fn holds(&self) -> bool;
 }
 
@@ -97,7 +118,7 @@ impl Channel for Plain {
         out.push(Content::Piece(piece));
     }
 
-    fn rest(&mut self, _out: &mut Vec<Content>) {}
+    fn look(&mut self, _waiting: usize, _out: &mut Vec<Content>) {}
 
     fn holds(&self) -> bool {
         false
@@ -143,8 +164,12 @@ impl<C: Channel> Channel for Parity<C> {
         }
     }
 
-    fn rest(&mut self, out: &mut Vec<Content>) {
-        self.inner.rest(out);
+    fn room(&self) -> usize {
+        self.inner.room()
+    }
+
+    fn look(&mut self, waiting: usize, out: &mut Vec<Content>) {
+        self.inner.look(waiting, out);
         self.close(out);
     }
 
@@ -158,23 +183,31 @@ pub struct Cutter {
     stream: u64,
     last: u64,
     channel: Box<dyn Channel>,
+    unsaid: u64,
 }
 
 impl Cutter {
     /// A stream of that name, which no other has.
-    pub fn new(stream: u64, parity: u8) -> Self {
-        let channel: Box<dyn Channel> = match parity {
-            0 => Box::new(Plain),
-            every => Box::new(Parity::new(Plain, every)),
+    pub fn new(stream: u64, parity: u8, paced: bool) -> Self {
+        let channel: Box<dyn Channel> = match (parity, paced) {
+            (0, false) => Box::new(Plain),
+            (0, true) => Box::new(Paced::new(Plain)),
+            (every, false) => Box::new(Parity::new(Plain, every)),
+            (every, true) => Box::new(Paced::new(Parity::new(Plain, every))),
         };
-        Self { stream, last: 0, channel }
+        Self { stream, last: 0, channel, unsaid: 0 }
     }
 
-    /// The packets that say it; none: it is too large for them.
-    pub fn say(&mut self, said: &Bytes) -> Vec<Packet> {
+    /// The packets that say it, or what of them may go now; none: it is too large for them. Where there is
+    /// no room for all of it, it is not said.
+    pub fn say(&mut self, said: &Bytes) -> Option<Vec<Packet>> {
         let pieces = said.len().div_ceil(PART_BYTES).max(1);
         if pieces > PIECES_MAX {
-            return Vec::new();
+            return None;
+        }
+        if pieces > self.channel.room() {
+            self.unsaid += 1;
+            return Some(Vec::new());
         }
         let count = |pieces: usize| u16::try_from(pieces).expect("at most PIECES_MAX");
         let mut out = Vec::with_capacity(pieces + 1);
@@ -185,17 +218,22 @@ impl Cutter {
             let part = said.slice(at * PART_BYTES..end);
             self.channel.put(Piece { number: self.last, before, after, part }, &mut out);
         }
-        self.packets(out)
+        Some(self.packets(out))
     }
 
-    /// The packets that were held back.
-    pub fn rest(&mut self) -> Vec<Packet> {
+    /// The packets that were held back and may go, when so many bytes of earlier ones still wait.
+    pub fn look(&mut self, waiting: usize) -> Vec<Packet> {
         let mut out = Vec::new();
-        self.channel.rest(&mut out);
+        self.channel.look(waiting, &mut out);
         self.packets(out)
     }
 
-    /// Whether there are any.
+    /// So much was not said for want of room.
+    pub const fn unsaid(&self) -> u64 {
+        self.unsaid
+    }
+
+    /// Whether it is to look, in a moment.
     pub fn holds(&self) -> bool {
         self.channel.holds()
     }

@@ -44,6 +44,8 @@ families! {
         "Questions of this node to commit servers for the messages of numbers it missed."
     MULTICAST_DATA_QUERIES Counter "synod_multicast_data_queries_total"
         "Questions of this node to data servers for messages it missed."
+    MULTICAST_UNSAID Counter "synod_multicast_unsaid_total"
+        "What this node did not say to one it feeds, since the path takes no more: that node asks for it."
     COMMAND_SECONDS Histogram "synod_command_seconds"
         "From a client's command to its answer, at the client's node."
 }

@@ -240,6 +240,11 @@ impl Links {
         })
     }
 
+    /// Bytes of datagrams to a peer that wait on this machine until the path takes them.
+    pub fn datagrams_waiting(&self, to: &NodeName) -> usize {
+        self.path(to).map_or(0, |path| self.shared.endpoint().datagrams_waiting(path.connection))
+    }
+
     /// The peer as connected now, if it is.
     pub fn is_up(&self, peer: &NodeName) -> Option<NodeId> {
         self.shared.lock().linked(peer)

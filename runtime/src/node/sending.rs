@@ -212,6 +212,12 @@ impl Node {
         self.links().datagram(to, &header, body).map_err(refused)
     }
 
+    /// Bytes of datagrams to a node that wait on this machine until the path takes them. Signs of life wait
+    /// behind them, and of more than a megabyte the oldest is dropped.
+    pub fn datagrams_waiting(&self, to: &NodeName) -> usize {
+        self.links().datagrams_waiting(to)
+    }
+
     /// The header of a message that is sent now, in the trace this thread is in.
     pub(super) fn header(&self, kind: FrameKind, target: u64, message: u64) -> FrameHeader {
         let trace = trace::outgoing(|| self.draw_trace());

@@ -190,6 +190,14 @@ impl Endpoint for QuicEndpoint {
         })
     }
 
+    fn datagrams_waiting(&self, to: ConnectionId) -> usize {
+        let connections = self.shared.connections.read().expect(NO_PANIC);
+        connections.get(&to).map_or(0, |connection| {
+            let space = connection.quinn.datagram_send_buffer_space();
+            transport::DATAGRAM_SEND_BYTES.saturating_sub(space)
+        })
+    }
+
     fn renew(&self, files: &TlsFiles) -> Result<(), BindError> {
         tls::check_own(files, &self.shared.name, &self.shared.cluster)?;
         let (server, client) = configs(&Settings::default(), &tls::configure(files)?);

@@ -171,6 +171,30 @@ async fn nodes_of_another_cluster_or_authority_are_refused() {
     assert!(a.peers().is_empty());
 }
 
+/// Goal: datagrams that the path has not taken yet are seen to wait, and then they are gone.
+#[tokio::test]
+async fn datagrams_that_wait_are_counted_until_they_are_gone() {
+    let ca = authority("bank");
+    let (a, mut at_a) = raw("bank", "a", issue(&ca, "a"));
+    let (b, _at_b) = raw("bank", "b", issue(&ca, "b"));
+    assert_eq!(a.datagrams_waiting(ConnectionId(0)), 0);
+    a.dial(&name("b"), &b.local_addr().to_string());
+    let up = |event: &NetworkEvent| match event {
+        NetworkEvent::Up { connection, .. } => Some(*connection),
+        _ => None,
+    };
+    let to_b = at_a.find(up).await;
+    for _ in 0..200 {
+        a.datagram(to_b, vec![7; 1_000].into()).unwrap();
+    }
+    assert!(a.datagrams_waiting(to_b) >= 200_000, "nothing went while nobody waited");
+    let begun = Instant::now();
+    while a.datagrams_waiting(to_b) > 1_000 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{}", a.datagrams_waiting(to_b));
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_node_does_not_start_with_a_certificate_that_peers_would_refuse() {
     let ca = authority("bank");

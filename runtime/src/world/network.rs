@@ -176,6 +176,12 @@ pub trait Endpoint: Send + Sync + fmt::Debug {
     /// See [`WriteRefused`]; nothing was sent.
     fn datagram(&self, to: ConnectionId, bytes: Bytes) -> Result<(), WriteRefused>;
 
+    /// Bytes of datagrams that wait on this machine until the path takes them. A network that lets everything
+    /// go at once has none.
+    fn datagrams_waiting(&self, _to: ConnectionId) -> usize {
+        0
+    }
+
     /// Uses these certificates for connections made from now on; those there are stay.
     ///
     /// # Errors

@@ -2,17 +2,17 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// All packets of what is said, one `rest` after every `pause` things.
+/// All packets of what is said, one look after every `pause` things.
 fn packets(said: &[Bytes], parity: u8, pause: usize) -> Vec<Packet> {
-    let mut cutter = Cutter::new(7, parity);
+    let mut cutter = Cutter::new(7, parity, false);
     let mut all = Vec::new();
     for (at, one) in said.iter().enumerate() {
-        all.extend(cutter.say(one));
+        all.extend(cutter.say(one).expect("it fits"));
         if (at + 1) % pause == 0 {
-            all.extend(cutter.rest());
+            all.extend(cutter.look(0));
         }
     }
-    all.extend(cutter.rest());
+    all.extend(cutter.look(0));
     assert!(!cutter.holds());
     all
 }
@@ -118,20 +118,42 @@ proptest! {
 
 #[test]
 fn what_is_too_large_for_datagrams_is_left_to_others() {
-    let mut cutter = Cutter::new(1, 4);
-    assert!(cutter.say(&Bytes::from(vec![1; PIECES_MAX * PART_BYTES + 1])).is_empty());
-    assert_eq!(cutter.say(&Bytes::from(vec![1; PIECES_MAX * PART_BYTES])).len(), PIECES_MAX + 4);
+    let mut cutter = Cutter::new(1, 4, false);
+    assert_eq!(cutter.say(&Bytes::from(vec![1; PIECES_MAX * PART_BYTES + 1])), None);
+    let said = cutter.say(&Bytes::from(vec![1; PIECES_MAX * PART_BYTES])).expect("it fits");
+    assert_eq!(said.len(), PIECES_MAX + 4);
+}
+
+/// Goal: who does not know of a pace takes a way without one as ever, and is taken so.
+#[test]
+fn a_way_without_a_pace_is_said_as_before_there_was_one() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum Older {
+        Streams,
+        Datagrams { parity: u8 },
+    }
+    let bytes = |way: &Way| rmp_serde::to_vec(way).unwrap();
+    for (way, older) in [
+        (Way::Streams, Older::Streams),
+        (Way::Datagrams { parity: 8, paced: false }, Older::Datagrams { parity: 8 }),
+    ] {
+        assert_eq!(rmp_serde::from_slice::<Older>(&bytes(&way)).unwrap(), older);
+        assert_eq!(rmp_serde::from_slice::<Way>(&rmp_serde::to_vec(&older).unwrap()).unwrap(), way);
+    }
+    let paced = Way::Datagrams { parity: 8, paced: true };
+    assert_eq!(rmp_serde::from_slice::<Way>(&bytes(&paced)).unwrap(), paced);
 }
 
 #[test]
 fn a_sender_that_was_started_anew_is_heard_from_its_first_word() {
     let mut gatherer = Gatherer::default();
-    let (mut old, mut new) = (Cutter::new(1, 0), Cutter::new(2, 0));
+    let (mut old, mut new) = (Cutter::new(1, 0, false), Cutter::new(2, 0, false));
     let words = |word: &'static str| Bytes::from_static(word.as_bytes());
     for _ in 0..300 {
-        old.say(&words("old")).into_iter().for_each(|one| drop(gatherer.take(one)));
+        let said = old.say(&words("old")).expect("it fits");
+        said.into_iter().for_each(|one| drop(gatherer.take(one)));
     }
-    let heard: Vec<_> =
-        new.say(&words("new")).into_iter().flat_map(|one| gatherer.take(one)).collect();
+    let said = new.say(&words("new")).expect("it fits");
+    let heard: Vec<_> = said.into_iter().flat_map(|one| gatherer.take(one)).collect();
     assert_eq!(heard, [words("new")]);
 }

@@ -115,8 +115,13 @@ fn way(section: &Section<'_>) -> Result<Option<Way>, ConfigError> {
         let hint = "set datagrams = true as well, or leave it out";
         return Err(section.refuse("parity", "streams lose nothing", hint));
     }
+    let paced = section.flag("paced")?;
+    if paced && !datagrams {
+        let hint = "set datagrams = true as well, or leave it out";
+        return Err(section.refuse("paced", "streams are no faster than the path", hint));
+    }
     let said = section.has("datagrams").then_some(match datagrams {
-        true => Way::Datagrams { parity },
+        true => Way::Datagrams { parity, paced },
         false => Way::Streams,
     });
     Ok(said)
@@ -185,6 +190,7 @@ pub(super) const KEYS: &[&str] = &[
     "fed_by",
     "datagrams",
     "parity",
+    "paced",
     "maximum",
 ];
 
@@ -256,7 +262,9 @@ mod tests {
             [[multicast]]\ngroup = \"news\"\ndatagrams = false\n[[multicast]]\ngroup = \"old\"\n";
         let ways = with(ways).unwrap();
         assert_eq!(ways.way_to("news"), Way::Streams);
-        assert_eq!(ways.way_to("old"), Way::Datagrams { parity: 8 });
+        assert_eq!(ways.way_to("old"), Way::Datagrams { parity: 8, paced: false });
+        let paced = with("[multicast]\ndatagrams = true\npaced = true\n").unwrap();
+        assert_eq!(paced.way_to("any"), Way::Datagrams { parity: 0, paced: true });
         assert_eq!(groups.way_to("news"), Way::Streams);
     }
 
@@ -273,6 +281,7 @@ mod tests {
             ("[[multicast]]\nmaximum = \"register\"\n", "no registers"),
             ("[[multicast]]\nmaximum = \"file\"\n", "commit-servers"),
             ("[[multicast]]\nparity = 8\n", "parity"),
+            ("[[multicast]]\npaced = true\n", "paced"),
             ("[[multicast]]\ndatagrams = true\nparity = 33\n", "parity"),
         ] {
             let why = with(text).unwrap_err();

@@ -87,6 +87,7 @@ pub(super) struct Room {
     delivered: Counter,
     order_queries: Counter,
     data_queries: Counter,
+    unsaid: Counter,
 }
 
 /// A sign of life of the sequencer.
@@ -147,6 +148,7 @@ impl Room {
             delivered: metrics.counter(&metrics::MULTICAST_DELIVERED, &label),
             order_queries: metrics.counter(&metrics::MULTICAST_ORDER_QUERIES, &label),
             data_queries: metrics.counter(&metrics::MULTICAST_DATA_QUERIES, &label),
+            unsaid: metrics.counter(&metrics::MULTICAST_UNSAID, &label),
             name: group.name.clone(),
             group: watch::Sender::new(Arc::new(group)),
         });
@@ -154,7 +156,7 @@ impl Room {
             room.host()?;
         }
         room.start(make);
-        node.task(feeding::say_the_rest(Arc::downgrade(&room)));
+        node.task(feeding::look_again(Arc::downgrade(&room)));
         Ok(room)
     }
 

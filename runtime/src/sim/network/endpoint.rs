@@ -123,6 +123,16 @@ impl Endpoint for SimEndpoint {
         self.take(to, super::DATAGRAMS, Content::Datagram(bytes), len)
     }
 
+    fn datagrams_waiting(&self, to: ConnectionId) -> usize {
+        let (number, side) = parse(to);
+        let now = self.net.queue.now();
+        let mut state = lock(&self.net.state);
+        let general = state.weather;
+        let Some((from, other)) = state.route(number, side) else { return 0 };
+        let path = state.path(self.net.seed, from.index(), other.index());
+        usize::try_from(path.waiting(now, general)).unwrap_or(usize::MAX)
+    }
+
     fn hang_up(&self, connection: ConnectionId, reason: &str) {
         if self.port.is_open() {
             self.net.hang_up(&self.port, connection, reason);

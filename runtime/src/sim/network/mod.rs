@@ -24,7 +24,7 @@ use std::{
 use connection::{Connection, Content, End, EndState, Parcel, Port, Way, id_of};
 pub(super) use endpoint::SimNetwork;
 use path::Path;
-pub use path::{Traffic, Weather};
+pub use path::{DATAGRAMS_WAITING_BYTES_MAX, Traffic, Weather};
 use rand::RngExt;
 
 use super::{
@@ -201,16 +201,10 @@ impl Net {
             }
             return;
         }
-        let mut arrival = now + path.latency(now, general);
-        match &parcel.what {
-            Content::Datagram(_) if weather.repaired > 0.0 && !path.passes(general) => {
-                path.traffic[DATAGRAMS].lost += 1;
-                return;
-            }
-            Content::Datagram(_) => {}
-            Content::Chunk(_, bytes) => arrival += path.repair(general, bytes.len()),
-            Content::Up | Content::Close(_) => arrival += path.repair(general, 1),
-        }
+        let Some(mut arrival) = path.arrival(now, general, &parcel.what) else {
+            path.traffic[DATAGRAMS].lost += 1;
+            return;
+        };
         let faulty = lane.is_some_and(|lane| lane != Lane::Control as usize);
         let late = faulty && happens(&mut path.rng, weather.reorder);
         let twice = faulty && happens(&mut path.rng, weather.duplication);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::connection::Content;
 use crate::{
     sim::{
         entropy::{happens, up_to},
@@ -28,7 +29,14 @@ pub struct Weather {
     pub duplication: f64,
     /// A write or datagram is overtaken by later ones.
     pub reorder: f64,
+    /// So many bytes of datagrams pass in a second, and more of them wait, up to
+    /// [`DATAGRAMS_WAITING_BYTES_MAX`]. One that comes when so much waits is lost; QUIC drops the
+    /// oldest. 0: no limit.
+    pub datagram_bytes_per_second: u64,
 }
+
+/// What QUIC keeps of datagrams that the path does not take yet.
+pub const DATAGRAMS_WAITING_BYTES_MAX: u64 = 1 << 20;
 
 impl Default for Weather {
     /// A calm local network.
@@ -40,6 +48,7 @@ impl Default for Weather {
             repaired: 0.0,
             duplication: 0.0,
             reorder: 0.0,
+            datagram_bytes_per_second: 0,
         }
     }
 }
@@ -54,6 +63,7 @@ impl Weather {
             repaired: 0.01,
             duplication: 0.0,
             reorder: 0.0,
+            datagram_bytes_per_second: 0,
         }
     }
 }
@@ -80,6 +90,8 @@ pub(super) struct Path {
     pub(super) weather: Option<Weather>,
     clogged_until: u64,
     clog_extra: u64,
+    /// All datagrams taken so far are gone then.
+    idle_at: u64,
     /// One a lane, then datagrams.
     pub(super) traffic: [Traffic; 5],
     /// Both ends are one machine.
@@ -94,6 +106,7 @@ impl Path {
             weather: None,
             clogged_until: 0,
             clog_extra: 0,
+            idle_at: 0,
             traffic: [Traffic::default(); 5],
             loopback,
         }
@@ -126,6 +139,52 @@ impl Path {
         nanos(weather.latency).saturating_add(jitter)
     }
 
+    /// When what is sent now arrives; none: it is a datagram that is lost on its way.
+    pub(super) fn arrival(&mut self, now: u64, general: Weather, what: &Content) -> Option<u64> {
+        let at = now + self.latency(now, general);
+        let later = match what {
+            Content::Datagram(bytes) => {
+                let waits = self.queue(now, general, bytes.len())?;
+                let is_lost = self.weather(general).repaired > 0.0 && !self.passes(general);
+                return (!is_lost).then(|| at.saturating_add(waits));
+            }
+            Content::Chunk(_, bytes) => self.repair(general, bytes.len()),
+            Content::Up | Content::Close(_) => self.repair(general, 1),
+        };
+        Some(at.saturating_add(later))
+    }
+
+    /// How long what is sent now waits for datagrams that wait already, in nanoseconds.
+    fn wait(&self, now: u64, general: Weather) -> u64 {
+        match self.weather(general).datagram_bytes_per_second {
+            0 => 0,
+            _ => self.idle_at.saturating_sub(now),
+        }
+    }
+
+    /// Bytes of datagrams that wait.
+    pub(super) fn waiting(&self, now: u64, general: Weather) -> u64 {
+        let rate = self.weather(general).datagram_bytes_per_second;
+        let bytes = u128::from(self.wait(now, general)) * u128::from(rate) / NANOS_PER_SECOND;
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
+    /// Takes a datagram; answers how long it waits before it is on its way, in nanoseconds. None: there is
+    /// no room.
+    fn queue(&mut self, now: u64, general: Weather, bytes: usize) -> Option<u64> {
+        let rate = self.weather(general).datagram_bytes_per_second;
+        if rate == 0 || self.loopback {
+            return Some(0);
+        }
+        if self.waiting(now, general) + bytes as u64 > DATAGRAMS_WAITING_BYTES_MAX {
+            return None;
+        }
+        let takes = bytes as u128 * NANOS_PER_SECOND / u128::from(rate);
+        let takes = u64::try_from(takes).unwrap_or(u64::MAX);
+        self.idle_at = self.idle_at.max(now).saturating_add(takes);
+        Some(self.idle_at - now)
+    }
+
     /// How much later `bytes` arrive because packets of theirs were lost, in nanoseconds.
     pub(super) fn repair(&mut self, general: Weather, bytes: usize) -> u64 {
         let weather = self.weather(general);
@@ -150,6 +209,8 @@ impl Path {
         !self.cut && !repaired && !happens(&mut self.rng, weather.loss)
     }
 }
+
+const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
 /// What surely fits a packet.
 const PACKET_BYTES: usize = 1_200;

@@ -165,6 +165,34 @@ fn a_partition_blocks_and_heals() {
     });
 }
 
+/// Goal: a path that takes few datagrams a second lets more of them wait; what is more than may wait is lost,
+/// and once all are gone nothing waits.
+#[test]
+fn more_datagrams_than_a_path_takes_wait_and_then_are_lost() {
+    Simulation::new(2).run(|sim| async move {
+        let (a, b, [to_b, _]) = pair(&sim).await;
+        let weather = Weather { datagram_bytes_per_second: 1_000_000, ..Weather::default() };
+        sim.set_path_weather(&name("a"), &name("b"), weather);
+        assert_eq!(a.endpoint.datagrams_waiting(to_b), 0);
+        for _ in 0..100 {
+            a.endpoint.datagram(to_b, vec![b'x'; 1_000].into()).unwrap();
+        }
+        assert_eq!(a.endpoint.datagrams_waiting(to_b), 100_000);
+        wait(50).await;
+        assert_eq!(a.endpoint.datagrams_waiting(to_b), 50_000);
+        let heard = b.ear.heard();
+        assert!((48..=50).contains(&heard.len()), "{} of 100", heard.len());
+        wait(52).await;
+        assert!(b.ear.heard().len() >= 50, "they come one after the other");
+        assert_eq!(a.endpoint.datagrams_waiting(to_b), 0);
+        for _ in 0..1_100 {
+            a.endpoint.datagram(to_b, vec![b'x'; 1_000].into()).unwrap();
+        }
+        let lost = 1_100 - super::DATAGRAMS_WAITING_BYTES_MAX / 1_000;
+        assert_eq!(sim.datagrams(&name("a"), &name("b")).lost, lost);
+    });
+}
+
 #[test]
 fn a_one_way_cut_stops_one_way() {
     Simulation::new(3).run(|sim| async move {

@@ -30,8 +30,8 @@ use crate::{
 pub(super) struct Feeding {
     /// Nodes that are fed by this one, until when and how.
     children: Mutex<BTreeMap<NodeName, (Instant, Way)>>,
-    /// Makes datagrams for all who want as much parity.
-    cutters: Mutex<BTreeMap<u8, Cutter>>,
+    /// Makes datagrams for all who are fed in the same way; where they are paced, for one of them.
+    cutters: Mutex<BTreeMap<(Way, Option<NodeName>), Cutter>>,
     /// One of them holds something back.
     held: Arc<Notify>,
     /// Whom this node asked last, where it serves nothing, and when that one answered last.
@@ -65,9 +65,10 @@ impl Room {
             return;
         }
         children.retain(|_, (until, _)| *until > now);
-        let mut by_way: BTreeMap<Way, Vec<NodeName>> = BTreeMap::new();
+        let mut by_way: BTreeMap<(Way, Option<NodeName>), Vec<NodeName>> = BTreeMap::new();
         for (name, (_, way)) in &*children {
-            by_way.entry(*way).or_default().push(name.clone());
+            let alone = way.is_paced().then(|| name.clone());
+            by_way.entry((*way, alone)).or_default().push(name.clone());
         }
         drop(children);
         if by_way.is_empty() {
@@ -75,9 +76,14 @@ impl Room {
         }
         let message = message();
         let lane = if message.is_bulky() { Lane::Bulk } else { Lane::Consensus };
-        for (way, names) in &by_way {
-            if let Way::Datagrams { parity } = way
-                && self.cast(*parity, names, &message)
+        let mut said = None;
+        for (key, names) in by_way {
+            // Where some things are not said, signs of life are: by the stream, which loses none.
+            let by_datagrams = match key.0 {
+                Way::Streams => false,
+                Way::Datagrams { paced, .. } => !(paced && matches!(message, Message::Gossip(_))),
+            };
+            if by_datagrams && self.cast(key, &names, said.get_or_insert_with(|| written(&message)))
             {
                 continue;
             }
@@ -86,21 +92,22 @@ impl Room {
         }
     }
 
-    /// Says it by datagrams, unless it is too large for them; whether it did.
-    fn cast(&self, parity: u8, to: &[NodeName], message: &Message) -> bool {
-        let mut said = Vec::with_capacity(message.len_hint());
-        rmp_serde::encode::write(&mut said, message).expect("messages for the wire encode");
+    /// Says it by datagrams, unless it is too large for them; whether they are the way for it.
+    fn cast(&self, key: (Way, Option<NodeName>), to: &[NodeName], said: &Bytes) -> bool {
+        let Way::Datagrams { parity, paced } = key.0 else { return false };
         let mut cutters = lock(&self.feeding.cutters);
-        let new = || Cutter::new(self.rng_of_publishers().next_u64(), parity);
-        let cutter = cutters.entry(parity).or_insert_with(new);
-        let packets = cutter.say(&Bytes::from(said));
-        let holds = cutter.holds();
+        let new = || Cutter::new(self.rng_of_publishers().next_u64(), parity, paced);
+        let cutter = cutters.entry(key).or_insert_with(new);
+        let unsaid = cutter.unsaid();
+        let packets = cutter.say(said);
+        let (holds, unsaid) = (cutter.holds(), cutter.unsaid() - unsaid);
         drop(cutters);
+        self.unsaid.add(unsaid);
         if holds {
             self.feeding.held.notify_one();
         }
-        let fits = !packets.is_empty();
-        self.send_packets(to, packets);
+        let fits = packets.is_some();
+        self.send_packets(to, packets.unwrap_or_default());
         fits
     }
 
@@ -191,28 +198,48 @@ impl Room {
         lock(&self.feeding.children).values().filter(|(until, _)| *until > now).count()
     }
 
-    /// Says what was held back in case that more comes.
-    fn rest(&self) {
-        let rest: Vec<_> = lock(&self.feeding.cutters)
-            .iter_mut()
-            .map(|(parity, cutter)| (Way::Datagrams { parity: *parity }, cutter.rest()))
-            .collect();
-        for (way, packets) in rest {
+    /// Says what was held back in case that more comes, or that the path takes no more.
+    fn look(&self) {
+        let children = lock(&self.feeding.children).clone();
+        let mut cutters = lock(&self.feeding.cutters);
+        let is_fed =
+            |way: &Way, name: &NodeName| children.get(name).is_some_and(|(_, by)| by == way);
+        cutters.retain(|(way, alone), _| alone.as_ref().is_none_or(|name| is_fed(way, name)));
+        let mut all = Vec::with_capacity(cutters.len());
+        for ((way, alone), cutter) in cutters.iter_mut().filter(|(_, cutter)| cutter.holds()) {
+            let waiting = alone.as_ref().map_or(0, |name| self.node.datagrams_waiting(name));
+            let packets = cutter.look(waiting);
+            if cutter.holds() {
+                self.feeding.held.notify_one();
+            }
+            all.push((*way, alone.clone(), packets));
+        }
+        drop(cutters);
+        for (way, alone, packets) in all {
             let fed = |(name, (_, by)): (&NodeName, &(_, Way))| (*by == way).then(|| name.clone());
-            let names: Vec<_> = lock(&self.feeding.children).iter().filter_map(fed).collect();
+            let names = match alone {
+                Some(name) => vec![name],
+                None => children.iter().filter_map(fed).collect(),
+            };
             self.send_packets(&names, packets);
         }
     }
 }
 
-/// Says the sum of the last pieces when nothing followed them for a moment.
-pub(super) async fn say_the_rest(room: Weak<Room>) {
+fn written(message: &Message) -> Bytes {
+    let mut said = Vec::with_capacity(message.len_hint());
+    rmp_serde::encode::write(&mut said, message).expect("messages for the wire encode");
+    Bytes::from(said)
+}
+
+/// Says the sum of the last pieces when nothing followed them for a moment, and what the path takes.
+pub(super) async fn look_again(room: Weak<Room>) {
     let Some(held) = room.upgrade().map(|room| Arc::clone(&room.feeding.held)) else { return };
     loop {
         held.notified().await;
-        tokio::time::sleep(REST_AFTER).await;
+        tokio::time::sleep(LOOK_AFTER).await;
         let Some(room) = room.upgrade() else { return };
-        room.rest();
+        room.look();
     }
 }
 
@@ -225,9 +252,9 @@ const UNANSWERED_MAX: Duration = Duration::from_millis(900);
 /// Nodes fed by one, at most: each costs it what every message costs.
 const CHILDREN_MAX: usize = 64;
 
-/// A sum waits so long for more pieces: much shorter than anybody waits before asking for what is
-/// missing.
-const REST_AFTER: Duration = Duration::from_millis(5);
+/// A sum waits so long for more pieces, and what the path does not take for a look: much shorter than
+/// anybody waits before asking for what is missing.
+const LOOK_AFTER: Duration = Duration::from_millis(5);
 
 /// Nodes that feed this one by datagrams at a time: the one it asks, and some it asked before.
 const GATHERERS_MAX: usize = 4;
@@ -250,9 +277,9 @@ mod tests {
     fn the_largest_packet_of_the_longest_name_fits_the_smallest_datagram() {
         let name = "n".repeat(NAME_BYTES_MAX);
         let said = Bytes::from(vec![255; PART_BYTES * PIECES_MAX]);
-        let mut cutter = Cutter::new(u64::MAX, 4);
+        let mut cutter = Cutter::new(u64::MAX, 4, false);
         let mut sums = 0;
-        for mut packet in cutter.say(&said) {
+        for mut packet in cutter.say(&said).unwrap() {
             // Numbers at their longest: those of a stream that goes on for ever.
             match &mut packet.content {
                 Content::Piece(piece) => {
