@@ -330,9 +330,9 @@ impl Group {
     /// What it survives, for people. While one is replaced that one is lost already.
     pub fn survives(&self) -> Survives {
         let lost = usize::from(self.joining.is_some());
-        let Survives { data, service } =
-            Survives::with(self.servers.len(), self.k_data, self.k_commit, self.k_checkpoint);
-        Survives { data: data.saturating_sub(lost), service: service.saturating_sub(lost) }
+        let all = Survives::with(self.servers.len(), self.k_data, self.k_commit, self.k_checkpoint);
+        let (data, service) = (all.data.saturating_sub(lost), all.service.saturating_sub(lost));
+        Survives { data, service, ..all }
     }
 }
 
@@ -343,6 +343,8 @@ pub struct Survives {
     pub data: usize,
     /// So many, and the group goes on without them.
     pub service: usize,
+    /// Whether another node takes the place of one: others have what that had, and can go on meanwhile.
+    pub replaced: bool,
 }
 
 impl Survives {
@@ -350,15 +352,17 @@ impl Survives {
     pub fn with(servers: usize, k_data: usize, k_commit: usize, k_checkpoint: usize) -> Self {
         let copies = k_data.min(k_commit).min(k_checkpoint);
         let goes_on = (servers - k_data.max(k_commit)).min(k_commit - 1);
-        Self { data: copies - 1, service: goes_on.min(copies - 1) }
+        let replaced = k_data.min(k_commit) > 1 && servers > k_data.max(k_commit);
+        Self { data: copies - 1, service: goes_on.min(copies - 1), replaced }
     }
 }
 
 impl fmt::Display for Survives {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { data, service } = self;
+        let Self { data, service, replaced } = self;
         let servers = if *data == 1 { "server" } else { "servers" };
-        write!(f, "loses nothing with {data} {servers} lost, and goes on with {service} lost")
+        write!(f, "loses nothing with {data} {servers} lost, and goes on with {service} lost")?;
+        f.write_str(if *replaced { "" } else { "; a lost one is not replaced" })
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Sight<'a> {
 
 impl Losses {
     /// A server that is lost, and who takes its place; or who takes the place of one that was on its
-    /// way in and does not come. Nothing is changed that the servers which are left could not end.
+    /// way in and does not come: that may be the server that was thought lost. Nothing is changed that the servers which are left could not end.
     pub fn look(&mut self, group: &Group, sight: &Sight<'_>) -> Option<What> {
         self.see(group, sight);
         let out = match &group.joining {
@@ -43,11 +43,17 @@ impl Losses {
                     self.joining = None;
                     return None;
                 }
+                let out = group.servers.get(joining.place)?;
+                // Who had the place has most of what it takes, and was perhaps only cut off.
+                let is_back = sight.up.contains(out) && !sight.removed.contains(out);
+                if is_back && !sight.up.contains(&joining.node) {
+                    return Some(What::Replace { out: out.clone(), node: out.clone() });
+                }
                 let late = sight.now.since(since) >= JOINS_WITHIN;
                 if !late && !self.is_lost(group, &joining.node, sight) {
                     return None;
                 }
-                group.servers.get(joining.place)?
+                out
             }
             None => {
                 self.joining = None;
@@ -176,6 +182,19 @@ mod tests {
         assert_eq!(look(&mut losses, &again, &up, 121), None);
         assert_eq!(look(&mut losses, &again, &up, 122), None);
         let gone = [0, 2, 3].map(node);
+        let back = [0, 1, 2, 4].map(node);
+        assert_eq!(look(&mut losses, &again, &back, 122), None, "s4 is on its way");
+        assert_eq!(look(&mut losses, &again, &back[..3], 122), replace(1, 1), "as it was before");
+        let removed = Sight {
+            me: &node(0),
+            up: &back[..3],
+            removed: &[node(1)],
+            now: Instant::from_nanos(122 * SECOND),
+        };
+        assert_eq!(losses.look(&again, &removed), None);
+        let there = again.replacing(&node(1), node(1)).and_then(|back| back.joined(&node(1)));
+        assert_eq!(there.map(|group| group.servers), Ok(group().servers));
+        assert_eq!(look(&mut losses, &again, &back, 122), None);
         assert_eq!(look(&mut losses, &again, &gone, 123), None);
         assert_eq!(look(&mut losses, &again, &gone, 133), replace(1, 3));
     }

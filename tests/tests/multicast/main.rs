@@ -272,3 +272,58 @@ fn a_server_that_is_lost_for_good_is_replaced_by_a_spare() {
         assert_eq!(servers(&cluster, "m1").unwrap(), ["a", "b", "m2"]);
     });
 }
+
+/// Who is on its way into the group, as `node` knows.
+fn joining(cluster: &Cluster, node: &str) -> Option<String> {
+    let status = cluster.core(&name(node))?.multicast()?.status();
+    status.first()?.joining.as_ref().map(ToString::to_string)
+}
+
+/// Goal: where the node that takes the place of a server dies on its way in, and that server is back, it has
+/// its place again within seconds; then another one may be lost.
+#[test]
+fn a_change_of_servers_is_taken_back_when_the_newcomer_dies_and_the_old_one_is_back() {
+    Simulation::new(35).run(|sim| async move {
+        let shape = Shape { mains: 2, auxiliaries: 1, members: 2 };
+        let mut cluster = founded(&sim, shape, VoteStyle::Split).await;
+        for node in NODES {
+            let replace_after = Duration::from_secs(25);
+            let usual = Measures { replace_after, ..Measures::default() };
+            let multicast = cluster.core(&name(node)).unwrap().multicast().unwrap();
+            multicast.measure_new(GroupsConfig { usual, ..GroupsConfig::default() });
+        }
+        let group = joined(&cluster, "a").await;
+        let book = publish(group, "a", 3_000);
+        until("messages are published", || book.borrow().len() > 100).await;
+        assert_eq!(servers(&cluster, "a").unwrap(), ["a", "b", "m1"]);
+        // It takes the newcomer a while.
+        let latency = Duration::from_millis(200);
+        for from in ["a", "b"] {
+            let far = Weather { latency, ..Weather::default() };
+            sim.set_path_weather(&name(from), &name("m2"), far);
+        }
+        cluster.crash(&name("m1"));
+        until("m2 comes", || joining(&cluster, "a").is_some_and(|node| node == "m2")).await;
+        cluster.crash(&name("m2"));
+        cluster.start(&name("m1")).unwrap();
+        let begun = tokio::time::Instant::now();
+        let again = || servers(&cluster, "a").is_some_and(|now| now == ["a", "b", "m1"]);
+        until("m1 serves again", again).await;
+        let took = begun.elapsed();
+        println!("m1 has its place again after {took:?}");
+        assert!(took < Duration::from_secs(12), "{took:?}");
+        cluster.crash(&name("b"));
+        let before = book.borrow().len();
+        until("it goes on without another", || book.borrow().len() > before + 20).await;
+        cluster.start(&name("b")).unwrap();
+        until("all is published", || book.borrow().len() == 3_000).await;
+        let top = book.borrow().last().unwrap().0;
+        let all = all_at(&cluster, "m1", top).await;
+        assert_eq!(all_at(&cluster, "b", top).await[..], all[..], "b has another order than m1");
+        let said: Vec<_> = book.borrow().iter().map(|(_, text)| text.clone()).collect();
+        let texts = all.iter().filter(|entry| entry.pair.mid.is_some());
+        let texts: Vec<_> =
+            texts.map(|entry| String::from_utf8(entry.payload.to_vec()).unwrap()).collect();
+        assert_eq!(texts, said, "what was acknowledged is what is there, once");
+    });
+}

@@ -9,9 +9,14 @@ fn group(servers: u64) -> Group {
 
 #[test]
 fn three_servers_go_on_without_one_and_two_only_keep_what_they_have() {
-    assert_eq!(group(3).survives(), Survives { data: 1, service: 1 });
-    assert_eq!(group(2).survives(), Survives { data: 1, service: 0 });
-    assert_eq!(group(1).survives(), Survives { data: 0, service: 0 });
+    let survives = |data, service, replaced| Survives { data, service, replaced };
+    assert_eq!(group(3).survives(), survives(1, 1, true));
+    assert_eq!(group(2).survives(), survives(1, 0, false));
+    assert_eq!(group(1).survives(), survives(0, 0, false));
+    assert!(group(2).survives().to_string().ends_with("; a lost one is not replaced"));
+    assert!(group(3).survives().to_string().ends_with("goes on with 1 lost"));
+    let one_copy = Group { k_data: 1, ..group(3) };
+    assert!(!one_copy.survives().replaced);
     assert_eq!(group(3).seals(), 2);
 }
 
@@ -32,7 +37,7 @@ fn a_server_is_replaced_by_one_that_counts_only_when_it_is_in() {
     assert_eq!((coming.version, coming.servers.len(), coming.seals()), (1, 3, 2));
     assert_eq!((coming.index(&four[1]), coming.index(&four[3])), (None, None));
     assert_eq!(coming.index(&four[2]), Some(2));
-    assert_eq!(coming.survives(), Survives { data: 0, service: 0 });
+    assert_eq!(coming.survives(), Survives { data: 0, service: 0, replaced: true });
     assert_eq!(coming.hosts().collect::<Vec<_>>(), [&four[0], &four[2], &four[3]]);
     let busy = coming.replacing(&four[0], four[1].clone());
     assert_eq!(busy, Err(BadChange::Busy(four[3].clone())));
