@@ -33,7 +33,8 @@ pub struct Sight<'a> {
 
 impl Losses {
     /// A server that is lost, and who takes its place; or who takes the place of one that was on its
-    /// way in and does not come: that may be the server that was thought lost. Nothing is changed that the servers which are left could not end.
+    /// way in and does not come: that may be the server that was thought lost. Nothing is changed that
+    /// the servers which are left could not end.
     pub fn look(&mut self, group: &Group, sight: &Sight<'_>) -> Option<What> {
         self.see(group, sight);
         let out = match &group.joining {

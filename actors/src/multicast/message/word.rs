@@ -37,7 +37,8 @@ pub enum Word {
     Asked(Question),
     /// How far the sequencer of this node is; told when that changes.
     Sequencer(SequencerReport),
-    /// What keeps the largest number beside the servers shall hold at least that one, and none of an earlier epoch may raise it any more.
+    /// What keeps the largest number beside the servers shall hold at least that one, and none of an
+    /// earlier epoch may raise it any more.
     Maximum {
         /// Of who asks.
         epoch: Epoch,
