@@ -175,13 +175,18 @@ impl Home {
         }
     }
 
+    /// Who leads, with a quorum.
+    fn serving(&self) -> Option<&NodeId> {
+        self.leader.node.as_ref().filter(|_| self.leader.serving)
+    }
+
     fn to_leader(&self, leader: &NodeId) -> To {
         if *leader == self.me { To::Here } else { To::Node(leader.clone()) }
     }
 
     /// Sends what may be sent.
     fn pump(&mut self, now: Now, out: &mut Effects<Self>) {
-        let Some(leader) = self.leader.node.clone().filter(|_| self.leader.serving) else { return };
+        let Some(leader) = self.serving().cloned() else { return };
         let Some(session) = self.session else { return self.register(now, &leader, out) };
         let (mut commands, mut bytes) = (Vec::new(), 0);
         while self.sent.reach() < SENT_MAX && self.sent_bytes < SENT_BYTES_MAX {
@@ -236,7 +241,7 @@ impl Home {
 
     /// Sends everything unanswered again, in order, as far as one message should reach.
     fn send_again(&mut self, now: Now, from: u64, out: &mut Effects<Self>) {
-        let Some(leader) = self.leader.node.clone().filter(|_| self.leader.serving) else { return };
+        let Some(leader) = self.serving().cloned() else { return };
         self.alive = now.at;
         let mut bytes = 0;
         let commands: Vec<EncodedCommand> = self
@@ -372,7 +377,7 @@ impl Machine for Home {
 
     fn deadline(&self) -> Option<Instant> {
         // Without a leader to ask there is nothing to do but to expire; its coming is a message.
-        let serving = self.leader.node.is_some() && self.leader.serving;
+        let serving = self.serving().is_some();
         let again = 3 * self.timing.resend;
         let sent = (serving && !self.sent.is_empty()).then(|| self.alive + again);
         let register = (serving && self.session.is_none())

@@ -53,18 +53,21 @@ impl Home {
 
     /// Tells the leader, and ends what nobody waits for any more.
     pub(super) fn pass_wishes(&mut self, now: Now, out: &mut Effects<Self>) {
+        if self.wishes.is_empty() {
+            return; // as in nearly every turn
+        }
         let patience = 3 * self.timing.resend;
         // One without a quorum decides nothing: what it never heard of is surely not applied.
-        let serving = self.leader.node.as_ref().filter(|_| self.leader.serving);
-        let leader = serving.map(|leader| self.to_leader(leader));
-        let nobody = match &self.leader.halted {
+        let leader = self.serving().map(|leader| self.to_leader(leader));
+        let halted = self.leader.halted.as_ref();
+        let nobody = || match halted {
             Some(halted) => format!("no quorum: {halted}"),
             None => "no leader was found".to_owned(),
         };
         self.wishes.retain(|nonce, open| {
             if now.at >= open.until {
                 let end = match open.sent {
-                    false => End::NotApplied(nobody.clone()),
+                    false => End::NotApplied(nobody()),
                     true => End::Unknown("the leader did not say that it is so in time".to_owned()),
                 };
                 answer(open.ticket, end, out);
@@ -84,7 +87,7 @@ impl Home {
     /// When to look again.
     pub(super) fn wishes_due(&self) -> Option<Instant> {
         let patience = 3 * self.timing.resend;
-        let serving = self.leader.node.is_some() && self.leader.serving;
+        let serving = self.serving().is_some();
         let again = |open: &OpenWish| match open.told.filter(|_| serving) {
             Some(at) => open.until.min(at + patience),
             None => open.until,

@@ -2,6 +2,8 @@
 //! copy of a key to be found by, and beside each slot the bytes in which the keys of the chunk differ
 //! first, so that the way to a key touches one record: its own.
 
+use std::{cmp::Ordering, ops::Range};
+
 use super::slots::Slots;
 
 /// The order of the keys.
@@ -129,15 +131,14 @@ impl Index {
 
     /// The chunk in which `key` is, or would be.
     fn chunk_of(&self, key: &[u8]) -> usize {
-        let (begin, rest) = key.split_at(key.len().min(self.common.len()));
-        if *begin != *self.common {
-            return if *begin < *self.common { 0 } else { self.lows.len() };
-        }
-        let head = low_of(rest);
-        let from = self.lows.partition_point(|low| *low < head);
-        let same = self.lows[from..].partition_point(|low| *low == head);
-        let row = self.chunks.get(1 + from..=from + same).unwrap_or_default();
-        from + row.partition_point(|chunk| &*chunk.low <= key)
+        let rest = match rest_of(key, &self.common) {
+            Ok(rest) => rest,
+            Err(Ordering::Less) => return 0,
+            Err(_) => return self.lows.len(),
+        };
+        let same = run_of(&self.lows, |low| *low, low_of(rest));
+        let row = self.chunks.get(1 + same.start..1 + same.end).unwrap_or_default();
+        same.start + row.partition_point(|chunk| &*chunk.low <= key)
     }
 
     fn insert_chunk(&mut self, at: usize, chunk: Chunk) {
@@ -177,16 +178,15 @@ impl Chunk {
     }
 
     fn find(&self, slots: &Slots, key: &[u8]) -> Result<usize, usize> {
-        let (begin, rest) = key.split_at(key.len().min(self.prefix.len()));
-        if *begin != *self.prefix {
-            return Err(if *begin < *self.prefix { 0 } else { self.seats.len() });
-        }
-        let head = head_of(rest);
-        let from = self.seats.partition_point(|seat| seat.head < head);
-        let same = self.seats[from..].partition_point(|seat| seat.head == head);
-        let row = &self.seats[from..from + same];
+        let rest = match rest_of(key, &self.prefix) {
+            Ok(rest) => rest,
+            Err(Ordering::Less) => return Err(0),
+            Err(_) => return Err(self.seats.len()),
+        };
+        let same = run_of(&self.seats, |seat| seat.head, head_of(rest));
+        let row = &self.seats[same.clone()];
         let found = row.binary_search_by(|seat| slots.get(seat.slot).key().cmp(key));
-        found.map(|at| from + at).map_err(|at| from + at)
+        found.map(|at| same.start + at).map_err(|at| same.start + at)
     }
 
     fn insert(&mut self, at: usize, slot: u32, slots: &Slots) {
@@ -211,6 +211,22 @@ impl Chunk {
             seat.head = head_of(&slots.get(seat.slot).key()[common..]);
         }
     }
+}
+
+/// What follows `prefix` in `key`, or on which side the key is of all that begin so.
+fn rest_of<'a>(key: &'a [u8], prefix: &[u8]) -> Result<&'a [u8], Ordering> {
+    let (begin, rest) = key.split_at(key.len().min(prefix.len()));
+    match begin.cmp(prefix) {
+        Ordering::Equal => Ok(rest),
+        side => Err(side),
+    }
+}
+
+/// Those of a sorted row with that head: only their whole keys tell them apart.
+fn run_of<T, H: Ord + Copy>(row: &[T], head_of: impl Fn(&T) -> H, head: H) -> Range<usize> {
+    let from = row.partition_point(|one| head_of(one) < head);
+    let same = row[from..].partition_point(|one| head_of(one) == head);
+    from..from + same
 }
 
 fn common_len(one: &[u8], other: &[u8]) -> usize {

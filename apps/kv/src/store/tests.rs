@@ -147,7 +147,8 @@ proptest! {
         for key in keys.iter().skip(gone).step_by(2) {
             store.remove(&name(key), 1);
         }
-        let there: BTreeSet<_> = records(&store).iter().map(|(_, record)| record.key().to_vec()).collect();
+        let there = records(&store);
+        let there: BTreeSet<_> = there.iter().map(|(_, record)| record.key().to_vec()).collect();
         prop_assert_eq!(store.index.len(), there.len());
         for key in keys.iter().map(name) {
             prop_assert_eq!(store.get(&key, 1).is_some(), there.contains(&key));
