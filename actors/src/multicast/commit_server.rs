@@ -40,6 +40,8 @@ pub struct CommitServer {
     largest: Seq,
     /// It knows the committed pairs of all numbers up to here, or dropped them.
     certain: Seq,
+    /// Every number up to here is committed once what it is writing is on its disk.
+    agreed: Seq,
     /// What it noted of that in the journal.
     noted: Seq,
     pairs: BTreeMap<Seq, Held>,
@@ -67,6 +69,7 @@ impl CommitServer {
             floor: Seq(0),
             largest: Seq(0),
             certain: Seq(0),
+            agreed: Seq(0),
             noted: Seq(0),
             pairs: BTreeMap::new(),
             trim: false,
@@ -123,13 +126,16 @@ impl CommitServer {
         &mut self,
         from: &NodeId,
         epoch: Epoch,
+        version: u64,
         pairs: Vec<(Seq, Pair)>,
+        acknowledged: bool,
         out: &mut Effects<Self>,
     ) {
         if epoch < self.sealed && !is_off(Rule::SealRefusesLower) {
             return out.send(To::Node(from.clone()), SequencerMessage::Refused(self.sealed));
         }
         self.sealed = self.sealed.max(epoch);
+        let agreed = acknowledged.then(|| self.agree(from, epoch, version, &pairs)).flatten();
         let seqs: Vec<_> = pairs.iter().map(|(seq, _)| *seq).collect();
         let is_new = |(seq, _): &(Seq, Pair)| {
             let known = self.pairs.get(seq);
@@ -148,7 +154,36 @@ impl CommitServer {
         } else {
             out.persist(Record::Pairs { epoch, pairs: new })
         };
-        held.then_send(To::Node(from.clone()), answer);
+        let held = held.then_send(To::Node(from.clone()), answer);
+        if let Some(commit) = agreed {
+            held.then_here(commit);
+        }
+    }
+
+    /// I4: what its own disk will have, and the sequencer's node has, is committed then if two are
+    /// enough, as far as all below is. Who counts is the sequencer's and this one's together.
+    fn agree(
+        &mut self,
+        from: &NodeId,
+        epoch: Epoch,
+        version: u64,
+        pairs: &[(Seq, Pair)],
+    ) -> Option<Commit> {
+        let counts = |node| self.group.version == version && self.group.index(node).is_some();
+        let enough = self.group.k_commit <= 2 && *from != self.me;
+        if !enough || !counts(from) || !counts(&self.me) {
+            return None;
+        }
+        self.agreed = self.agreed.max(self.certain);
+        let mut committed = Vec::new();
+        for (seq, pair) in pairs {
+            if *seq == self.agreed.next() {
+                self.agreed = *seq;
+                committed.push((*seq, *pair));
+            }
+        }
+        let largest = self.agreed;
+        (!committed.is_empty()).then_some(Commit { epoch, largest, pairs: committed })
     }
 
     /// I10: takes over what enough others had when a reign began that counts without it. What it
@@ -328,9 +363,9 @@ impl Machine for CommitServer {
                     self.seal(from, epoch, out);
                 }
             }
-            CommitMessage::Submit { epoch, version, pairs } => {
+            CommitMessage::Submit { epoch, version, pairs, acknowledged } => {
                 if !self.is_outdated(from, version, out) {
-                    self.submit(from, epoch, pairs, out);
+                    self.submit(from, epoch, version, pairs, acknowledged, out);
                 }
             }
             CommitMessage::Adopt(adoption) => self.adopt(from, *adoption, out),

@@ -265,6 +265,10 @@ pub enum CommitMessage {
         version: u64,
         /// What is where.
         pairs: Vec<(Seq, Pair)>,
+        /// The commit server of the sequencer's own node has acknowledged them: one word less to wait
+        /// for.
+        #[serde(default)]
+        acknowledged: bool,
     },
     /// Numbers that were committed.
     Committed(Commit),

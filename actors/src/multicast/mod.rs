@@ -39,7 +39,8 @@
 //!   numbers the record of the highest epoch counts; one with no record, or whose message has a
 //!   lower number, or whose publisher's message before it has none, becomes void.
 //! - I4: a number is committed when k_c commit servers have it on disk and all lower numbers are
-//!   committed.
+//!   committed. Whoever knows that may deliver it: the sequencer, which hears of all, and a commit
+//!   server that was told with a number that the sequencer's own has it ([`sequencer::Submits`]).
 //! - I5: a message gets a number when k_d different data servers have it on disk.
 //! - I6: a message gets one number at most: it has its place by the last number of its publisher,
 //!   which is known for a lifetime L, and after L it gets none. The lifetime is counted in numbers,

@@ -24,6 +24,9 @@ pub enum Rule {
     AnnouncedInOrder,
     /// I4: a pair is on disk before it is acknowledged.
     AcknowledgedDurable,
+    /// I4: where the sequencer's own commit server goes first, it has a pair before others hear that it
+    /// has.
+    CarriedDurable,
     /// R4.21: where a register or a file keeps the largest number, it does before commit servers hear of
     /// it.
     StoredBeforeSubmitted,
@@ -57,7 +60,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::SealRefusesLower,
         Self::SealMeetsEveryCommit,
         Self::SealDurable,
@@ -68,6 +71,7 @@ impl Rule {
         Self::EnoughAcknowledge,
         Self::AnnouncedInOrder,
         Self::AcknowledgedDurable,
+        Self::CarriedDurable,
         Self::StoredBeforeSubmitted,
         Self::ReportedDurable,
         Self::ReportersDistinct,

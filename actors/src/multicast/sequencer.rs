@@ -28,6 +28,7 @@ use crate::{
 pub struct Sequencer {
     me: NodeId,
     group: Arc<Group>,
+    submits: Submits,
     phase: Phase,
     /// Who reported which checkpoint.
     checkpoints: BTreeMap<Advert, Tally>,
@@ -35,6 +36,18 @@ pub struct Sequencer {
     told: SequencerReport,
     /// Somebody knows newer servers, and the node was not told yet.
     outdated: bool,
+}
+
+/// When the commit servers of other nodes hear of a new number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Submits {
+    /// At once: all disks are written at the same time.
+    #[default]
+    AtOnce,
+    /// When this node's own commit server has it, and they hear that with it: where two copies are
+    /// enough, each knows by itself that the number is committed as soon as it has it. Where no disk is
+    /// synced the own server takes next to no time.
+    OwnFirst,
 }
 
 #[derive(Debug)]
@@ -78,12 +91,24 @@ impl Sequencer {
         Self {
             me,
             group,
+            submits: Submits::default(),
             phase: Phase::Following,
             checkpoints: BTreeMap::new(),
             advertised: None,
             told: SequencerReport::default(),
             outdated: false,
         }
+    }
+
+    /// The same, whose numbers go out in that way.
+    #[must_use]
+    pub fn submitting(self, submits: Submits) -> Self {
+        Self { submits, ..self }
+    }
+
+    /// Whether its own node's commit server has a number first.
+    fn own_first(&self) -> bool {
+        self.submits == Submits::OwnFirst && self.group.index(&self.me).is_some()
     }
 
     fn lead(&mut self, now: Instant, epoch: Epoch) {
@@ -187,6 +212,7 @@ impl Sequencer {
 
     /// A turn of who orders.
     fn order(&mut self, now: Instant, out: &mut Effects<Self>) {
+        let own_first = self.own_first();
         let Phase::Ordering(reign) = &mut self.phase else { return };
         reign.commit(&self.group);
         reign.assign(&self.group, now);
@@ -194,6 +220,7 @@ impl Sequencer {
             out.here(Word::Maximum { epoch: reign.epoch, seq });
         }
         let (fresh, announce) = (reign.submittable(), std::mem::take(&mut reign.announce));
+        let own = std::mem::take(&mut reign.own);
         let (epoch, largest, version) = (reign.epoch, reign.committed, self.group.version);
         let mut resent = Vec::new();
         if reign.resend_at <= now {
@@ -217,12 +244,22 @@ impl Sequencer {
             reign.beat += 1;
         }
         let beat = reign.beat;
+        let submit = |pairs, acknowledged| -> Message {
+            CommitMessage::Submit { epoch, version, pairs, acknowledged }.into()
+        };
         for pairs in fresh.chunks(BATCH_MAX) {
-            let submit = CommitMessage::Submit { epoch, version, pairs: pairs.to_vec() };
-            self.to_servers(out, &submit.into());
+            match own_first && !is_off(Rule::CarriedDurable) {
+                true => out.send(To::Node(self.me.clone()), submit(pairs.to_vec(), false)),
+                false => self.to_servers(out, &submit(pairs.to_vec(), own_first)),
+            }
+        }
+        for pairs in own.chunks(BATCH_MAX) {
+            for server in self.group.hosts().filter(|server| **server != self.me) {
+                out.send(To::Node(server.clone()), submit(pairs.to_vec(), true));
+            }
         }
         for (server, pairs) in resent.into_iter().filter(|(_, pairs)| !pairs.is_empty()) {
-            out.send(To::Node(server), CommitMessage::Submit { epoch, version, pairs });
+            out.send(To::Node(server), submit(pairs, false));
         }
         for pairs in announce.chunks(BATCH_MAX) {
             let commit = Commit { epoch, largest, pairs: pairs.to_vec() };
@@ -300,6 +337,7 @@ impl Machine for Sequencer {
             | SequencerMessage::Checkpointed { .. } => {}
         }
         let Some(server) = self.group.index(from) else { return };
+        let own_first = self.own_first();
         match (message, &mut self.phase) {
             (SequencerMessage::Sealed { epoch, floor, largest, records }, _) => {
                 self.sealed(now.at, server, epoch, Answer { floor, largest, records }, out);
@@ -313,7 +351,7 @@ impl Machine for Sequencer {
             (SequencerMessage::Acknowledged { epoch, seqs }, Phase::Ordering(reign))
                 if epoch == reign.epoch =>
             {
-                reign.acknowledged(server, &seqs);
+                reign.acknowledged(server, &seqs, *from == self.me && own_first);
             }
             // Of another time; whoever said it says it again if it matters.
             (_, Phase::Following | Phase::Sealing(_) | Phase::Ordering(_)) => {}

@@ -16,7 +16,7 @@ use synod::{
         receiver::{Receiver, Style},
         record::Record,
         sender::Sender,
-        sequencer::Sequencer,
+        sequencer::{Sequencer, Submits},
     },
 };
 use synod_runtime::{
@@ -47,6 +47,8 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) group: Arc<Group>,
     style: Style,
+    /// Of its sequencer.
+    submits: Submits,
     pub(crate) roles: Option<Roles>,
     pub(crate) disk: Vec<Record>,
     writes: VecDeque<Write>,
@@ -71,6 +73,7 @@ impl Node {
             id,
             group: Arc::clone(group),
             style,
+            submits: Submits::default(),
             roles: None,
             disk: Vec::new(),
             writes: VecDeque::new(),
@@ -85,12 +88,17 @@ impl Node {
         }
     }
 
+    /// The same, whose sequencer's numbers go out in that way.
+    pub(crate) fn submitting(self, submits: Submits) -> Self {
+        Self { submits, ..self }
+    }
+
     pub(crate) fn start(&mut self, now: u64, rng: &mut Rng) {
         self.seed += 1_000;
         let (me, group) = (self.id.clone(), &self.group);
         let rng_of = |seed| Rng::seed_from_u64(seed);
         let mut roles = Roles {
-            sequencer: Sequencer::new(me.clone(), Arc::clone(group)),
+            sequencer: Sequencer::new(me.clone(), Arc::clone(group)).submitting(self.submits),
             data: DataServer::new(me.clone(), Arc::clone(group)),
             commit: CommitServer::new(me.clone(), Arc::clone(group), rng_of(self.seed)),
             checkpoint: CheckpointServer::new(Arc::clone(group), &me, Box::new(Newest::default())),

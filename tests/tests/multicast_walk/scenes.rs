@@ -3,6 +3,7 @@
 use synod::multicast::{
     message::{CommitMessage, DataMessage, Message, Publisher, SequencerMessage},
     rules::Rule,
+    sequencer::Submits,
 };
 
 use crate::{
@@ -20,9 +21,10 @@ use crate::{
 type Scene = fn() -> Result<(), Broken>;
 
 /// Of each rule that has one.
-pub(crate) const SCENES: [(Rule, Scene); 12] = [
+pub(crate) const SCENES: [(Rule, Scene); 13] = [
     (Rule::SealDurable, a_seal_is_forgotten),
     (Rule::HighestEpochCounts, a_number_has_two_records),
+    (Rule::CarriedDurable, a_word_is_carried_that_is_not_on_a_disk),
     (Rule::ReportedDurable, reported_messages_are_forgotten),
     (Rule::ReportersDistinct, one_server_reports_twice),
     (Rule::PublisherOrder, a_message_overtakes_the_one_before),
@@ -92,6 +94,29 @@ fn a_number_has_two_records() -> Result<(), Broken> {
     })?;
     stage.lead(0);
     stage.run(300, without(2))?;
+    stage.finish()
+}
+
+/// The sequencer's own disk hangs. Another server has its number and what the sequencer says of itself, and
+/// is cut off; the sequencer's node starts again.
+fn a_word_is_carried_that_is_not_on_a_disk() -> Result<(), Broken> {
+    let mut stage = Stage::submitting(Submits::OwnFirst, 3, 1, 2);
+    stage.lead(0);
+    stage.run(200, all)?;
+    stage.nodes[0].stuck = true;
+    stage.publish(3, 1, 1);
+    stage.run(40, |_, to, message| match message {
+        Message::Sent(_) => if_so(to == 1),
+        _ => if_so(to == 1 || !is_submit(message)),
+    })?;
+    // So the publisher does not send it again.
+    [0, 3].into_iter().for_each(|node| stage.crash(node));
+    stage.start(0);
+    stage.lead(2);
+    let without_1 = |from, to, _: &Message| if_so(from != 1 && to != 1);
+    stage.run(200, without_1)?;
+    stage.publish(2, 2, 1);
+    stage.run(200, without_1)?;
     stage.finish()
 }
 

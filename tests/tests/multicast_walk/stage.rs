@@ -12,6 +12,7 @@ use synod::{
             Data, Message, Mid, Outcome, Publisher, SenderMessage, Seq, SequencerMessage, Word,
         },
         receiver::Style,
+        sequencer::Submits,
     },
 };
 use synod_runtime::{
@@ -50,6 +51,16 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn new(servers: usize, k_data: usize, k_commit: usize) -> Self {
+        Self::submitting(Submits::default(), servers, k_data, k_commit)
+    }
+
+    /// One whose sequencers send their numbers out in that way.
+    pub(crate) fn submitting(
+        submits: Submits,
+        servers: usize,
+        k_data: usize,
+        k_commit: usize,
+    ) -> Self {
         let id =
             |n: usize| NodeId::new(format!("n{n}").parse().expect("a name"), Incarnation(n as u64));
         let group = Arc::new(Group {
@@ -59,7 +70,7 @@ impl Stage {
             ..Group::new("scene", (0..servers).map(id).collect())
         });
         group.check().expect("a good group");
-        let node = |n| Node::new(id(n), &group, Style::TwoSteps, n as u64);
+        let node = |n| Node::new(id(n), &group, Style::TwoSteps, n as u64).submitting(submits);
         let mut stage = Self {
             now: 0,
             rng: Rng::seed_from_u64(1),

@@ -17,6 +17,7 @@ use synod::{
             SequencerMessage, Word,
         },
         receiver::Style,
+        sequencer::Submits,
     },
 };
 use synod_runtime::{
@@ -147,8 +148,9 @@ impl Walk {
         let style = if rng.random_ratio(1, 4) { Style::OneStep } else { Style::TwoSteps };
         let losses = group.k_data > 1 && rng.random_ratio(3, 4);
         let all = servers + SPARE;
-        let nodes = (0..all).map(|n| Node::new(id(n), &group, style, seed ^ (n as u64) << 32));
-        let nodes: Vec<_> = nodes.collect();
+        let submits = if seed % 3 == 1 { Submits::OwnFirst } else { Submits::AtOnce };
+        let node = |n| Node::new(id(n), &group, style, seed ^ (n as u64) << 32).submitting(submits);
+        let nodes: Vec<_> = (0..all).map(node).collect();
         let clients = (0..rng.random_range(1..6)).map(|n| Client {
             publisher: Publisher(n + 1),
             next: 1,

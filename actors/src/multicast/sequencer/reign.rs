@@ -31,6 +31,9 @@ pub(super) struct Reign {
     pub(super) ready: VecDeque<Mid>,
     /// Numbers that were given out in this turn.
     pub(super) fresh: Vec<(Seq, Pair)>,
+    /// Numbers that this node's own commit server has, and the others did not hear of, where it has
+    /// them first.
+    pub(super) own: Vec<(Seq, Pair)>,
     /// Numbers that were committed and not announced yet.
     pub(super) announce: Vec<(Seq, Pair)>,
     pub(super) gossip_at: Instant,
@@ -121,9 +124,13 @@ impl Reign {
         }
     }
 
-    pub(super) fn acknowledged(&mut self, server: usize, seqs: &[Seq]) {
+    /// A commit server has these; `first`: before any other one heard of them.
+    pub(super) fn acknowledged(&mut self, server: usize, seqs: &[Seq], first: bool) {
         for seq in seqs {
             if let Some(open) = self.open.get_mut(seq) {
+                if first && !open.acknowledged.contains(server) {
+                    self.own.push((*seq, open.pair));
+                }
                 open.acknowledged.insert(server);
             }
         }

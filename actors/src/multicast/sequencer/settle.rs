@@ -54,6 +54,7 @@ pub(super) fn settle(
         waiting: BTreeMap::new(),
         ready: std::collections::VecDeque::new(),
         fresh: Vec::new(),
+        own: Vec::new(),
         announce: Vec::new(),
         gossip_at: now,
         beat: 0,

@@ -48,7 +48,7 @@ use crate::{
         receiver::Receiver,
         record::Record,
         sender::Sender,
-        sequencer::Sequencer,
+        sequencer::{Sequencer, Submits},
     },
     role::{Begin, Inputs, Role, Surroundings},
     server::{metrics, site::role_policy},
@@ -187,7 +187,12 @@ impl Room {
         let room = Arc::downgrade(self);
         let group = move || room.upgrade().expect("it spawns only while it is there").group();
         let (of, id) = (group.clone(), self.me.clone());
-        self.spawn("sequencer", move || Sequencer::new(id.clone(), of()));
+        let submits = match self.durability {
+            Durability::Fsync => Submits::AtOnce,
+            Durability::Memory => Submits::OwnFirst,
+        };
+        let sequencer = move || Sequencer::new(id.clone(), of()).submitting(submits);
+        self.spawn("sequencer", sequencer);
         let (of, id) = (group.clone(), self.me.clone());
         self.spawn("data", move || DataServer::new(id.clone(), of()));
         let (of, id, rng) = (group, self.me.clone(), self.rng("commit"));
