@@ -97,9 +97,10 @@ beside; PEAK MiB is the most that each node, by name, had in memory during the r
   get-proxy              an nginx as a plain reverse proxy before that alone
   get-linearizable       GETs that see all that was answered; beside get-proxy
   get-local              GETs of a route with `read = \"local\"`; beside get-proxy
-  put-large-nginx, put-large-ordered, get-large-nginx, get-large-linearizable
-                         one client with large bodies, five at most; about 1 GB in the
-                         temporary directory while they are measured
+  put-large-nginx, put-large-proxy, put-large-ordered, get-large-nginx, get-large-proxy,
+  get-large-linearizable
+                         one client with large bodies, five at most, beside the proxy; about
+                         1 GB in the temporary directory while they are measured
   put-sam, get-sam       put-ordered and get-linearizable, with `order = \"sam\"`, in a cluster
                          of their own; not with --durability memory",
     ),

@@ -365,7 +365,7 @@ const fn large(
 }
 
 /// Each row of ours stands behind what it is measured beside.
-const ROWS: [Shape; 10] = [
+const ROWS: [Shape; 12] = [
     small("put-nginx", "PUT", Of::Alone, None),
     small("put-ordered", "PUT", Of::Sites, Some("put-nginx")),
     small("get-nginx", "GET", Of::Alone, None),
@@ -379,9 +379,11 @@ const ROWS: [Shape; 10] = [
         folder: LOCAL_FOLDER,
     },
     large("put-large-nginx", "PUT", Of::Alone, None),
-    large("put-large-ordered", "PUT", Of::Sites, Some("put-large-nginx")),
+    large("put-large-proxy", "PUT", Of::Proxy, Some("put-large-nginx")),
+    large("put-large-ordered", "PUT", Of::Sites, Some("put-large-proxy")),
     large("get-large-nginx", "GET", Of::Alone, None),
-    large("get-large-linearizable", "GET", Of::Sites, Some("get-large-nginx")),
+    large("get-large-proxy", "GET", Of::Proxy, Some("get-large-nginx")),
+    large("get-large-linearizable", "GET", Of::Sites, Some("get-large-proxy")),
 ];
 
 /// Those of a cluster whose requests a group orders, beside rows of the other.
