@@ -145,7 +145,8 @@ impl CommitServer {
         for (seq, pair) in &new {
             self.pairs.insert(*seq, Held { epoch, pair: *pair, committed: false });
         }
-        let answer = SequencerMessage::Acknowledged { epoch, seqs };
+        let knows = agreed.as_ref().map_or(Seq(0), |commit| commit.largest);
+        let answer = SequencerMessage::Acknowledged { epoch, seqs, agreed: knows };
         if is_off(Rule::AcknowledgedDurable) {
             return out.send(To::Node(from.clone()), answer);
         }

@@ -199,6 +199,9 @@ pub enum SequencerMessage {
         epoch: Epoch,
         /// Which.
         seqs: Vec<Seq>,
+        /// It knows by itself that all up to here are committed, and need not be told.
+        #[serde(default)]
+        agreed: Seq,
     },
     /// A commit server takes nothing of that epoch: it knows a higher one.
     Refused(Epoch),

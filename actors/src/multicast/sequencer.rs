@@ -221,6 +221,10 @@ impl Sequencer {
         }
         let (fresh, announce) = (reign.submittable(), std::mem::take(&mut reign.announce));
         let own = std::mem::take(&mut reign.own);
+        let knowing: Vec<_> = match announce.is_empty() {
+            true => Vec::new(),
+            false => reign.knowing(&self.group).cloned().collect(),
+        };
         let (epoch, largest, version) = (reign.epoch, reign.committed, self.group.version);
         let mut resent = Vec::new();
         if reign.resend_at <= now {
@@ -263,7 +267,9 @@ impl Sequencer {
         }
         for pairs in announce.chunks(BATCH_MAX) {
             let commit = Commit { epoch, largest, pairs: pairs.to_vec() };
-            self.to_servers(out, &commit.into());
+            for server in self.group.hosts().filter(|server| !knowing.contains(*server)) {
+                out.send(To::Node(server.clone()), commit.clone());
+            }
         }
         if gossips {
             let checkpoint = self.advertised.clone();
@@ -348,9 +354,10 @@ impl Machine for Sequencer {
             (SequencerMessage::Reported(pairs), Phase::Ordering(reign)) => {
                 reign.reported(&self.group, server, pairs);
             }
-            (SequencerMessage::Acknowledged { epoch, seqs }, Phase::Ordering(reign))
+            (SequencerMessage::Acknowledged { epoch, seqs, agreed }, Phase::Ordering(reign))
                 if epoch == reign.epoch =>
             {
+                reign.knows(server, agreed);
                 reign.acknowledged(server, &seqs, *from == self.me && own_first);
             }
             // Of another time; whoever said it says it again if it matters.

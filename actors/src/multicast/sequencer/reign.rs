@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use synod_runtime::world::Instant;
+use synod_runtime::{identity::NodeId, world::Instant};
 
 use super::{BATCH_MAX, OPEN_MAX, RESEND_AFTER, WAITING_MAX};
 use crate::{
@@ -34,6 +34,8 @@ pub(super) struct Reign {
     /// Numbers that this node's own commit server has, and the others did not hear of, where it has
     /// them first.
     pub(super) own: Vec<(Seq, Pair)>,
+    /// Up to where each server knows by itself what is committed, by its place.
+    pub(super) known: BTreeMap<usize, Seq>,
     /// Numbers that were committed and not announced yet.
     pub(super) announce: Vec<(Seq, Pair)>,
     pub(super) gossip_at: Instant,
@@ -134,6 +136,18 @@ impl Reign {
                 open.acknowledged.insert(server);
             }
         }
+    }
+
+    /// A server knows by itself that all up to there are committed.
+    pub(super) fn knows(&mut self, server: usize, upto: Seq) {
+        let known = self.known.entry(server).or_default();
+        *known = upto.max(*known);
+    }
+
+    /// Who need not be told of what is committed.
+    pub(super) fn knowing<'a>(&'a self, group: &'a Group) -> impl Iterator<Item = &'a NodeId> {
+        let knows = |place| self.known.get(&place).is_some_and(|upto| *upto >= self.committed);
+        group.places().filter(move |(place, _)| knows(*place)).map(|(_, server)| server)
     }
 
     /// I4: commits what enough commit servers have, in order.

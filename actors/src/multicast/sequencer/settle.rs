@@ -55,6 +55,7 @@ pub(super) fn settle(
         ready: std::collections::VecDeque::new(),
         fresh: Vec::new(),
         own: Vec::new(),
+        known: BTreeMap::new(),
         announce: Vec::new(),
         gossip_at: now,
         beat: 0,
