@@ -41,8 +41,8 @@ use crate::{
     world::{
         Network,
         network::{
-            BindError, ConnectionId, Endpoint, Identity, Lane, NetworkEvent, NetworkSink, TlsFiles,
-            WriteRefused,
+            BindError, ConnectionId, DATAGRAMS_WAITING_BYTES_MAX, Endpoint, Identity, Lane,
+            NetworkEvent, NetworkSink, TlsFiles, WriteRefused,
         },
     },
 };
@@ -194,7 +194,7 @@ impl Endpoint for QuicEndpoint {
         let connections = self.shared.connections.read().expect(NO_PANIC);
         connections.get(&to).map_or(0, |connection| {
             let space = connection.quinn.datagram_send_buffer_space();
-            transport::DATAGRAM_SEND_BYTES.saturating_sub(space)
+            DATAGRAMS_WAITING_BYTES_MAX.saturating_sub(space)
         })
     }
 

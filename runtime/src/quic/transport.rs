@@ -15,6 +15,8 @@ use rustls::{
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::world::network::DATAGRAMS_WAITING_BYTES_MAX;
+
 /// What every path carries; larger packets are found by probing.
 const PACKET_BYTES_MIN: u16 = 1200;
 /// No sign of life for this long ends a connection. Failure detection is the heartbeat's job; this
@@ -26,8 +28,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 const STREAMS_MAX: u32 = 8;
 /// Received heartbeats waiting to be read.
 const DATAGRAM_BYTES: usize = 256 * 1024;
-/// Datagrams that wait until the path takes them. When there are more the oldest is dropped.
-pub(super) const DATAGRAM_SEND_BYTES: usize = 1024 * 1024;
 
 /// What can be turned to make QUIC faster or slower. [`Settings::default`] is what nodes use; the
 /// example `settings` measures what each of them does, and `runtime/docs/SPEED.md` keeps the table.
@@ -110,7 +110,7 @@ pub(super) fn transport(settings: &Settings) -> Arc<TransportConfig> {
         .mtu_discovery_config(Some(mtu))
         .ack_frequency_config(acks)
         .datagram_receive_buffer_size(Some(DATAGRAM_BYTES))
-        .datagram_send_buffer_size(DATAGRAM_SEND_BYTES)
+        .datagram_send_buffer_size(DATAGRAMS_WAITING_BYTES_MAX)
         .congestion_controller_factory(Arc::new(cubic));
     Arc::new(transport)
 }

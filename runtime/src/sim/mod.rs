@@ -67,8 +67,7 @@ pub use fuzz::fuzz;
 use life::{Life, Machine};
 pub use nemesis::{FaultAction, Nemesis, NemesisConfig};
 pub use network::{
-    DATAGRAM_BYTES_MAX, DATAGRAMS_WAITING_BYTES_MAX, IDLE_TIMEOUT, LANE_BYTES_MAX, PORT_DEFAULT,
-    Traffic, Weather,
+    DATAGRAM_BYTES_MAX, IDLE_TIMEOUT, LANE_BYTES_MAX, PORT_DEFAULT, Traffic, Weather,
 };
 use network::{Net, SimNetwork, ip_of};
 use queue::{Queue, lock};

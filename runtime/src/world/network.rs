@@ -41,6 +41,9 @@ impl fmt::Debug for TlsFiles {
     }
 }
 
+/// Datagrams that wait until the path takes them, towards one peer. When there are more, some are lost.
+pub const DATAGRAMS_WAITING_BYTES_MAX: usize = 1024 * 1024;
+
 /// One of the ordered byte streams of a connection, in falling priority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]

@@ -24,7 +24,7 @@ use std::{
 use connection::{Connection, Content, End, EndState, Parcel, Port, Way, id_of};
 pub(super) use endpoint::SimNetwork;
 use path::Path;
-pub use path::{DATAGRAMS_WAITING_BYTES_MAX, Traffic, Weather};
+pub use path::{Traffic, Weather};
 use rand::RngExt;
 
 use super::{

@@ -8,7 +8,7 @@ use crate::{
         entropy::{happens, up_to},
         queue::nanos,
     },
-    world::Rng,
+    world::{Rng, network::DATAGRAMS_WAITING_BYTES_MAX},
 };
 
 /// How the network behaves when nothing is cut. Chances are per write, from 0 to 1.
@@ -34,9 +34,6 @@ pub struct Weather {
     /// oldest. 0: no limit.
     pub datagram_bytes_per_second: u64,
 }
-
-/// What QUIC keeps of datagrams that the path does not take yet.
-pub const DATAGRAMS_WAITING_BYTES_MAX: u64 = 1 << 20;
 
 impl Default for Weather {
     /// A calm local network.
@@ -176,7 +173,7 @@ impl Path {
         if rate == 0 || self.loopback {
             return Some(0);
         }
-        if self.waiting(now, general) + bytes as u64 > DATAGRAMS_WAITING_BYTES_MAX {
+        if self.waiting(now, general) + bytes as u64 > DATAGRAMS_WAITING_BYTES_MAX as u64 {
             return None;
         }
         let takes = bytes as u128 * NANOS_PER_SECOND / u128::from(rate);

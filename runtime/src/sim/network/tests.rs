@@ -10,7 +10,8 @@ use crate::{
     identity::NodeName,
     sim::Simulation,
     world::network::{
-        ConnectionId, Endpoint, Identity, Lane, NetworkEvent, NetworkSink, WriteRefused,
+        ConnectionId, DATAGRAMS_WAITING_BYTES_MAX, Endpoint, Identity, Lane, NetworkEvent,
+        NetworkSink, WriteRefused,
     },
 };
 
@@ -188,7 +189,7 @@ fn more_datagrams_than_a_path_takes_wait_and_then_are_lost() {
         for _ in 0..1_100 {
             a.endpoint.datagram(to_b, vec![b'x'; 1_000].into()).unwrap();
         }
-        let lost = 1_100 - super::DATAGRAMS_WAITING_BYTES_MAX / 1_000;
+        let lost = 1_100 - DATAGRAMS_WAITING_BYTES_MAX as u64 / 1_000;
         assert_eq!(sim.datagrams(&name("a"), &name("b")).lost, lost);
     });
 }
