@@ -29,7 +29,7 @@ use tokio::{
 };
 use tokio_rustls::rustls::ServerConfig;
 
-use super::turnstile::{Answering, HungUp, Turnstile};
+use super::turnstile::{Answering, HungUp, Turnstile, offer_protocols, protocol_of};
 
 /// Takes a place to listen.
 ///
@@ -79,16 +79,15 @@ where
                 .and_then(http)
         })?,
         Some(tls) => {
-            let tls = with_protocols(tls);
+            let mut tls = tls;
+            offer_protocols(&mut tls);
             builder.listen("http", listener, move || {
                 let http = http(app(), config(at, true), stopped.clone());
                 Acceptor::new(tls.clone())
                     .map_err(TlsError::into_service_error)
                     .map(|stream: TlsStream<TcpStream>| {
                         let (socket, session) = stream.get_ref();
-                        let second = session.alpn_protocol() == Some(H2);
-                        let protocol = if second { Protocol::Http2 } else { Protocol::Http1 };
-                        turned(socket, protocol)(stream)
+                        turned(socket, protocol_of(session))(stream)
                     })
                     .and_then(http.map_err(TlsError::Service))
             })?
@@ -153,15 +152,6 @@ where
         .on_connect_ext(|stream: &Turnstile<T>, connection| stream.tell(connection))
         .finish(answered)
 }
-
-/// The node's TLS, and what may be spoken behind it.
-fn with_protocols(mut tls: ServerConfig) -> ServerConfig {
-    let first = [H2.to_vec(), b"http/1.1".to_vec()];
-    tls.alpn_protocols.splice(0..0, first);
-    tls
-}
-
-const H2: &[u8] = b"h2";
 
 /// Who may wait to be taken: as many as come at once when the cluster's leader changes.
 const BACKLOG: u32 = 1_024;

@@ -30,6 +30,7 @@
 
 mod framing;
 mod latch;
+mod protocol;
 
 use std::{
     fmt, io,
@@ -43,6 +44,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::latch::Latch;
 pub use self::latch::{Answer, Answering};
+pub use self::protocol::{offer_protocols, protocol_of};
 
 /// A client's connection, of which requests go in one by one.
 pub struct Turnstile<T> {

@@ -11,7 +11,7 @@ use synod::{
     runtime::telemetry::Counter,
     server::{
         StopSignal,
-        turnstile::{Answer, Answering, HungUp, Turnstile},
+        turnstile::{Answer, Answering, HungUp, Turnstile, offer_protocols, protocol_of},
     },
 };
 use tokio::{
@@ -40,7 +40,11 @@ type Peer<T> = (Turnstile<T>, Protocol, Option<SocketAddr>);
 impl Listener {
     /// Serves clients until the stop, then gives what is under way a little time.
     pub(super) async fn run(mut self, edge: Rc<Edge>, restarts: Counter) {
-        let acceptor = self.acceptor.take().map(|acceptor| with_protocols(&acceptor));
+        let acceptor = self.acceptor.take().map(|acceptor| {
+            let mut config = (**acceptor.config()).clone();
+            offer_protocols(&mut config);
+            TlsAcceptor::from(Arc::new(config))
+        });
         let accept = async || self.accept(&edge, acceptor.as_ref()).await;
         tireless(restarts, accept, |_| ()).await;
     }
@@ -149,8 +153,7 @@ async fn greet(
 ) -> Option<(TlsStream<TcpStream>, Protocol)> {
     match timeout(HEAD_TIME_MAX, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
-            let second = stream.get_ref().1.alpn_protocol() == Some(H2);
-            let protocol = if second { Protocol::Http2 } else { Protocol::Http1 };
+            let protocol = protocol_of(stream.get_ref().1);
             Some((stream, protocol))
         }
         Ok(Err(error)) => {
@@ -160,15 +163,6 @@ async fn greet(
         Err(_) => None,
     }
 }
-
-/// The node's TLS, and what may be spoken behind it.
-fn with_protocols(acceptor: &TlsAcceptor) -> TlsAcceptor {
-    let mut config = (**acceptor.config()).clone();
-    config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
-    TlsAcceptor::from(Arc::new(config))
-}
-
-const H2: &[u8] = b"h2";
 
 /// A connection between two requests; clients of the usual libraries keep theirs for less.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
