@@ -3,6 +3,10 @@
 //! A key is whatever stands behind `/kv/`, percent-decoded, any bytes. Its `ETag` is the position of
 //! the command that last wrote it, and preconditions are decided at the very step that writes. Every
 //! error is `{"error":"…","outcome":"not_applied|unknown|applied"}`.
+//!
+//! A list of keys is JSON, which has no place for bytes that are no text: a page with such keys has
+//! `keys_encoded` beside `keys`, all of its keys percent-encoded, and `next_encoded` beside `next` where
+//! that is one of them.
 
 mod failure;
 mod request;
@@ -165,8 +169,14 @@ async fn list(state: web::Data<KvHttp>, request: HttpRequest) -> HttpResponse {
         let text = |key: &Blob| String::from_utf8_lossy(&key.0).into_owned();
         let keys: Vec<String> = page.keys.iter().map(text).collect();
         let mut body = json!({ "keys": keys, "next": page.next.as_ref().map(text) });
-        // A key that is no text cannot be given back as one: this may, as it is, behind `after=`.
-        if let Some(next) = page.next.filter(|next| std::str::from_utf8(&next.0).is_err()) {
+        // A key that is no text cannot be given back as one: these may, as they are, behind `/kv/` and
+        // `after=`.
+        let is_text = |key: &Blob| std::str::from_utf8(&key.0).is_ok();
+        if !page.keys.iter().all(is_text) {
+            let encoded: Vec<_> = page.keys.iter().map(|key| percent_encoded(&key.0)).collect();
+            body["keys_encoded"] = json!(encoded);
+        }
+        if let Some(next) = page.next.filter(|next| !is_text(next)) {
             body["next_encoded"] = json!(percent_encoded(&next.0));
         }
         Ok(HttpResponse::Ok().insert_header((POSITION_HEADER, position.0)).json(body))

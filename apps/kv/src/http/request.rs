@@ -9,7 +9,7 @@ use synod::{
 
 use super::failure::Failure;
 use crate::{
-    limits::VALUE_BYTES_MAX,
+    limits::{LIST_KEYS_MAX, VALUE_BYTES_MAX},
     message::{Blob, List, Precondition},
 };
 
@@ -121,7 +121,14 @@ pub(super) fn listing(request: &HttpRequest) -> Result<Listing, Failure> {
             "after" => listing.list.after = Some(Blob(value)),
             "limit" => {
                 let limit = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
-                let bad = || Failure::bad_request("limit: expected a number of keys");
+                // A page of none could not say where the next begins. More than there may be are as
+                // many as there may be.
+                let limit = limit.filter(|limit| *limit > 0);
+                let bad = || {
+                    let text =
+                        format!("limit: expected a number of keys, from 1 to {LIST_KEYS_MAX}");
+                    Failure::bad_request(text)
+                };
                 listing.list.limit = Some(limit.ok_or_else(bad)?);
             }
             "consistency" => listing.consistency = consistency_of(&value)?,

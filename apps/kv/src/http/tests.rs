@@ -98,10 +98,14 @@ async fn keys_are_listed_page_by_page_whatever_bytes_they_have() {
     assert_eq!(page, json!({ "keys": ["p1", "p2"], "next": "p2" }));
     let page = ask(&log, on(Method::GET, "/kv?prefix=p&limit=1&after=p2")).await.json();
     assert_eq!(page["next_encoded"], "%70%FE");
+    assert_eq!(page["keys_encoded"], json!(["%70%FE"]));
     let page = ask(&log, on(Method::GET, "/kv?prefix=p&limit=1&after=%70%FE")).await.json();
-    assert_eq!(page, json!({ "keys": ["p\u{fffd}"], "next": null }));
+    let last = json!({ "keys": ["p\u{fffd}"], "keys_encoded": ["%70%FF"], "next": null });
+    assert_eq!(page, last);
     let all = ask(&log, on(Method::GET, "/kv")).await.json();
     assert_eq!(all["keys"].as_array().unwrap().len(), 5);
+    let none = ask(&log, on(Method::GET, "/kv?limit=0")).await;
+    assert!(none.status == 400 && none.text().contains("from 1 to 10000"), "{}", none.text());
     for bad in ["/kv?limit=x", "/kv?foo=1", "/kv?after=%4", "/kv?consistency=none"] {
         assert_eq!(ask(&log, on(Method::GET, bad)).await.status, 400, "{bad}");
     }
