@@ -197,6 +197,11 @@ fn sites_that_a_group_orders_are_tended_there_and_join_nowhere_else() {
     assert_eq!(tend("\"hold\"").0, 0);
     assert_eq!(put(&mut a, "/two"), 201);
     assert!(!servers[1].files().contains_key("/two"), "its server is held");
+    cluster.wait_status("a", "a site that is held", |status| {
+        let held = &sites(status)[1];
+        let reason = held["reason"].as_str().unwrap_or_default();
+        held["state"] == "catching_up" && reason.contains("operator holds")
+    });
     assert_eq!(tend("\"release\"").0, 0);
     assert_eq!(b.get("/two").unwrap().text(), "here");
     // Whoever is outside has no place in this order.
@@ -218,6 +223,20 @@ fn sites_that_a_group_orders_are_tended_there_and_join_nowhere_else() {
         if text.contains("ordered by multicast") { Ok(answer) } else { Err(text) }
     });
     assert_eq!(refused.json()["outcome"], "not_applied", "{}", refused.text());
+    // Who looks for it finds both, whichever node is asked, and why they do not serve.
+    until("two sites outside", || {
+        let (code, page, why) = run(cluster.program(), &["web", "--json", "--cluster", &client]);
+        let page: Value = serde_json::from_str(&page).map_err(|_| why)?;
+        let outside = |site: &Value| {
+            let reason = site["reason"].as_str().unwrap_or_default();
+            site["state"] == "quarantined" && reason.contains("ordered by multicast")
+        };
+        let all = page["web"].as_array().cloned().unwrap_or_default();
+        match code == 0 && all.len() == 2 && all.iter().all(outside) {
+            true => Ok(()),
+            false => Err(page.to_string()),
+        }
+    });
     cluster.stop();
     cluster.tell("SYNOD_WEB_ORDER", "sam");
     cluster.resume();

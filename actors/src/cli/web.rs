@@ -6,13 +6,30 @@ use super::{args::ClientArgs, call::text, client::Cluster, failure::Failure, out
 
 /// Asks and prints.
 pub(crate) async fn run(args: &ClientArgs) -> Result<(), Failure> {
-    let (_, document) = Cluster::open(args)?.get_known("/status").await?;
-    let sites = &document["web"];
+    let cluster = Cluster::open(args)?;
+    let (_, document) = cluster.get_known("/status").await?;
+    // A site that its order did not take in is known at its own node only.
+    let others = cluster.each("/status").await;
+    let sites = merge(&document["web"], others.into_values().flatten());
     if args.json {
         out::say(json!({ "web": sites })).map(drop)
     } else {
-        out::print(render(sites)).map(drop)
+        out::print(render(&sites)).map(drop)
     }
+}
+
+/// What the first node knows, and what others do of further sites.
+fn merge(first: &Value, others: impl Iterator<Item = Value>) -> Value {
+    let mut all = first.as_array().cloned().unwrap_or_default();
+    for status in others {
+        for site in status["web"].as_array().into_iter().flatten() {
+            if !all.iter().any(|known| known["site"] == site["site"]) {
+                all.push(site.clone());
+            }
+        }
+    }
+    all.sort_by_key(|site| text(&site["site"]));
+    Value::Array(all)
 }
 
 fn render(sites: &Value) -> String {
@@ -52,5 +69,18 @@ mod tests {
         assert!(page.contains("\nb     http://h:2  quarantined  7        2    1\n"), "{page}");
         assert!(page.ends_with("b: it answered 507\nb: rebuild: 5 of 9 bytes\n"), "{page}");
         assert!(render(&json!([])).starts_with("no server"));
+    }
+
+    #[test]
+    fn a_site_that_only_its_own_node_knows_is_shown_too() {
+        let site = |name: &str, state: &str| json!({ "site": name, "state": state });
+        let others = [
+            json!({ "web": [site("c", "quarantined"), site("a", "down")] }),
+            json!({ "nodes": [] }),
+        ];
+        let all = merge(&json!([site("b", "serving"), site("a", "serving")]), others.into_iter());
+        let expected = [site("a", "serving"), site("b", "serving"), site("c", "quarantined")];
+        assert_eq!(all, json!(expected));
+        assert_eq!(merge(&Value::Null, [].into_iter()), json!([]));
     }
 }

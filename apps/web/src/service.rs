@@ -4,10 +4,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
 };
 
 use actix_rt::Arbiter;
@@ -28,9 +25,9 @@ use crate::{
     carrier::{Commands, Counter, Links},
     edge::{self, EdgeOptions},
     metrics::{DIVERGED, WebMetrics},
-    order::{Copied, NAME, Rebuild, Site as Known, Web},
+    order::{Copied, NAME, Rebuild, Site as Known, State, Web},
     resp::{self, RedisAddress, RedisServer},
-    site::{Bodies, Parts, Site, notes::Notes},
+    site::{Bodies, Parts, Site, Standing, notes::Notes},
     tireless::restarts,
     upstream::{HttpForm, Upstream, UpstreamAddress, UpstreamOptions},
     way::WayIn,
@@ -44,8 +41,16 @@ pub struct WebService {
     /// What the group's does.
     of_group: Arc<Desk<Web>>,
     group: OnceLock<Arc<Hosted>>,
-    /// Whether the site of this node knows its place; none: the node has no site.
-    placed: OnceLock<Arc<AtomicBool>>,
+    /// The site of this node; none: the node has no site.
+    own: OnceLock<Own>,
+}
+
+/// The site of a node, as it is seen there whatever the others know of it.
+#[derive(Debug)]
+struct Own {
+    name: String,
+    upstream: String,
+    standing: Arc<Standing>,
 }
 
 impl WebService {
@@ -112,7 +117,12 @@ impl Service for WebService {
         let (desk, order, log) = self.order(config, &context.submit)?;
         let name = context.node.to_string();
         count_differences(&desk, &name, context);
-        let placed = Arc::clone(self.placed.get_or_init(Arc::default));
+        let own = self.own.get_or_init(|| Own {
+            name: name.clone(),
+            upstream: config.upstream.clone(),
+            standing: Arc::default(),
+        });
+        let standing = Arc::clone(&own.standing);
         let (config, context) = (config.clone(), context.clone());
         // An arbiter of its own: what moves bodies does not keep the protocol waiting.
         let arbiter = Arbiter::new();
@@ -140,7 +150,7 @@ impl Service for WebService {
                 first_ticket: context.world.entropy.rng("web/tickets").next_u64(),
                 clock: Arc::clone(&context.clock),
                 metrics,
-                placed,
+                standing,
             });
             actix_rt::spawn(counter.serve(site.clone()));
             let options = EdgeOptions { bodies: Some(store), ..EdgeOptions::of(&config, &context) };
@@ -166,12 +176,25 @@ impl Service for WebService {
             });
             shown.unwrap_or_default()
         };
-        [of(&self.desk), of(&self.of_group)].concat()
+        let mut all = [of(&self.desk), of(&self.of_group)].concat();
+        if let Some(own) = self.own.get()
+            && let Some(why) = own.standing.away()
+            && !all.iter().any(|site| site["site"] == *own.name)
+        {
+            // Neither order took it in.
+            let outside = Known {
+                upstream: own.upstream.clone(),
+                state: State::Quarantined(why),
+                ..Known::default()
+            };
+            all.push(document(&own.name, &outside, 0));
+        }
+        all
     }
 
     fn ready(&self) -> Result<(), String> {
-        match self.placed.get() {
-            Some(placed) if !placed.load(Ordering::Acquire) => {
+        match self.own.get() {
+            Some(own) if !own.standing.is_placed() => {
                 Err("the site of this node is about to join the others".to_owned())
             }
             _ => Ok(()),
@@ -260,6 +283,7 @@ fn document(name: &str, site: &Known, last: u64) -> Value {
     let (state, reason) = match (site.quarantined(), &site.down) {
         (Some(why), _) => ("quarantined", Some(why)),
         (None, Some(why)) => ("down", Some(why.as_str())),
+        (None, None) if site.held => ("catching_up", Some(HELD)),
         (None, None) if site.applied < site.until => ("catching_up", None),
         (None, None) => ("serving", None),
     };
@@ -297,6 +321,9 @@ fn count_differences(desk: &Arc<Desk<Web>>, name: &str, context: &ServiceContext
         metrics.counter(&DIVERGED, &[]).follow(diverged.unwrap_or_default());
     });
 }
+
+/// Why a site performs nothing that is quite well.
+const HELD: &str = "an operator holds its server: it is sent nothing until the wish `release`";
 
 /// The group that orders requests where the log does not.
 const GROUP: &str = "synod.web";

@@ -1,11 +1,6 @@
 //! The lives of a site, and its work in each: what is ordered, performed at its server.
 
-use std::{
-    cell::Cell,
-    collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{cell::Cell, collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{
     FutureExt as _, StreamExt as _, future::LocalBoxFuture, stream::FuturesUnordered,
@@ -407,7 +402,7 @@ impl Site {
         }
         if down.is_some() {
             // It answers its clients so until people mend it.
-            self.0.placed.store(true, Ordering::Release);
+            self.0.standing.set_placed();
         }
         *self.0.down.borrow_mut() = down;
         // Who waits for it to join looks again.

@@ -24,6 +24,7 @@ mod perform;
 mod rebuild;
 mod report;
 mod spread;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -31,10 +32,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -52,13 +50,13 @@ use tokio::{
     time::timeout,
 };
 
-pub use self::spread::Bodies;
 use self::{
     gather::Pace,
     notes::{Facts, Notes},
     rebuild::wait,
     spread::Fetching,
 };
+pub use self::{spread::Bodies, standing::Standing};
 use crate::{
     Answer, Carrier, Copy, Form, Fresh, Identity, Order, OrderError, Past, Request, Response,
     metrics::WebMetrics,
@@ -93,8 +91,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// What it counts.
     pub metrics: WebMetrics,
-    /// Raised once it knows whether it may answer, for the first time.
-    pub placed: Arc<AtomicBool>,
+    /// Where it says how it stands.
+    pub standing: Arc<Standing>,
 }
 
 /// A running site. Cloning is cheap and gives the same one.
@@ -132,7 +130,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     metrics: WebMetrics,
     pace: Pace,
-    placed: Arc<AtomicBool>,
+    standing: Arc<Standing>,
     tasks: RefCell<Vec<JoinHandle<()>>>,
 }
 
@@ -151,7 +149,7 @@ impl Site {
     /// Starts it on the current arbiter. Dropping this ends nothing.
     pub fn start(parts: Parts) -> Self {
         let Parts { name, config, desk, order, log, server, carrier, bodies, .. } = parts;
-        let Parts { first_ticket, notes: (notes, facts), clock, metrics, placed, .. } = parts;
+        let Parts { first_ticket, notes: (notes, facts), clock, metrics, standing, .. } = parts;
         let site = Self(Rc::new(Inner {
             name,
             config,
@@ -177,7 +175,7 @@ impl Site {
             clock,
             metrics,
             pace: Pace::default(),
-            placed,
+            standing,
             tasks: RefCell::default(),
         }));
         site.spawn();
@@ -252,8 +250,10 @@ impl Site {
                 drop(caller.send(Err(OrderError::Unknown(why.clone()))));
             }
         }
-        if place != Place::Joining {
-            self.0.placed.store(true, Ordering::Release);
+        match &place {
+            Place::Joining => {}
+            Place::Serving { .. } => self.0.standing.set(None),
+            Place::Quarantined(why) => self.0.standing.set(Some(why.clone())),
         }
         self.0.place.send_replace(place);
     }

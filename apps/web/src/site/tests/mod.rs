@@ -10,7 +10,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -130,7 +130,7 @@ impl Walk {
             first_ticket: self.rng.borrow_mut().next_u64(),
             clock: world.clock,
             metrics: WebMetrics::new(&Metrics::new()),
-            placed: Arc::default(),
+            standing: Arc::default(),
         });
         self.sites.borrow_mut().insert(site.to_owned(), (started, desk));
     }
@@ -458,9 +458,9 @@ fn a_site_knows_its_place_once_it_joined_or_its_server_is_seen_to_be_down() {
             walk.servers["a"].down.set(down);
             walk.boot("a");
             let site = walk.site("a").unwrap();
-            assert!(!site.0.placed.load(Ordering::Acquire), "before anything could run");
+            assert!(!site.0.standing.is_placed(), "before anything could run");
             let placed = async {
-                while !site.0.placed.load(Ordering::Acquire) {
+                while !site.0.standing.is_placed() {
                     sleep(Duration::from_millis(1)).await;
                 }
             };
