@@ -199,6 +199,7 @@ impl NodeConfig {
             web::check_sam(&top, &peers, join, consensus.durability)?;
         }
         let elections = elections::read(&top.section("elections")?)?;
+        let multicast = multicast::read(&top, (&name, &peers), &elections.store)?;
         Ok(Self {
             file: file.to_owned(),
             cluster: top.need("cluster", "the cluster's name, such as \"shop\"")?,
@@ -210,7 +211,7 @@ impl NodeConfig {
             join,
             tls,
             consensus,
-            multicast: multicast::read(&top, &elections.store)?,
+            multicast,
             elections,
             limits: read_limits(&top.section("limits")?)?,
             services: services::read(&top)?,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use synod_runtime::identity::NodeName;
 
-use super::{ConfigError, Section};
+use super::{ConfigError, NodeRole, Peer, Section};
 use crate::{
     multicast::{
         channel::{PARITY_MAX, Way},
@@ -69,8 +69,12 @@ impl GroupsConfig {
     }
 }
 
-/// Reads them all, for a cluster that keeps its roles there.
-pub(super) fn read(top: &Section<'_>, roles: &RolesIn) -> Result<GroupsConfig, ConfigError> {
+/// Reads them all, for the node `me` among `peers` of a cluster that keeps its roles there.
+pub(super) fn read(
+    top: &Section<'_>,
+    (me, peers): (&NodeName, &[Peer]),
+    roles: &RolesIn,
+) -> Result<GroupsConfig, ConfigError> {
     let mut config = GroupsConfig::default();
     let mut has_usual = false;
     for section in top.one_or_list("multicast")? {
@@ -86,7 +90,7 @@ pub(super) fn read(top: &Section<'_>, roles: &RolesIn) -> Result<GroupsConfig, C
             return Err(section.refuse("group", format!("{what} is there twice"), hint));
         }
         if section.has("fed_by") {
-            config.fed_by.insert(name.clone(), feeders(&section)?);
+            config.fed_by.insert(name.clone(), feeders(&section, me, peers)?);
         }
         if let Some(way) = way(&section)? {
             config.ways.insert(name.clone(), way);
@@ -99,10 +103,32 @@ pub(super) fn read(top: &Section<'_>, roles: &RolesIn) -> Result<GroupsConfig, C
     Ok(config)
 }
 
-fn feeders(section: &Section<'_>) -> Result<Vec<NodeName>, ConfigError> {
+fn feeders(
+    section: &Section<'_>,
+    me: &NodeName,
+    peers: &[Peer],
+) -> Result<Vec<NodeName>, ConfigError> {
+    let could = |peer: &&Peer| peer.role != NodeRole::Auxiliary && peer.name != *me;
+    let known: Vec<_> = peers.iter().filter(could).map(|peer| peer.name.as_str()).collect();
     let name = |text: String| {
-        let hint = "name nodes of the cluster that hear the group, such as [\"m1\", \"m2\"]";
-        text.parse().map_err(|bad| section.refuse("fed_by", format!("{text:?}: {bad}"), hint))
+        let refuse = |why: String| {
+            let hint = format!(
+                "use some of {}; give one that was added later a table in [[peers]] too",
+                known.join(", ")
+            );
+            section.refuse("fed_by", why, hint)
+        };
+        let name: NodeName = text.parse().map_err(|bad| refuse(format!("{text:?}: {bad}")))?;
+        if name == *me {
+            return Err(refuse(format!("{name} is this node itself")));
+        }
+        match peers.iter().find(|peer| peer.name == name) {
+            Some(peer) if peer.role == NodeRole::Auxiliary => {
+                Err(refuse(format!("{name} is an auxiliary, which hears no group")))
+            }
+            Some(_) => Ok(name),
+            None => Err(refuse(format!("no node of this file is called {name}"))),
+        }
     };
     section.texts("fed_by")?.into_iter().map(name).collect()
 }
@@ -234,6 +260,12 @@ mod tests {
         load(&format!("{GOOD}\n{text}"), Overrides::default()).map(|config| config.multicast)
     }
 
+    fn member(name: &str) -> String {
+        format!(
+            "[[peers]]\nname = \"{name}\"\nrole = \"member\"\nquic = \"{name}.example.com:1\"\n"
+        )
+    }
+
     #[test]
     fn groups_have_the_measures_of_their_table_or_of_the_one_without_a_name() {
         let text = "[[multicast]]\nlifetime = 9000\n\
@@ -254,7 +286,7 @@ mod tests {
         assert!(groups.survive().all(|line| !line.contains("local-file")));
         let fed = "[[multicast]]\nfed_by = [\"m1\"]\n\
             [[multicast]]\ngroup = \"news\"\nfed_by = [\"m2\", \"m3\"]\n";
-        let fed = with(fed).unwrap();
+        let fed = with(&(fed.to_owned() + &["m1", "m2", "m3"].map(member).concat())).unwrap();
         assert_eq!(fed.feeders_of("news").len(), 2);
         assert_eq!(fed.feeders_of("other"), ["m1".parse().unwrap()]);
         assert!(groups.feeders_of("news").is_empty());
@@ -278,6 +310,10 @@ mod tests {
             ("[[multicast]]\nlifetime = 250001\n", "lifetime"),
             ("[[multicast]]\nevery = 75001\n", "every"),
             ("[[multicast]]\nfed_by = [\"no name\"]\n", "fed_by"),
+            ("[[multicast]]\nfed_by = [\"b\", \"c\"]\n", "`multicast[0].fed_by`: no node"),
+            ("[multicast]\nfed_by = [\"m1\"]\n", "called m1; use some of b; "),
+            ("[[multicast]]\nfed_by = [\"a\"]\n", "a is this node itself"),
+            ("[[multicast]]\nfed_by = [\"x\"]\n", "x is an auxiliary"),
             ("[[multicast]]\nmaximum = \"register\"\n", "no registers"),
             ("[[multicast]]\nmaximum = \"file\"\n", "commit-servers"),
             ("[[multicast]]\nparity = 8\n", "parity"),

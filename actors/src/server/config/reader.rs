@@ -76,7 +76,15 @@ impl Source {
         let table = text.parse::<Table>().map_err(|e| {
             let line = e.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
             let place = format!("{}:{line}", file.display());
-            ConfigError::new(place, format!("no TOML: {}", e.message()), "correct that line")
+            let what = e.span().and_then(|span| text.get(span)).unwrap_or_default().trim();
+            // The parser shows the place below its message, for which one line has no room.
+            match e.message() {
+                "duplicate key" => {
+                    let why = format!("no TOML: `{what}` is there twice");
+                    ConfigError::new(place, why, "keep one of the two")
+                }
+                why => ConfigError::new(place, format!("no TOML: {why}"), "correct that line"),
+            }
         })?;
         Ok((Self { file: file.to_owned(), keys, overrides }, table))
     }

@@ -111,6 +111,7 @@ fn a_wrong_type_or_value_names_file_and_key() {
         ("\"0.0.0.0:7001\"", "\"7001\"", ["`listen.quic`", "no address", "127.0.0.1:7001"]),
         ("\"split\"", "\"mail\"", ["`consensus.vote`", "\"mail\" is no way to vote", "split"]),
         ("[limits]", "[[limits]]", ["`limits`", "an array", "table"]),
+        ("role = ", "name = \"b\"\nrole = ", ["DIR/synod.toml:4", "`name`", "there twice"]),
     ] {
         let said = refused(from, to);
         assert!(said.starts_with("DIR/synod.toml"), "{said}");
