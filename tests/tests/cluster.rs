@@ -64,6 +64,10 @@ fn check_where_nothing_is(bank: &Cluster) {
         assert!(answer.status == 404 && said["error"].as_str().unwrap().contains(says), "{said}");
         assert_eq!(said["outcome"], "not_applied");
     }
+    let nobody = bank.http("a").request("DELETE", "/roles/r/lease", &[], b"").unwrap();
+    let said = nobody.json();
+    assert!(nobody.status == 400 && said["error"].as_str().unwrap().contains("holder"), "{said}");
+    assert_eq!(said["outcome"], "not_applied");
     let soon = bank.http("a").request("GET", "/roles", &[("synod-timeout", "soon")], b"").unwrap();
     assert!(soon.status == 400 && soon.text().contains("Synod-Timeout"), "{}", soon.text());
 }

@@ -1,8 +1,11 @@
 //! The HTTP side of a node: status, readiness, metrics, names.
 
-use std::{future::ready, sync::Arc};
+use std::{fmt, future::ready, sync::Arc};
 
-use actix_web::{HttpRequest, HttpResponse, Responder, Route, http::header::RETRY_AFTER, web};
+use actix_web::{
+    Error, HttpRequest, HttpResponse, Responder, Route, error::InternalError,
+    http::header::RETRY_AFTER, web,
+};
 use serde_json::json;
 use synod_runtime::node::Node;
 
@@ -40,6 +43,8 @@ impl Looks {
 pub(super) fn configure(routes: &mut web::ServiceConfig, looks: Looks, watchers: Watchers) {
     routes
         .default_service(nowhere(looks.role == NodeRole::Auxiliary))
+        .app_data(web::QueryConfig::default().error_handler(|bad, _| refused(bad)))
+        .app_data(web::PathConfig::default().error_handler(|bad, _| refused(bad)))
         .app_data(web::Data::new(looks))
         .app_data(web::Data::new(watchers))
         .route("/healthz", web::get().to(healthz))
@@ -93,6 +98,12 @@ fn nowhere(votes_only: bool) -> Route {
         };
         ready(HttpResponse::NotFound().json(json!({ "error": error, "outcome": "not_applied" })))
     })
+}
+
+/// What cannot be read of a request's path or of what stands behind its question mark.
+fn refused(bad: impl fmt::Display + fmt::Debug + 'static) -> Error {
+    let body = json!({ "error": bad.to_string(), "outcome": "not_applied" });
+    InternalError::from_response(bad, HttpResponse::BadRequest().json(body)).into()
 }
 
 async fn dashboard() -> impl Responder {
