@@ -172,6 +172,20 @@ fn check_client_verbs(bank: &Cluster) {
     let (code, _, error) = verb(&["call", "ledger", "ledger.nothing", "{}"]);
     assert_eq!(code, 1, "{error}");
     assert!(error.starts_with("bank: ") && error.lines().count() == 1, "{error}");
+    let missing = ["call", "ledger", "ledger.nothing", "{}", "--json"];
+    for words in [&missing[..], &["members", "set", "z", "--role", "main", "--json"]] {
+        let (code, out, error) = verb(words);
+        let said: Value = serde_json::from_str(&out).expect("one document");
+        assert_eq!((code, &said["outcome"]), (1, &json!("not_applied")), "{said} {error}");
+    }
+    // Where nobody can be told anything, the exit code still says it.
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let status = std::process::Command::new(bank.program())
+        .args(["status", "--cluster", "/no/such/file"])
+        .stderr(full)
+        .status()
+        .expect("it runs");
+    assert_eq!(status.code(), Some(2));
 }
 
 fn check_idempotency(a: &mut Http, b: &mut Http) {

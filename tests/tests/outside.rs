@@ -22,7 +22,7 @@ use synod_tests::process::{
     cluster::Cluster,
     machine::turn,
     resp::{Reply, Resp},
-    wait::until,
+    wait::{now, until},
 };
 
 /// As the program `counter` has it: a client needs only the wire names.
@@ -208,6 +208,14 @@ fn a_backup_is_restored_whole_or_refused() {
     cluster.wait_restarted("b");
     cluster.wait_ready("b");
     assert_eq!(get(&cluster, "b", "key"), Reply::Bulk(b"old".to_vec()));
+    // The first node of the client file hangs: it costs a part of `--timeout`, not a minute.
+    cluster.signal("STOP", &["a"]);
+    let started = now();
+    let (code, _, error) = verb(&cluster, &["restore", &shown]);
+    let took = now().since(started);
+    cluster.signal("CONT", &["a"]);
+    assert!(code == 0 && took < PATIENCE, "{code} after {took:?}: {error}");
+    cluster.wait_ready("a");
 
     let mut damaged = fs::read(&file).unwrap();
     let middle = damaged.len() / 2;

@@ -1,7 +1,7 @@
 //! `backup` and `restore`: the whole state of a running cluster, out into a file and in again.
 
 use std::{
-    fs,
+    fmt, fs,
     io::Write as _,
     path::{Path, PathBuf},
 };
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{
     args::ClientArgs,
     client::Cluster,
-    failure::{Exit, Failure},
+    failure::{Exit, Failure, Fate},
     out,
 };
 use crate::{
@@ -40,16 +40,20 @@ pub(crate) async fn backup(args: &FileArgs) -> Result<(), Failure> {
     let cluster = Cluster::open(&args.client)?;
     let (_, status) = cluster.get_known("/status").await?;
     let file = cluster.download("/backup").await?;
+    // The cluster stays as it is, whatever becomes of its backup.
+    let failed = |what: &dyn fmt::Display, why: String, hint: &str| {
+        Failure::failed(what, why, hint).with(Fate::NotApplied)
+    };
     let (head, _) = backup::read(&file)
-        .map_err(|why| Failure::failed("backup", format!("what came is damaged: {why}"), AGAIN))?;
+        .map_err(|why| failed(&"backup", format!("what came is damaged: {why}"), AGAIN))?;
     write_whole(&args.file, &[&file]).map_err(|e| {
-        Failure::failed(shown, format!("cannot be written: {e}"), "make room, or name another file")
+        failed(shown, format!("cannot be written: {e}"), "make room, or name another file")
     })?;
     let outside = not_inside(&status);
     let told = json!({ "file": args.file, "not_inside": &outside });
     let told = tell(args, "backup", &head, &told);
     for what in &outside {
-        eprintln!("not inside: {what}");
+        out::tell(format_args!("not inside: {what}"));
     }
     told
 }
@@ -82,8 +86,10 @@ pub(crate) async fn restore(args: &FileArgs) -> Result<(), Failure> {
     let file: Bytes = fs::read(&args.file)
         .map_err(|e| Failure::usage(shown, format!("cannot be read: {e}"), "name a backup"))?
         .into();
-    let (head, state) = backup::read(&file)
-        .map_err(|why| Failure::failed(shown, why, "nothing was changed; use another backup"))?;
+    let (head, state) = backup::read(&file).map_err(|why| {
+        let hint = "nothing was changed; use another backup";
+        Failure::failed(shown, why, hint).with(Fate::NotApplied)
+    })?;
     let cluster = Cluster::open(&args.client)?;
     // Each piece is taken once, however often it is sent.
     let run: u64 = rand::random();

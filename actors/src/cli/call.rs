@@ -70,7 +70,7 @@ pub(crate) async fn call(args: &CallArgs, read_only: bool) -> Result<(), Failure
         }
         Err(exit) => {
             let hint = "see `actors` for what can be said to whom";
-            Err(Failure::new(exit, what, answer.error_text(), hint))
+            Err(Failure::new(exit, what, answer.error_text(), hint).with(answer.fate()))
         }
     }
 }
@@ -121,9 +121,5 @@ pub(crate) fn text(value: &Value) -> String {
 
 /// A failure as a JSON document.
 pub(crate) fn failure_document(failure: &Failure) -> Value {
-    let mut document = json!({"error": failure.to_string()});
-    if let Some(outcome) = failure.outcome() {
-        document["outcome"] = outcome.into();
-    }
-    document
+    json!({ "error": failure.to_string(), "outcome": failure.outcome() })
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt,
     time::Duration,
 };
 
@@ -18,9 +19,10 @@ use synod_runtime::{
 mod download;
 mod reads;
 
+use self::download::no_more;
 use super::{
     args::ClientArgs,
-    failure::{Exit, Failure},
+    failure::{Exit, Failure, Fate},
 };
 use crate::{
     client::{Answer, ClientFile, ClientNode, Feed, Http, NoAnswer},
@@ -168,7 +170,8 @@ impl Cluster {
                     Ok(Err(answer)) if answer.status.is_client_error() => {
                         let what = format!("{what} at {}", node.name);
                         let hint = "see --help";
-                        return Err(Failure::failed(what, answer.error_text(), hint));
+                        let failure = Failure::failed(what, answer.error_text(), hint);
+                        return Err(failure.with(Fate::NotApplied));
                     }
                     Ok(Err(answer)) => why = format!("{} says: {}", node.name, answer.error_text()),
                     Err(error) => why = format!("{} at {}: {error}", node.name, node.http),
@@ -189,9 +192,9 @@ impl Cluster {
         let until = RealClock.now() + self.patience;
         let asked: Vec<_> =
             self.file.nodes.iter().filter(|node| node.role != NodeRole::Auxiliary).collect();
-        for node in asked.iter().cycle() {
-            let body = body.clone();
-            match self.http.post_packed(&node.http, path, body, DOWNLOAD_TIMEOUT).await {
+        for (turn, node) in asked.iter().cycle().enumerate() {
+            let share = self.share(turn / asked.len());
+            match self.post_while_it_lives(node, path, body.clone(), share).await {
                 Ok(answer) if answer.status.is_success() => return Ok(answer.body),
                 Ok(answer) => last = format!("{} says: {}", node.name, answer.error_text()),
                 Err(NoAnswer::NotSent(why)) => {
@@ -211,6 +214,24 @@ impl Cluster {
         }
         let why = format!("outcome unknown, {last}");
         Err(Failure::new(Exit::Unknown, &self.shown, why, "ask what the state is"))
+    }
+
+    /// As long as it takes, while `node` says anything: one that hangs is passed by.
+    async fn post_while_it_lives(
+        &self,
+        node: &ClientNode,
+        path: &str,
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<Answer, NoAnswer> {
+        self.lives(node, patience).await.map_err(NoAnswer::NotSent)?;
+        tokio::select! {
+            biased;
+            answer = self.http.post_packed(&node.http, path, body, DOWNLOAD_TIMEOUT) => answer,
+            why = no_more(async || self.lives(node, patience).await, patience) => {
+                Err(NoAnswer::Lost(why))
+            }
+        }
     }
 
     /// What every node says of itself at this moment; those that say nothing within a second are
@@ -261,8 +282,32 @@ impl Answer {
             (status, _) if status.is_success() => Ok(()),
             (StatusCode::SERVICE_UNAVAILABLE, _) => Err(Exit::NotApplied),
             (StatusCode::GATEWAY_TIMEOUT, _) | (_, Some("unknown")) => Err(Exit::Unknown),
+            // Something broke in the middle of it.
+            (status, None) if status.is_server_error() => Err(Exit::Unknown),
             _ => Err(Exit::Failed),
         }
+    }
+
+    /// The same, where it failed too.
+    pub(crate) fn fate(&self) -> Fate {
+        let json: Option<Value> = serde_json::from_slice(&self.body).ok();
+        let said = json.as_ref().and_then(|json| json.get("outcome")?.as_str());
+        match (self.outcome(), said) {
+            (Ok(()), _) | (Err(Exit::Failed), Some("applied")) => Fate::Applied,
+            (Err(Exit::NotApplied), _) | (Err(Exit::Failed), Some("not_applied")) => {
+                Fate::NotApplied
+            }
+            // What was wrong with the request kept it from everybody.
+            (Err(Exit::Failed), None) if self.status.is_client_error() => Fate::NotApplied,
+            (Err(_), _) => Fate::Unknown,
+        }
+    }
+
+    /// The failure that a change of `what` was, with the words of its outcome.
+    pub(crate) fn refusal(&self, exit: Exit, what: impl fmt::Display, hint: &str) -> Failure {
+        let fate = self.fate();
+        let why = format!("{fate}, {}", self.error_text());
+        Failure::new(exit, what, why, hint).with(fate)
     }
 }
 
@@ -305,5 +350,27 @@ mod tests {
         );
         assert_eq!(share(ms(900), 2, 0), ms(300));
         assert_eq!((share(five, 0, 0), share(five, 3, usize::MAX)), (ms(1_000), five));
+    }
+
+    #[test]
+    fn what_became_of_a_refused_request_is_what_the_answer_says() {
+        let fate = |status: u16, body: &'static str| {
+            let status = StatusCode::from_u16(status).unwrap();
+            let answer = Answer { status, body: Bytes::from_static(body.as_bytes()) };
+            (answer.outcome().err(), answer.fate())
+        };
+        let (failed, unknown) = (Some(Exit::Failed), Some(Exit::Unknown));
+        for (status, body, expected) in [
+            (200, "", (None, Fate::Applied)),
+            (409, r#"{"outcome":"not_applied"}"#, (failed, Fate::NotApplied)),
+            (404, "no such thing", (failed, Fate::NotApplied)),
+            (500, r#"{"outcome":"applied"}"#, (failed, Fate::Applied)),
+            (500, r#"{"outcome":"unknown"}"#, (unknown, Fate::Unknown)),
+            (500, "broken", (unknown, Fate::Unknown)),
+            (503, "", (Some(Exit::NotApplied), Fate::NotApplied)),
+            (504, "", (unknown, Fate::Unknown)),
+        ] {
+            assert_eq!(fate(status, body), expected, "{status} {body}");
+        }
     }
 }

@@ -19,10 +19,22 @@ pub(crate) enum Exit {
     Lost,
 }
 
-/// `WHAT: WHY; TRY`, and how to exit.
+/// What became of what a verb was to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It never reached a journal; or the verb changes nothing.
+    NotApplied,
+    /// It may have been applied, in part or as a whole.
+    Unknown,
+    /// It was applied, and something else failed.
+    Applied,
+}
+
+/// `WHAT: WHY; TRY`, how to exit, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
+    fate: Fate,
     text: String,
 }
 
@@ -32,7 +44,7 @@ impl Failure {
         Self::new(Exit::Usage, what, why, hint)
     }
 
-    /// It failed at run time.
+    /// It failed at run time, and nobody knows what became of it: see [`Failure::with`].
     pub(crate) fn failed(what: impl fmt::Display, why: impl fmt::Display, hint: &str) -> Self {
         Self::new(Exit::Failed, what, why, hint)
     }
@@ -45,16 +57,39 @@ impl Failure {
     ) -> Self {
         // One line whatever the parts hold: scripts read it by the line.
         let text = format!("{what}: {why}; {hint}");
-        Self { exit, text: text.split_whitespace().collect::<Vec<_>>().join(" ") }
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let fate = match exit {
+            Exit::Usage | Exit::NotApplied => Fate::NotApplied,
+            // *Not applied* is said only where that is known.
+            Exit::Failed | Exit::Unknown | Exit::Lost => Fate::Unknown,
+        };
+        Self { exit, fate, text }
     }
 
-    /// The word of the outcome, where one is known.
-    pub(crate) const fn outcome(&self) -> Option<&'static str> {
-        match self.exit {
-            Exit::NotApplied => Some("not_applied"),
-            Exit::Unknown => Some("unknown"),
-            Exit::Failed | Exit::Usage | Exit::Lost => None,
+    /// The same failure, of which more is known.
+    #[must_use]
+    pub(crate) fn with(self, fate: Fate) -> Self {
+        Self { fate, ..self }
+    }
+
+    /// The word of the outcome, in JSON.
+    pub(crate) const fn outcome(&self) -> &'static str {
+        match self.fate {
+            Fate::NotApplied => "not_applied",
+            Fate::Unknown => "unknown",
+            Fate::Applied => "applied",
         }
+    }
+}
+
+/// For people.
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotApplied => "not applied",
+            Self::Unknown => "outcome unknown",
+            Self::Applied => "applied",
+        })
     }
 }
 
@@ -66,7 +101,7 @@ impl fmt::Display for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self { exit: Exit::Usage, text: error.to_string() }
+        Self { exit: Exit::Usage, fate: Fate::NotApplied, text: error.to_string() }
     }
 }
 
@@ -90,7 +125,11 @@ mod tests {
     fn a_failure_is_one_line() {
         let failure = Failure::failed("a.toml", "first\n  second", "try again");
         assert_eq!(failure.to_string(), "a.toml: first second; try again");
-        assert_eq!(failure.outcome(), None);
-        assert_eq!(Failure::new(Exit::Unknown, "x", "y", "z").outcome(), Some("unknown"));
+        // What became of it is known only where somebody says so.
+        assert_eq!(failure.outcome(), "unknown");
+        assert_eq!(failure.with(Fate::Applied).outcome(), "applied");
+        assert_eq!(Failure::usage("x", "y", "z").outcome(), "not_applied");
+        assert_eq!(Failure::new(Exit::NotApplied, "x", "y", "z").outcome(), "not_applied");
+        assert_eq!(Failure::new(Exit::Unknown, "x", "y", "z").outcome(), "unknown");
     }
 }

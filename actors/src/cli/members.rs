@@ -44,14 +44,9 @@ pub(crate) async fn run(args: &MembersArgs) -> Result<(), Failure> {
         Ok(()) if client.json => out::say(json!({"outcome": "applied"})).map(drop),
         Ok(()) => Ok(()),
         Err(exit @ (Exit::Unknown | Exit::NotApplied)) => {
-            let outcome = if exit == Exit::Unknown { "outcome unknown" } else { "not applied" };
-            let why = format!("{outcome}, {}", answer.error_text());
-            Err(Failure::new(exit, what, why, "see `status`, then try again"))
+            Err(answer.refusal(exit, what, "see `status`, then try again"))
         }
-        Err(exit) => {
-            let why = format!("not applied, {}", answer.error_text());
-            Err(Failure::new(exit, what, why, "see `members` for who is what"))
-        }
+        Err(exit) => Err(answer.refusal(exit, what, "see `members` for who is what")),
     }
 }
 

@@ -171,7 +171,7 @@ impl Cli {
             }
             Err(failure) => failure,
         };
-        eprintln!("{name}: {failure}");
+        out::tell(format_args!("{name}: {failure}"));
         failure.exit.into()
     }
 

@@ -48,7 +48,7 @@ pub(crate) fn run(program: &'static str, args: &NodeArgs, hosted: &Program) -> R
     configs.retain(|NodeConfig { data_dir, name, cluster, .. }| {
         let removed = data_dir.join(REMOVED_MARKER).exists();
         if removed {
-            eprintln!("{program}: node {name} was removed from cluster {cluster}");
+            out::tell(format_args!("{program}: node {name} was removed from cluster {cluster}"));
         }
         !removed
     });
@@ -95,7 +95,7 @@ async fn serve(
     match server::run(config, hosted, stop).await {
         Ok(server::Ended::Stopped) => Ok(()),
         Ok(server::Ended::Removed) => {
-            eprintln!("{program}: node {name} was removed from cluster {cluster}");
+            out::tell(format_args!("{program}: node {name} was removed from cluster {cluster}"));
             fs::write(&marker, "").map_err(|e| {
                 let why = format!("cannot be written: {e}");
                 Failure::failed(marker.display(), why, "do not start this node again")
@@ -194,6 +194,8 @@ fn overrides(args: &NodeArgs) -> Result<Overrides, Failure> {
 fn start_log(config: &LogConfig) {
     let filter = EnvFilter::new(&config.filter);
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // What cannot be written is told of on the same standard error, which would be a panic.
+    let lines = lines.log_internal_errors(false);
     // A program that embeds us may have its own subscriber already; then that one stays.
     let _ = match config.format {
         LogFormat::Text => {

@@ -1,7 +1,10 @@
 //! Standard output, for all verbs: a reader that closed the pipe has seen enough, and anything else that
 //! keeps a verb from saying what it has to say is its failure.
 
-use std::io::{self, ErrorKind, Write as _};
+use std::{
+    fmt,
+    io::{self, ErrorKind, Write as _},
+};
 
 use super::failure::Failure;
 
@@ -21,8 +24,13 @@ pub(crate) fn print(bytes: impl AsRef<[u8]>) -> Result<Reader, Failure> {
 }
 
 /// Writes `bytes` and ends the line.
-pub(crate) fn say(text: impl std::fmt::Display) -> Result<Reader, Failure> {
+pub(crate) fn say(text: impl fmt::Display) -> Result<Reader, Failure> {
     print(format!("{text}\n"))
+}
+
+/// A line for people on standard error. Where that is full or closed, nobody wants it.
+pub(crate) fn tell(text: impl fmt::Display) {
+    drop(io::stderr().lock().write_all(format!("{text}\n").as_bytes()));
 }
 
 /// What became of something written.

@@ -19,7 +19,7 @@ use synod_runtime::{
 use super::{
     args::{InitArgs, NamedAddress},
     backup::write_whole,
-    failure::Failure,
+    failure::{Failure, Fate},
     init, out,
 };
 use crate::{
@@ -152,16 +152,19 @@ pub(crate) fn run(
 
 /// Loud, on standard error, whatever is done with standard output.
 fn shout(program: &str, args: &RecoverArgs, source: &Source, last: u64) {
-    eprintln!(
+    out::tell(format_args!(
         "{program}: FORCED RECOVERY of cluster {} from {}",
         source.cluster,
         args.from.display()
-    );
+    ));
     for warning in &source.warnings {
-        eprintln!("{program}: {warning}");
+        out::tell(format_args!("{program}: {warning}"));
     }
-    eprintln!("{program}: whatever was acknowledged behind position {last} is LOST");
-    eprintln!("{program}: no node of cluster {} may ever be started again", source.cluster);
+    out::tell(format_args!("{program}: whatever was acknowledged behind position {last} is LOST"));
+    out::tell(format_args!(
+        "{program}: no node of cluster {} may ever be started again",
+        source.cluster
+    ));
 }
 
 /// Above all that the old cluster can have shown, so that epochs and versions never come twice.
@@ -204,8 +207,10 @@ fn source(from: &Path, services: Vec<Box<dyn Service>>) -> Result<Source, Failur
     let _lock = disk
         .lock(&dir)
         .map_err(|e| Failure::usage(dir.display(), e, "stop the node first, it is not dead"))?;
-    let records = journal::inspect(&disk, &dir.join("journal"))
-        .map_err(|e| Failure::failed(dir.display(), e, "use its newest snapshot, or a backup"))?;
+    let records = journal::inspect(&disk, &dir.join("journal")).map_err(|e| {
+        let hint = "use its newest snapshot, or a backup";
+        Failure::failed(dir.display(), e, hint).with(Fate::NotApplied)
+    })?;
     let records: Vec<_> = records.into_iter().map(|located| located.record).collect();
     let survived = server::survived(&records, &disk, &dir.join("snapshots"))
         .map_err(|why| damaged(&dir, why))?;
@@ -255,7 +260,8 @@ fn of_file(from: &Path) -> Result<Source, Failure> {
 }
 
 fn damaged(path: &Path, why: String) -> Failure {
-    Failure::failed(path.display(), why, "use another main's disk, a snapshot or a backup")
+    let hint = "use another main's disk, a snapshot or a backup";
+    Failure::failed(path.display(), why, hint).with(Fate::NotApplied)
 }
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {

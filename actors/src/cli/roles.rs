@@ -10,7 +10,7 @@ use super::{
     args::ClientArgs,
     call::text,
     client::Cluster,
-    failure::{Exit, Failure},
+    failure::{Failure, Fate},
     out,
     table::Table,
 };
@@ -79,10 +79,7 @@ pub(crate) async fn run(args: &RolesArgs) -> Result<(), Failure> {
         Ok(()) if client.json => out::say(json!({"outcome": "applied"})).map(drop),
         Ok(()) => Ok(()),
         Err(exit) => {
-            let outcome = if exit == Exit::Unknown { "outcome unknown" } else { "not applied" };
-            let why = format!("{outcome}, {}", answer.error_text());
-            let what = format!("{what} {role}");
-            Err(Failure::new(exit, what, why, "see `roles` for what there is"))
+            Err(answer.refusal(exit, format!("{what} {role}"), "see `roles` for what there is"))
         }
     }
 }
@@ -100,7 +97,8 @@ async fn list(cluster: &Cluster, args: &RolesArgs) -> Result<(), Failure> {
             let answer = cluster.read(Method::GET, &path(role)?, String::new()).await?;
             if let Err(exit) = answer.outcome() {
                 let (what, why) = (format!("roles {role}"), answer.error_text());
-                return Err(Failure::new(exit, what, why, "see `roles` for what there is"));
+                let failure = Failure::new(exit, what, why, "see `roles` for what there is");
+                return Err(failure.with(Fate::NotApplied));
             }
             let document: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
             if args.list.json {

@@ -12,7 +12,7 @@ use super::{
     args::ClientArgs,
     call::text,
     client::Cluster,
-    failure::{Exit, Failure},
+    failure::{Failure, Fate},
     out,
     table::Table,
 };
@@ -186,9 +186,7 @@ pub(crate) async fn run(args: &ServicesArgs) -> Result<(), Failure> {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let answer = cluster.send(method, &path, body).await?;
     if let Err(exit) = answer.outcome() {
-        let outcome = if exit == Exit::Unknown { "outcome unknown" } else { "not applied" };
-        let why = format!("{outcome}, {}", answer.error_text());
-        return Err(Failure::new(exit, what, why, "see `services` for what there is"));
+        return Err(answer.refusal(exit, what, "see `services` for what there is"));
     }
     if args.client().json {
         let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
@@ -290,7 +288,7 @@ async fn settle(
             (Goal::Runs | Goal::RunsAt(_), "restarting" | "failed") if why.is_string() => {
                 let why = format!("applied, but at {}: {}", text(&document["primary"]), text(why));
                 let hint = "see the node's log; `services remove` takes it back";
-                return Err(Failure::failed(what, why, hint));
+                return Err(Failure::failed(what, why, hint).with(Fate::Applied));
             }
             (Goal::Runs, "running") if document["primary"].is_string() => {
                 // One without a probe *runs* as soon as it was begun.
@@ -308,7 +306,7 @@ async fn settle(
         }
         sleep(LOOK).await;
     }
-    eprintln!("{what}: applied; {last}");
+    out::tell(format_args!("{what}: applied; {last}"));
     Ok(())
 }
 
@@ -397,7 +395,8 @@ async fn list(cluster: &Cluster, args: &ServicesArgs) -> Result<(), Failure> {
             let answer = cluster.read(Method::GET, &path(service)?, String::new()).await?;
             if let Err(exit) = answer.outcome() {
                 let (what, why) = (format!("services {service}"), answer.error_text());
-                return Err(Failure::new(exit, what, why, "see `services` for what there is"));
+                let failure = Failure::new(exit, what, why, "see `services` for what there is");
+                return Err(failure.with(Fate::NotApplied));
             }
             serde_json::from_slice(&answer.body).unwrap_or_default()
         }
@@ -433,7 +432,9 @@ async fn list(cluster: &Cluster, args: &ServicesArgs) -> Result<(), Failure> {
     }
     table.print()?;
     if services.iter().any(is_stale) {
-        eprintln!("this may be old: no quorum confirms it, or the node that answered catches up");
+        out::tell(format_args!(
+            "this may be old: no quorum confirms it, or the node that answered catches up"
+        ));
     }
     for service in &services {
         if let Some(why) = service["why"].as_str() {

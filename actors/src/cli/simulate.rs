@@ -38,7 +38,7 @@ pub(super) fn run(program: &str, args: &SimulateArgs) -> Result<(), Failure> {
             printed = page;
         }
         if !report.violations.is_empty() {
-            progress.suspend(|| eprintln!("{}", report.story.join("\n")));
+            progress.suspend(|| out::tell(format_args!("{}", report.story.join("\n"))));
         }
         total.add(&report);
         progress.inc(1);
@@ -46,12 +46,12 @@ pub(super) fn run(program: &str, args: &SimulateArgs) -> Result<(), Failure> {
     progress.finish_and_clear();
     let last = out::say(format!("{}\n{}", total.line(), total.seen())).map(drop);
     let seconds = RealClock.now().since(started).as_secs_f64().max(f64::EPSILON);
-    eprintln!(
+    out::tell(format_args!(
         "{:.1} s: {:.1} runs and {:.0} simulated minutes a second of this machine",
         seconds,
         total.runs as f64 / seconds,
         total.runs as f64 * f64::from(args.minutes_each) / seconds
-    );
+    ));
     if total.failed == 0 {
         let covered = if args.cover { total.covers(args) } else { Ok(()) };
         return covered.and(printed).and(last);

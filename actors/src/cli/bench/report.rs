@@ -177,7 +177,7 @@ impl Report {
 
     /// For people, on standard error.
     pub(super) fn note(&self, text: &str) {
-        let say = || eprintln!("{}: {text}", self.program);
+        let say = || out::tell(format_args!("{}: {text}", self.program));
         self.bar.as_ref().map_or_else(say, |bar| bar.suspend(say));
     }
 

@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     cli::{
         args::ClientArgs, client::Cluster, dev::WEB_ORDER, failure::Failure, layout::ClusterDir,
-        process,
+        out, process,
     },
     client::{ClientFile, ClientNode},
     server::config::{Durability, HostPort, NodeRole, WebOrder},
@@ -164,7 +164,10 @@ async fn tell_ends(mut lines: Lines<BufReader<ChildStdout>>) {
         let event: Value = serde_json::from_str(&line).unwrap_or_default();
         // An orderly stop ends every node with exit 0.
         if event["event"] == "exited" && event["status"] != "exit 0" {
-            eprintln!("node {} ended while it was measured: {}", event["name"], event["status"]);
+            out::tell(format_args!(
+                "node {} ended while it was measured: {}",
+                event["name"], event["status"]
+            ));
         }
     }
 }

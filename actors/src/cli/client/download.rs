@@ -64,7 +64,9 @@ impl Cluster {
         // To make a large state ready takes its time, and the node lives.
         let opened = tokio::select! {
             opened = self.http.stream(&node.http, path, DOWNLOAD_TIMEOUT) => opened,
-            why = self.serves_no_more(node, patience) => return Err(never(why)),
+            why = no_more(async || self.serves(node, patience).await, patience) => {
+                return Err(never(why));
+            }
         };
         let (status, mut parts) = opened.map_err(|none| match none {
             NoAnswer::NotSent(why) | NoAnswer::Lost(why) => never(why),
@@ -97,16 +99,29 @@ impl Cluster {
         }
     }
 
-    /// Ends when `node` has not said for so long that it serves.
-    async fn serves_no_more(&self, node: &ClientNode, patience: Duration) -> String {
-        let mut heard = RealClock.now();
-        loop {
-            sleep(LOOK_EVERY).await;
-            match self.serves(node, patience).await {
-                Ok(()) => heard = RealClock.now(),
-                Err(why) if RealClock.now().since(heard) >= patience => return why,
-                Err(_) => {}
-            }
+    /// Whether `node` says anything within the time: one that is busy with a large state lives.
+    pub(super) async fn lives(&self, node: &ClientNode, patience: Duration) -> Result<(), String> {
+        let asked = self.ask(node, Method::GET, "/healthz", String::new(), patience);
+        match timeout(patience, asked).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(NoAnswer::NotSent(why) | NoAnswer::Lost(why))) => Err(why),
+            Err(_silent) => Err("no answer in time".to_owned()),
+        }
+    }
+}
+
+/// Ends when a `look` has not been good for so long; why it was not.
+pub(super) async fn no_more(
+    look: impl AsyncFn() -> Result<(), String>,
+    patience: Duration,
+) -> String {
+    let mut good = RealClock.now();
+    loop {
+        sleep(LOOK_EVERY).await;
+        match look().await {
+            Ok(()) => good = RealClock.now(),
+            Err(why) if RealClock.now().since(good) >= patience => return why,
+            Err(_) => {}
         }
     }
 }
@@ -114,5 +129,5 @@ impl Cluster {
 /// Files that broke off after a part of them came, before it is enough.
 const BREAKS_MAX: u32 = 3;
 
-/// Between two looks at a node that makes a file ready.
+/// Between two looks at a node that is busy with a file.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

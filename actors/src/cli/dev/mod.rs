@@ -26,6 +26,7 @@ use super::{
     args::DevArgs,
     failure::Failure,
     node::{Signals, stop_at_once},
+    out,
 };
 use crate::server::{Follower, NodeAddresses, Service, StopTrigger, config::NodeConfig, stop_pair};
 
@@ -178,7 +179,7 @@ impl<'a> Cluster<'a> {
                 } else if status.code().is_some_and(|code| code != 0) {
                     let log = log_file(&config.file);
                     self.output.note(&format!("its last words, from {}:", log.display()));
-                    last_words(&log).iter().for_each(|line| eprintln!("  {line}"));
+                    last_words(&log).iter().for_each(|line| out::tell(format_args!("  {line}")));
                 }
                 let can_choose_again = self.nodes.fresh && !self.is_ready;
                 if can_choose_again && self.stopping.is_none() && is_taken(config) {

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{Hosted, children::describe, home::Home};
 use crate::{
-    cli::table::Table,
+    cli::{out, table::Table},
     server::{
         NodeAddresses,
         config::{Listen, NodeConfig, NodeRole},
@@ -68,7 +68,7 @@ impl Output {
 
     /// For people, on standard error, with `--json` too.
     pub(super) fn note(&self, text: &str) {
-        eprintln!("{}: {text}", self.program);
+        out::tell(format_args!("{}: {text}", self.program));
     }
 
     fn page(&self, home: &Home, up: &[Up<'_>], hosted: Hosted<'_>) -> String {

@@ -89,7 +89,7 @@ fn print(
     } else if event.kind == "stale" {
         let stale = data["stale"] == Value::Bool(true);
         let what = if stale { "what follows may be old: no quorum" } else { "confirmed again" };
-        eprintln!("synod: {node}: {what}");
+        out::tell(format_args!("synod: {node}: {what}"));
     } else {
         let all = data.get("roles").or_else(|| data.get("services")).and_then(Value::as_array);
         let all = all.map_or_else(|| vec![data.clone()], Clone::clone);

@@ -21,7 +21,7 @@ use self::rates::Rates;
 use super::{
     args::TopArgs,
     client::Cluster,
-    failure::Failure,
+    failure::{Failure, Fate},
     node::Signals,
     out::{self, Reader},
 };
@@ -35,7 +35,8 @@ pub(crate) async fn run(args: &TopArgs) -> Result<(), Failure> {
     // As for every verb: when nobody answers in time, that is the answer.
     cluster.get("/view").await?;
     let listening = Signals::listen();
-    let mut signals = listening.map_err(|e| Failure::failed("top", e, "report this"))?;
+    let mut signals =
+        listening.map_err(|e| Failure::failed("top", e, "report this").with(Fate::NotApplied))?;
     let live = io::stdout().is_terminal() && !args.client.json && args.count.is_none();
     let screen = live.then(Screen::open);
     let mut before = Views::new();
