@@ -210,13 +210,23 @@ fn a_cluster_without_a_quorum_stops_all_programs_in_time() {
     let mut elect =
         stage.elect("elect", &["--lease", "1s"], &stage.resource.program("trap '' TERM;"));
     let led = stage.resource.wait_later(0);
+    // One that stands too tells who looks on that it waits for nodes, and not for its turn.
+    let mut waits = stage.elect("second", &["--timeout", "1s"], "exit 0");
+    stage.wait_volunteer();
     let stopped = now();
     stage.synod.signal("STOP", &["a", "b"]);
     wait_gone(led.pid);
     let took = now().since(stopped);
     assert!(took < Duration::from_secs(1), "gone after {took:?}");
     assert_eq!(elect.wait().code(), Some(5), "{}", said(&stage.log("elect")));
+    let hears = |what: &str| match said(&stage.log("second")) {
+        text if text.contains(what) => Ok(()),
+        text => Err(text),
+    };
+    until("word of the silence", || hears("nobody lets it stand"));
     stage.synod.signal("CONT", &["a", "b"]);
+    assert_eq!(waits.wait().code(), Some(0), "{}", said(&stage.log("second")));
+    hears("serve again").unwrap_or_else(|text| panic!("{text}"));
 }
 
 #[test]

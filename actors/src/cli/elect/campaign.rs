@@ -1,6 +1,7 @@
 //! A role from standing for it to its end, and again with `--keep`.
 
 use std::{
+    cell::Cell,
     ffi::OsString,
     fs,
     process::{ExitCode, Stdio},
@@ -19,6 +20,7 @@ use crate::{
     cli::{
         client::Cluster,
         failure::{Exit, Failure},
+        out,
         watchdog::{Dog, term},
     },
     client::ClientNode,
@@ -87,13 +89,19 @@ impl Campaign<'_> {
         let nodes: Vec<&ClientNode> = self.cluster.servers(self.args.node.as_ref()).collect();
         let mut holder = new_holder();
         let mut at = 0;
+        let mut vigil = Vigil::new(self.args.timeout);
         loop {
             let (node, asked) = (nodes[at % nodes.len()], RealClock.now());
             let stood = tokio::select! {
                 biased;
                 stood = stand(self.cluster, node, self.role, &holder, self.args.lease) => stood,
-                why = silence(self.cluster, node, self.args.lease) => Asked::Nobody(why),
+                why = silence(self.cluster, node, self.args.lease, &vigil.heard) => {
+                    Asked::Nobody(why)
+                }
             };
+            if let Some(news) = vigil.look(&stood, RealClock.now()) {
+                self.say(&news);
+            }
             match stood {
                 Asked::Good(lease) if RealClock.now() < lease.until - lease.length / 5 * 3 => {
                     return Ok(lease);
@@ -105,7 +113,7 @@ impl Campaign<'_> {
                 // Answered at once, again and again, it would keep the cluster busy.
                 Asked::Held(_) if RealClock.now().since(asked) < PAUSE => sleep(PAUSE).await,
                 Asked::Held(_) => {}
-                Asked::Nobody(_) => {
+                Asked::Nobody(_) | Asked::Late(_) => {
                     at += 1;
                     sleep(PAUSE).await;
                     // What was granted when nobody listened any more would stand in our own way.
@@ -177,7 +185,9 @@ impl Campaign<'_> {
                         dog.tell(Order::Kill).await;
                     }
                     // The watchdog knows the time too.
-                    Asked::Nobody(why) | Asked::Wrong(why) => lost = Some(why),
+                    Asked::Nobody(why) | Asked::Late(why) | Asked::Wrong(why) => {
+                        lost = Some(why);
+                    }
                 },
             }
         }
@@ -203,7 +213,46 @@ impl Campaign<'_> {
 
     /// For people, on standard error: standard output is the program's.
     fn say(&self, what: &str) {
-        eprintln!("{}: role {}: {what}", self.name, self.role);
+        out::tell(format_args!("{}: role {}: {what}", self.name, self.role));
+    }
+}
+
+/// Whether anybody lets it stand, for who looks on: it goes on trying for as long as it takes.
+struct Vigil {
+    /// When any node said last that it serves, or answered.
+    heard: Cell<Instant>,
+    patience: Duration,
+    told: bool,
+}
+
+impl Vigil {
+    fn new(patience: Duration) -> Self {
+        Self { heard: Cell::new(RealClock.now()), patience, told: false }
+    }
+
+    /// What is to be said now that it `stood` and had this answer: that nobody answers, once, and when
+    /// that is over.
+    fn look<T>(&mut self, stood: &Asked<T>, now: Instant) -> Option<String> {
+        let why = match stood {
+            Asked::Good(_) | Asked::Held(_) => {
+                self.heard.set(now);
+                None
+            }
+            Asked::Nobody(why) | Asked::Late(why) => Some(why),
+            Asked::Wrong(_) => return None,
+        };
+        let silent = now.since(self.heard.get()) >= self.patience;
+        match why.filter(|_| silent) {
+            Some(why) if !self.told => {
+                self.told = true;
+                Some(format!("nobody lets it stand, there may be no quorum ({why}); tries on"))
+            }
+            None if self.told && !silent => {
+                self.told = false;
+                Some("nodes serve again, and it stands".to_owned())
+            }
+            _ => None,
+        }
     }
 }
 
@@ -235,3 +284,27 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Names of holders are bounded.
 const HOST_CHARS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_nobody_answers_is_said_once_and_when_it_is_over() {
+        let mut vigil = Vigil::new(Duration::from_secs(5));
+        let at = |s: u64| Instant::from_nanos(s * 1_000_000_000);
+        vigil.heard.set(at(1));
+        let nobody = || Asked::<()>::Nobody("b says: no quorum".to_owned());
+        assert_eq!(vigil.look(&nobody(), at(5)), None);
+        let said = vigil.look(&nobody(), at(6)).unwrap();
+        assert!(said.contains("(b says: no quorum); tries on"), "{said}");
+        assert_eq!(vigil.look(&nobody(), at(60)), None);
+        // Whoever holds the role is waited for at a node that serves.
+        vigil.heard.set(at(61));
+        let late = || Asked::<()>::Late("no answer in 5s".to_owned());
+        assert!(vigil.look(&late(), at(62)).unwrap().contains("serve again"));
+        assert_eq!(vigil.look(&late(), at(63)), None);
+        assert!(vigil.look(&nobody(), at(80)).is_some());
+        assert!(vigil.look(&Asked::Good(()), at(81)).is_some());
+    }
+}

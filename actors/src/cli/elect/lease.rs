@@ -1,6 +1,6 @@
 //! Taking, renewing and giving up a role over HTTP, at whichever node answers.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use actix_rt::time::{sleep, timeout};
 use awc::http::{Method, StatusCode};
@@ -41,6 +41,9 @@ pub(super) enum Asked<T> {
     Wrong(String),
     /// Nobody says, for now.
     Nobody(String),
+    /// A node that took the question has no answer to it in the time one waits: of a role that
+    /// somebody holds that is as it should be.
+    Late(String),
 }
 
 /// Stands for a role until somebody has it: we or another.
@@ -65,19 +68,29 @@ pub(super) async fn stand(
         Asked::Held(why) => Asked::Held(why),
         Asked::Wrong(why) => Asked::Wrong(why),
         Asked::Nobody(why) => Asked::Nobody(why),
+        Asked::Late(why) => Asked::Late(why),
     }
 }
 
 /// Waits until a node at which we stand is stopped or cut off, which its silence alone tells: it is
-/// asked again and again, so that who stands is at another node before the lease is over.
-pub(super) async fn silence(cluster: &Cluster, node: &ClientNode, length: Duration) -> String {
+/// asked again and again, so that who stands is at another node before the lease is over. `heard` is
+/// when any node said last that it serves.
+pub(super) async fn silence(
+    cluster: &Cluster,
+    node: &ClientNode,
+    length: Duration,
+    heard: &Cell<Instant>,
+) -> String {
     let (period, patience) = (period(length).min(LOOK_MAX), (length / 2).min(SILENCE_MAX));
     let mut serves = RealClock.now();
     loop {
         sleep(period).await;
         let asked = cluster.ask(node, Method::GET, "/readyz", String::new(), patience);
         match timeout(patience, asked).await {
-            Ok(Ok(answer)) if answer.status.is_success() => serves = RealClock.now(),
+            Ok(Ok(answer)) if answer.status.is_success() => {
+                serves = RealClock.now();
+                heard.set(serves);
+            }
             // It may be electing a leader, as the others would be.
             Ok(Ok(_)) if RealClock.now().since(serves) < patience.max(READY_MIN) => {}
             Ok(Ok(answer)) => return answer.error_text(),
@@ -108,7 +121,7 @@ pub(super) async fn renew(
                 return Asked::Good(Lease { node, until, ..lease.clone() });
             }
             // A node that refuses us says nothing of the lease.
-            Asked::Nobody(why) | Asked::Wrong(why) => last = why,
+            Asked::Nobody(why) | Asked::Wrong(why) | Asked::Late(why) => last = why,
             Asked::Held(why) => return Asked::Held(why),
         }
         sleep(PAUSE).await;
@@ -171,12 +184,14 @@ async fn put(
     let sent = RealClock.now();
     let asking = cluster.ask(node, Method::PUT, &path, body.to_string(), patience);
     // A verdict that comes later is of no use: there are other nodes.
-    let why = match timeout(patience, asking).await {
-        Ok(Ok(answer)) => return read(&answer, sent, &node.name),
-        Ok(Err(NoAnswer::NotSent(why) | NoAnswer::Lost(why))) => why,
-        Err(_elapsed) => format!("no answer in {patience:?}"),
-    };
-    Asked::Nobody(format!("{} at {}: {why}", node.name, node.http))
+    let at = format!("{} at {}", node.name, node.http);
+    match timeout(patience, asking).await {
+        Ok(Ok(answer)) => read(&answer, sent, &node.name),
+        Ok(Err(NoAnswer::NotSent(why) | NoAnswer::Lost(why))) => {
+            Asked::Nobody(format!("{at}: {why}"))
+        }
+        Err(_elapsed) => Asked::Late(format!("{at}: no answer in {patience:?}")),
+    }
 }
 
 fn read(answer: &Answer, sent: Instant, node: &NodeName) -> Asked<(u64, Instant)> {

@@ -59,7 +59,8 @@ pub(crate) struct ElectArgs {
     /// The client file that `dev` or `init` wrote
     #[arg(long, value_name = "FILE", env = "SYNOD_CLUSTER", default_value = "client.toml")]
     cluster: PathBuf,
-    /// How long to wait for a first answer
+    /// How long to wait for a first answer; later, how long nobody serves before it says so and goes on
+    /// trying
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = units::duration)]
     timeout: Duration,
     /// The program and its arguments; it gets SYNOD_ROLE, SYNOD_NODE and SYNOD_EPOCH, no input,
