@@ -14,7 +14,8 @@ use std::{
 use synod_tests::process::{
     child::run,
     cluster::Cluster,
-    wait::{now, pause, until},
+    machine::signal,
+    wait::{holds_for, now, pause, until, until_within},
 };
 
 fn client(cluster: &Cluster) -> String {
@@ -24,7 +25,7 @@ fn client(cluster: &Cluster) -> String {
 fn start(cluster: &Cluster, words: &[&str]) -> Child {
     let mut command = Command::new(cluster.program());
     command.args(words).args(["--cluster", &client(cluster)]);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// Who orders the group, as any node says.
@@ -159,6 +160,57 @@ fn servers_that_are_lost_for_good_are_replaced_by_spares() {
     let lines: Vec<_> = (0..3_100).map(|number| format!("line {number}")).collect();
     assert_eq!(heard, lines);
 }
+
+/// Goal: whoever reads no more of what they say keeps neither from ending when it is told to; and a line
+/// that no message may be is named, with what was published before it.
+#[test]
+fn a_reader_that_stands_still_and_a_line_that_is_too_long_are_no_riddle() {
+    let mut cluster = Cluster::dev("synod", &["--members", "1"]);
+    let mut subscriber = start(&cluster, &["subscribe", "news", "--from", "1"]);
+    let mut publisher = start(&cluster, &["publish", "news", "--timeout", "30s"]);
+    let mut input = publisher.stdin.take().unwrap();
+    let writer = thread::spawn(move || {
+        // Ends when its reader does.
+        (0..100_000).try_for_each(|number| writeln!(input, "line {number}")).is_err()
+    });
+    let mut before = 0;
+    until_within(STILL_WITHIN, "nothing more is published", || {
+        let largest = cluster.status("a")?["groups"][0]["largest"].as_u64().unwrap_or_default();
+        let first = std::mem::replace(&mut before, largest);
+        // Its numbers alone fill a pipe by then, and what is heard does more so.
+        holds_for(STILL, "", || Ok(()));
+        if largest > 10_000 && largest == first { Ok(()) } else { Err(format!("{largest}")) }
+    });
+    for (name, child) in [("subscribe", &mut subscriber), ("publish", &mut publisher)] {
+        let told = now();
+        signal("TERM", &[child.id()]);
+        let code = until(name, || child.try_wait().unwrap().ok_or_else(|| "it runs".to_owned()));
+        let took = now().since(told);
+        println!("{name} ended after {took:?}");
+        assert_eq!(code.code(), Some(0), "{name}");
+        assert!(took < STOP_MAX, "{name}: {took:?}");
+    }
+    assert!(writer.join().unwrap(), "it read no more");
+
+    let mut publisher = start(&cluster, &["publish", "long"]);
+    let mut input = publisher.stdin.take().unwrap();
+    write!(input, "one\n{}\nthree\n", "x".repeat(65_537)).unwrap();
+    drop(input);
+    let output = publisher.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(1), &b"1\n"[..]), "{said}");
+    assert!(said.contains("line 2 has more than the 65536 bytes"), "{said}");
+    cluster.stop();
+}
+
+/// A publisher that is read gives more in this time.
+const STILL: Duration = Duration::from_secs(1);
+
+/// So many lines on a busy machine.
+const STILL_WITHIN: Duration = Duration::from_secs(60);
+
+/// A second, and what a busy machine adds.
+const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// Lines of the publisher.
 const LINES: u64 = 2_000;

@@ -6,6 +6,8 @@ use std::{
     io::{self, ErrorKind, Write as _},
 };
 
+use tokio::sync::{mpsc, oneshot};
+
 use super::failure::Failure;
 
 /// Whether anybody reads on.
@@ -32,6 +34,42 @@ pub(crate) fn say(text: impl fmt::Display) -> Result<Reader, Failure> {
 pub(crate) fn tell(text: impl fmt::Display) {
     drop(io::stderr().lock().write_all(format!("{text}\n").as_bytes()));
 }
+
+/// Standard output for verbs that have to hear signals meanwhile: where the reader stands still, only a
+/// thread of its own does.
+pub(crate) struct Mouth(mpsc::Sender<Page>);
+
+struct Page {
+    bytes: Vec<u8>,
+    done: oneshot::Sender<Result<Reader, Failure>>,
+}
+
+impl Mouth {
+    pub(crate) fn open() -> Self {
+        let (send, mut pages) = mpsc::channel::<Page>(PAGES_MAX);
+        // Nobody waits for it: the process ends though it stands still.
+        std::thread::spawn(move || {
+            while let Some(Page { bytes, done }) = pages.blocking_recv() {
+                // Who gave up waiting for it wants no answer.
+                drop(done.send(print(bytes)));
+            }
+        });
+        Self(send)
+    }
+
+    /// Writes what `page` holds and leaves it empty. Dropped before its end, it has either not begun, and
+    /// `page` is as it was, or goes on.
+    pub(crate) async fn print(&self, page: &mut Vec<u8>) -> Result<Reader, Failure> {
+        let ended = || Failure::failed("standard output", "its thread ended", "report this");
+        let permit = self.0.reserve().await.map_err(|_| ended())?;
+        let (done, written) = oneshot::channel();
+        permit.send(Page { bytes: std::mem::take(page), done });
+        written.await.unwrap_or_else(|_| Err(ended()))
+    }
+}
+
+/// One is written, and one waits behind it.
+const PAGES_MAX: usize = 1;
 
 /// What became of something written.
 pub(crate) fn verdict(written: io::Result<()>) -> Result<Reader, Failure> {

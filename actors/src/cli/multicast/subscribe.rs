@@ -16,7 +16,7 @@ use crate::{
         client::Cluster,
         failure::{Exit, Failure},
         node::Signals,
-        out,
+        out::{self, Mouth},
     },
     client::{ClientNode, NoAnswer},
     multicast::message::{Entry, Seq},
@@ -61,7 +61,7 @@ pub(crate) async fn run(args: &SubscribeArgs) -> Result<(), Failure> {
 async fn follow(args: &SubscribeArgs) -> Result<(), Failure> {
     let cluster = Cluster::open(&args.client)?;
     let path = path(&args.group)?;
-    let mut reader = Reader { args, next: None, printed: 0 };
+    let mut reader = Reader { args, mouth: Mouth::open(), next: None, printed: 0 };
     let nodes: Vec<_> = cluster.servers(None).collect();
     if nodes.is_empty() {
         return Err(Failure::usage("client file", "it names no node", "name one"));
@@ -88,6 +88,7 @@ async fn follow(args: &SubscribeArgs) -> Result<(), Failure> {
 
 struct Reader<'a> {
     args: &'a SubscribeArgs,
+    mouth: Mouth,
     /// The number it waits for, once that is known.
     next: Option<Seq>,
     printed: u64,
@@ -154,7 +155,7 @@ impl Reader<'_> {
                         return Err(Failure::failed(what(), why, "it was read too slowly"));
                     }
                     Feed::Entries(entries) => {
-                        if self.print(&entries)? {
+                        if self.print(&entries).await? {
                             return Ok(End::Done);
                         }
                     }
@@ -164,7 +165,7 @@ impl Reader<'_> {
     }
 
     /// Prints what is new; whether that was enough.
-    fn print(&mut self, entries: &[Entry]) -> Result<bool, Failure> {
+    async fn print(&mut self, entries: &[Entry]) -> Result<bool, Failure> {
         let mut page = Vec::new();
         let mut enough = false;
         for entry in entries {
@@ -179,7 +180,7 @@ impl Reader<'_> {
                 break;
             }
         }
-        Ok(out::print(page)? == out::Reader::Gone || enough)
+        Ok(self.mouth.print(&mut page).await? == out::Reader::Gone || enough)
     }
 }
 
