@@ -40,7 +40,10 @@ use super::{
     failure::Failure,
     node::Signals,
 };
-use crate::server::{StopSignal, stop_pair};
+use crate::{
+    multicast::data_server::PAYLOAD_BYTES_MAX,
+    server::{StopSignal, stop_pair},
+};
 
 /// Measures what `args` asks for; `with_resp` when this program serves Redis clients, `with_web` when
 /// it puts servers behind the agreed order.
@@ -83,7 +86,12 @@ fn check(args: &BenchArgs, with_resp: bool, with_web: bool) -> Result<(), Failur
         let why = "only `bench web` has large bodies";
         return Err(Failure::usage("--large", why, "leave it out"));
     }
+    let most = PAYLOAD_BYTES_MAX as u32;
     match args.what {
+        BenchKind::Multicast if args.size.is_some_and(|size| size > most) => {
+            let why = format!("a message of a group has at most {most} bytes");
+            return Err(Failure::usage("--size", why, "measure smaller ones"));
+        }
         BenchKind::Commands if !with_resp => {
             let why = "this program serves no Redis clients, and these drive the cluster";
             return Err(Failure::usage("bench commands", why, "use a program that serves RESP"));
