@@ -67,6 +67,16 @@ fn mains_and_auxiliaries_come_and_go_under_load() {
     }
     let (code, error) = members(&synod, &["add", "c", "--role", "auxiliary", "--quic", "h:1"]);
     assert!(code == 1 && error.contains("there already, as main"), "{code} {error}");
+    let at = synod.node("c").quic.to_string();
+    let (code, error) = members(&synod, &["add", "c", "--role", "main", "--quic", &at]);
+    assert_eq!(code, 0, "it is as it is wanted: {error}");
+    let (code, error) = members(&synod, &["add", "c", "--role", "main", "--quic", "h:1"]);
+    let there = format!("there already, at {at}");
+    assert!(code == 1 && error.contains(&there), "{code} {error}");
+    let (out, add) = (synod.dir().display().to_string(), format!("d={}", synod.node("a").quic));
+    let words = ["init", "--out", &out, "--add", &add, "--role", "member"];
+    let (code, _, error) = run(synod.program(), &words);
+    assert!(code == 0 && error.contains("is a's too; remove a before d runs"), "{code} {error}");
     load.wait_for_more(200);
 
     let book = load.finish();

@@ -7,7 +7,7 @@ use std::{
 
 use rand::Rng as _;
 use synod_runtime::{
-    identity::ClusterName,
+    identity::{ClusterName, NodeName},
     world::{Entropy as _, RealEntropy},
 };
 
@@ -18,7 +18,9 @@ use super::{
     out,
 };
 use crate::client::ClientFile;
-use crate::server::config::{ConsensusConfig, HostPort, Listen, NodeRole, check_roles};
+use crate::server::config::{
+    ConsensusConfig, HostPort, Listen, NodeConfig, NodeRole, Peer, PeerAt, check_roles,
+};
 
 /// Writes what `args` asks for; `with_resp` when this program serves Redis clients.
 pub(crate) fn run(program: &str, args: &InitArgs, with_resp: bool) -> Result<(), Failure> {
@@ -30,6 +32,13 @@ pub(crate) fn run(program: &str, args: &InitArgs, with_resp: bool) -> Result<(),
     }
     if let (Some(add), Some(role)) = (&args.add, args.role) {
         let known = dir.nodes()?;
+        if let Some(other) = known.iter().find_map(|config| whose(config, &add.address)) {
+            // It may take the place of one that is gone.
+            let (name, at) = (&add.name, &add.address);
+            let what =
+                format!("node {name}: {at} is {other}'s too; remove {other} before {name} runs");
+            out::tell(format_args!("{program}: {what}"));
+        }
         let clients = ClientFile::load(&dir.client_file())?;
         let addresses = known.iter().flat_map(|config| {
             [Some(config.listen.http), config.listen.resp].into_iter().flatten()
@@ -54,6 +63,17 @@ pub(crate) fn run(program: &str, args: &InitArgs, with_resp: bool) -> Result<(),
     let authority = dir.path().join(AUTHORITY);
     let authority = authority.display();
     out::say(format!("Keep {authority} offline: it is needed only to add nodes.")).map(drop)
+}
+
+/// Who has `address`, as far as the file of a node says. One that was added later to a machine of its own
+/// has listed its address nowhere but there.
+fn whose(config: &NodeConfig, address: &HostPort) -> Option<NodeName> {
+    let listen = config.listen.quic;
+    if !listen.ip().is_unspecified() && HostPort::from(listen) == *address {
+        return Some(config.name.clone());
+    }
+    let has = |peer: &&Peer| matches!(&peer.at, PeerAt::Quic(quic) if quic == address);
+    config.peers.iter().find(has).map(|peer| peer.name.clone())
 }
 
 /// Writes the directory of a new cluster; the nodes it has.

@@ -100,7 +100,15 @@ impl Proposer {
     fn wish_to_add(&self, name: &NodeName, role: NodeRole, address: &str) -> Answer {
         let Some(newest) = self.history.newest() else { return Answer::Wait };
         match newest.role_of(name) {
-            Some(is) if is == role => return Answer::Granted,
+            Some(is) if is == role => {
+                let known = newest.addresses.iter().find(|(known, _)| known == name);
+                return match known.filter(|(_, known)| known != address) {
+                    None => Answer::Granted,
+                    Some((_, known)) => Answer::Refused(format!(
+                        "{name} is there already, at {known}; remove it first"
+                    )),
+                };
+            }
             Some(is) => {
                 let is = is.as_str();
                 return Answer::Refused(format!(
