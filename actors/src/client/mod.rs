@@ -42,7 +42,7 @@ use tokio::sync::{
 use self::engine::{Ask, Engine};
 pub(crate) use self::{
     file::{ClientFile, ClientNode},
-    http::{Answer, Credentials, Feed, Http, NoAnswer, Parts},
+    http::{Answer, Credentials, Feed, Http, NoAnswer},
 };
 use crate::{
     replicated::{Handle, Inquiry, Outcome, Refusal, Replicated, Submission, Submit},

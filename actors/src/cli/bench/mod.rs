@@ -18,6 +18,7 @@ mod actors;
 mod bare;
 mod commands;
 mod costs;
+mod http;
 mod listener;
 mod meter;
 mod multicast;

@@ -8,13 +8,13 @@ use std::{cell::RefCell, path::Path, rc::Rc, time::Duration};
 
 use actix_rt::time::{sleep, timeout};
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
 use rand::Rng as _;
 use rustc_hash::FxHashMap;
 use synod_runtime::world::{Clock as _, Entropy as _, Instant, RealClock, RealEntropy};
 
 use super::{
     costs::Counters,
+    http::{Connection, Head, unchunk},
     meter::{Figures, Meter},
     raw::disk_sync,
     report::{Clients, Conditions, Raw, Report, Row},
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     cli::{args::BenchArgs, failure::Failure, multicast::subscribe::cut},
-    client::{ClientFile, ClientNode, Http, NoAnswer, Parts},
+    client::{ClientFile, ClientNode},
     multicast::message::{Data, Entry, Mid, Outcome, Publisher, Seq},
     server::{
         StopSignal,
@@ -203,21 +203,36 @@ impl Board {
     }
 }
 
-async fn subscribe(node: &ClientNode, group: &str) -> Result<Parts, String> {
+/// What a subscriber hears, and the beginning of it.
+type Heard = (Connection, BytesMut);
+
+async fn subscribe(node: &ClientNode, group: &str) -> Result<Heard, String> {
     let path = format!("/multicast/{group}?from=checkpoint");
-    let opened = Http::plain().stream(&node.http, &path, ANSWER_TIME_MAX).await;
-    match opened {
-        Ok((status, parts)) if status.is_success() => Ok(parts),
-        Ok((status, _)) => Err(format!("answered {status}")),
-        Err(NoAnswer::NotSent(why) | NoAnswer::Lost(why)) => Err(why),
-    }
+    let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
+    let opened = async {
+        let mut node = Connection::open(node.http.to_string()).await?;
+        let head = node.ask(request.as_bytes()).await?;
+        Ok::<_, std::io::Error>((node, head))
+    };
+    let late = |_| "it says nothing".to_owned();
+    let opened = timeout(ANSWER_TIME_MAX, opened).await.map_err(late)?;
+    let (node, head) = opened.map_err(|error| error.to_string())?;
+    let begun = BytesMut::from(node.begun(&head));
+    if head.is_good() { Ok((node, begun)) } else { Err(refused(&head, &begun)) }
+}
+
+/// A refusal, for people.
+fn refused(head: &Head, body: &[u8]) -> String {
+    format!("{}: {}", head.line, String::from_utf8_lossy(body).trim_end())
 }
 
 /// One subscriber, until its node hangs up.
-async fn listen(mut parts: Parts, board: Rc<Board>, meter: Meter) {
+async fn listen((mut node, mut chunks): Heard, board: Rc<Board>, meter: Meter) {
     let mut carry = BytesMut::new();
-    while let Some(Ok(part)) = parts.next().await {
-        carry.extend_from_slice(&part);
+    loop {
+        if unchunk(&mut chunks, &mut carry).is_err() {
+            return meter.failed(1, "a subscriber was told what is no HTTP");
+        }
         while let Some(frame) = cut(&mut carry) {
             match rmp_serde::from_slice(&frame) {
                 Ok(Feed::Entries(entries)) => board.heard(&entries, &meter),
@@ -227,8 +242,11 @@ async fn listen(mut parts: Parts, board: Rc<Board>, meter: Meter) {
                 }
             }
         }
+        match node.next().await {
+            Ok(part) => chunks.extend_from_slice(part),
+            Err(_) => return meter.failed(1, "a subscriber was hung up on"),
+        }
     }
-    meter.failed(1, "a subscriber was hung up on");
 }
 
 /// One publisher: sends, waits until all have their places, sends the next.
@@ -244,7 +262,7 @@ struct Press {
 
 impl Press {
     async fn run(self) {
-        let http = Http::plain();
+        let mut kept = None;
         let publisher = Publisher(RealEntropy.rng("bench").next_u64());
         let (mut stamp, mut next) = (Seq(0), 1);
         let mut open: Vec<Data> = Vec::new();
@@ -263,7 +281,7 @@ impl Press {
                 }
                 next += self.together as u64;
             }
-            match self.post(&http, &open).await {
+            match self.post(&mut kept, &open).await {
                 Ok(published) => {
                     stamp = stamp.max(published.largest);
                     for (mid, outcome) in published.messages {
@@ -286,18 +304,36 @@ impl Press {
         }
     }
 
-    async fn post(&self, http: &Http, open: &[Data]) -> Result<Published, String> {
+    /// On a kept connection where there is one; it is kept if all went well.
+    async fn post(
+        &self,
+        kept: &mut Option<Connection>,
+        open: &[Data],
+    ) -> Result<Published, String> {
         let patience_ms = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
         let body = Publish { patience_ms, messages: open.to_vec() };
         let body = rmp_serde::to_vec(&body).expect("plain data encodes");
-        let answer = http.post_packed(&self.node.http, &self.path, body.into(), ANSWER_TIME_MAX);
-        let answer = answer.await.map_err(|none| match none {
-            NoAnswer::NotSent(why) | NoAnswer::Lost(why) => why,
-        })?;
-        if !answer.status.is_success() {
-            return Err(answer.error_text());
-        }
-        rmp_serde::from_slice(&answer.body).map_err(|error| error.to_string())
+        let (path, length) = (&self.path, body.len());
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: {length}\r\n\r\n");
+        let request = [head.as_bytes(), &body].concat();
+        let answered = async {
+            let mut node = match kept.take() {
+                Some(node) => node,
+                None => Connection::open(self.node.http.to_string()).await?,
+            };
+            let head = node.ask(&request).await?;
+            let body = node.body(&head).await?;
+            if !head.is_good() {
+                return Ok(Err(refused(&head, body)));
+            }
+            let published = rmp_serde::from_slice(body).map_err(|error| error.to_string());
+            *kept = Some(node);
+            Ok::<_, std::io::Error>(published)
+        };
+        let late = |_| "it says nothing".to_owned();
+        let answered = timeout(ANSWER_TIME_MAX, answered).await.map_err(late)?;
+        answered.map_err(|error| error.to_string())?
     }
 }
 

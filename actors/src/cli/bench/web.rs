@@ -27,6 +27,7 @@ use synod_runtime::{
 use self::http::{Request, Unanswered, ask};
 use super::{
     costs::Costs,
+    http::Connection,
     meter::{Figures, Meter, Span},
     nginx::{Nginx, Use},
     raw::disk_sync,
@@ -304,7 +305,7 @@ async fn client(at: SocketAddr, mut request: Request, meter: Meter, again: Again
 /// Asks until there is another answer than that nothing was done: a cluster that has a new leader
 /// just now says so for a moment. The time until then is part of the answer's.
 async fn ask_again(
-    connection: &mut Option<http::Connection>,
+    connection: &mut Option<Connection>,
     at: SocketAddr,
     request: &Request,
     again: &Again,

@@ -1,11 +1,8 @@
-//! The little of an HTTP client that a load generator needs.
+//! What `bench web` asks of servers and sites.
 
 use std::{io, net::SocketAddr};
 
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use crate::cli::bench::http::Connection;
 
 /// A request, laid out once; only the number of its file changes.
 #[derive(Debug, Clone)]
@@ -64,72 +61,22 @@ pub(super) async fn ask(
         Some(open) => open,
         None => Connection::open(at).await?,
     };
-    open.ask(request).await?;
+    let head = open.ask(&request.bytes).await?;
+    if !head.is_good() {
+        // As much of the reason as came with the head.
+        let why = String::from_utf8_lossy(open.begun(&head));
+        let why = format!("{}: {}", head.line, why.trim_end());
+        return Err(match head.status() {
+            "503" => Unanswered::NotApplied(why),
+            _ => Unanswered::Failed(io::Error::other(why)),
+        });
+    }
+    let length = head.length;
+    if let Some(expected) = request.expected.filter(|expected| *expected != length) {
+        let why = format!("an answer of {length} bytes instead of {expected}");
+        return Err(io::Error::other(why).into());
+    }
+    open.skip_body(&head).await?;
     *kept = Some(open);
     Ok(())
 }
-
-/// A connection to a server or a site.
-pub(super) struct Connection {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-}
-
-impl Connection {
-    async fn open(at: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(at).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::with_capacity(READ_BYTES) })
-    }
-
-    /// Sends and waits for all of an answer, which must be a good one.
-    async fn ask(&mut self, request: &Request) -> Result<(), Unanswered> {
-        self.stream.write_all(&request.bytes).await?;
-        self.buffer.clear();
-        let head = loop {
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
-            if let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
-                break end + 4;
-            }
-        };
-        let text = String::from_utf8_lossy(&self.buffer[..head]).to_ascii_lowercase();
-        let line = text.lines().next().unwrap_or_default();
-        let status = line.split(' ').nth(1).unwrap_or_default();
-        if !status.starts_with('2') {
-            // As much of the reason as came with the head.
-            let why = String::from_utf8_lossy(&self.buffer[head..]);
-            let why = format!("{line}: {}", why.trim_end());
-            return Err(match status {
-                "503" => Unanswered::NotApplied(why),
-                _ => Unanswered::Failed(io::Error::other(why)),
-            });
-        }
-        let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
-        let length: usize = length.map_or(Ok(0), str::parse).map_err(io::Error::other)?;
-        if let Some(expected) = request.expected.filter(|expected| *expected != length) {
-            let why = format!("an answer of {length} bytes instead of {expected}");
-            return Err(io::Error::other(why).into());
-        }
-        let mut missing = (head + length).saturating_sub(self.buffer.len());
-        if missing > READ_BYTES {
-            self.buffer.reserve(LARGE_READ_BYTES);
-        }
-        while missing > 0 {
-            self.buffer.clear();
-            let read = self.stream.read_buf(&mut self.buffer).await?;
-            if read == 0 {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
-            missing = missing.saturating_sub(read);
-        }
-        Ok(())
-    }
-}
-
-/// A head and a small body.
-const READ_BYTES: usize = 16 << 10;
-
-/// So that it is not the client that is measured.
-const LARGE_READ_BYTES: usize = 256 << 10;
