@@ -274,11 +274,15 @@ impl Cluster {
 }
 
 impl Answer {
+    /// The word for its outcome, where it has one.
+    fn said(&self) -> Option<String> {
+        let json: Value = serde_json::from_slice(&self.body).ok()?;
+        Some(json.get("outcome")?.as_str()?.to_owned())
+    }
+
     /// The outcome this answer stands for; success is applied.
     pub(crate) fn outcome(&self) -> Result<(), Exit> {
-        let json: Option<Value> = serde_json::from_slice(&self.body).ok();
-        let said = json.as_ref().and_then(|json| json.get("outcome")?.as_str());
-        match (self.status, said) {
+        match (self.status, self.said().as_deref()) {
             (status, _) if status.is_success() => Ok(()),
             (StatusCode::SERVICE_UNAVAILABLE, _) => Err(Exit::NotApplied),
             (StatusCode::GATEWAY_TIMEOUT, _) | (_, Some("unknown")) => Err(Exit::Unknown),
@@ -290,9 +294,7 @@ impl Answer {
 
     /// The same, where it failed too.
     pub(crate) fn fate(&self) -> Fate {
-        let json: Option<Value> = serde_json::from_slice(&self.body).ok();
-        let said = json.as_ref().and_then(|json| json.get("outcome")?.as_str());
-        match (self.outcome(), said) {
+        match (self.outcome(), self.said().as_deref()) {
             (Ok(()), _) | (Err(Exit::Failed), Some("applied")) => Fate::Applied,
             (Err(Exit::NotApplied), _) | (Err(Exit::Failed), Some("not_applied")) => {
                 Fate::NotApplied

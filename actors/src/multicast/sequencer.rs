@@ -254,33 +254,30 @@ impl Sequencer {
         for pairs in fresh.chunks(BATCH_MAX) {
             match own_first && !is_off(Rule::CarriedDurable) {
                 true => out.send(To::Node(self.me.clone()), submit(pairs.to_vec(), false)),
-                false => self.to_servers(out, &submit(pairs.to_vec(), own_first)),
+                false => self.to_servers(out, &submit(pairs.to_vec(), own_first), &[]),
             }
         }
         for pairs in own.chunks(BATCH_MAX) {
-            for server in self.group.hosts().filter(|server| **server != self.me) {
-                out.send(To::Node(server.clone()), submit(pairs.to_vec(), true));
-            }
+            self.to_servers(out, &submit(pairs.to_vec(), true), std::slice::from_ref(&self.me));
         }
         for (server, pairs) in resent.into_iter().filter(|(_, pairs)| !pairs.is_empty()) {
             out.send(To::Node(server), submit(pairs, false));
         }
         for pairs in announce.chunks(BATCH_MAX) {
             let commit = Commit { epoch, largest, pairs: pairs.to_vec() };
-            for server in self.group.hosts().filter(|server| !knowing.contains(*server)) {
-                out.send(To::Node(server.clone()), commit.clone());
-            }
+            self.to_servers(out, &commit.into(), &knowing);
         }
         if gossips {
             let checkpoint = self.advertised.clone();
             let sequencer = self.me.clone();
             let gossip = Gossip { epoch, sequencer, largest, checkpoint, version, beat };
-            self.to_servers(out, &gossip.into());
+            self.to_servers(out, &gossip.into(), &[]);
         }
     }
 
-    fn to_servers(&self, out: &mut Effects<Self>, message: &Message) {
-        for server in self.group.hosts() {
+    /// To all that keep the group but these.
+    fn to_servers(&self, out: &mut Effects<Self>, message: &Message, but: &[NodeId]) {
+        for server in self.group.hosts().filter(|server| !but.contains(*server)) {
             out.send(To::Node(server.clone()), message.clone());
         }
     }

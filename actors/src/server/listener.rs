@@ -78,8 +78,7 @@ where
             fn_service(async |stream: TcpStream| Ok(turned(&stream, Protocol::Http1)(stream)))
                 .and_then(http)
         })?,
-        Some(tls) => {
-            let mut tls = tls;
+        Some(mut tls) => {
             offer_protocols(&mut tls);
             builder.listen("http", listener, move || {
                 let http = http(app(), config(at, true), stopped.clone());

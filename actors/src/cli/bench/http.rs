@@ -45,6 +45,14 @@ impl Head {
 }
 
 impl Connection {
+    /// The kept one, or a new one; whoever is content with it keeps it again.
+    pub(super) async fn kept(kept: &mut Option<Self>, at: impl ToSocketAddrs) -> io::Result<Self> {
+        match kept.take() {
+            Some(open) => Ok(open),
+            None => Self::open(at).await,
+        }
+    }
+
     pub(super) async fn open(at: impl ToSocketAddrs) -> io::Result<Self> {
         let stream = TcpStream::connect(at).await?;
         stream.set_nodelay(true)?;
@@ -67,6 +75,11 @@ impl Connection {
     /// What came of the body so far.
     pub(super) fn begun(&self, head: &Head) -> &[u8] {
         &self.buffer[head.end..]
+    }
+
+    /// What it says of a refusal, as much as came with the head.
+    pub(super) fn refusal(&self, head: &Head) -> String {
+        format!("{}: {}", head.line, String::from_utf8_lossy(self.begun(head)).trim_end())
     }
 
     /// The whole body.

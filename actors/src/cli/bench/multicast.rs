@@ -14,7 +14,7 @@ use synod_runtime::world::{Clock as _, Entropy as _, Instant, RealClock, RealEnt
 
 use super::{
     costs::Counters,
-    http::{Connection, Head, unchunk},
+    http::{Connection, unchunk},
     meter::{Figures, Meter},
     raw::disk_sync,
     report::{Clients, Conditions, Raw, Report, Row},
@@ -214,16 +214,16 @@ async fn subscribe(node: &ClientNode, group: &str) -> Result<Heard, String> {
         let head = node.ask(request.as_bytes()).await?;
         Ok::<_, std::io::Error>((node, head))
     };
-    let late = |_| "it says nothing".to_owned();
-    let opened = timeout(ANSWER_TIME_MAX, opened).await.map_err(late)?;
-    let (node, head) = opened.map_err(|error| error.to_string())?;
+    let (node, head) = in_time(opened).await?;
     let begun = BytesMut::from(node.begun(&head));
-    if head.is_good() { Ok((node, begun)) } else { Err(refused(&head, &begun)) }
+    if head.is_good() { Ok((node, begun)) } else { Err(node.refusal(&head)) }
 }
 
-/// A refusal, for people.
-fn refused(head: &Head, body: &[u8]) -> String {
-    format!("{}: {}", head.line, String::from_utf8_lossy(body).trim_end())
+/// What a node answers; or why it does not, for people.
+async fn in_time<T>(asked: impl Future<Output = std::io::Result<T>>) -> Result<T, String> {
+    let answered = timeout(ANSWER_TIME_MAX, asked).await;
+    let answered = answered.map_err(|_| "it says nothing".to_owned())?;
+    answered.map_err(|error| error.to_string())
 }
 
 /// One subscriber, until its node hangs up.
@@ -318,22 +318,17 @@ impl Press {
             format!("POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: {length}\r\n\r\n");
         let request = [head.as_bytes(), &body].concat();
         let answered = async {
-            let mut node = match kept.take() {
-                Some(node) => node,
-                None => Connection::open(self.node.http.to_string()).await?,
-            };
+            let mut node = Connection::kept(kept, self.node.http.to_string()).await?;
             let head = node.ask(&request).await?;
             let body = node.body(&head).await?;
-            if !head.is_good() {
-                return Ok(Err(refused(&head, body)));
-            }
-            let published = rmp_serde::from_slice(body).map_err(|error| error.to_string());
+            let published = match head.is_good() {
+                true => rmp_serde::from_slice(body).map_err(|error| error.to_string()),
+                false => return Ok(Err(node.refusal(&head))),
+            };
             *kept = Some(node);
-            Ok::<_, std::io::Error>(published)
+            Ok(published)
         };
-        let late = |_| "it says nothing".to_owned();
-        let answered = timeout(ANSWER_TIME_MAX, answered).await.map_err(late)?;
-        answered.map_err(|error| error.to_string())?
+        in_time(answered).await?
     }
 }
 

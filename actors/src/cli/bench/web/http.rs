@@ -57,15 +57,10 @@ pub(super) async fn ask(
     at: SocketAddr,
     request: &Request,
 ) -> Result<(), Unanswered> {
-    let mut open = match kept.take() {
-        Some(open) => open,
-        None => Connection::open(at).await?,
-    };
+    let mut open = Connection::kept(kept, at).await?;
     let head = open.ask(&request.bytes).await?;
     if !head.is_good() {
-        // As much of the reason as came with the head.
-        let why = String::from_utf8_lossy(open.begun(&head));
-        let why = format!("{}: {}", head.line, why.trim_end());
+        let why = open.refusal(&head);
         return Err(match head.status() {
             "503" => Unanswered::NotApplied(why),
             _ => Unanswered::Failed(io::Error::other(why)),
