@@ -34,7 +34,7 @@ pub use self::{
     reader::{ConfigError, Overrides},
     tls::{ClientAccess, TlsConfig, Tokens},
     units::HostPort,
-    web::{OnMismatch, ReadPolicy, RedoPolicy, WebConfig, WebCopies, WebOrder, WebRoute},
+    web::{Commutes, OnMismatch, ReadPolicy, RedoPolicy, WebConfig, WebCopies, WebOrder, WebRoute},
 };
 use crate::{management::message::Spec, replicated::ARGS_BYTES_MAX};
 pub(crate) use reader::{Keys, Section, Source};

@@ -81,6 +81,13 @@ pub enum Touches {
     All,
     /// What is at this path and below: without a slash at its end, in small letters.
     Below(String),
+    /// What is said to be apart from all of other keys in the same route, and from nothing else.
+    Keyed {
+        /// The route, and what its keys are.
+        route: String,
+        /// In small letters.
+        key: Vec<u8>,
+    },
     /// Whatever it touches: such servers perform what they are sent in its order.
     InOrder,
 }
@@ -90,8 +97,11 @@ impl Touches {
     pub fn meets(&self, other: &Self) -> bool {
         let (one, two) = match (self, other) {
             (Self::InOrder, Self::InOrder) => return false,
+            (Self::Keyed { route, key }, Self::Keyed { route: of, key: other }) => {
+                return route != of || key == other;
+            }
             (Self::Below(one), Self::Below(two)) => (one, two),
-            (Self::All | Self::Below(_) | Self::InOrder, _) => return true,
+            (Self::All | Self::Below(_) | Self::Keyed { .. } | Self::InOrder, _) => return true,
         };
         let (short, long) = if one.len() < two.len() { (one, two) } else { (two, one) };
         long.strip_prefix(short.as_str())

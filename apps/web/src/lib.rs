@@ -21,6 +21,7 @@ pub mod edge;
 mod exchange;
 pub mod metrics;
 pub mod order;
+mod path;
 pub mod resp;
 mod service;
 pub mod site;

@@ -8,6 +8,8 @@ pub(crate) enum Slip {
     SendsBesideAnother,
     /// What was sent before a crash is taken for not sent (S2).
     ForgetsWhatWasSent,
+    /// Of several that were with the server in a crash only the last counts as sent (S2).
+    DoubtsTheLastOnly,
     /// A request that must not be sent twice is, when no answer came (S2).
     RetriesUnsafe,
     /// A request counts as answered once it is sent (S2).
@@ -39,9 +41,10 @@ pub(crate) enum Slip {
 #[cfg(test)]
 impl Slip {
     /// Each of them.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::SendsBesideAnother,
         Self::ForgetsWhatWasSent,
+        Self::DoubtsTheLastOnly,
         Self::RetriesUnsafe,
         Self::NotesBeforeTheAnswer,
         Self::AnswersForAnother,

@@ -104,6 +104,8 @@ pub struct WebRoute {
     pub read: Option<ReadPolicy>,
     /// What a request that may have been performed before a crash becomes.
     pub redo: Option<RedoPolicy>,
+    /// Which of its requests may be performed in any order, and so side by side.
+    pub commutes: Option<Commutes>,
     /// Headers of responses, in lower case, that may differ between sites.
     pub ignore: Vec<String>,
     /// Whether requests for another protocol (WebSocket; CONNECT on `/`) go to the site's own server,
@@ -133,6 +135,37 @@ pub enum RedoPolicy {
     Resend,
     /// It is not: the server's state is unknown, and is rebuilt.
     Rebuild,
+}
+
+/// Of which requests of a route neither what they do nor what is answered to them depends on their
+/// order, whatever their methods (R5.45). Nobody but an operator knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Commutes {
+    /// Of those with different paths, neither within the other.
+    Path,
+    /// Of those whose queries give different values to this name.
+    Query(String),
+    /// Of those that give different values to this header, in lower case.
+    Header(String),
+}
+
+impl FromStr for Commutes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(' ') {
+            None if text == "path" => Ok(Self::Path),
+            Some(("query", name)) if is_token(name) => Ok(Self::Query(name.to_owned())),
+            Some(("header", name)) if is_token(name) => Ok(Self::Header(name.to_ascii_lowercase())),
+            Some(_) | None => Err(format!("{text:?} is no key; use {COMMUTES}")),
+        }
+    }
+}
+
+/// Whether it can name a header, or a part of a query that needs no escapes.
+fn is_token(name: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    !name.is_empty() && name.bytes().all(known)
 }
 
 /// What becomes of a site whose server answers otherwise than the others'.
@@ -172,7 +205,8 @@ impl WebRoute {
     /// The route of `path` that changes nothing.
     pub fn new(path: impl Into<String>) -> Self {
         let (methods, ignore) = (Vec::new(), Vec::new());
-        Self { path: path.into(), methods, read: None, redo: None, ignore, pass: false }
+        let path = path.into();
+        Self { path, methods, read: None, redo: None, commutes: None, ignore, pass: false }
     }
 
     fn covers(&self, method: &str, path: &str) -> bool {
@@ -284,6 +318,7 @@ fn read_route(section: &Section<'_>) -> Result<WebRoute, ConfigError> {
         "rebuild" => Ok(RedoPolicy::Rebuild),
         other => Err(format!("{other:?} is no policy; use \"resend\" or \"rebuild\"")),
     })?;
+    let commutes = section.parse("commutes", COMMUTES, str::parse::<Commutes>)?;
     let methods: BTreeSet<String> = section.texts("methods")?.into_iter().collect();
     if let Some(bad) = methods.iter().find(|one| !is_method(one)) {
         let why = format!("{bad:?} is no method");
@@ -295,6 +330,7 @@ fn read_route(section: &Section<'_>) -> Result<WebRoute, ConfigError> {
         methods: methods.into_iter().collect(),
         read,
         redo,
+        commutes,
         ignore: ignore.collect(),
         pass: section.flag("pass")?,
     })
@@ -360,6 +396,8 @@ fn is_method(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-')
 }
 
+const COMMUTES: &str = "\"path\", \"query NAME\" or \"header NAME\"";
+
 const UPSTREAM: &str = "a URL such as \"http://127.0.0.1:9001\" or \"redis://127.0.0.1:6379\"";
 
 /// Its keys.
@@ -377,7 +415,8 @@ pub(super) const KEYS: &[&str] = &[
 ];
 
 /// Those of a route.
-pub(super) const ROUTE_KEYS: &[&str] = &["path", "methods", "read", "redo", "pass", "ignore"];
+pub(super) const ROUTE_KEYS: &[&str] =
+    &["path", "methods", "read", "redo", "commutes", "pass", "ignore"];
 
 /// What people send by HTTP, mostly.
 const BODY_BYTES: u64 = 64 << 20;
@@ -417,6 +456,18 @@ mod tests {
         assert_eq!(route("PUT", "/a/b"), Some(("/a/b/", 0)));
         config.routes.remove(0);
         assert!(config.route("GET", "/ab").is_none());
+    }
+
+    #[test]
+    fn requests_commute_by_path_or_by_a_value_that_is_named() {
+        let read = |text: &str| text.parse::<Commutes>();
+        assert_eq!(read("path"), Ok(Commutes::Path));
+        assert_eq!(read("query account"), Ok(Commutes::Query("account".to_owned())));
+        assert_eq!(read("header X-Account"), Ok(Commutes::Header("x-account".to_owned())));
+        for bad in ["", "all", "path x", "query", "query ", "query a b", "header x:y", "query a%62"]
+        {
+            assert!(read(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -10,7 +10,6 @@ mod canonical;
 mod drain;
 mod intake;
 mod listener;
-mod path;
 mod service;
 mod session;
 mod tunnel;

@@ -22,14 +22,14 @@ use super::{
     answer::{self, Refusal, tell},
     canonical, drain,
     intake::{Budget, Share},
-    path::{all_unescaped, normalised},
     session,
     tunnel::{self, Other, Tunnels},
 };
 use crate::{
     Fresh, Identity, Order, Request as Ordered,
     metrics::REQUESTS,
-    upstream::{Turned, Upstream},
+    path::all_unescaped,
+    upstream::{Turned, Upstream, policy},
 };
 
 /// The clients' side of a site.
@@ -170,7 +170,7 @@ impl Edge {
         let secure = self.access.acceptor().is_some();
         let ordered = canonical::request(request.head(), secure, body)?;
         let ordered = Ordered { apart, ..ordered };
-        let route = self.web.route(&ordered.method, &normalised(&ordered.target));
+        let route = policy::route(&self.web, &ordered);
         let policy = route.and_then(|route| route.read).unwrap_or(ReadPolicy::Linearizable);
         Ok(Asked { request: ordered, _share: share, policy, key, session })
     }

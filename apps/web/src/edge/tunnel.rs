@@ -19,12 +19,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{
-    answer::{self, Refusal},
-    path::normalised,
-};
+use super::answer::{self, Refusal};
 use crate::{
     Fresh, Order,
+    path::normalised,
     upstream::{Switched, words},
 };
 

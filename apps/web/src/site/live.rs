@@ -65,7 +65,8 @@ pub(super) async fn live(site: Site) {
         site.0.tell.notify_one();
         tracing::info!(site = site.0.name, applied = facts.answered, "joined the order");
         // What has its place only since then was never sent.
-        let began = Facts { reserved: facts.reserved.min(last), ..facts };
+        let (reserved, once) = (facts.reserved.min(last), facts.once.min(last));
+        let began = Facts { reserved, once, ..facts };
         Work::new(&site, epoch, began).run().await;
         site.0.still.send_replace(None);
         site.set_place(Place::Joining);
@@ -276,52 +277,59 @@ impl<'a> Work<'a> {
 
     /// Sends what comes next, in order, as long as nothing meets what is with the server (S1).
     async fn begin(&mut self, steps: Vec<Arc<Step>>) {
+        let server = &self.site.0.server;
+        let mut sent = Vec::new();
         for step in steps {
-            let touches = self.site.0.server.touches(&step.request);
+            let touches = server.touches(&step.request);
             let meets = self.touched.values().any(|other| other.meets(&touches));
             if meets && !slip::is(Slip::SendsBesideAnother) {
-                return;
+                break;
             }
-            let seq = step.seq;
-            let policy = self.site.0.server.redo(&step.request);
-            let before = self.note(seq, policy).await;
-            self.touched.insert(seq, touches);
-            self.next = seq + 1;
-            let work = match before {
-                Before::Sent if policy == RedoPolicy::Rebuild => {
+            self.next = step.seq + 1;
+            self.touched.insert(step.seq, touches);
+            let policy = server.redo(&step.request);
+            sent.push((step, policy));
+        }
+        self.note(&sent).await;
+        for (step, policy) in sent {
+            let before = self.may_have_been_sent(step.seq, policy);
+            self.in_flight.push(match policy {
+                RedoPolicy::Rebuild if before => {
                     let why = "its site ended between sending it and the answer".to_owned();
                     std::future::ready((step, Ended::Lost(why))).boxed_local()
                 }
-                Before::Sent => perform(self.site, step, true, policy).boxed_local(),
-                Before::Not => perform(self.site, step, false, policy).boxed_local(),
-            };
-            self.in_flight.push(work);
+                RedoPolicy::Rebuild | RedoPolicy::Resend => {
+                    perform(self.site, step, before, policy).boxed_local()
+                }
+            });
         }
     }
 
-    /// S2: notes that it may be sent; whether it may have been already.
-    async fn note(&self, seq: u64, policy: RedoPolicy) -> Before {
+    /// S2: notes that these may be sent.
+    async fn note(&self, sent: &[(Arc<Step>, RedoPolicy)]) {
+        let last = |of: RedoPolicy| {
+            let last = sent.iter().rev().find(|(_, policy)| *policy == of);
+            last.map_or(0, |(step, _)| step.seq)
+        };
         let facts = self.site.0.facts.get();
-        if slip::is(Slip::ForgetsWhatWasSent) {
-            return Before::Not;
-        }
+        let (once, again) = (last(RedoPolicy::Rebuild), last(RedoPolicy::Resend));
         if slip::is(Slip::NotesBeforeTheAnswer) {
-            self.site.0.notes.keep_lazily(&Facts { answered: seq, ..facts });
+            self.site.0.notes.keep_lazily(&Facts { answered: once.max(again), ..facts });
         }
+        let reserved = if again > facts.reserved { again + RESERVED } else { facts.reserved };
+        let noted = Facts { reserved, once: once.max(facts.once), ..facts };
+        if noted != facts && !slip::is(Slip::ForgetsWhatWasSent) {
+            keep(self.site, noted).await;
+        }
+    }
+
+    /// Whether a request was perhaps sent in an earlier life (S2).
+    fn may_have_been_sent(&self, seq: u64, policy: RedoPolicy) -> bool {
         match policy {
-            RedoPolicy::Rebuild if self.began.alone == seq => Before::Sent,
-            RedoPolicy::Rebuild => {
-                // Alone with the server, so everything before it was answered.
-                keep(self.site, Facts { alone: seq, ..facts }).await;
-                Before::Not
-            }
-            RedoPolicy::Resend if seq <= self.began.reserved => Before::Sent,
-            RedoPolicy::Resend => {
-                if seq > facts.reserved {
-                    keep(self.site, Facts { reserved: seq + RESERVED, ..facts }).await;
-                }
-                Before::Not
-            }
+            _ if slip::is(Slip::ForgetsWhatWasSent) => false,
+            RedoPolicy::Rebuild if slip::is(Slip::DoubtsTheLastOnly) => seq == self.began.once,
+            RedoPolicy::Rebuild => seq <= self.began.once,
+            RedoPolicy::Resend => seq <= self.began.reserved,
         }
     }
 
@@ -366,12 +374,13 @@ impl<'a> Work<'a> {
             facts.lost = seq;
         }
         self.ended.insert(seq, Done { seq, verdict, response });
+        let unsure = facts.answered < facts.once;
         while let Some(done) = self.ended.remove(&(facts.answered + 1)) {
             facts.answered = done.seq;
             inner.untold.borrow_mut().push(done);
         }
         inner.facts.set(facts);
-        if facts.alone == seq {
+        if unsure && facts.answered >= seq {
             // The sooner, the less likely is a crash that leaves its fate unknown.
             inner.notes.keep_lazily(&facts);
         }
@@ -382,12 +391,6 @@ impl<'a> Work<'a> {
         });
         inner.tell.notify_one();
     }
-}
-
-/// Whether a request may have been sent in an earlier life.
-enum Before {
-    Sent,
-    Not,
 }
 
 impl Site {

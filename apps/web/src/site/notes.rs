@@ -19,10 +19,10 @@ pub struct Facts {
     pub lineage: u64,
     /// Everything up to here was answered.
     pub answered: u64,
-    /// Beyond that, nothing after this was sent, but for `alone`.
+    /// Beyond that, nothing after this was sent of what may be sent twice.
     pub reserved: u64,
-    /// What must not be sent twice and was sent last, or is about to be.
-    pub alone: u64,
+    /// The same, of what must not be.
+    pub once: u64,
     /// The last that failed, or of which nobody knows whether it was performed: whether or not the
     /// others were told.
     pub lost: u64,

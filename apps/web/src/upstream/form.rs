@@ -48,7 +48,7 @@ impl Form for HttpForm {
     }
 
     fn digest(&self, request: &Request, response: &Response) -> String {
-        let route = self.config.route(&request.method, &request.target);
+        let route = policy::route(&self.config, request);
         digest_response(response, route.map_or(&[], |route| &route.ignore))
     }
 }

@@ -1,38 +1,88 @@
 //! Which requests may be sent twice, and which at the same time.
 
-use synod::server::config::{RedoPolicy, WebConfig};
+use synod::server::config::{Commutes, RedoPolicy, WebConfig, WebRoute};
 
-use crate::{Request, Touches};
+use crate::{
+    Request, Touches,
+    path::{all_unescaped, normalised},
+};
+
+/// The route of a request, however its path is spelled.
+pub(crate) fn route<'a>(config: &'a WebConfig, request: &Request) -> Option<&'a WebRoute> {
+    // Mostly there are none.
+    let any = !config.routes.is_empty();
+    any.then(|| config.route(&request.method, &normalised(&request.target))).flatten()
+}
 
 /// What becomes of a request that may have been performed, when nobody knows (R5.39): as its route
 /// says, or else by its method. Sent twice, these leave a server as it is after once.
 pub(crate) fn redo(config: &WebConfig, request: &Request) -> RedoPolicy {
-    let route = config.route(&request.method, &request.target);
     let usual = match REPEATABLE.contains(&request.method.as_str()) {
         true => RedoPolicy::Resend,
         false => RedoPolicy::Rebuild,
     };
-    route.and_then(|route| route.redo).unwrap_or(usual)
+    route(config, request).and_then(|route| route.redo).unwrap_or(usual)
 }
 
-/// What `request` touches, as far as every server agrees on the meaning of its path.
+/// What `request` touches: as its route says (R5.45), or else by its method.
 pub(crate) fn touches(config: &WebConfig, request: &Request) -> Touches {
-    let path = request.target.split('?').next().unwrap_or_default();
+    let Some((route, commutes)) =
+        route(config, request).and_then(|route| Some((route, route.commutes.as_ref()?)))
+    else {
+        let local = TOUCH_THEIR_PATH.contains(&request.method.as_str());
+        return match local && redo(config, request) == RedoPolicy::Resend {
+            true => below(&request.target),
+            false => Touches::All,
+        };
+    };
+    let (name, value) = match commutes {
+        Commutes::Path => return below(&request.target),
+        Commutes::Query(name) => (name, only(query(&request.target, name))),
+        Commutes::Header(name) => {
+            let named = request.headers.iter().filter(|header| header.name == *name);
+            (name, only(named.map(|header| header.value.clone())))
+        }
+    };
+    value.map_or(Touches::All, |value| Touches::Keyed {
+        route: format!("{} {name}", route.path),
+        key: value.to_ascii_lowercase(),
+    })
+}
+
+/// What is at a path, as far as every server agrees on its meaning.
+fn below(target: &str) -> Touches {
+    let path = target.split('?').next().unwrap_or_default();
     let plain = |segment: &str| {
         let known = |c: char| c.is_ascii_alphanumeric() || "-_.~".contains(c);
         !segment.is_empty() && segment != "." && segment != ".." && segment.chars().all(known)
     };
-    let local = TOUCH_THEIR_PATH.contains(&request.method.as_str());
-    let sent_again = redo(config, request) == RedoPolicy::Resend;
-    let Some(inside) = path.strip_prefix('/').filter(|_| local && sent_again) else {
-        return Touches::All;
-    };
+    let Some(inside) = path.strip_prefix('/') else { return Touches::All };
     let inside = inside.strip_suffix('/').unwrap_or(inside);
     match inside.split('/').all(plain) {
         // Some servers make no difference between large and small letters.
         true => Touches::Below(format!("/{}", inside.to_ascii_lowercase())),
         false => Touches::All,
     }
+}
+
+/// What a query gives to a name.
+fn query<'a>(target: &'a str, name: &'a str) -> impl Iterator<Item = Vec<u8>> + 'a {
+    let (_, query) = target.split_once('?').unwrap_or_default();
+    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let pairs = pairs.map(|(key, value)| (decoded(key), decoded(value)));
+    pairs.filter(move |(key, _)| key.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+}
+
+/// As forms write it.
+fn decoded(text: &str) -> Vec<u8> {
+    all_unescaped(&text.replace('+', " "))
+}
+
+/// The value, if there is exactly one: of two some servers take the first, some the last. So it is of
+/// two with a semicolon between them, where some see two.
+fn only(mut values: impl Iterator<Item = Vec<u8>>) -> Option<Vec<u8>> {
+    let one = values.next().filter(|value| !value.is_empty() && !value.contains(&b';'));
+    one.filter(|_| values.next().is_none())
 }
 
 /// They say what is to be there, or not to be, whatever was before.
@@ -92,5 +142,46 @@ mod tests {
         config.routes[0].redo = Some(RedoPolicy::Rebuild);
         let touched = touches(&config, &request("PUT", "/a/b"));
         assert_eq!(touched, Touches::All, "what is not sent twice is performed alone");
+        assert_eq!(redo(&config, &request("PUT", "/x/../%61")), RedoPolicy::Rebuild, "spelled");
+    }
+
+    #[test]
+    fn requests_of_a_route_that_says_so_go_side_by_side_by_their_key() {
+        let mut config = WebConfig::new("127.0.0.1:1".parse().unwrap(), "http://localhost:2");
+        let route = |path: &str, commutes: &str| WebRoute {
+            commutes: Some(commutes.parse().unwrap()),
+            ..WebRoute::new(path)
+        };
+        config.routes =
+            vec![route("/p", "path"), route("/q", "query id"), route("/h", "header X-Id")];
+        let of = |request: &Request| touches(&config, request);
+        let post = |target: &str| request("POST", target);
+        let meet = |one: &str, two: &str| of(&post(one)).meets(&of(&post(two)));
+        assert!(!meet("/p/1", "/p/2?x") && meet("/p/1", "/p/1/x"));
+        assert!(
+            !of(&post("/p/1")).meets(&of(&request("PUT", "/r/1"))),
+            "other paths, whoever asks"
+        );
+        assert!(!meet("/q?id=1", "/q/x?a=b&id=2"));
+        for (one, two) in [
+            ("/q?id=a", "/q?id=A"),
+            ("/q?id=a+b", "/q?%69d=a%20b"),
+            ("/q?id=1", "/q?id=2&id=1"),
+            ("/q?id=1", "/q?ID=2&id=3"),
+            ("/q?id=1", "/q"),
+            ("/q?id=1", "/q?id"),
+            ("/q?id=1", "/q?id=2&id"),
+            ("/q?id=1", "/q?id=2;id=1"),
+            ("/q?id=1", "/p/1"),
+        ] {
+            assert!(meet(one, two) && meet(two, one), "{one} {two}");
+        }
+        let with = |ids: &[&str]| {
+            let header = |id: &&str| crate::Header { name: "x-id".to_owned(), value: (*id).into() };
+            Request { headers: ids.iter().map(header).collect(), ..post("/h/x") }
+        };
+        let meet = |one: &[&str], two: &[&str]| of(&with(one)).meets(&of(&with(two)));
+        assert!(!meet(&["1"], &["2"]) && meet(&["1"], &["1"]));
+        assert!(meet(&["1"], &[]) && meet(&["1"], &["2", "3"]));
     }
 }

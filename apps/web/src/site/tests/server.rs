@@ -29,8 +29,8 @@ pub(super) struct Performed {
     /// Numbers in the order they were performed or refused, with whether they were marked.
     pub(super) list: Vec<(u64, bool)>,
     pub(super) files: BTreeMap<String, String>,
-    /// What POST adds to.
-    pub(super) sum: Vec<String>,
+    /// What POST adds to, by path.
+    pub(super) sums: BTreeMap<String, Vec<String>>,
     /// What it was asked since it began, or was copied.
     since: Vec<(Rc<Request>, Stamp)>,
 }
@@ -51,11 +51,12 @@ pub(super) struct Server {
     /// What its site knows that it performed.
     floor: Cell<u64>,
     lost: Notify,
+    config: WebConfig,
     rng: RefCell<Rng>,
 }
 
 impl Server {
-    pub(super) fn new(site: &str, seed: u64, numbers: bool) -> Rc<Self> {
+    pub(super) fn new(site: &str, seed: u64, numbers: bool, config: WebConfig) -> Rc<Self> {
         Rc::new(Self {
             site: site.to_owned(),
             done: Rc::default(),
@@ -66,6 +67,7 @@ impl Server {
             numbers,
             floor: Cell::new(0),
             lost: Notify::new(),
+            config,
             rng: RefCell::new(Rng::seed_from_u64(seed)),
         })
     }
@@ -115,11 +117,11 @@ impl Server {
 
 impl Form for Server {
     fn redo(&self, request: &Request) -> RedoPolicy {
-        if self.numbers { RedoPolicy::Resend } else { policy::redo(&config(), request) }
+        if self.numbers { RedoPolicy::Resend } else { policy::redo(&self.config, request) }
     }
 
     fn touches(&self, request: &Request) -> Touches {
-        if self.numbers { Touches::InOrder } else { policy::touches(&config(), request) }
+        if self.numbers { Touches::InOrder } else { policy::touches(&self.config, request) }
     }
 
     fn digest(&self, _: &Request, response: &Response) -> String {
@@ -142,10 +144,6 @@ impl Form for Server {
     fn lost(&self) -> LocalBoxFuture<'_, ()> {
         self.lost.notified().boxed_local()
     }
-}
-
-fn config() -> WebConfig {
-    WebConfig::new(([127, 0, 0, 1], 1).into(), "http://server")
 }
 
 impl Perform for Server {
@@ -218,8 +216,9 @@ impl Performed {
                 None => (404, String::new()),
             },
             _ => {
-                self.sum.push(body);
-                (200, format!("{} of {}", self.sum.len(), stamp.seed))
+                let sum = self.sums.entry(request.target.clone()).or_default();
+                sum.push(body);
+                (200, format!("{} of {}", sum.len(), stamp.seed))
             }
         }
     }
@@ -230,14 +229,17 @@ impl Performed {
 enum Thing {
     Done(u64, bool),
     File(String, String),
-    Sum(String),
+    Sum(String, String),
 }
 
 impl Performed {
     /// The files, or all else.
     fn lines(&self, files: bool) -> String {
         let done = self.list.iter().map(|(seq, redo)| Thing::Done(*seq, *redo));
-        let sums = self.sum.iter().map(|body| Thing::Sum(body.clone()));
+        let sums = self
+            .sums
+            .iter()
+            .flat_map(|(path, sum)| sum.iter().map(|body| Thing::Sum(path.clone(), body.clone())));
         let named = self.files.iter().map(|(path, body)| Thing::File(path.clone(), body.clone()));
         let line = |thing: Thing| serde_json::to_string(&thing).unwrap() + "\n";
         match files {
@@ -252,7 +254,7 @@ impl Performed {
             match serde_json::from_slice(line) {
                 Ok(Thing::Done(seq, redo)) => self.list.push((seq, redo)),
                 Ok(Thing::File(path, body)) => drop(self.files.insert(path, body)),
-                Ok(Thing::Sum(body)) => self.sum.push(body),
+                Ok(Thing::Sum(path, body)) => self.sums.entry(path).or_default().push(body),
                 Err(_) => {}
             }
         }

@@ -2,7 +2,7 @@
 
 /// The path of `target` so that no spelling leads past a route: escapes are undone but for slashes,
 /// doubled slashes are one, `.` and `..` are walked. Without the query.
-pub(super) fn normalised(target: &str) -> String {
+pub(crate) fn normalised(target: &str) -> String {
     let path = target.split(['?', '#']).next().unwrap_or_default();
     let mut parts: Vec<String> = Vec::new();
     let mut open = path.ends_with('/');
@@ -30,7 +30,7 @@ fn unescaped(part: &str) -> String {
 }
 
 /// All escapes undone, whatever they stand for.
-pub(super) fn all_unescaped(part: &str) -> Vec<u8> {
+pub(crate) fn all_unescaped(part: &str) -> Vec<u8> {
     decoded(part, |_| true)
 }
 
