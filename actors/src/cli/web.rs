@@ -8,7 +8,7 @@ use super::{args::ClientArgs, call::text, client::Cluster, failure::Failure, out
 pub(crate) async fn run(args: &ClientArgs) -> Result<(), Failure> {
     let cluster = Cluster::open(args)?;
     let (_, document) = cluster.get_known("/status").await?;
-    // A site that its order did not take in is known at its own node only.
+    // How fast a site is, and one that its order did not take in, is known at its own node only.
     let others = cluster.each("/status").await;
     let sites = merge(&document["web"], others.into_values().flatten());
     if args.json {
@@ -18,13 +18,18 @@ pub(crate) async fn run(args: &ClientArgs) -> Result<(), Failure> {
     }
 }
 
-/// What the first node knows, and what others do of further sites.
+/// What the first node knows, and what others do of further sites, and of their own.
 fn merge(first: &Value, others: impl Iterator<Item = Value>) -> Value {
     let mut all = first.as_array().cloned().unwrap_or_default();
     for status in others {
         for site in status["web"].as_array().into_iter().flatten() {
-            if !all.iter().any(|known| known["site"] == site["site"]) {
-                all.push(site.clone());
+            match all.iter_mut().find(|known| known["site"] == site["site"]) {
+                None => all.push(site.clone()),
+                Some(known) => {
+                    for speed in SPEEDS.iter().filter(|&&speed| !site[speed].is_null()) {
+                        known[*speed] = site[*speed].clone();
+                    }
+                }
             }
         }
     }
@@ -37,10 +42,12 @@ fn render(sites: &Value) -> String {
     if all.is_empty() {
         return "no server is behind any main; see [web] in the node file\n".to_owned();
     }
-    let columns = ["site", "upstream", "state", "applied", "lag", "diverged"];
-    let mut table = Table::new(&columns.map(str::to_ascii_uppercase));
+    let mut table = Table::new(&COLUMNS.map(str::to_ascii_uppercase));
     for site in all {
-        table.row(columns.map(|column| text(&site[column])));
+        table.row(COLUMNS.map(|column| match SPEEDS.contains(&column) {
+            true => speed(&site[column]),
+            false => text(&site[column]),
+        }));
     }
     let mut page = table.render();
     for site in all {
@@ -54,6 +61,20 @@ fn render(sites: &Value) -> String {
     page
 }
 
+/// The median, and what one of a hundred exceeds.
+fn speed(lately: &Value) -> String {
+    match lately {
+        Value::Null => "-".to_owned(),
+        lately => format!("{} ({}) ms", lately["median_ms"], lately["p99_ms"]),
+    }
+}
+
+const COLUMNS: [&str; 8] =
+    ["site", "upstream", "state", "applied", "lag", "diverged", "order", "server"];
+
+/// How long the last requests took, to have their places and at the server.
+const SPEEDS: [&str; 2] = ["order", "server"];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,11 +83,13 @@ mod tests {
     fn the_page_says_how_far_each_server_is_and_why_one_does_not_serve() {
         let page = render(&json!([
             { "site": "a", "upstream": "http://h:1", "state": "serving", "applied": 9, "lag": 0,
-              "diverged": 0, "reason": null },
+              "diverged": 0, "reason": null, "order": { "median_ms": 0.71, "p99_ms": 4.0 } },
             { "site": "b", "upstream": "http://h:2", "state": "quarantined", "applied": 7, "lag": 2,
               "diverged": 1, "reason": "it answered 507", "rebuild": "5 of 9 bytes" },
         ]));
-        assert!(page.contains("\nb     http://h:2  quarantined  7        2    1\n"), "{page}");
+        assert!(page.contains("  0.71 (4.0) ms  -\n"), "{page}");
+        let away = "\nb     http://h:2  quarantined  7        2    1         -              -\n";
+        assert!(page.contains(away), "{page}");
         assert!(page.ends_with("b: it answered 507\nb: rebuild: 5 of 9 bytes\n"), "{page}");
         assert!(render(&json!([])).starts_with("no server"));
     }
@@ -81,6 +104,10 @@ mod tests {
         let all = merge(&json!([site("b", "serving"), site("a", "serving")]), others.into_iter());
         let expected = [site("a", "serving"), site("b", "serving"), site("c", "quarantined")];
         assert_eq!(all, json!(expected));
+        let known = json!([{ "site": "a", "order": null, "server": null }]);
+        let own = json!({ "web": [{ "site": "a", "order": { "median_ms": 1 }, "server": null }] });
+        let all = merge(&known, [own].into_iter());
+        assert_eq!(all, json!([{ "site": "a", "order": { "median_ms": 1 }, "server": null }]));
         assert_eq!(merge(&Value::Null, [].into_iter()), json!([]));
     }
 }

@@ -51,6 +51,7 @@ struct Own {
     name: String,
     upstream: String,
     standing: Arc<Standing>,
+    metrics: WebMetrics,
 }
 
 impl WebService {
@@ -112,7 +113,6 @@ impl Service for WebService {
             Notes::open(&context.world, dir, context.durability).map_err(io::Error::other)?;
         let dir = context.data_dir.join(BODIES);
         let store = Store::open(&context.world.disk, dir, context.durability)?;
-        let metrics = WebMetrics::new(&context.metrics);
         let counter = Counter::open(context).map_err(io::Error::other)?;
         let (desk, order, log) = self.order(config, &context.submit)?;
         let name = context.node.to_string();
@@ -121,8 +121,9 @@ impl Service for WebService {
             name: name.clone(),
             upstream: config.upstream.clone(),
             standing: Arc::default(),
+            metrics: WebMetrics::new(&context.metrics),
         });
-        let standing = Arc::clone(&own.standing);
+        let (standing, metrics) = (Arc::clone(&own.standing), own.metrics.clone());
         let (config, context) = (config.clone(), context.clone());
         // An arbiter of its own: what moves bodies does not keep the protocol waiting.
         let arbiter = Arbiter::new();
@@ -188,6 +189,13 @@ impl Service for WebService {
                 ..Known::default()
             };
             all.push(document(&own.name, &outside, 0));
+        }
+        if let Some(own) = self.own.get()
+            && let Some(site) = all.iter_mut().find(|site| site["site"] == *own.name)
+        {
+            // Nobody else knows.
+            site["order"] = own.metrics.order_lately();
+            site["server"] = own.metrics.server_lately();
         }
         all
     }
@@ -296,6 +304,8 @@ fn document(name: &str, site: &Known, last: u64) -> Value {
         "reason": reason,
         "diverged": site.diverged,
         "rebuild": rebuild(site),
+        "order": null,
+        "server": null,
     })
 }
 
