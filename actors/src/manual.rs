@@ -54,6 +54,9 @@ pub mod kv {}
 #[doc = include_str!("../docs/web.md")]
 pub mod web {}
 
+#[doc = include_str!("../docs/web-clients.md")]
+pub mod web_clients {}
+
 #[doc = include_str!("../docs/web-redis.md")]
 pub mod web_redis {}
 

@@ -18,6 +18,8 @@ pub struct Nginx {
     program: PathBuf,
     at: SocketAddr,
     process: Option<Process>,
+    /// It reads its configuration again when it is told to, which it can with processes of its own only.
+    rereads: bool,
     folder: TempDir,
 }
 
@@ -30,6 +32,40 @@ impl Nginx {
     /// # Panics
     /// When it does not serve.
     pub fn start() -> Result<Self, String> {
+        Self::configured(false, |folder, at| {
+            format!(
+                "  server {{\n    listen {at};\n    root {}/files;\n    client_max_body_size 128m;\n    \
+                 dav_methods PUT DELETE MKCOL COPY MOVE;\n    create_full_put_path on;\n  }}\n",
+                folder.display()
+            )
+        })
+    }
+
+    /// Starts one before others: those of `list`, a file of its folder that is there by then, and
+    /// which it reads again at SIGHUP.
+    ///
+    /// # Errors
+    /// As [`Nginx::start`].
+    ///
+    /// # Panics
+    /// When it does not serve.
+    pub fn before(list: &str, servers: &[SocketAddr]) -> Result<Self, String> {
+        Self::configured(true, |folder, at| {
+            let servers: String = servers.iter().map(|at| format!("server {at};\n")).collect();
+            fs::write(folder.join(list), servers).expect("a file of ours");
+            format!(
+                "  upstream sites {{ include {}/{list}; }}\n  server {{\n    listen {at};\n    \
+                 location / {{\n      proxy_pass http://sites;\n      proxy_connect_timeout 1s;\n      \
+                 proxy_next_upstream error timeout http_502 http_503;\n    }}\n  }}\n",
+                folder.display()
+            )
+        })
+    }
+
+    fn configured(
+        rereads: bool,
+        servers: impl FnOnce(&Path, SocketAddr) -> String,
+    ) -> Result<Self, String> {
         let paths = env::var_os("PATH").unwrap_or_default();
         // Where systems keep it that do not name that folder to everybody.
         let mut folders = env::split_paths(&paths).chain(["/usr/sbin".into()]);
@@ -40,9 +76,10 @@ impl Nginx {
         let folder = tempfile::Builder::new().prefix("synod-nginx-").tempdir().expect("a folder");
         let at = free_tcp_port();
         fs::create_dir(folder.path().join("files")).expect("a folder of ours");
-        fs::write(folder.path().join("nginx.conf"), configuration(folder.path(), at))
-            .expect("the same");
-        let mut server = Self { program, at, process: None, folder };
+        let servers = servers(folder.path(), at);
+        let configuration = configuration(folder.path(), rereads, &servers);
+        fs::write(folder.path().join("nginx.conf"), configuration).expect("the same");
+        let mut server = Self { program, at, process: None, rereads, folder };
         server.resume();
         Ok(server)
     }
@@ -50,6 +87,16 @@ impl Nginx {
     /// Where it is.
     pub fn url(&self) -> String {
         format!("http://{}", self.at)
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.at
+    }
+
+    /// Its folder: `pid`, `nginx.conf` and what else there is.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Its files and folders by path, as they are on its disk; folders end with a slash.
@@ -80,6 +127,16 @@ impl Server for Nginx {
     }
 }
 
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take().filter(|_| self.rereads) {
+            // Killed, it would leave others behind.
+            process.signal("TERM");
+            process.wait();
+        }
+    }
+}
+
 fn collect(folder: &Path, path: &str, found: &mut BTreeMap<String, Vec<u8>>) {
     for entry in fs::read_dir(folder).expect("a folder of nginx") {
         let entry = entry.expect("an entry of it");
@@ -93,18 +150,17 @@ fn collect(folder: &Path, path: &str, found: &mut BTreeMap<String, Vec<u8>>) {
     }
 }
 
-/// What its manual's first example of WebDAV has, in one process that dies with the test.
-fn configuration(folder: &Path, at: SocketAddr) -> String {
+/// In one process that dies with the test, unless it is to read this again.
+fn configuration(folder: &Path, rereads: bool, servers: &str) -> String {
+    let master = if rereads { "on" } else { "off" };
     let folder = folder.display();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("  {kind}_temp_path {folder}/{kind};\n"))
         .concat();
     // Only root may say whose process it shall be; for others it is their own.
     format!(
-        "user root;\ndaemon off;\nmaster_process off;\npid {folder}/pid;\n\
+        "user root;\ndaemon off;\nmaster_process {master};\npid {folder}/pid;\n\
          events {{ worker_connections 512; }}\n\
-         http {{\n  access_log off;\n{temporary}  server {{\n    listen {at};\n    \
-         root {folder}/files;\n    client_max_body_size 128m;\n    \
-         dav_methods PUT DELETE MKCOL COPY MOVE;\n    create_full_put_path on;\n  }}\n}}\n"
+         http {{\n  access_log off;\n{temporary}{servers}}}\n"
     )
 }

@@ -92,6 +92,11 @@ pub(super) fn outcome(past: Past) -> Response<BoxBody> {
     document(StatusCode::OK, &body)
 }
 
+/// That a site serves, and how far it is.
+pub(super) fn ready(applied: u64) -> Response<BoxBody> {
+    document(StatusCode::OK, &json!({ "ready": true, "applied": applied }))
+}
+
 /// A server's answer that is at hand.
 pub(super) fn whole(answer: crate::Response, is_head: bool) -> Response<BoxBody> {
     let crate::Response { status, headers, body } = answer;

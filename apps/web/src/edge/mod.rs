@@ -10,6 +10,7 @@ mod canonical;
 mod drain;
 mod intake;
 mod listener;
+mod ready;
 mod service;
 mod session;
 mod tunnel;

@@ -22,6 +22,7 @@ use super::{
     answer::{self, Refusal, tell},
     canonical, drain,
     intake::{Budget, Share},
+    ready::READY,
     session,
     tunnel::{self, Other, Tunnels},
 };
@@ -112,6 +113,9 @@ impl Edge {
         }
         if let Some(key) = request.path().strip_prefix(OUTCOME) {
             return self.outcome(request.method(), key).await;
+        }
+        if request.path() == READY {
+            return self.ready(request.method()).await;
         }
         if let Some(other) = tunnel::wanted(request.head(), &self.web)? {
             return self

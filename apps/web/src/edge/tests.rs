@@ -21,7 +21,7 @@ use tokio::io::AsyncWriteExt as _;
 use crate::{
     Fresh, OrderError,
     bodies::Store,
-    testing::{Reply, Server, Site, rest},
+    testing::{Reply, Say, Server, Site, rest},
 };
 
 #[actix_web::test]
@@ -85,6 +85,27 @@ async fn a_repeated_key_is_answered_as_before_and_not_performed() {
     assert_eq!(unknown.body, r#"{"outcome":"unknown","position":null,"status":null}"#);
     let post = site.ask("POST /.well-known/synod/outcome/other", &[], "x").await;
     assert_eq!((post.status, server.heard.borrow().len()), (405, 1));
+}
+
+#[actix_web::test]
+async fn whoever_leads_clients_learns_whether_this_site_would_serve_them() {
+    const READY: &str = "GET /.well-known/synod/ready";
+    let server = Server::store();
+    let site = Site::start(&server, |_| ());
+    site.ask("PUT /a", &[], "x").await;
+    let ready = site.ask(READY, &[], "").await;
+    assert_eq!((ready.status, ready.body.as_str()), (200, r#"{"applied":1,"ready":true}"#));
+    assert_eq!(*site.order.asked.borrow(), [Fresh::Linearizable], "what it misses would show");
+    assert_eq!(site.ask("PUT /.well-known/synod/ready", &[], "x").await.status, 405);
+    *site.order.refuse.borrow_mut() = Some(OrderError::Quarantined("it differs".into()));
+    let away = site.ask(READY, &[], "").await;
+    assert_eq!((away.status, away.header("retry-after")), (503, Some("1")), "{}", away.body);
+    let mute = Site::start(&Server::start(|_| Say::Nothing), |_| ());
+    let gone = Server { url: "http://127.0.0.1:1".to_owned(), ..server };
+    for site in [mute, Site::start(&gone, |_| ())] {
+        let down = site.ask(READY, &[], "").await;
+        assert_eq!((down.status, down.outcome().as_str()), (503, "not_applied"), "{}", down.body);
+    }
 }
 
 #[actix_web::test]

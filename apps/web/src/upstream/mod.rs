@@ -17,11 +17,12 @@ mod switch;
 
 use std::{cell::RefCell, fmt, rc::Rc, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use synod::runtime::world::{Clock, Instant};
 use tokio::sync::Semaphore;
 
 use self::connection::Connection;
-use crate::{Request, Unperformed};
+use crate::{Header, Request, Unperformed};
 
 pub use address::{BadUpstream, UpstreamAddress};
 pub use body::Reading;
@@ -127,6 +128,17 @@ impl Upstream {
         let mut new = Connection::open(self.0.address.authority()).await?;
         let head = new.exchange(request, &bytes, self.0.options.patience).await?;
         Ok(Reading::new(self.clone(), request, (new, head), Some(slot)))
+    }
+
+    /// Whether the server answers at all: a `HEAD` of its root, whatever it says to that.
+    ///
+    /// # Errors
+    /// It does not, and why.
+    pub async fn is_there(&self) -> Result<(), Fault> {
+        let host = Header { name: "host".to_owned(), value: self.0.address.authority().into() };
+        let (method, target) = ("HEAD".to_owned(), "/".to_owned());
+        let head = Request { method, target, headers: vec![host], body: Bytes::new(), apart: None };
+        self.read(&head).await.map(drop)
     }
 
     /// Sends a request once, whatever becomes of it.
