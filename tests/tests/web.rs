@@ -4,13 +4,13 @@
 
 use serde_json::Value;
 use synod_tests::process::{
-    child::{Process, run},
+    child::run,
     cluster::Cluster,
     crew::{Crew, Shift},
     http::{Answer, Http},
-    machine::{free_tcp_port, turn},
+    machine::turn,
     order::Order,
-    programs::program,
+    orders::Orders,
     sites::{before, kill_each, sites, two_sites, wait_same, webs, write_on},
     wait::{PATIENCE, now, until},
 };
@@ -139,16 +139,8 @@ fn servers_that_use_what_a_group_agreed_are_equal_and_others_are_found_out() {
 fn equal_or_found_out(order: Order) {
     let _turn = turn();
     for (flags, differ) in [(&[][..], false), (&["--random"], true)] {
-        let folder = tempfile::tempdir().unwrap();
-        let ports = [0, 1].map(|_| free_tcp_port());
-        let [_one, _two] = [0, 1].map(|at| {
-            let dir = folder.path().join(at.to_string()).display().to_string();
-            let at_port = ports[at].to_string();
-            let more = if at == 1 { flags } else { &[] };
-            let words = [&[at_port.as_str(), dir.as_str()], more].concat();
-            Process::start(&program("orders"), &words, &folder.path().join("log"))
-        });
-        let urls = ports.map(|port| format!("http://{port}"));
+        let servers = [Orders::start(&[]), Orders::start(flags)];
+        let urls = servers.each_ref().map(Orders::url);
         let mut cluster = before(&urls, order);
         let [mut a, mut b] = webs(&cluster).map(Http::new);
         let made = a.request("POST", "/orders", &[], b"tea").unwrap();

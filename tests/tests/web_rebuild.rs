@@ -2,31 +2,26 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, net::SocketAddr};
 
 use serde_json::Value;
 use synod_tests::process::{
-    child::{Process, run},
+    child::run,
     cluster::Cluster,
     crew::{Crew, Shift},
     http::Http,
-    machine::{free_tcp_port, turn},
+    machine::turn,
     order::Order,
+    orders::Orders,
     programs::program,
-    sites::{sites, wait_equal, webs},
+    sites::{Server as _, sites, wait_equal, webs},
     wait::{PATIENCE, until},
 };
 
 /// A cluster before two of the example's servers.
 struct Shop {
     cluster: Cluster,
-    dirs: [PathBuf; 2],
-    _servers: [Process; 2],
+    servers: [Orders; 2],
     folder: tempfile::TempDir,
 }
 
@@ -35,26 +30,19 @@ impl Shop {
     /// first import at b fails in its middle.
     fn open(odd: u64, order: Order) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let ports = [0, 1].map(|_| free_tcp_port());
-        let dirs = ["a", "b"].map(|name| folder.path().join(name));
-        let servers = [0, 1].map(|at| {
-            let (listen, dir) = (ports[at].to_string(), dirs[at].display().to_string());
-            let odd = odd.to_string();
-            let more: &[&str] = if at == 1 { &["--odd", &odd] } else { &[] };
-            let words = [&[listen.as_str(), dir.as_str()], more].concat();
-            Process::start(&program("orders"), &words, &folder.path().join("log"))
-        });
-        let urls = ports.map(|port| format!("http://{port}"));
+        let servers = [Orders::start(&[]), Orders::start(&["--odd", &odd.to_string()])];
+        let urls = servers.each_ref().map(Orders::url);
         let mut cluster = order.before(&urls);
         cluster.stop();
         let flag = folder.path().join("failed").display().to_string();
-        for (name, dir) in ["a", "b"].iter().zip(&dirs) {
-            let dir = dir.display();
+        let orders = program("orders").display().to_string();
+        for (name, server) in ["a", "b"].iter().zip(&servers) {
+            let dir = server.dir();
             // Slow enough that writes come meanwhile.
-            let export = format!("sleep 0.3; tar -c -C {dir} .");
+            let export = format!("sleep 0.3; {orders} export {dir}");
             let import = format!(
-                "rm -rf {dir}/*; sleep 0.5; test -e {flag} || {{ touch {flag}; head -c 700 >/dev/null; \
-                 exit 9; }}; tar -x -C {dir}"
+                "sleep 0.5; test -e {flag} || {{ touch {flag}; head -c 700 >/dev/null; exit 9; }}; \
+                 {orders} import {dir}"
             );
             let keys = format!(
                 "\n[web]\non_mismatch = \"quarantine\"\nexport = [\"sh\", \"-c\", {export:?}]\n\
@@ -63,7 +51,7 @@ impl Shop {
             cluster.rewrite(name, "\n[web]\n", &keys);
         }
         cluster.resume();
-        let shop = Self { cluster, dirs, _servers: servers, folder };
+        let shop = Self { cluster, servers, folder };
         shop.wait_serving(0);
         shop.wait_answering();
         shop
@@ -89,9 +77,9 @@ impl Shop {
         })
     }
 
-    /// Waits until both servers have the same on their disks, and answers what.
-    fn wait_same(&self) -> BTreeMap<String, Vec<u8>> {
-        wait_equal("files", || self.dirs.each_ref().map(|dir| files(dir)))
+    /// Waits until both servers have the same orders, and answers which.
+    fn wait_same(&self) -> BTreeMap<String, String> {
+        wait_equal("orders", || self.servers.each_ref().map(Orders::all))
     }
 }
 
@@ -129,18 +117,18 @@ fn rebuilt_while_clients_go_on(order: Order) {
     shop.wait_serving(1);
     crew.wait_for_more(PATIENCE, "writes after the rebuild", 30);
     let written = crew.finish();
-    let files = shop.wait_same();
-    for (path, body) in &written {
-        assert_eq!(files.get(path), Some(body), "{path} was acknowledged");
+    let orders = shop.wait_same();
+    for (id, line) in &written {
+        assert_eq!(orders.get(id), Some(line), "{id} was acknowledged");
     }
     let read = Http::new(webs(&shop.cluster)[1]).get(&format!("/orders/{}", written[0].0)).unwrap();
-    assert_eq!((read.status, &read.body), (200, &written[0].1), "b answers again");
+    assert_eq!((read.status, &read.text()), (200, &written[0].1), "b answers again");
     println!("{} acknowledged writes at both sites, over a rebuild", written.len());
     shop.cluster.stop();
 }
 
-/// Goal: a site that lost all it had comes back by itself. Method: b's server loses its files and
-/// its node what it noted of them, while the cluster is down.
+/// Goal: a site that lost all it had comes back by itself. Method: b's server loses its orders
+/// and its node what it noted of them, while the cluster is down.
 #[test]
 fn a_site_that_lost_everything_is_rebuilt() {
     rebuilt_from_nothing(Order::Paxos);
@@ -171,13 +159,14 @@ fn rebuilt_from_nothing(order: Order) {
     shop.cluster.stop();
     let data = shop.cluster.dir().join("b/data/web");
     fs::remove_dir_all(data).unwrap();
-    files(&shop.dirs[1]).keys().for_each(|name| fs::remove_file(shop.dirs[1].join(name)).unwrap());
+    shop.servers[1].forget();
+    shop.servers[1].resume();
     shop.cluster.resume();
     until("b to be as a", || {
-        let [a, b] = [0, 1].map(|at| files(&shop.dirs[at]));
-        if a == b { Ok(()) } else { Err(format!("{} and {} files", a.len(), b.len())) }
+        let [a, b] = shop.servers.each_ref().map(Orders::all);
+        if a == b { Ok(()) } else { Err(format!("{} and {} orders", a.len(), b.len())) }
     });
-    assert_eq!(files(&shop.dirs[1]), before);
+    assert_eq!(shop.servers[1].all(), before);
     shop.wait_serving(0);
     shop.wait_answering();
     let answer =
@@ -187,8 +176,8 @@ fn rebuilt_from_nothing(order: Order) {
     shop.cluster.stop();
 }
 
-/// Writes new files until the shift is over; answers those that were acknowledged.
-fn write_on(writer: usize, at: SocketAddr, shift: &Shift) -> Vec<(String, Vec<u8>)> {
+/// Writes new orders until the shift is over; answers those that were acknowledged.
+fn write_on(writer: usize, at: SocketAddr, shift: &Shift) -> Vec<(String, String)> {
     let mut client = Http::new(at);
     let mut acknowledged = Vec::new();
     for number in 0.. {
@@ -202,20 +191,13 @@ fn write_on(writer: usize, at: SocketAddr, shift: &Shift) -> Vec<(String, Vec<u8
             _ => ("PUT", format!("/w{writer}n{number}")),
         };
         let answer = client.request(method, &format!("/orders{name}"), &[], &body).unwrap();
-        let (expected, name, body) = match answer.header("synod-seq") {
-            Some(seq) if method == "POST" => (201, seq.to_owned(), answer.body.clone()),
-            _ => (200, name.trim_start_matches('/').to_owned(), body),
+        let (expected, id) = match answer.header("synod-seq") {
+            Some(seq) if method == "POST" => (201, seq.to_owned()),
+            _ => (200, name.trim_start_matches('/').to_owned()),
         };
         assert_eq!(answer.status, expected, "{}", answer.text());
-        acknowledged.push((name, body));
+        acknowledged.push((id, answer.text()));
         shift.achieved();
     }
     acknowledged
-}
-
-fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
-    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    // One may be gone again while it is looked for.
-    entries.filter_map(|path| Some((name(&path), fs::read(&path).ok()?))).collect()
 }

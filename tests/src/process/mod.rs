@@ -8,7 +8,8 @@
 //! - [`cluster`]: a cluster under `dev` or started by hand, and its end; [`child`]: one process
 //! - [`disk`]: small disks to be filled up; [`namespaces`]: a network of its own for every node
 //! - [`http`], [`resp`]: small blocking clients that know what was not sent from what was lost
-//! - [`nginx`], [`redis`]: servers of others, to be put behind a cluster; [`order`]: by log or by group
+//! - [`nginx`], [`redis`]: servers of others, to be put behind a cluster; [`orders`]: our own; [`order`]:
+//!   by log or by group
 //! - [`crew`]: threads that go on until they are told to stop
 //! - [`resource`]: what only one program may touch at a time
 //! - [`sites`]: what the web binding's tests have in common; [`stalls`]: whether the machine stood still
@@ -27,6 +28,7 @@ pub mod machine;
 pub mod namespaces;
 pub mod nginx;
 pub mod order;
+pub mod orders;
 pub mod programs;
 pub mod redis;
 pub mod resource;
