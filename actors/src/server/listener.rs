@@ -23,6 +23,7 @@ use actix_web::{
     Error,
     dev::{AppConfig, Server},
 };
+use futures_util::future::{Either, ready};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpSocket,
@@ -134,7 +135,10 @@ where
     let app = app.map_err(|error| Response::from(error.into().error_response()));
     let answered = apply_fn_factory(app, |request: Request, app: &_| {
         let answering = Answering::of(&request);
-        let response = Service::call(app, request);
+        let response = match answering.refused() {
+            Some(refused) => Either::Left(ready(Err(refused))),
+            None => Either::Right(Service::call(app, request)),
+        };
         async move {
             let response = match response.await {
                 Ok(response) => response.into().map_into_boxed_body(),

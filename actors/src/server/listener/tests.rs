@@ -75,6 +75,7 @@ impl Port {
                 .route("/waits", web::to(waits))
                 .route("/says", web::to(says))
                 .route("/nothing", web::to(async || HttpResponse::NoContent().finish()))
+                .route("/goes-on", web::to(goes_on))
         };
         let server = serve(listener, None, app).unwrap();
         let handle = server.handle();
@@ -103,6 +104,12 @@ impl Port {
 
 async fn says(body: Bytes) -> HttpResponse {
     HttpResponse::Ok().body([b"<", &body[..], b">"].concat())
+}
+
+async fn goes_on() -> HttpResponse {
+    let parts =
+        ["ab", "cd"].map(|part| Ok::<_, std::io::Error>(Bytes::from_static(part.as_bytes())));
+    HttpResponse::Ok().streaming(futures_util::stream::iter(parts))
 }
 
 /// An answer: its first line and headers, in small letters, and so many bytes of a body.
@@ -171,6 +178,51 @@ async fn each_answer_is_its_own_requests() {
         ended(&mut stream).await;
     }
     assert_eq!(*port.seen.lock().unwrap(), ["PUT abc", "HEAD x", "PUT de", "PUT f"]);
+    port.handle.stop(false).await;
+}
+
+#[actix_web::test]
+async fn who_knows_no_chunks_is_sent_none() {
+    let port = Port::start();
+    for more in ["", "Connection: keep-alive\r\n"] {
+        let mut stream = port.connect().await;
+        let all = request("GET", "/goes-on", "1.0", more) + &request("GET", "/says", "1.1", "");
+        stream.write_all(all.as_bytes()).await.unwrap();
+        let (head, body) = answer(&mut stream, 4).await;
+        assert!(!head.contains("transfer-encoding") && !head.contains("keep-alive"), "{head}");
+        assert_eq!(body, "abcd");
+        ended(&mut stream).await;
+    }
+    let mut stream = port.connect().await;
+    stream.write_all(request("GET", "/goes-on", "1.1", "").as_bytes()).await.unwrap();
+    let chunks = "2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n";
+    let (head, body) = answer(&mut stream, chunks.len()).await;
+    assert!(head.contains("transfer-encoding: chunked\r\n"), "{head}");
+    assert_eq!(body, chunks);
+    port.handle.stop(false).await;
+}
+
+/// Goal: where a line ends another reader sees, too. Method: a bare LF in every place of a head, at
+/// once and in small pieces.
+#[actix_web::test]
+async fn a_head_whose_lines_another_reader_could_cut_otherwise_is_refused() {
+    let port = Port::start();
+    let good = "PUT /says HTTP/1.1\r\nHost: s\r\nContent-Length: 1\r\nX: y\r\n\r\n";
+    for (at, _) in good.match_indices("\r\n") {
+        let loose = [&good[..at], &good[at + 1..], "a"].concat();
+        for size in [loose.len(), 1, 2, 7] {
+            let mut stream = port.connect().await;
+            stream.write_all(good.as_bytes()).await.unwrap();
+            stream.write_all(b"b").await.unwrap();
+            assert_eq!(answer(&mut stream, 3).await.1, "<b>");
+            for piece in loose.as_bytes().chunks(size) {
+                stream.write_all(piece).await.unwrap();
+            }
+            let (head, _) = answer(&mut stream, 79).await;
+            assert!(head.starts_with("http/1.1 400 "), "{loose:?}: {head}");
+            ended(&mut stream).await;
+        }
+    }
     port.handle.stop(false).await;
 }
 

@@ -13,6 +13,8 @@ pub(super) struct Gate {
     at: At,
     /// A request went in, and its answer is not out.
     owed: bool,
+    /// A line of its head ended in a bare LF.
+    is_loose: bool,
 }
 
 /// What the next byte belongs to.
@@ -47,6 +49,12 @@ impl Gate {
         self.owed && self.is_between()
     }
 
+    /// Whether another reader could see other lines in the head that went in last: one may end in a bare
+    /// LF, but need not (RFC 9112, 2.2).
+    pub(super) fn is_loose(&self) -> bool {
+        self.is_loose
+    }
+
     /// Whether the next byte begins a request.
     pub(super) fn is_between(&self) -> bool {
         matches!(&self.at, At::Head(head) if matches!(head.place, Place::Before { cr: false }))
@@ -59,6 +67,7 @@ impl Gate {
             At::Head(head) => {
                 let (taken, ended) = head.follow(bytes);
                 if let Some(behind) = ended {
+                    self.is_loose = head.is_loose;
                     self.at = behind;
                     self.owed = true;
                 }
@@ -106,6 +115,9 @@ struct Head {
     is_web_socket: bool,
     /// The server answers 400 to it and hangs up.
     is_broken: bool,
+    /// A line ended in a bare LF.
+    is_loose: bool,
+    last: u8,
 }
 
 /// Where in a head.
@@ -140,14 +152,21 @@ impl Head {
         let mut at = 0;
         while at < bytes.len() {
             if matches!(self.place, Place::Rest) {
-                let Some(end) = memchr(b'\n', &bytes[at..]) else {
-                    return (bytes.len(), None);
-                };
-                at += end + 1;
+                let end = memchr(b'\n', &bytes[at..]).map(|end| at + end);
+                let behind = end.unwrap_or(bytes.len());
+                self.last = if behind > at { bytes[behind - 1] } else { self.last };
+                let Some(end) = end else { return (bytes.len(), None) };
+                self.is_loose |= self.last != b'\r';
+                self.last = b'\n';
+                at = end + 1;
                 self.place = Place::Line { cr: false };
                 continue;
             }
-            let ended = self.step(bytes[at]);
+            let byte = bytes[at];
+            let before = matches!(self.place, Place::Before { .. });
+            self.is_loose |= byte == b'\n' && self.last != b'\r' && !before;
+            let ended = self.step(byte);
+            self.last = byte;
             at += 1;
             if ended || self.is_broken {
                 return (at, Some(self.behind()));

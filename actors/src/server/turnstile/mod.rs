@@ -20,6 +20,8 @@
 //!   server answers 400 to such a head and hangs up, as to one that only the server objects to. Behind
 //!   `Upgrade: websocket` and `CONNECT` the server takes all that comes for one body, so all goes
 //!   through.
+//! - A line of a head may end in a bare LF, for the server; for a proxy in between it may not have been a
+//!   line at all. Whoever serves refuses such a head ([`Answering::refused`]).
 //! - An answer that ends its connection lets nothing in: what a client sent behind
 //!   `Connection: close` is not served.
 //! - Where nothing waits, bytes go straight into the server's buffer, and the socket is polled as it

@@ -3,7 +3,9 @@
 use actix_http::{
     Response, StatusCode,
     body::{BodyStream, BoxBody, MessageBody as _, SizedStream},
-    header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{
+        ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    },
 };
 use bytes::Bytes;
 use futures_util::stream;
@@ -65,6 +67,10 @@ impl Refusal {
         let mut response = document(self.status, &body);
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+        }
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            // What is here beside the server's own is only read.
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
         response
     }

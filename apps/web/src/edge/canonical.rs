@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use actix_http::{Method, RequestHead, StatusCode};
+use actix_http::{Method, RequestHead, StatusCode, uri::Authority};
 use bytes::Bytes;
 
 use super::{
@@ -38,12 +38,20 @@ pub(super) fn request(head: &RequestHead, secure: bool, body: Bytes) -> Result<R
         let text = format!("more than {HEADERS_MAX} headers, or {HEAD_BYTES_MAX} bytes of them");
         return Err(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text));
     }
-    // A target with a host in it outweighs the header (RFC 9112, 3.2.2); HTTP/2 has no other.
-    let asked = head.uri.authority().map(|authority| authority.as_str().as_bytes().to_vec());
+    // A target with a host in it outweighs the header (RFC 9112, 3.2.2); HTTP/2 has no other. Who asks is
+    // no part of it.
+    let bare = |authority: &str| authority.rsplit('@').next().map(|host| host.as_bytes().to_vec());
+    let asked = head.uri.authority().and_then(|authority| bare(authority.as_str()));
     let old = || if has(&headers, "host") { None } else { Some(HOST_OF_OLD_CLIENTS.to_vec()) };
     if let Some(host) = asked.or_else(old) {
         headers.retain(|header| header.name != "host");
         headers.push(Header { name: "host".to_owned(), value: host });
+    }
+    if let Some(bad) =
+        headers.iter().find(|header| header.name == "host" && !is_host(&header.value))
+    {
+        let host = String::from_utf8_lossy(&bad.value).into_owned();
+        return Err(Refusal::bad(format!("Host: {host:?} is none")));
     }
     let (method, target) = (head.method.as_str().to_owned(), target.to_owned());
     let mut request = canonical(Request { method, target, headers, body, apart: None });
@@ -72,8 +80,10 @@ pub fn canonical(mut request: Request) -> Request {
     let local: Vec<String> =
         connection.flat_map(|header| words(&header.value)).filter(|name| name != "host").collect();
     request.headers.retain(|Header { name, .. }| {
-        !HOP_BY_HOP.contains(&name.as_str())
-            && !OURS.contains(&name.as_str())
+        // Servers that hand headers on as variables take one for the other (RFC 3875, 4.1.18).
+        let dashed = name.replace('_', "-");
+        !HOP_BY_HOP.contains(&dashed.as_str())
+            && !OURS.contains(&dashed.as_str())
             && !local.contains(name)
     });
     one_cookie(&mut request.headers);
@@ -112,6 +122,11 @@ fn forwarded(peer: Option<SocketAddr>, host: &str, proto: &str) -> String {
         None => "unknown".to_owned(),
     };
     format!("for={peer};host=\"{host}\";proto={proto}")
+}
+
+/// Whether a host, and perhaps a port, can be called so (RFC 9112, 3.2); a client may know of none.
+fn is_host(value: &[u8]) -> bool {
+    value.is_empty() || (!value.contains(&b'@') && Authority::try_from(value).is_ok())
 }
 
 fn has(headers: &[Header], name: &str) -> bool {
@@ -178,6 +193,9 @@ mod tests {
             header("Transfer-Encoding", "chunked"),
             header("Synod-Seq", "77"),
             header("Synod-Time", "then"),
+            header("Synod_Seed", "7"),
+            header("Content_Length", "9"),
+            header("X_B", "3"),
             header("Expect", "100-continue"),
             header("Cookie", "a=1; synod-session=4"),
             header("cookie", "b=2"),
@@ -190,6 +208,7 @@ mod tests {
             header("host", "a"),
             header("x-b", "2"),
             header("x-b", "1"),
+            header("x_b", "3"),
         ];
         assert_eq!(canonical(came).headers, ordered);
     }

@@ -139,7 +139,11 @@ where
             .finish(move |request: Request| {
                 let (edge, answering) = (Rc::clone(&serving), Answering::of(&request));
                 async move {
-                    Ok::<Response<Answer>, Infallible>(answering.with(edge.serve(request).await))
+                    let response = match answering.refused() {
+                        Some(refused) => refused,
+                        None => edge.serve(request).await,
+                    };
+                    Ok::<Response<Answer>, Infallible>(answering.with(response))
                 }
             });
     service.new_service(()).await.unwrap_or_else(|()| unreachable!("closures begin without fail"))

@@ -1,6 +1,8 @@
 //! What clients see of a site.
 
+mod answers;
 mod bad_input;
+mod fields;
 mod passing;
 mod pipelined;
 mod tunnels;
@@ -85,6 +87,7 @@ async fn a_repeated_key_is_answered_as_before_and_not_performed() {
     assert_eq!(unknown.body, r#"{"outcome":"unknown","position":null,"status":null}"#);
     let post = site.ask("POST /.well-known/synod/outcome/other", &[], "x").await;
     assert_eq!((post.status, server.heard.borrow().len()), (405, 1));
+    assert_eq!(post.header("allow"), Some("get, head"));
 }
 
 #[actix_web::test]

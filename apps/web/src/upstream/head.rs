@@ -84,6 +84,9 @@ pub(super) fn read(buffer: &mut BytesMut, asked: Asked<'_>) -> Result<Option<Hea
             return if long { Err("a head without an end".to_owned()) } else { Ok(None) };
         };
         let status = answer.code.unwrap_or_default();
+        if status < 100 {
+            return Err(format!("a status of {status:03}"));
+        }
         let connects = asked.method == "CONNECT" && (200..300).contains(&status);
         let switched = asked.may_switch && (status == SWITCHING || connects);
         if status == SWITCHING && !switched {
@@ -126,7 +129,9 @@ fn head(answer: &httparse::Response<'_, '_>, status: u16, method: &str) -> Resul
         Some(1) => !named("close"),
         _ => named("keep-alive"),
     };
-    let keep = keep && framing != Framing::UntilClose;
+    // Of chunks HTTP/1.0 knows nothing: what stands behind may be anything (RFC 9112, 6.1).
+    let clear = answer.version == Some(1) || said.codings.is_empty();
+    let keep = keep && clear && framing != Framing::UntilClose;
     Ok(Head { status, headers, keep, framing, declared, switched: false })
 }
 
