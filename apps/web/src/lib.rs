@@ -11,14 +11,15 @@
 //! it at each main, [`upstream`] speaks HTTP with the server behind. [`resp`] hears the clients of Redis
 //! and speaks with their servers, by the same order. [`bodies`] keeps large bodies apart from the order,
 //! `carrier` carries them, and one server's content to another.
-//! [`WebService`] puts them together, `way` finds the order for who comes by HTTP, and `tireless` begins
-//! anew what panics.
+//! [`WebService`] puts them together, `way` finds the order for who comes by HTTP, `log` says what clients
+//! asked, and `tireless` begins anew what panics.
 
 mod binding;
 pub mod bodies;
 mod carrier;
 pub mod edge;
 mod exchange;
+mod log;
 pub mod metrics;
 pub mod order;
 mod path;

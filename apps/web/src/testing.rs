@@ -308,6 +308,7 @@ impl Site {
             access: Access::open(),
             site: "a".to_owned(),
             metrics: metrics.clone(),
+            clock: Arc::new(RealClock),
             connections_max: 64,
             bodies,
             stop,

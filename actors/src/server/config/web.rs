@@ -126,6 +126,18 @@ pub enum ReadPolicy {
     Ordered,
 }
 
+impl ReadPolicy {
+    /// As a node file has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Session => "session",
+            Self::Linearizable => "linearizable",
+            Self::Ordered => "ordered",
+        }
+    }
+}
+
 /// What becomes of a request that was sent to a server and may have been performed, when its site
 /// crashed before the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

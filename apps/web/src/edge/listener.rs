@@ -122,30 +122,29 @@ where
     T: AsyncRead + AsyncWrite + Unpin + fmt::Debug + 'static,
 {
     let (serving, expecting) = (Rc::clone(edge), Rc::clone(edge));
-    let service =
-        HttpService::<Turnstile<T>, _, _>::build()
-            .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
-            .client_request_timeout(HEAD_TIME_MAX)
-            .client_disconnect_timeout(FAREWELL_TIME_MAX)
-            .h1_allow_half_closed(true)
-            .on_connect_ext(|stream: &Turnstile<T>, connection| stream.tell(connection))
-            .expect(move |request: Request| {
-                let refused = expecting.check(request.head()).map_err(|refusal| {
-                    let response = Answering::of(&request).with(refusal.response());
-                    response.map_body(|_, body| body.boxed())
-                });
-                async move { refused.map(|()| request) }
-            })
-            .finish(move |request: Request| {
-                let (edge, answering) = (Rc::clone(&serving), Answering::of(&request));
-                async move {
-                    let response = match answering.refused() {
-                        Some(refused) => refused,
-                        None => edge.serve(request).await,
-                    };
-                    Ok::<Response<Answer>, Infallible>(answering.with(response))
-                }
+    let service = HttpService::<Turnstile<T>, _, _>::build()
+        .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
+        .client_request_timeout(HEAD_TIME_MAX)
+        .client_disconnect_timeout(FAREWELL_TIME_MAX)
+        .h1_allow_half_closed(true)
+        .on_connect_ext(|stream: &Turnstile<T>, connection| stream.tell(connection))
+        .expect(move |request: Request| {
+            let refused = expecting.check(request.head()).map_err(|refused| {
+                let response = Answering::of(&request).with(refused);
+                response.map_body(|_, body| body.boxed())
             });
+            async move { refused.map(|()| request) }
+        })
+        .finish(move |request: Request| {
+            let (edge, answering) = (Rc::clone(&serving), Answering::of(&request));
+            async move {
+                let response = match answering.refused() {
+                    Some(refused) => refused,
+                    None => edge.serve(request).await,
+                };
+                Ok::<Response<Answer>, Infallible>(answering.with(response))
+            }
+        });
     service.new_service(()).await.unwrap_or_else(|()| unreachable!("closures begin without fail"))
 }
 

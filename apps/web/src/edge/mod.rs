@@ -15,10 +15,10 @@ mod service;
 mod session;
 mod tunnel;
 
-use std::{cell::Cell, io, net::TcpListener, rc::Rc};
+use std::{cell::Cell, io, net::TcpListener, rc::Rc, sync::Arc};
 
 use synod::{
-    runtime::telemetry::Metrics,
+    runtime::{telemetry::Metrics, world::Clock},
     server::{Access, ServiceContext, StopSignal, config::WebConfig},
 };
 
@@ -28,7 +28,7 @@ use self::{
     service::{Counters, Edge},
     tunnel::Tunnels,
 };
-use crate::{Order, bodies::Store, tireless::restarts, upstream::Upstream};
+use crate::{Order, bodies::Store, log::Log, tireless::restarts, upstream::Upstream};
 
 pub use canonical::canonical;
 
@@ -43,6 +43,8 @@ pub struct EdgeOptions {
     pub site: String,
     /// What the node counts.
     pub metrics: Metrics,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
     /// More connections than this wait to be taken.
     pub connections_max: usize,
     /// Where large bodies of requests are kept on their way; none: in memory.
@@ -59,6 +61,7 @@ impl EdgeOptions {
             access: context.access.clone(),
             site: context.node.to_string(),
             metrics: context.metrics.clone(),
+            clock: Arc::clone(&context.clock),
             connections_max: CONNECTIONS_MAX,
             bodies: None,
             stop: context.close.clone(),
@@ -79,13 +82,14 @@ pub fn serve(
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let EdgeOptions { web, access, site, metrics, connections_max, bodies, stop } = options;
+    let EdgeOptions { web, access, site, metrics, clock, connections_max, bodies, stop } = options;
     let acceptor = access.acceptor();
     let budget = Budget::new(web.body_bytes_max, bodies);
     let open = Cell::new(0);
     let counters = Counters::new(&metrics, &site);
     let tunnels = Tunnels::default();
-    let edge = Edge { order, upstream, web, access, counters, budget, tunnels, open };
+    let log = Log::new(clock);
+    let edge = Edge { order, upstream, web, access, counters, log, budget, tunnels, open };
     let listener = Listener { listener: Some(listener), acceptor, connections_max, stop };
     actix_rt::spawn(listener.run(Rc::new(edge), restarts(&metrics, "web/listener")));
     Ok(())

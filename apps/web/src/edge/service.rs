@@ -3,8 +3,8 @@
 use std::{cell::Cell, rc::Rc, time::Duration};
 
 use actix_http::{
-    ConnectionType, Method, Payload, Request, RequestHead, Response, StatusCode, Version,
-    body::BoxBody,
+    Method, Payload, Request, RequestHead, Response, StatusCode, Version,
+    body::{BodySize, BoxBody, MessageBody as _},
     header::{AUTHORIZATION, HeaderValue, PROXY_AUTHORIZATION, WWW_AUTHENTICATE},
 };
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     Fresh, Identity, Order, Request as Ordered,
+    log::{Line, Log, TARGET},
     metrics::REQUESTS,
     path::all_unescaped,
     upstream::{Turned, Upstream, policy},
@@ -40,6 +41,7 @@ pub(super) struct Edge {
     pub(super) web: WebConfig,
     pub(super) access: Access,
     pub(super) counters: Counters,
+    pub(super) log: Log,
     pub(super) budget: Budget,
     pub(super) tunnels: Tunnels,
     pub(super) open: Cell<usize>,
@@ -60,39 +62,41 @@ struct Asked {
     session: u64,
 }
 
+/// How a request was treated, as the log tells it.
+#[derive(Default)]
+struct Treated {
+    /// None: it was refused before.
+    how: Option<&'static str>,
+    seq: Option<u64>,
+    replayed: bool,
+}
+
 impl Edge {
     /// Answers a request, whatever it is.
     pub(super) async fn serve(&self, mut request: Request) -> Response<BoxBody> {
         self.open.set(self.open.get() + 1);
         let _open = Open(&self.open);
         self.counters.count(request.method());
+        let (line, mut treated) = (self.log.begin(request.head().peer_addr), Treated::default());
         let mut payload = request.take_payload();
-        let answered = self.answer(&mut request, &mut payload).await;
+        let answered = self.answer(&mut request, &mut payload, &mut treated).await;
         let mut response = answered.unwrap_or_else(Refusal::response);
         // In HTTP/2 a request ends by itself, and no other waits behind it.
         if request.version() < Version::HTTP_2 {
             response = drain::behind(response, payload);
         }
-        // Clients of that time know no chunks: the connection's end is the body's.
-        if request.version() < Version::HTTP_11 {
-            response.head_mut().no_chunking(true);
-            response.head_mut().set_connection_type(ConnectionType::Close);
-        }
-        // Neither the query nor a header: both may let people in.
-        tracing::debug!(
-            target: "synod_web::access",
-            method = %request.method(),
-            path = request.path(),
-            status = response.status().as_u16(),
-            seq = response.headers().get(SEQ).and_then(|seq| seq.to_str().ok()),
-            "answered",
-        );
+        write(line, request.head(), &treated, &response);
         response
     }
 
     /// Refuses a body that says to be too large.
-    pub(super) fn check(&self, head: &RequestHead) -> Result<(), Refusal> {
-        self.budget.check(head)
+    pub(super) fn check(&self, head: &RequestHead) -> Result<(), Response<BoxBody>> {
+        let line = self.log.begin(head.peer_addr);
+        self.budget.check(head).map_err(|refused| {
+            let response = refused.response();
+            write(line, head, &Treated::default(), &response);
+            response
+        })
     }
 
     /// Whether a request is under way.
@@ -104,6 +108,7 @@ impl Edge {
         &self,
         request: &mut Request,
         payload: &mut Payload,
+        treated: &mut Treated,
     ) -> Result<Response<BoxBody>, Refusal> {
         if let Err(refused) = self.admit(request) {
             let mut response = refused.response();
@@ -118,15 +123,20 @@ impl Edge {
             return self.ready(request.method()).await;
         }
         if let Some(other) = tunnel::wanted(request.head(), &self.web)? {
+            treated.how = Some("pass");
             return self
                 .pass(other, request.head(), std::mem::replace(payload, Payload::None))
                 .await;
         }
         let asked = self.asked(request, payload).await?;
-        let safe = canonical::is_safe(request.method());
-        match asked.policy {
-            policy if safe && policy != ReadPolicy::Ordered => self.read(asked).await,
-            _ => self.ordered(asked).await,
+        let policy = match canonical::is_safe(request.method()) {
+            true => asked.policy,
+            false => ReadPolicy::Ordered,
+        };
+        treated.how = Some(policy.name());
+        match policy {
+            ReadPolicy::Ordered => self.ordered(asked, treated).await,
+            _ => self.read(asked).await,
         }
     }
 
@@ -197,12 +207,17 @@ impl Edge {
     }
 
     /// Has a request ordered; the answer is the one of this site's server.
-    async fn ordered(&self, asked: Asked) -> Result<Response<BoxBody>, Refusal> {
+    async fn ordered(
+        &self,
+        asked: Asked,
+        treated: &mut Treated,
+    ) -> Result<Response<BoxBody>, Refusal> {
         let is_head = asked.request.method == "HEAD";
         let identity = asked.key.map_or(Identity::Made, Identity::Key);
         let performed = timeout(VERDICT_TIME_MAX, self.order.perform(asked.request, identity));
         let late = |_| Refusal::unknown("outcome unknown: it takes too long");
         let answer = performed.await.map_err(late)?.map_err(|why| Refusal::of_order(&why))?;
+        (treated.seq, treated.replayed) = (Some(answer.seq), answer.replayed);
         let mut response = answer::whole(answer.response, is_head);
         let headers = response.headers_mut();
         let seq = answer.seq.to_string();
@@ -245,6 +260,33 @@ impl Edge {
         tell(headers, "via", VIA);
         Ok(response)
     }
+}
+
+/// Writes the line of a request whose answer begins.
+fn write(line: Option<Line>, head: &RequestHead, treated: &Treated, response: &Response<BoxBody>) {
+    let Some(line) = line else { return };
+    let bytes = match response.body().size() {
+        _ if head.method == Method::HEAD => Some(0),
+        BodySize::None => Some(0),
+        BodySize::Sized(bytes) => Some(bytes),
+        BodySize::Stream => None,
+    };
+    // Behind it stands a key.
+    let path = head.uri.path();
+    let path = if path.starts_with(OUTCOME) { OUTCOME } else { path };
+    tracing::debug!(
+        target: TARGET,
+        client = line.client.map(display),
+        method = %head.method,
+        path,
+        status = response.status().as_u16(),
+        bytes,
+        ms = line.ms(),
+        treated = treated.how,
+        seq = treated.seq,
+        replayed = treated.replayed.then_some(true),
+        "answered",
+    );
 }
 
 /// Counts a request as under way until dropped.

@@ -3,7 +3,7 @@
 
 mod own;
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use synod::server::config::ReadPolicy;
@@ -19,7 +19,10 @@ use super::{
     watch::Watch,
     wire::{self, Commands, Words, error},
 };
-use crate::{Fresh, Header, Identity, OrderError, Request};
+use crate::{
+    Fresh, Header, Identity, OrderError, Request,
+    log::{Line, TARGET},
+};
 
 /// A client, and how it stands.
 pub(super) struct Client<S> {
@@ -39,6 +42,11 @@ pub(super) struct Client<S> {
     /// The last of its commands that was ordered.
     seen: u64,
     id: u64,
+    at: SocketAddr,
+    /// What is to be written of what it said last.
+    line: Option<Line>,
+    /// The first word of the error that its answer begins with; empty: it is none.
+    error: Option<String>,
 }
 
 /// Commands between MULTI and EXEC.
@@ -57,7 +65,7 @@ struct Unwatched;
 struct Gone;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    pub(super) fn new(edge: Rc<Edge>, stream: S, id: u64) -> Self {
+    pub(super) fn new(edge: Rc<Edge>, stream: S, (id, at): (u64, SocketAddr)) -> Self {
         let bytes_max = usize::try_from(edge.web.body_bytes_max).unwrap_or(usize::MAX);
         Self {
             admitted: !edge.access.needs_token(),
@@ -73,6 +81,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             name: Bytes::new(),
             seen: 0,
             id,
+            at,
+            line: None,
+            error: None,
         }
     }
 
@@ -120,22 +131,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     async fn say(&mut self, reply: &[u8]) -> Result<(), Gone> {
+        if self.line.is_some() {
+            self.error.get_or_insert_with(|| wire::error_word(reply));
+        }
         let said = timeout(SAY_TIME_MAX, self.stream.write_all(reply)).await;
         said.ok().and_then(Result::ok).ok_or(Gone)
     }
 
     async fn answer(&mut self, words: Words) -> Result<(), Gone> {
+        (self.line, self.error) = (self.edge.log.begin(Some(self.at)), None);
         let name = command::name(&words);
-        if !self.admitted && !["AUTH", "HELLO", "QUIT"].contains(&name.as_str()) {
+        let done = self.answer_to(&name, words).await;
+        // Unless it was told of with others.
+        self.write(&name, 1, "own", None);
+        done
+    }
+
+    async fn answer_to(&mut self, name: &str, words: Words) -> Result<(), Gone> {
+        if !self.admitted && !["AUTH", "HELLO", "QUIT"].contains(&name) {
             return self.say(b"-NOAUTH Authentication required.\r\n").await;
         }
         let kind = kind(&words);
         self.edge.counters.count(kind);
         if kind == Kind::Own {
-            return self.own(&name, &words).await;
+            return self.own(name, &words).await;
         }
         if self.transaction.is_some() {
-            return self.queue(kind, &name, words).await;
+            return self.queue(kind, name, words).await;
         }
         match kind {
             Kind::Refused(why) => {
@@ -143,14 +165,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             }
             Kind::Read if self.policy() != ReadPolicy::Ordered => {
                 let all = self.batch(words, kind).await?;
-                self.read(&all).await
+                let read = self.read(&all).await;
+                self.write(together(name, &all), all.len(), self.policy().name(), None);
+                read
             }
             Kind::Own | Kind::Read | Kind::Write => {
                 let all = self.batch(words, kind).await?;
-                let method = if all.len() == 1 { name } else { "PIPELINE".to_owned() };
-                self.order(method, &all, None).await
+                self.order(together(name, &all).to_owned(), &all, None).await
             }
         }
+    }
+
+    /// Writes the line of what it said last, once.
+    fn write(&mut self, name: &str, commands: usize, treated: &str, seq: Option<u64>) {
+        let Some(line) = self.line.take() else { return };
+        let command = if name == PIPELINE { name } else { command::known(name) };
+        tracing::debug!(
+            target: TARGET,
+            client = line.client.map(display),
+            command,
+            commands,
+            error = self.error.as_deref().filter(|word| !word.is_empty()),
+            ms = line.ms(),
+            treated,
+            seq,
+            "answered",
+        );
     }
 
     /// What came behind a command and can be done together with it: one place for all of them.
@@ -261,23 +301,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             return self.say(&error("ERR", &why).repeat(count)).await;
         }
         let (target, headers) = (format!("/{}", self.database), watched.into_iter().collect());
+        let name = method.clone();
         let request = Request { method, target, headers, body: body.into(), apart: None };
         let edge = Rc::clone(&self.edge);
         let performed = timeout(VERDICT_TIME_MAX, edge.order.perform(request, Identity::Made));
-        match performed.await {
-            Ok(Ok(answer)) => {
-                self.seen = self.seen.max(answer.seq);
-                tracing::debug!(
-                    target: "synod_web::access", seq = answer.seq, commands = all.len(), "answered",
-                );
-                self.say(&answer.response.body).await
-            }
-            Ok(Err(why)) => self.say(&refused(&why).repeat(count)).await,
+        let (seq, reply) = match performed.await {
+            Ok(Ok(answer)) => (Some(answer.seq), answer.response.body),
+            Ok(Err(why)) => (None, refused(&why).repeat(count).into()),
             Err(_) => {
                 let why = error("UNCERTAIN", &"outcome unknown: it takes too long");
-                self.say(&why.repeat(count)).await
+                (None, why.repeat(count).into())
             }
-        }
+        };
+        self.seen = self.seen.max(seq.unwrap_or_default());
+        let said = self.say(&reply).await;
+        self.write(&name, all.len(), ReadPolicy::Ordered.name(), seq);
+        said
     }
 
     /// A command between MULTI and EXEC.
@@ -356,11 +395,19 @@ fn refused(why: &OrderError) -> Vec<u8> {
     }
 }
 
+/// What commands that are done together are called.
+fn together<'a>(first: &'a str, all: &[Words]) -> &'a str {
+    if all.len() == 1 { first } else { PIPELINE }
+}
+
 fn weight(words: &Words) -> usize {
     words.iter().map(|word| word.len() + WORD_BYTES).sum()
 }
 
 const OK: &[u8] = b"+OK\r\n";
+
+/// More than one command, in one place.
+const PIPELINE: &str = "PIPELINE";
 
 /// What a word takes beside its bytes, about.
 const WORD_BYTES: usize = 16;

@@ -27,6 +27,13 @@ pub(super) fn name(words: &[Bytes]) -> String {
     String::from_utf8_lossy(word).to_ascii_uppercase()
 }
 
+/// Its name, for people, if it is a command's: whoever takes this for another port may say anything.
+pub(super) fn known(name: &str) -> &str {
+    let ours = OWN.contains(&name) || READS.contains(&name) || WRITES.contains(&name);
+    let known = ours || REFUSED.iter().any(|(names, _)| names.contains(&name));
+    if known { name } else { "other" }
+}
+
 /// What this command is.
 pub(super) fn kind(words: &[Bytes]) -> Kind {
     let name = name(words);

@@ -18,6 +18,7 @@ use super::{client::Client, command::Kind, reader::Reader, server::RedisServer};
 use crate::{
     Order,
     edge::EdgeOptions,
+    log::Log,
     metrics::REQUESTS,
     tireless::{restarts, tireless},
 };
@@ -30,6 +31,7 @@ pub(super) struct Edge {
     pub(super) web: WebConfig,
     pub(super) access: Access,
     pub(super) counters: Counters,
+    pub(super) log: Log,
     /// Clients that may watch something.
     pub(super) watchers: Arc<Semaphore>,
     busy: Rc<Cell<usize>>,
@@ -123,13 +125,16 @@ pub fn serve(
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let mut listener = Some(TcpListener::from_std(listener)?);
-    let EdgeOptions { mut web, access, site, metrics, connections_max, mut stop, .. } = options;
+    let EdgeOptions { mut web, access, site, metrics, clock, connections_max, mut stop, .. } =
+        options;
     web.body_bytes_max = web.body_bytes_max.min(COMMANDS_BYTES_MAX);
     let (counters, acceptor) = (Counters::new(&metrics, &site), access.acceptor());
     let reader = Reader::new(server.address().clone());
     let (busy, clients, held) = (Rc::default(), Cell::new(0), Rc::default());
     let watchers = Arc::new(Semaphore::new(WATCHERS_MAX));
-    let edge = Edge { order, server, reader, web, access, counters, watchers, busy, clients, held };
+    let log = Log::new(clock);
+    let edge =
+        Edge { order, server, reader, web, access, counters, log, watchers, busy, clients, held };
     let edge = Rc::new(edge);
     actix_rt::spawn(async move {
         let accept = async || {
@@ -186,9 +191,9 @@ async fn greet(edge: Rc<Edge>, tls: Option<TlsAcceptor>, stream: TcpStream, peer
     // Otherwise it hung up already.
     let Ok(()) = stream.set_nodelay(true) else { return };
     match tls {
-        None => Client::new(edge, stream, id).serve().await,
+        None => Client::new(edge, stream, (id, peer)).serve().await,
         Some(tls) => match timeout(GREET_TIME_MAX, tls.accept(stream)).await {
-            Ok(Ok(stream)) => Client::new(edge, stream, id).serve().await,
+            Ok(Ok(stream)) => Client::new(edge, stream, (id, peer)).serve().await,
             Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS client"),
             Err(_) => {}
         },

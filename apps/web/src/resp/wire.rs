@@ -231,6 +231,12 @@ pub(super) fn error(code: &str, why: &dyn std::fmt::Display) -> Vec<u8> {
     format!("-{code} {}\r\n", why.to_string().replace(['\r', '\n'], " ")).into_bytes()
 }
 
+/// The first word of an error; of another reply nothing.
+pub(super) fn error_word(reply: &[u8]) -> String {
+    let word = reply.strip_prefix(b"-").unwrap_or_default().iter();
+    word.take_while(|byte| byte.is_ascii_uppercase()).map(|byte| char::from(*byte)).collect()
+}
+
 /// As many as Redis takes.
 const WORDS_MAX: u64 = 1 << 20;
 

@@ -6,13 +6,14 @@ use std::{
     cell::{Cell, RefCell},
     net::{SocketAddr, TcpListener},
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use synod::{
-    runtime::telemetry::Metrics,
+    runtime::{telemetry::Metrics, world::RealClock},
     server::{
         Access, StopTrigger,
         config::{ReadPolicy, WebConfig, WebRoute},
@@ -190,6 +191,7 @@ impl Port {
             access: Access::open(),
             site: "a".to_owned(),
             metrics: Metrics::new(),
+            clock: Arc::new(RealClock),
             connections_max: 8,
             bodies: None,
             stop,
