@@ -1,4 +1,4 @@
-//! A lossy UDP relay: what a cable between two nodes does to their datagrams.
+//! A lossy and long UDP relay: what a cable between two nodes does to their datagrams.
 //!
 //! Put its address where one node's file names the other's `quic`. Which datagrams are lost
 //! depends on the seed and on their number only, so a run that failed can be tried again.
@@ -12,13 +12,19 @@ use std::{
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use tokio::{net::UdpSocket, sync::oneshot};
+use synod_runtime::world::Instant;
+use tokio::{
+    net::UdpSocket,
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
 
-use crate::process::cluster::Cluster;
+use crate::process::{cluster::Cluster, wait::now};
 
 /// Carries datagrams to one address and the answers back, until dropped.
 #[derive(Debug)]
@@ -34,6 +40,7 @@ pub struct Relay {
 struct Cable {
     is_cut: AtomicBool,
     lost_permille: AtomicU32,
+    delay_ms: AtomicU64,
     carried: AtomicU64,
     dropped: AtomicU64,
 }
@@ -51,7 +58,7 @@ impl Relay {
         let (stop, stopped) = oneshot::channel();
         let carrier = Arc::clone(&cable);
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async move {
                 let near = Arc::new(UdpSocket::from_std(socket).expect("a socket of ours"));
                 tokio::select! {
@@ -65,31 +72,34 @@ impl Relay {
         Self { at, cable, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// Lets the mains a and b of a cluster that was not started reach each other only through
-    /// relays: a's way to b, and b's to a.
+    /// Lets the mains a and b of a cluster that does not run reach each other only through relays:
+    /// a's way to b, and b's to a.
     pub fn between_mains(cluster: &Cluster) -> [Self; 2] {
-        let quic = |name| cluster.node(name).quic;
-        [("a", "b", 1), ("b", "a", 2)].map(|(from, to, seed)| {
-            let relay = Self::start(quic(to), seed);
-            let named = |at| format!("quic = \"{at}\"");
-            cluster.rewrite(from, &named(quic(to)), &named(relay.at()));
-            relay
-        })
+        [("a", "b", 1), ("b", "a", 2)].map(|(from, to, seed)| Self::lay(cluster, from, to, seed))
     }
 
-    /// Lets a node of a cluster that was not started reach all others, and them it, only through
+    /// Lets a node of a cluster that does not run reach all others, and them it, only through
     /// relays: cut, they leave it alone.
     pub fn around(cluster: &Cluster, node: &str) -> Vec<Self> {
         let others = cluster.nodes().map(|(name, _)| name).filter(|name| *name != node);
         let ways = others.flat_map(|other| [(node, other), (other, node)]);
-        let relay = |(seed, (from, to)): (u64, (&str, &str))| {
-            let target = cluster.node(to).quic;
-            let relay = Self::start(target, seed);
-            let named = |at| format!("quic = \"{at}\"");
-            cluster.rewrite(from, &named(target), &named(relay.at()));
-            relay
-        };
-        (1..).zip(ways).map(relay).collect()
+        (1..).zip(ways).map(|(seed, (from, to))| Self::lay(cluster, from, to, seed)).collect()
+    }
+
+    /// Lets all nodes of a cluster that does not run reach each other only through relays.
+    pub fn everywhere(cluster: &Cluster) -> Vec<Self> {
+        let names = || cluster.nodes().map(|(name, _)| name);
+        let ways = names().flat_map(|from| names().map(move |to| (from, to)));
+        let ways = ways.filter(|(from, to)| from != to);
+        (1..).zip(ways).map(|(seed, (from, to))| Self::lay(cluster, from, to, seed)).collect()
+    }
+
+    fn lay(cluster: &Cluster, from: &str, to: &str, seed: u64) -> Self {
+        let target = cluster.node(to).quic;
+        let relay = Self::start(target, seed);
+        let named = |at| format!("quic = \"{at}\"");
+        cluster.rewrite(from, &named(target), &named(relay.at()));
+        relay
     }
 
     /// Where it listens.
@@ -110,6 +120,11 @@ impl Relay {
     /// From now on this many of a thousand datagrams are lost, either way.
     pub fn lose(&self, permille: u32) {
         self.cable.lost_permille.store(permille, Relaxed);
+    }
+
+    /// From now on each datagram is under way for so long, either way; none overtakes another.
+    pub fn delay(&self, ms: u64) {
+        self.cable.delay_ms.store(ms, Relaxed);
     }
 
     /// Datagrams that passed, and those that did not.
@@ -136,6 +151,38 @@ impl Cable {
         if passes { &self.carried } else { &self.dropped }.fetch_add(1, Relaxed);
         passes
     }
+
+    /// Lets a datagram in at one end, if it passes.
+    fn put(&self, end: &End, datagram: &[u8], rng: &mut ChaCha8Rng) {
+        if self.passes(rng) {
+            let due = now() + Duration::from_millis(self.delay_ms.load(Relaxed));
+            // A cable that is full loses more, as any other.
+            end.try_send((due, datagram.to_vec())).ok();
+        }
+    }
+}
+
+/// Where datagrams go in, each with when it is due at the other end.
+type End = mpsc::Sender<(Instant, Vec<u8>)>;
+
+/// A cable's one direction: what is put in is sent from `out`, to `to` or to whom that is connected.
+fn lay(out: Arc<UdpSocket>, to: Option<SocketAddr>) -> End {
+    let (end, mut held) = mpsc::channel::<(Instant, Vec<u8>)>(HELD_MAX);
+    tokio::spawn(async move {
+        while let Some((due, datagram)) = held.recv().await {
+            let left = due.since(now());
+            if !left.is_zero() {
+                sleep(left).await;
+            }
+            let sent = match to {
+                Some(to) => out.send_to(&datagram, to).await,
+                None => out.send(&datagram).await,
+            };
+            // Loopback says "connection refused" when a receiver is gone: that datagram is lost.
+            sent.ok();
+        }
+    });
+    end
 }
 
 async fn carry(
@@ -146,47 +193,35 @@ async fn carry(
 ) -> io::Result<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     // One socket to the target for each peer, as a router that translates addresses has.
-    let mut far: BTreeMap<SocketAddr, Arc<UdpSocket>> = BTreeMap::new();
+    let mut far: BTreeMap<SocketAddr, End> = BTreeMap::new();
     let mut datagram = vec![0; DATAGRAM_BYTES_MAX];
     loop {
-        // Loopback says "connection refused" here when a receiver is gone: that datagram is lost.
+        // As above: a peer may be gone.
         let Ok((bytes, from)) = near.recv_from(&mut datagram).await else { continue };
-        if !cable.passes(&mut rng) {
-            continue;
+        if !far.contains_key(&from) {
+            let socket = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?);
+            socket.connect(target).await?;
+            let back = ChaCha8Rng::seed_from_u64(seed ^ (far.len() as u64 + 1));
+            let end = lay(Arc::clone(&near), Some(from));
+            tokio::spawn(carry_back(Arc::clone(&socket), end, Arc::clone(&cable), back));
+            far.insert(from, lay(socket, None));
         }
-        let socket = match far.get(&from) {
-            Some(socket) => Arc::clone(socket),
-            None => {
-                let socket = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?);
-                socket.connect(target).await?;
-                let back = ChaCha8Rng::seed_from_u64(seed ^ (far.len() as u64 + 1));
-                let (near, cable) = (Arc::clone(&near), Arc::clone(&cable));
-                tokio::spawn(carry_back(Arc::clone(&socket), near, from, cable, back));
-                far.insert(from, Arc::clone(&socket));
-                socket
-            }
-        };
-        // As above: the target may be down.
-        socket.send(&datagram[..bytes]).await.ok();
+        cable.put(&far[&from], &datagram[..bytes], &mut rng);
     }
 }
 
-async fn carry_back(
-    far: Arc<UdpSocket>,
-    near: Arc<UdpSocket>,
-    to: SocketAddr,
-    cable: Arc<Cable>,
-    mut rng: ChaCha8Rng,
-) {
+async fn carry_back(far: Arc<UdpSocket>, end: End, cable: Arc<Cable>, mut rng: ChaCha8Rng) {
     let mut datagram = vec![0; DATAGRAM_BYTES_MAX];
     loop {
-        if let Ok(bytes) = far.recv(&mut datagram).await
-            && cable.passes(&mut rng)
-        {
-            near.send_to(&datagram[..bytes], to).await.ok();
+        // The same: the target may be down.
+        if let Ok(bytes) = far.recv(&mut datagram).await {
+            cable.put(&end, &datagram[..bytes], &mut rng);
         }
     }
 }
+
+/// What a fast link has under way within the longest delay of a test; some megabytes.
+const HELD_MAX: usize = 4_096;
 
 /// The largest UDP datagram.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
@@ -194,7 +229,6 @@ const DATAGRAM_BYTES_MAX: usize = 65_535;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn echo() -> (SocketAddr, std::net::UdpSocket) {
         let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -221,6 +255,29 @@ mod tests {
         relay.heal();
         client.send_to(b"three", relay.at()).unwrap();
         assert_eq!(server.recv_from(&mut buffer).unwrap().0, 5, "\"two\" is lost for good");
+    }
+
+    #[test]
+    fn what_is_delayed_comes_late_and_in_order() {
+        let (target, server) = echo();
+        let (_, client) = echo();
+        let relay = Relay::start(target, 1);
+        relay.delay(40);
+        let began = now();
+        for number in 0..100_u8 {
+            client.send_to(&[number], relay.at()).unwrap();
+        }
+        let mut buffer = [0; 16];
+        for number in 0..100 {
+            let (_, from) = server.recv_from(&mut buffer).unwrap();
+            assert_eq!(buffer[0], number);
+            if number == 99 {
+                server.send_to(b"back", from).unwrap();
+            }
+        }
+        assert!(now().since(began) >= Duration::from_millis(40));
+        assert_eq!(client.recv_from(&mut buffer).unwrap().0, 4);
+        assert!(now().since(began) >= Duration::from_millis(80));
     }
 
     #[test]

@@ -12,13 +12,15 @@
 //!   by log or by group
 //! - [`crew`]: threads that go on until they are told to stop
 //! - [`resource`]: what only one program may touch at a time
-//! - [`sites`]: what the web binding's tests have in common; [`stalls`]: whether the machine stood still
+//! - [`sites`]: what the web binding's tests have in common; [`clients`]: who writes and reads there all
+//!   the while; [`stalls`]: whether the machine stood still
 //! - [`load`]: writers that keep a book of every answer, and the check of that book
 //!
 //! Two rules keep these tests honest: nothing waits for a time where it could wait for an event,
 //! and whatever a test leaves running dies with it.
 
 pub mod child;
+pub mod clients;
 pub mod cluster;
 pub mod crew;
 pub mod disk;

@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{child::Process, machine::free_tcp_port, sites::Server, wait::until};
+use super::{child::Process, disk::SmallDisk, machine::free_tcp_port, sites::Server, wait::until};
 
 /// A server with a directory of files; both are gone when it is dropped.
 #[derive(Debug)]
@@ -20,6 +20,7 @@ pub struct Nginx {
     process: Option<Process>,
     /// It reads its configuration again when it is told to, which it can with processes of its own only.
     rereads: bool,
+    disk: Option<SmallDisk>,
     folder: TempDir,
 }
 
@@ -32,13 +33,15 @@ impl Nginx {
     /// # Panics
     /// When it does not serve.
     pub fn start() -> Result<Self, String> {
-        Self::configured(false, |folder, at| {
-            format!(
-                "  server {{\n    listen {at};\n    root {}/files;\n    client_max_body_size 128m;\n    \
-                 dav_methods PUT DELETE MKCOL COPY MOVE;\n    create_full_put_path on;\n  }}\n",
-                folder.display()
-            )
-        })
+        Self::configured(false, |_| Ok(None), files)
+    }
+
+    /// Starts one on a disk of its own, in memory, of `size` as `mount` takes it.
+    ///
+    /// # Errors
+    /// What is missing, or not allowed, here.
+    pub fn start_on_small_disk(size: &str) -> Result<Self, String> {
+        Self::configured(false, |folder| SmallDisk::memory(folder, size).map(Some), files)
     }
 
     /// Starts one before others: those of `list`, a file of its folder that is there by then, and
@@ -50,20 +53,20 @@ impl Nginx {
     /// # Panics
     /// When it does not serve.
     pub fn before(list: &str, servers: &[SocketAddr]) -> Result<Self, String> {
-        Self::configured(true, |folder, at| {
-            let servers: String = servers.iter().map(|at| format!("server {at};\n")).collect();
-            fs::write(folder.join(list), servers).expect("a file of ours");
-            format!(
-                "  upstream sites {{ include {}/{list}; }}\n  server {{\n    listen {at};\n    \
-                 location / {{\n      proxy_pass http://sites;\n      proxy_connect_timeout 1s;\n      \
-                 proxy_next_upstream error timeout http_502 http_503;\n    }}\n  }}\n",
-                folder.display()
-            )
-        })
+        Self::configured(
+            true,
+            |_| Ok(None),
+            |folder, at| {
+                let servers: String = servers.iter().map(|at| format!("server {at};\n")).collect();
+                fs::write(folder.join(list), servers).expect("a file of ours");
+                front(&folder.join(list), at)
+            },
+        )
     }
 
     fn configured(
         rereads: bool,
+        disk: impl FnOnce(&Path) -> Result<Option<SmallDisk>, String>,
         servers: impl FnOnce(&Path, SocketAddr) -> String,
     ) -> Result<Self, String> {
         let paths = env::var_os("PATH").unwrap_or_default();
@@ -74,14 +77,28 @@ impl Nginx {
         let missing = "no nginx on PATH; install Debian's package `nginx-light`";
         let program = program.ok_or_else(|| missing.to_owned())?;
         let folder = tempfile::Builder::new().prefix("synod-nginx-").tempdir().expect("a folder");
+        let disk = disk(folder.path())?;
         let at = free_tcp_port();
         fs::create_dir(folder.path().join("files")).expect("a folder of ours");
         let servers = servers(folder.path(), at);
         let configuration = configuration(folder.path(), rereads, &servers);
         fs::write(folder.path().join("nginx.conf"), configuration).expect("the same");
-        let mut server = Self { program, at, process: None, rereads, folder };
+        let mut server = Self { program, at, process: None, rereads, disk, folder };
         server.resume();
         Ok(server)
+    }
+
+    /// Its own disk.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn disk(&self) -> &SmallDisk {
+        self.disk.as_ref().expect("it was started on a small disk")
+    }
+
+    /// Where its files are.
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("files")
     }
 
     /// Where it is.
@@ -105,7 +122,7 @@ impl Nginx {
     /// When they cannot be read.
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let mut found = BTreeMap::new();
-        collect(&self.folder.path().join("files"), "", &mut found);
+        collect(&self.root(), "", &mut found);
         found
     }
 }
@@ -148,6 +165,25 @@ fn collect(folder: &Path, path: &str, found: &mut BTreeMap<String, Vec<u8>>) {
             found.insert(name, fs::read(entry.path()).expect("a file of it"));
         }
     }
+}
+
+/// What its manual's first example of WebDAV has.
+fn files(folder: &Path, at: SocketAddr) -> String {
+    format!(
+        "  server {{\n    listen {at};\n    root {}/files;\n    client_max_body_size 128m;\n    \
+         dav_methods PUT DELETE MKCOL COPY MOVE;\n    create_full_put_path on;\n  }}\n",
+        folder.display()
+    )
+}
+
+/// What leads to the servers of a list.
+fn front(list: &Path, at: SocketAddr) -> String {
+    format!(
+        "  upstream sites {{ include {}; }}\n  server {{\n    listen {at};\n    \
+         location / {{\n      proxy_pass http://sites;\n      proxy_connect_timeout 1s;\n      \
+         proxy_next_upstream error timeout http_502 http_503;\n    }}\n  }}\n",
+        list.display()
+    )
 }
 
 /// In one process that dies with the test, unless it is to read this again.

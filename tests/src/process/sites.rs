@@ -38,6 +38,11 @@ pub fn webs(cluster: &Cluster) -> [SocketAddr; 2] {
     ["a", "b"].map(|name| cluster.node(name).web.expect("a main with a server has a web port"))
 }
 
+/// Which of the two a main has.
+pub fn at(name: &str) -> usize {
+    usize::from(name == "b")
+}
+
 /// Waits until both serve, as either says.
 pub fn wait_both_serve(cluster: &Cluster) {
     for name in ["a", "b"] {
@@ -63,7 +68,15 @@ pub fn wait_equal<V: PartialEq>(
 
 /// Two stock servers behind the two mains of a cluster, or nothing where there is no nginx.
 pub fn two_sites(order: Order) -> Option<(Cluster, [Nginx; 2])> {
-    let servers = match (Nginx::start(), Nginx::start()) {
+    two_sites_of(order, Nginx::start)
+}
+
+/// The same, of which `first` starts the first server.
+pub fn two_sites_of(
+    order: Order,
+    first: impl FnOnce() -> Result<Nginx, String>,
+) -> Option<(Cluster, [Nginx; 2])> {
+    let servers = match (first(), Nginx::start()) {
         (Ok(a), Ok(b)) => [a, b],
         (Err(missing), _) | (_, Err(missing)) => {
             eprintln!("SKIPPED: {missing}");
@@ -72,6 +85,15 @@ pub fn two_sites(order: Order) -> Option<(Cluster, [Nginx; 2])> {
     };
     let [a, b] = [servers[0].url(), servers[1].url()];
     Some((before(&[a, b], order), servers))
+}
+
+/// Stops a cluster, makes `change` to its node files, and starts it again.
+pub fn change<T>(cluster: &mut Cluster, change: impl FnOnce(&Cluster) -> T) -> T {
+    cluster.stop();
+    let made = change(cluster);
+    cluster.resume();
+    wait_both_serve(cluster);
+    made
 }
 
 /// A cluster before two servers, both of which serve.
