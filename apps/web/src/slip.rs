@@ -34,6 +34,8 @@ pub(crate) enum Slip {
     TrustsItsNotes,
     /// Readers are shown what a server lost (S6).
     ShowsWhatIsLost,
+    /// What failed here, and perhaps nowhere else, keeps nobody waiting (S7).
+    AnswersInDoubt,
     /// A body that the order still has is let go of (B2).
     SweepsTooSoon,
 }
@@ -41,7 +43,7 @@ pub(crate) enum Slip {
 #[cfg(test)]
 impl Slip {
     /// Each of them.
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::SendsBesideAnother,
         Self::ForgetsWhatWasSent,
         Self::DoubtsTheLastOnly,
@@ -57,6 +59,7 @@ impl Slip {
         Self::TakesAPart,
         Self::TrustsItsNotes,
         Self::ShowsWhatIsLost,
+        Self::AnswersInDoubt,
         Self::SweepsTooSoon,
     ];
 }

@@ -138,6 +138,11 @@ impl Web {
         self.last
     }
 
+    /// Every serving site has performed everything up to here.
+    pub const fn settled(&self) -> u64 {
+        self.settled
+    }
+
     /// The request at that place, while it is kept.
     pub fn step(&self, seq: u64) -> Option<Arc<Step>> {
         self.steps.get(&seq).cloned()
@@ -250,10 +255,15 @@ impl Web {
     /// that is wanted. Of two halves that of the site whose client was answered is believed.
     fn judge(&mut self, seq: u64, verdicts: &BTreeMap<String, Verdict>) {
         let failed = |status: u16| status >= 500;
-        let succeeded = verdicts.values().any(|verdict| match verdict {
-            Verdict::Answered { status, .. } | Verdict::Redone { status } => !failed(*status),
-            Verdict::Lost(_) => false,
+        // One that crashed before it told would have said that it failed: it has performed this.
+        let silent = self.sites.iter().any(|(name, site)| {
+            site.quarantined().is_none() && site.since < seq && !verdicts.contains_key(name)
         });
+        let succeeded = silent
+            || verdicts.values().any(|verdict| match verdict {
+                Verdict::Answered { status, .. } | Verdict::Redone { status } => !failed(*status),
+                Verdict::Lost(_) => false,
+            });
         let mut votes: BTreeMap<&str, (usize, bool)> = BTreeMap::new();
         let origin = self.steps.get(&seq).map(|step| step.origin.site.clone());
         for (site, verdict) in verdicts {
@@ -272,20 +282,16 @@ impl Web {
                 Verdict::Answered { status, .. } | Verdict::Redone { status }
                     if succeeded && failed(*status) =>
                 {
-                    gone.push((
-                        site,
-                        format!("it answered {status} to request {seq}, which others performed"),
-                    ));
+                    let why = format!("it answered {status} to request {seq}");
+                    gone.push((site, why + ", which others performed"));
                 }
                 Verdict::Answered { digest, .. } if Some(digest.as_str()) != most => {
                     if let Some(known) = self.sites.get_mut(site) {
                         known.diverged += 1;
                     }
                     if self.on_mismatch == OnMismatch::Quarantine {
-                        gone.push((
-                            site,
-                            format!("it answered request {seq} otherwise than others"),
-                        ));
+                        let why = format!("it answered request {seq} otherwise than others");
+                        gone.push((site, why));
                     }
                 }
                 Verdict::Answered { .. } | Verdict::Redone { .. } | Verdict::Lost(_) => {}
@@ -294,13 +300,6 @@ impl Web {
         for (site, why) in gone.into_iter().filter(|_| !slip::is(Slip::KeepsWhoFailed)) {
             self.quarantine(site, why);
         }
-    }
-
-    /// Whether a site can go on after that number.
-    fn continues(&self, applied: u64) -> bool {
-        applied <= self.last
-            && (applied == self.last
-                || self.steps.first_key_value().is_some_and(|(first, _)| *first <= applied + 1))
     }
 }
 

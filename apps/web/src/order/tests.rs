@@ -136,6 +136,15 @@ fn a_site_that_failed_where_the_other_did_not_is_sent_away_and_the_last_never() 
 }
 
 #[test]
+fn a_site_that_failed_is_sent_away_also_when_the_other_crashed_before_it_told() {
+    let (mut log, _, b) = two();
+    log.report("b", b, 1, answered(507, "full"));
+    let joined = log.join("a", Some(log.state("a").lineage), 1);
+    assert_eq!((joined.applied, joined.quarantined), (1, None));
+    assert!(log.state("b").quarantined().unwrap().contains("507"));
+}
+
+#[test]
 fn of_two_that_differ_the_one_whose_client_was_answered_is_believed() {
     let (mut log, a, b) = two();
     log.report("b", b, 1, answered(201, "y"));

@@ -9,14 +9,18 @@
 //! - S5: a server that took in less than the whole of a copy stays quarantined.
 //! - S6: a server that knows what it performed is asked before each life, and the site shows no more
 //!   than that.
+//! - S7: a site whose server failed what another site's client asked for answers nobody from it until the
+//!   others have said what became of it there.
 //!
 //! # Layout
 //! - [`Site`]: the way in; `gather`: places given together
 //! - `live`: its lives, and the work in each; `perform`: one request at the server
+//! - `doubt`: what failed here, and perhaps nowhere else
 //! - `report`: telling the others; [`notes`]: what must not be forgotten
 //! - `spread`: large bodies, kept apart from the order
 //! - `rebuild`: a server made again as another's is
 
+mod doubt;
 mod gather;
 mod live;
 pub mod notes;
@@ -51,6 +55,7 @@ use tokio::{
 };
 
 use self::{
+    doubt::Doubt,
     gather::Pace,
     notes::{Facts, Notes},
     rebuild::wait,
@@ -120,6 +125,8 @@ struct Inner {
     place: watch::Sender<Place>,
     /// What this site's server has performed, without gaps.
     applied: watch::Sender<u64>,
+    /// The last that failed here, and perhaps nowhere else.
+    doubt: Cell<Option<Doubt>>,
     /// Why the server cannot be reached at present.
     down: RefCell<Option<String>>,
     callers: RefCell<BTreeMap<u64, oneshot::Sender<Result<Answer, OrderError>>>>,
@@ -167,6 +174,7 @@ impl Site {
             facts: Cell::new(facts),
             place: watch::Sender::new(Place::Joining),
             applied: watch::Sender::new(facts.answered),
+            doubt: Cell::default(),
             down: RefCell::default(),
             callers: RefCell::default(),
             next_ticket: Cell::new(first_ticket),
@@ -356,6 +364,7 @@ impl Site {
         let mut applied = self.0.applied.subscribe();
         let seen = timeout(READ_PATIENCE, applied.wait_for(|applied| *applied >= seq)).await;
         let seen = seen.ok().and_then(|seen| seen.ok().map(|seen| *seen));
+        self.judged().await?;
         self.epoch()?;
         seen.ok_or_else(|| {
             let why = format!("the server behind this site has not performed {seq} yet");
@@ -388,7 +397,12 @@ impl Order for Site {
         request: Request,
         identity: Identity,
     ) -> LocalBoxFuture<'_, Result<Answer, OrderError>> {
-        self.order(request, identity).boxed_local()
+        let judged = async {
+            let answer = self.order(request, identity).await?;
+            let unknown = |why: OrderError| OrderError::Unknown(why.to_string());
+            self.judged().await.map_err(unknown).map(|()| answer)
+        };
+        judged.boxed_local()
     }
 
     fn fresh(&self, fresh: Fresh) -> LocalBoxFuture<'_, Result<u64, OrderError>> {

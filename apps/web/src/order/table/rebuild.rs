@@ -29,6 +29,13 @@ pub struct Rebuild {
 }
 
 impl Web {
+    /// Whether a site can go on after that number.
+    pub(super) fn continues(&self, applied: u64) -> bool {
+        applied <= self.last
+            && (applied == self.last
+                || self.steps.first_key_value().is_some_and(|(first, _)| *first <= applied + 1))
+    }
+
     /// The rebuild for which this site's server is to be copied, and still until it is.
     pub fn to_copy(&self, site: &str) -> Option<u64> {
         let mut all = self.rebuilds();

@@ -3,6 +3,7 @@
 
 mod back;
 mod log;
+mod reader;
 mod road;
 mod server;
 
@@ -199,19 +200,6 @@ impl Walk {
             }
             self.look(SITES[self.draw(2) as usize]).await;
             sleep(Duration::from_millis(self.draw(5))).await;
-        }
-    }
-
-    /// A reader: what it is shown is no less than it was told that the server performed.
-    async fn look(&self, name: &str) {
-        let Some(site) = self.site(name).filter(|_| self.faults.numbers) else { return };
-        let Ok(seen) = site.fresh(Fresh::Linearizable).await else { return };
-        let (server, alive) = (&self.servers[name], self.site(name).is_some());
-        let last = server.done.borrow().last();
-        // One that lost something is another process, and is not asked.
-        if alive && !server.is_behind() && last < seen {
-            let why = format!("{name} shows {last} to a reader of {seen}");
-            self.stale.borrow_mut().get_or_insert(why);
         }
     }
 

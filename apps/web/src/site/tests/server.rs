@@ -3,7 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     rc::Rc,
     time::Duration,
 };
@@ -29,6 +29,8 @@ pub(super) struct Performed {
     /// Numbers in the order they were performed or refused, with whether they were marked.
     pub(super) list: Vec<(u64, bool)>,
     pub(super) files: BTreeMap<String, String>,
+    /// What it failed.
+    pub(super) failed: BTreeSet<u64>,
     /// What POST adds to, by path.
     pub(super) sums: BTreeMap<String, Vec<String>>,
     /// What it was asked since it began, or was copied.
@@ -170,6 +172,7 @@ impl Perform for Server {
                     _ if numbers && done.borrow().last() + 1 != stamp.seq => (0, String::new()),
                     true => {
                         done.borrow_mut().list.push((stamp.seq, stamp.redo));
+                        done.borrow_mut().failed.insert(stamp.seq);
                         (507, "full".to_owned())
                     }
                     false => done.borrow_mut().apply(&request, stamp),
