@@ -1,7 +1,5 @@
 //! A server that keeps what it was asked together with what it did of it performs everything once.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::net::SocketAddr;
 
 use synod_tests::process::{
