@@ -1,7 +1,5 @@
 //! What becomes of sites whose nodes are stopped or cut off from each other.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::time::Duration;
 
 use synod_tests::{
