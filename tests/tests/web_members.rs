@@ -1,7 +1,5 @@
 //! Sites come and go while clients write on.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::fs;
 
 use serde_json::Value;
