@@ -47,7 +47,11 @@ fn a_user_s_own_actor_is_served_by_every_main_as_the_contract_says() {
     check_registry(&mut a);
     for name in ["a", "b", "x"] {
         check_metrics(&bank.http(name).get("/metrics").unwrap().text());
-        assert_eq!(bank.http(name).get("/healthz").unwrap().status, 200);
+        let mut node = bank.http(name);
+        let head = node.request("HEAD", "/healthz", &[], b"").unwrap();
+        let whole = node.get("/healthz").unwrap();
+        assert_eq!((head.status, whole.status, &*whole.body), (200, 200, &b"alive\n"[..]));
+        assert_eq!(head.header("content-length"), Some("6"));
     }
     check_client_verbs(&bank);
     check_idempotency(&mut a, &mut b);

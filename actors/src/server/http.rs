@@ -3,7 +3,7 @@
 use std::{fmt, future::ready, sync::Arc};
 
 use actix_web::{
-    Error, HttpRequest, HttpResponse, Responder, Route, error::InternalError,
+    Error, HttpRequest, HttpResponse, Responder, Route, error::InternalError, guard,
     http::header::RETRY_AFTER, web,
 };
 use serde_json::json;
@@ -47,14 +47,19 @@ pub(super) fn configure(routes: &mut web::ServiceConfig, looks: Looks, watchers:
         .app_data(web::PathConfig::default().error_handler(|bad, _| refused(bad)))
         .app_data(web::Data::new(looks))
         .app_data(web::Data::new(watchers))
-        .route("/healthz", web::get().to(healthz))
-        .route("/readyz", web::get().to(readyz))
-        .route("/status", web::get().to(status))
-        .route("/metrics", web::get().to(metrics))
-        .route("/registry", web::get().to(registry))
-        .route("/view", web::get().to(view::view))
+        .route("/healthz", looked_at().to(healthz))
+        .route("/readyz", looked_at().to(readyz))
+        .route("/status", looked_at().to(status))
+        .route("/metrics", looked_at().to(metrics))
+        .route("/registry", looked_at().to(registry))
+        .route("/view", looked_at().to(view::view))
         .route("/events", web::get().to(view::events))
-        .route("/", web::get().to(dashboard));
+        .route("/", looked_at().to(dashboard));
+}
+
+/// Of a document: whoever asks for its head only is told that.
+pub(super) fn looked_at() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 async fn healthz(looks: web::Data<Looks>) -> impl Responder {

@@ -28,7 +28,7 @@ use crate::{
     edge,
     edge::EdgeOptions,
     sameness,
-    upstream::{Upstream, UpstreamOptions},
+    upstream::{HttpForm, Upstream, UpstreamOptions},
 };
 
 /// A request as a server heard it.
@@ -204,7 +204,7 @@ async fn hear(stream: &mut TcpStream, bytes: &mut Vec<u8>, connection: usize) ->
 
 /// An order of one site, in memory.
 pub(crate) struct MemoryOrder {
-    server: Upstream,
+    server: HttpForm,
     last: Cell<u64>,
     answered: RefCell<BTreeMap<String, (u64, u64, Response)>>,
     /// What readers were to see.
@@ -294,7 +294,7 @@ impl Site {
         configure(&mut web);
         let upstream = upstream(&server.url);
         let order = Rc::new(MemoryOrder {
-            server: upstream.clone(),
+            server: HttpForm::new(upstream.clone(), web.clone()),
             last: Cell::new(0),
             answered: RefCell::default(),
             asked: RefCell::default(),

@@ -71,7 +71,7 @@ impl Http {
         head += &format!("content-length: {}\r\n\r\n", body.len());
         let whole = [head.as_bytes(), body].concat();
         stream.get_mut().write_all(&whole).map_err(NoAnswer::Lost)?;
-        let answer = read_answer(&mut stream).map_err(NoAnswer::Lost)?;
+        let answer = read_answer(&mut stream, method != "HEAD").map_err(NoAnswer::Lost)?;
         if answer.header("connection") != Some("close") {
             self.stream = Some(stream);
         }
@@ -143,7 +143,7 @@ impl Answer {
     }
 }
 
-fn read_answer(stream: &mut BufReader<TcpStream>) -> io::Result<Answer> {
+fn read_answer(stream: &mut BufReader<TcpStream>, has_body: bool) -> io::Result<Answer> {
     let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let first = read_line(stream)?;
     let status = first.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -158,6 +158,9 @@ fn read_answer(stream: &mut BufReader<TcpStream>) -> io::Result<Answer> {
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
     let mut answer = Answer { status, headers, body: Vec::new() };
+    if !has_body {
+        return Ok(answer);
+    }
     if answer.header("transfer-encoding") == Some("chunked") {
         loop {
             let size = read_line(stream)?;

@@ -214,6 +214,44 @@ fn a_server_behind_the_order_is_rebuilt_by_two_commands_or_by_hand() {
 }
 
 #[test]
+fn a_route_says_how_its_requests_are_treated_and_what_is_no_treatment_is_named() {
+    let route = |keys: &str| {
+        let section = "[web]\nlisten = \"127.0.0.1:1\"\nupstream = \"http://127.0.0.1:9\"\n";
+        let file = format!("{GOOD}\n{section}[[web.routes]]\n{keys}\n");
+        load(&file, Overrides::default()).map(|config| config.web.unwrap().routes)
+    };
+    let all = "path = \"/a\"\nmethods = [\"PUT\"]\nread = \"local\"\nredo = \"rebuild\"\n\
+               commutes = \"query id\"\nignore = [\"X-Own\"]\nremove = [\"ETag\"]\npass = true";
+    let texts = |text: &str| vec![text.to_owned()];
+    let whole = WebRoute {
+        path: "/a".to_owned(),
+        methods: texts("PUT"),
+        read: Some(ReadPolicy::Local),
+        redo: Some(RedoPolicy::Rebuild),
+        commutes: Some(Commutes::Query("id".to_owned())),
+        ignore: texts("x-own"),
+        remove: texts("etag"),
+        pass: true,
+    };
+    assert_eq!(route(all), Ok(vec![whole]));
+    assert_eq!(route("path = \"/a\""), Ok(vec![WebRoute::new("/a")]));
+    for (keys, part) in [
+        ("read = \"local\"", "path"),
+        ("path = \"a\"", "\"a\" is no path"),
+        ("path = \"/a\"\nmethods = [\"put\"]", "in capitals"),
+        ("path = \"/a\"\nread = \"dirty\"", "\"dirty\" is no policy"),
+        ("path = \"/a\"\nredo = \"never\"", "\"never\" is no policy"),
+        ("path = \"/a\"\ncommutes = \"all\"", "\"all\" is no key"),
+        ("path = \"/a\"\nremove = [\"e tag\"]", "\"e tag\" is no name of a header"),
+        ("path = \"/a\"\nignore = [\"\"]", "\"\" is no name of a header"),
+        ("path = \"/a\"\nremoves = [\"etag\"]", "remove"),
+    ] {
+        let said = route(keys).unwrap_err();
+        assert!(said.contains("web.routes") && said.contains(part), "{keys}: {said}");
+    }
+}
+
+#[test]
 fn an_order_by_multicast_wants_three_nodes_that_remember() {
     let member = "\n[[peers]]\nname = \"m1\"\nrole = \"member\"\nquic = \"127.0.0.1:7004\"\n";
     let web = |durability: &str, more: &str, order: &str| {

@@ -133,14 +133,6 @@ fn has(headers: &[Header], name: &str) -> bool {
     headers.iter().any(|header| header.name == name)
 }
 
-/// Whether a method can change nothing (CONTRACT: all others are ordered).
-pub(super) fn is_safe(method: &Method) -> bool {
-    SAFE.contains(&method.as_str())
-}
-
-/// RFC 9110, 9.2.1, and the reading ones of WebDAV and its kin.
-const SAFE: [&str; 7] = ["GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH"];
-
 /// Settled between the client and this site, or told to the server by the site itself; a client
 /// that could say these would make up what the sites agree on.
 const OURS: [&str; 9] = [

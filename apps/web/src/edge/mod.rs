@@ -8,6 +8,7 @@
 mod answer;
 mod canonical;
 mod drain;
+mod forwards;
 mod intake;
 mod listener;
 mod ready;

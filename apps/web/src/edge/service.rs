@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::{
     answer::{self, Refusal, tell},
-    canonical, drain,
+    canonical, drain, forwards,
     intake::{Budget, Share},
     ready::READY,
     session,
@@ -122,6 +122,9 @@ impl Edge {
         if request.path() == READY {
             return self.ready(request.method()).await;
         }
+        if let Some(ended) = forwards::step(request.head_mut())? {
+            return Ok(ended);
+        }
         if let Some(other) = tunnel::wanted(request.head(), &self.web)? {
             treated.how = Some("pass");
             return self
@@ -129,7 +132,7 @@ impl Edge {
                 .await;
         }
         let asked = self.asked(request, payload).await?;
-        let policy = match canonical::is_safe(request.method()) {
+        let policy = match policy::is_safe(&asked.request) {
             true => asked.policy,
             false => ReadPolicy::Ordered,
         };
@@ -202,7 +205,10 @@ impl Edge {
         let turned = self.upstream.switch(&request, &other.headers()).await;
         Ok(match turned.map_err(|fault| Refusal::from(&fault))? {
             Turned::Switched(server) => tunnel.join(other, server, client, Rc::clone(&self.order)),
-            Turned::Answered(reading) => answer::passing(reading, false),
+            Turned::Answered(mut reading) => {
+                policy::strip(&self.web, &request, &mut reading.headers);
+                answer::passing(reading, false)
+            }
         })
     }
 
@@ -249,7 +255,8 @@ impl Edge {
         let missing = if fresh == Fresh::Local { self.order.behind() } else { 0 };
         let is_head = asked.request.method == "HEAD";
         let reading = self.upstream.read(&asked.request).await;
-        let reading = reading.map_err(|fault| Refusal::from(&fault))?;
+        let mut reading = reading.map_err(|fault| Refusal::from(&fault))?;
+        policy::strip(&self.web, &asked.request, &mut reading.headers);
         let mut response = answer::passing(reading, is_head);
         let headers = response.headers_mut();
         // What was read may be newer, never older.

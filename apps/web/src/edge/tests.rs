@@ -189,6 +189,55 @@ async fn each_route_reads_as_fresh_as_it_says() {
 }
 
 #[actix_web::test]
+async fn what_a_route_removes_and_what_only_a_site_says_comes_to_no_client() {
+    let said = "HTTP/1.1 200 OK\r\nETag: \"7-a\"\r\nX-Served-By: a\r\nX-Own: 1\r\nSynod-Seq: 99\r\n\
+                Idempotent-Replayed: true\r\nContent-Length: 2\r\n\r\nhi";
+    let server = Server::start(move |_| Say::This(said.to_owned()));
+    let site = Site::start(&server, |web| {
+        let remove = vec!["etag".to_owned(), "x-served-by".to_owned()];
+        web.routes.push(WebRoute { remove, ..WebRoute::new("/bare") });
+    });
+    for method in ["GET", "POST"] {
+        let kept = site.ask(&format!("{method} /a"), &[], "").await;
+        assert_eq!((kept.header("etag"), kept.header("x-served-by")), (Some("\"7-a\""), Some("a")));
+        let bare = site.ask(&format!("{method} /bare/a"), &[], "").await;
+        assert_eq!((bare.header("etag"), bare.header("x-served-by")), (None, None), "{method}");
+        assert_eq!((bare.status, bare.header("x-own"), &*bare.body), (200, Some("1"), "hi"));
+        for reply in [kept, bare] {
+            assert_ne!(reply.header("synod-seq"), Some("99"), "{method}");
+            assert_eq!(reply.header("idempotent-replayed"), None, "{method}");
+        }
+    }
+}
+
+#[actix_web::test]
+async fn a_request_that_asks_for_another_method_is_ordered() {
+    let server = Server::store();
+    let site = Site::start(&server, |_| ());
+    let get = site.ask("GET /a", &["X-HTTP-Method-Override: DELETE"], "").await;
+    assert_eq!(get.header("synod-seq"), Some("1"), "its server may well delete something");
+    assert_eq!(site.ask("GET /a", &["X-Other: DELETE"], "").await.header("synod-seq"), None);
+}
+
+#[actix_web::test]
+async fn questions_about_the_way_go_as_far_as_they_say() {
+    let server = Server::store();
+    let site = Site::start(&server, |_| ());
+    let ask = |line: &'static str, left: &'static str| {
+        let site = &site;
+        async move { site.ask(line, &[&format!("Max-Forwards: {left}")], "").await.status }
+    };
+    assert_eq!((ask("OPTIONS /a", "0").await, ask("TRACE /a", "0").await), (204, 405));
+    assert_eq!((ask("OPTIONS /a", "x").await, ask("TRACE /a", "-1").await), (400, 400));
+    assert!(server.asked().is_empty(), "they ended here");
+    ask("OPTIONS /a", "7").await;
+    ask("GET /a", "0").await;
+    let heard = server.heard.borrow();
+    let left: Vec<_> = heard.iter().map(|heard| heard.header("max-forwards")).collect();
+    assert_eq!(left, [Some("6"), Some("0")], "it says nothing to others");
+}
+
+#[actix_web::test]
 async fn requests_in_one_packet_are_answered_in_their_order() {
     let server = Server::store();
     let site = Site::start(&server, |_| ());

@@ -30,7 +30,11 @@ impl Perform for HttpForm {
         request: Rc<Request>,
         stamp: Stamp,
     ) -> LocalBoxFuture<'_, Result<Response, Unperformed>> {
-        self.upstream.perform(request, stamp)
+        Box::pin(async move {
+            let mut response = self.upstream.perform(Rc::clone(&request), stamp).await?;
+            policy::strip(&self.config, &request, &mut response.headers);
+            Ok(response)
+        })
     }
 }
 

@@ -119,6 +119,7 @@ fn head(answer: &httparse::Response<'_, '_>, status: u16, method: &str) -> Resul
     let local = |name: &str| {
         HOP_BY_HOP.contains(&name)
             || name == "content-length"
+            || is_ours(name)
             || said.options.iter().any(|o| o == name)
     };
     headers.retain(|header| !local(&header.name));
@@ -183,6 +184,11 @@ impl Said {
     }
 }
 
+/// Whether only the site itself says such to clients.
+fn is_ours(name: &str) -> bool {
+    name.starts_with("synod-") || name == "idempotent-replayed"
+}
+
 /// Words between commas, in lower case.
 pub(crate) fn words(value: &[u8]) -> impl Iterator<Item = String> {
     let words = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
@@ -235,7 +241,7 @@ mod tests {
     #[test]
     fn what_concerns_one_connection_goes_no_further() {
         let text = "HTTP/1.1 200 OK\r\nZ: 2\r\nConnection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nA: 1\r\n\
-                    z: 1\r\nContent-Length: 0\r\n\r\n";
+                    Synod-Seq: 7\r\nIdempotent-Replayed: true\r\nz: 1\r\nContent-Length: 0\r\n\r\n";
         let head = read_all(text, "GET").unwrap().unwrap();
         let headers: Vec<_> = head
             .headers

@@ -3,7 +3,7 @@
 use synod::server::config::{Commutes, RedoPolicy, WebConfig, WebRoute};
 
 use crate::{
-    Request, Touches,
+    Header, Request, Touches,
     path::{all_unescaped, normalised},
 };
 
@@ -17,11 +17,29 @@ pub(crate) fn route<'a>(config: &'a WebConfig, request: &Request) -> Option<&'a 
 /// What becomes of a request that may have been performed, when nobody knows (R5.39): as its route
 /// says, or else by its method. Sent twice, these leave a server as it is after once.
 pub(crate) fn redo(config: &WebConfig, request: &Request) -> RedoPolicy {
-    let usual = match REPEATABLE.contains(&request.method.as_str()) {
+    let usual = match REPEATABLE.contains(&request.method.as_str()) && !overrides(request) {
         true => RedoPolicy::Resend,
         false => RedoPolicy::Rebuild,
     };
     route(config, request).and_then(|route| route.redo).unwrap_or(usual)
+}
+
+/// Whether `request` asks for another method than it has: some servers do as it says.
+fn overrides(request: &Request) -> bool {
+    let named = |name: &str| METHOD_OVERRIDES.contains(&name.replace('_', "-").as_str());
+    request.headers.iter().any(|header| header.name.starts_with('x') && named(&header.name))
+}
+
+/// Whether `request` can change nothing (CONTRACT: all others are ordered).
+pub(crate) fn is_safe(request: &Request) -> bool {
+    SAFE.contains(&request.method.as_str()) && !overrides(request)
+}
+
+/// Takes out of an answer what clients of its route are not given (R5.29).
+pub(crate) fn strip(config: &WebConfig, request: &Request, headers: &mut Vec<Header>) {
+    if let Some(route) = route(config, request) {
+        headers.retain(|header| !route.remove.contains(&header.name));
+    }
 }
 
 /// What `request` touches: as its route says (R5.45), or else by its method.
@@ -29,7 +47,7 @@ pub(crate) fn touches(config: &WebConfig, request: &Request) -> Touches {
     let Some((route, commutes)) =
         route(config, request).and_then(|route| Some((route, route.commutes.as_ref()?)))
     else {
-        let local = TOUCH_THEIR_PATH.contains(&request.method.as_str());
+        let local = TOUCH_THEIR_PATH.contains(&request.method.as_str()) && !overrides(request);
         return match local && redo(config, request) == RedoPolicy::Resend {
             true => below(&request.target),
             false => Touches::All,
@@ -84,6 +102,13 @@ fn only(mut values: impl Iterator<Item = Vec<u8>>) -> Option<Vec<u8>> {
     let one = values.next().filter(|value| !value.is_empty() && !value.contains(&b';'));
     one.filter(|_| values.next().is_none())
 }
+
+/// RFC 9110, 9.2.1, and the reading ones of WebDAV and its kin.
+const SAFE: [&str; 7] = ["GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH"];
+
+/// Where clients that can send only some methods put the one they mean.
+const METHOD_OVERRIDES: [&str; 3] =
+    ["x-http-method", "x-http-method-override", "x-method-override"];
 
 /// They say what is to be there, or not to be, whatever was before.
 const REPEATABLE: [&str; 9] =
@@ -143,6 +168,23 @@ mod tests {
         let touched = touches(&config, &request("PUT", "/a/b"));
         assert_eq!(touched, Touches::All, "what is not sent twice is performed alone");
         assert_eq!(redo(&config, &request("PUT", "/x/../%61")), RedoPolicy::Rebuild, "spelled");
+    }
+
+    #[test]
+    fn a_request_that_asks_for_another_method_is_neither_read_nor_repeated_nor_side_by_side() {
+        let config = WebConfig::new("127.0.0.1:1".parse().unwrap(), "http://localhost:2");
+        let with = |method: &str, name: &str| {
+            let headers = vec![Header { name: name.to_owned(), value: b"POST".to_vec() }];
+            Request { headers, ..request(method, "/a") }
+        };
+        for name in ["x-http-method-override", "x_http_method_override", "x-http-method"] {
+            assert!(!is_safe(&with("GET", name)), "{name}");
+            let put = with("PUT", name);
+            assert_eq!(redo(&config, &put), RedoPolicy::Rebuild, "{name}");
+            assert_eq!(touches(&config, &put), Touches::All, "{name}");
+        }
+        assert!(is_safe(&with("GET", "x-other")) && !is_safe(&request("PUT", "/a")));
+        assert_eq!(redo(&config, &with("PUT", "x-other")), RedoPolicy::Resend);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, str::FromStr};
 
+use awc::http::header::HeaderName;
+
 use super::super::{ConfigError, Section};
 
 /// How requests of some paths are treated.
@@ -19,6 +21,8 @@ pub struct WebRoute {
     pub commutes: Option<Commutes>,
     /// Headers of responses, in lower case, that may differ between sites.
     pub ignore: Vec<String>,
+    /// Headers of responses, in lower case, that clients are not given (R5.29).
+    pub remove: Vec<String>,
     /// Whether requests for another protocol (WebSocket; CONNECT on `/`) go to the site's own server,
     /// by the order. Others are treated as ever.
     pub pass: bool,
@@ -94,9 +98,16 @@ fn is_token(name: &str) -> bool {
 impl WebRoute {
     /// The route of `path` that changes nothing.
     pub fn new(path: impl Into<String>) -> Self {
-        let (methods, ignore) = (Vec::new(), Vec::new());
-        let path = path.into();
-        Self { path, methods, read: None, redo: None, commutes: None, ignore, pass: false }
+        Self {
+            path: path.into(),
+            methods: Vec::new(),
+            read: None,
+            redo: None,
+            commutes: None,
+            ignore: Vec::new(),
+            remove: Vec::new(),
+            pass: false,
+        }
     }
 
     pub(super) fn covers(&self, method: &str, path: &str) -> bool {
@@ -137,16 +148,27 @@ pub(super) fn read(section: &Section<'_>) -> Result<WebRoute, ConfigError> {
         let why = format!("{bad:?} is no method");
         return Err(section.refuse("methods", why, "write them in capitals, like \"PUT\""));
     }
-    let ignore = section.texts("ignore")?.into_iter().map(|name| name.to_ascii_lowercase());
     Ok(WebRoute {
         path,
         methods: methods.into_iter().collect(),
         read,
         redo,
         commutes,
-        ignore: ignore.collect(),
+        ignore: headers(section, "ignore")?,
+        remove: headers(section, "remove")?,
         pass: section.flag("pass")?,
     })
+}
+
+/// Names of headers of responses.
+fn headers(section: &Section<'_>, key: &'static str) -> Result<Vec<String>, ConfigError> {
+    let names = section.texts(key)?;
+    let valid = |name: &str| HeaderName::from_bytes(name.as_bytes()).is_ok();
+    if let Some(bad) = names.iter().find(|name| !valid(name)) {
+        let why = format!("{bad:?} is no name of a header");
+        return Err(section.refuse(key, why, "write it like \"ETag\""));
+    }
+    Ok(names.into_iter().map(|name| name.to_ascii_lowercase()).collect())
 }
 
 fn is_method(text: &str) -> bool {
@@ -157,7 +179,7 @@ const COMMUTES: &str = "\"path\", \"query NAME\" or \"header NAME\"";
 
 /// Its keys.
 pub(in super::super) const ROUTE_KEYS: &[&str] =
-    &["path", "methods", "read", "redo", "commutes", "pass", "ignore"];
+    &["path", "methods", "read", "redo", "commutes", "pass", "ignore", "remove"];
 
 #[cfg(test)]
 mod tests {
