@@ -10,13 +10,20 @@ use synod_tests::process::{
     cluster::Cluster,
     crew::{Crew, Shift},
     http::Http,
-    machine::turn,
+    machine::{free_tcp_port, turn},
     order::Order,
     orders::Orders,
     programs::program,
     sites::{Server as _, sites, wait_equal, webs},
     wait::{PATIENCE, until},
 };
+
+/// How a server's content is given and taken.
+#[derive(Clone, Copy)]
+enum Copied {
+    ByCommands,
+    ByUrls,
+}
 
 /// A cluster before two of the example's servers.
 struct Shop {
@@ -28,15 +35,20 @@ struct Shop {
 impl Shop {
     /// Servers that can be copied. That of b makes a number of its own for its `odd`-th change; the
     /// first import at b fails in its middle.
-    fn open(odd: u64, order: Order) -> Self {
+    fn open(odd: u64, order: Order, copied: Copied) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let servers = [Orders::start(&[]), Orders::start(&["--odd", &odd.to_string()])];
+        let content = [0, 1].map(|_| free_tcp_port().to_string());
+        let flags = content.each_ref().map(|at| ["--content", at, "--odd"]);
+        let servers = [
+            Orders::start(&[&flags[0][..], &["0"]].concat()),
+            Orders::start(&[&flags[1][..], &[&odd.to_string()]].concat()),
+        ];
         let urls = servers.each_ref().map(Orders::url);
         let mut cluster = order.before(&urls);
         cluster.stop();
         let flag = folder.path().join("failed").display().to_string();
         let orders = program("orders").display().to_string();
-        for (name, server) in ["a", "b"].iter().zip(&servers) {
+        for ((name, server), content) in ["a", "b"].iter().zip(&servers).zip(&content) {
             let dir = server.dir();
             // Slow enough that writes come meanwhile.
             let export = format!("sleep 0.3; {orders} export {dir}");
@@ -44,9 +56,17 @@ impl Shop {
                 "sleep 0.5; test -e {flag} || {{ touch {flag}; head -c 700 >/dev/null; exit 9; }}; \
                  {orders} import {dir}"
             );
+            let hooks = match copied {
+                Copied::ByCommands => format!(
+                    "export = [\"sh\", \"-c\", {export:?}]\nimport = [\"sh\", \"-c\", {import:?}]"
+                ),
+                Copied::ByUrls => {
+                    let url = format!("\"http://{content}/everything\"");
+                    format!("export = {url}\nimport = {url}")
+                }
+            };
             let keys = format!(
-                "\n[web]\non_mismatch = \"quarantine\"\nexport = [\"sh\", \"-c\", {export:?}]\n\
-                 import = [\"sh\", \"-c\", {import:?}]\nrebuild_within = \"20s\"\n"
+                "\n[web]\non_mismatch = \"quarantine\"\n{hooks}\nrebuild_within = \"20s\"\n"
             );
             cluster.rewrite(name, "\n[web]\n", &keys);
         }
@@ -100,7 +120,7 @@ fn a_server_that_went_astray_is_rebuilt_in_the_order_of_a_group() {
 
 fn rebuilt_while_clients_go_on(order: Order) {
     let _turn = turn();
-    let mut shop = Shop::open(40, order);
+    let mut shop = Shop::open(40, order, Copied::ByCommands);
     let at = webs(&shop.cluster)[0];
     let crew = Crew::start((0..3).map(|writer| move |shift: &Shift| write_on(writer, at, shift)));
     crew.wait_for_more(PATIENCE, "writes", 60);
@@ -131,18 +151,24 @@ fn rebuilt_while_clients_go_on(order: Order) {
 /// and its node what it noted of them, while the cluster is down.
 #[test]
 fn a_site_that_lost_everything_is_rebuilt() {
-    rebuilt_from_nothing(Order::Paxos);
+    rebuilt_from_nothing(Order::Paxos, Copied::ByCommands);
 }
 
 /// The same, where a group puts requests in order.
 #[test]
 fn a_site_that_lost_everything_is_rebuilt_in_the_order_of_a_group() {
-    rebuilt_from_nothing(Order::Sam);
+    rebuilt_from_nothing(Order::Sam, Copied::ByCommands);
 }
 
-fn rebuilt_from_nothing(order: Order) {
+/// The same, where servers give and take their content by URLs of their own.
+#[test]
+fn a_site_that_lost_everything_is_rebuilt_by_urls() {
+    rebuilt_from_nothing(Order::Paxos, Copied::ByUrls);
+}
+
+fn rebuilt_from_nothing(order: Order, copied: Copied) {
     let _turn = turn();
-    let mut shop = Shop::open(u64::MAX, order);
+    let mut shop = Shop::open(0, order, copied);
     fs::write(shop.folder.path().join("failed"), "").unwrap();
     let mut http = Http::new(webs(&shop.cluster)[0]);
     for number in 0..20 {

@@ -34,7 +34,10 @@ pub use self::{
     reader::{ConfigError, Overrides},
     tls::{ClientAccess, TlsConfig, Tokens},
     units::HostPort,
-    web::{Commutes, OnMismatch, ReadPolicy, RedoPolicy, WebConfig, WebCopies, WebOrder, WebRoute},
+    web::{
+        Commutes, Hook, HookUrl, OnMismatch, ReadPolicy, RedoPolicy, WebConfig, WebCopies,
+        WebOrder, WebRoute,
+    },
 };
 use crate::{management::message::Spec, replicated::ARGS_BYTES_MAX};
 pub(crate) use reader::{Keys, Section, Source};

@@ -9,7 +9,8 @@
 //! is (`redo = "resend"`), and is performed exactly once.
 //!
 //! `orders export DIR` writes all that it has, and `orders import DIR` makes what it reads all that it
-//! has, while it runs: for `export` and `import` in a node file.
+//! has, while it runs: for `export` and `import` in a node file. So do GET and PUT of /everything, at a
+//! port of their own (`--content HOST:PORT`), where clients do not come.
 //!
 //! On purpose it can do worse: `--random` makes identifiers of its own, `--odd N` answers the N-th
 //! request that changes something as no other server would, `--slow MS` takes its time before it
@@ -19,7 +20,7 @@ use std::{
     env,
     error::Error,
     fs,
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::Path,
     process::ExitCode,
@@ -56,8 +57,8 @@ fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
-        ["export", dir] => export(dir.as_ref()),
-        ["import", dir] => import(dir.as_ref()),
+        ["export", dir] => export(dir.as_ref(), io::stdout()),
+        ["import", dir] => import(dir.as_ref(), io::stdin()),
         [listen, dir, flags @ ..] => serve(listen, dir.as_ref(), flags),
         _ => Err(USAGE.into()),
     };
@@ -80,17 +81,17 @@ fn open(dir: &Path) -> Result<Connection, Box<dyn Error>> {
     Ok(db)
 }
 
-fn export(dir: &Path) -> Result<(), Box<dyn Error>> {
+fn export(dir: &Path, mut to: impl Write) -> Result<(), Box<dyn Error>> {
     let mut copy = tempfile::NamedTempFile::new()?;
     open(dir)?.execute("VACUUM INTO ?1", [copy.path().to_str()])?;
-    io::copy(&mut copy, &mut io::stdout())?;
+    io::copy(&mut copy, &mut to)?;
     Ok(())
 }
 
 /// All of it or, where it is killed in its middle, nothing.
-fn import(dir: &Path) -> Result<(), Box<dyn Error>> {
+fn import(dir: &Path, mut from: impl Read) -> Result<(), Box<dyn Error>> {
     let mut copy = tempfile::NamedTempFile::new()?;
-    io::copy(&mut io::stdin(), &mut copy)?;
+    io::copy(&mut from, &mut copy)?;
     let mut db = open(dir)?;
     db.execute("ATTACH ?1 AS copy", [copy.path().to_str()])?;
     let all = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -114,32 +115,57 @@ fn serve(listen: &str, dir: &Path, flags: &[&str]) -> Result<(), Box<dyn Error>>
         odd_at: number("--odd"),
         changes: AtomicU64::new(0),
     });
-    let listener = TcpListener::bind(listen).map_err(|error| format!("{listen}: {error}"))?;
+    let content = flags.iter().position(|word| *word == "--content");
+    if let Some(at) = content.and_then(|at| flags.get(at + 1)) {
+        let (listener, dir) = (bind(at)?, dir.to_owned());
+        thread::spawn(move || talk_on(&listener, move |request| everything(&dir, request)));
+    }
+    talk_on(&bind(listen)?, move |request| {
+        orders.answer(request).unwrap_or_else(|why| (500, why.to_string().into_bytes()))
+    });
+    Ok(())
+}
+
+fn bind(at: &str) -> Result<TcpListener, String> {
+    TcpListener::bind(at).map_err(|error| format!("{at}: {error}"))
+}
+
+fn talk_on(listener: &TcpListener, answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) {
+    let answer = Arc::new(answer);
     for stream in listener.incoming().map_while(Result::ok) {
-        let orders = Arc::clone(&orders);
+        let answer = Arc::clone(&answer);
         // A client that hangs up in the middle has heard enough.
-        thread::spawn(move || orders.talk(stream).ok());
+        thread::spawn(move || talk(stream, &*answer).ok());
+    }
+}
+
+fn talk(stream: TcpStream, answer: &dyn Fn(&Request) -> Answer) -> io::Result<()> {
+    let mut to = stream.try_clone()?;
+    let mut from = BufReader::new(stream);
+    while let Some(request) = Request::read(&mut from)? {
+        let (status, body) = answer(&request);
+        let length = match status {
+            204 => String::new(),
+            _ => format!("Content-Length: {}\r\n", body.len()),
+        };
+        let head = format!("HTTP/1.1 {status} \r\n{length}\r\n");
+        to.write_all(&[head.as_bytes(), &body].concat())?;
     }
     Ok(())
 }
 
-impl Orders {
-    fn talk(&self, stream: TcpStream) -> io::Result<()> {
-        let mut to = stream.try_clone()?;
-        let mut from = BufReader::new(stream);
-        while let Some(request) = Request::read(&mut from)? {
-            let failed = |why: rusqlite::Error| (500, why.to_string().into_bytes());
-            let (status, body) = self.answer(&request).unwrap_or_else(failed);
-            let length = match status {
-                204 => String::new(),
-                _ => format!("Content-Length: {}\r\n", body.len()),
-            };
-            let head = format!("HTTP/1.1 {status} \r\n{length}\r\n");
-            to.write_all(&[head.as_bytes(), &body].concat())?;
-        }
-        Ok(())
-    }
+/// Gives all that it has, or takes it.
+fn everything(dir: &Path, request: &Request) -> Answer {
+    let mut all = Vec::new();
+    let done = match (request.method.as_str(), request.path.as_str()) {
+        ("GET", "/everything") => export(dir, &mut all).map(|()| 200),
+        ("PUT", "/everything") => import(dir, request.body.as_slice()).map(|()| 204),
+        _ => Ok(404),
+    };
+    done.map_or_else(|why| (500, why.to_string().into_bytes()), |status| (status, all))
+}
 
+impl Orders {
     #[expect(clippy::disallowed_methods, reason = "it is to be slow, and is no node")]
     fn answer(&self, request: &Request) -> rusqlite::Result<Answer> {
         let Some(id) = request.id() else { return Ok((404, Vec::new())) };
@@ -257,8 +283,12 @@ impl Request {
         }
         let mut request = Self { method, path, headers, body: Vec::new() };
         let length = request.header("content-length").and_then(|length| length.parse().ok());
-        from.take(length.unwrap_or(0)).read_to_end(&mut request.body)?;
-        Ok(Some(request))
+        let length: u64 = length.unwrap_or(0);
+        // What broke off is not all of it.
+        match from.take(length).read_to_end(&mut request.body)? as u64 == length {
+            true => Ok(Some(request)),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     /// The order it is about; none of them: all. Nothing where it is about something else.
@@ -272,7 +302,7 @@ impl Request {
     }
 }
 
-const USAGE: &str = "usage: orders HOST:PORT DIR [--random] [--odd N] [--slow MS] [--crash N]\n\
+const USAGE: &str = "usage: orders HOST:PORT DIR [--random] [--odd N] [--slow MS] [--crash N] [--content HOST:PORT]\n\
                      \x20      orders export DIR | orders import DIR";
 
 const TABLES: &str = "

@@ -132,12 +132,12 @@ pub trait Carrier {
     /// Has this site's server copied for a rebuild. The server performs nothing meanwhile.
     fn export(&self, id: u64) -> LocalBoxFuture<'_, Result<Rc<dyn Copy>, String>>;
 
-    /// Has this site's server made as a copy is that comes in pieces. Begun anew it makes up for
-    /// what came in part before.
+    /// Has this site's server made as a copy of so many bytes is that comes in pieces. Begun anew it
+    /// makes up for what came in part before.
     ///
     /// # Errors
     /// Nothing was begun.
-    fn import(&self, id: u64) -> Result<Box<dyn Feed>, String>;
+    fn import(&self, id: u64, bytes: u64) -> Result<Box<dyn Feed>, String>;
 
     /// The piece at `offset` of the copy that another site made for a rebuild.
     fn fetch<'a>(

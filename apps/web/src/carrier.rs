@@ -1,4 +1,4 @@
-//! Carries a server's content between sites, by the commands of the node file, and large bodies: both
+//! Carries a server's content between sites, by the commands or URLs of the node file, and large bodies: both
 //! over the nodes' own links.
 
 use std::{path::PathBuf, rc::Rc, sync::Arc, time::Duration};
@@ -14,33 +14,60 @@ use synod::{
         node::Node,
         registry::{Binding, Deliver, RegisterError},
         wire::{Frame, name_hash},
-        world::network::Lane,
+        world::{Clock, network::Lane},
     },
     server::{
         ServiceContext,
-        config::WebCopies,
+        config::{Hook, WebCopies},
         services::programs::{Haul, Programs, Question, Station},
     },
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Apart, Carrier, Copy, Courier, Feed, Holding, order::NAME, site::Site};
+use crate::{
+    Apart, Carrier, Copy, Courier, Feed, Holding,
+    bodies::Store,
+    order::NAME,
+    site::Site,
+    upstream::{self, Upload, UpstreamOptions},
+};
 
-/// Runs the commands of a node file, and asks other nodes.
-pub(crate) struct Commands {
-    programs: Arc<dyn Programs>,
-    links: Node,
+/// Runs the commands of a node file, or asks its URLs; and asks other nodes.
+pub(crate) struct Hooks {
     copies: WebCopies,
+    /// None where nothing is run here.
+    programs: Option<Arc<dyn Programs>>,
+    links: Node,
     node: NodeName,
     dir: PathBuf,
+    store: Store,
+    clock: Arc<dyn Clock>,
 }
 
-impl Commands {
-    /// Those of `copies`; none when there are no such commands, or nothing runs them here.
-    pub(crate) fn new(copies: Option<WebCopies>, context: &ServiceContext) -> Option<Self> {
-        let (programs, copies) = (context.programs.clone()?, copies?);
-        let (links, node) = (context.links.clone(), context.node.clone());
-        Some(Self { programs, links, copies, node, dir: context.data_dir.clone() })
+impl Hooks {
+    /// Those of `copies`; none when there are no such, or nothing runs their commands here. What a URL
+    /// gives is kept in `store`.
+    pub(crate) fn new(
+        copies: Option<WebCopies>,
+        store: &Store,
+        context: &ServiceContext,
+    ) -> Option<Self> {
+        let (copies, programs) = (copies?, context.programs.clone());
+        let runs = |hook: &Hook| programs.is_some() || matches!(hook, Hook::Url(_));
+        let can = runs(&copies.export) && runs(&copies.import);
+        can.then(|| Self {
+            copies,
+            programs,
+            links: context.links.clone(),
+            node: context.node.clone(),
+            dir: context.data_dir.clone(),
+            store: store.clone(),
+            clock: Arc::clone(&context.clock),
+        })
+    }
+
+    fn programs(&self) -> Result<&dyn Programs, String> {
+        self.programs.as_deref().ok_or_else(|| "no commands are run here".to_owned())
     }
 
     fn question(&self, command: &[String], id: u64) -> Question {
@@ -48,21 +75,38 @@ impl Commands {
             Station { service: NAME.to_owned(), node: self.node.clone(), epoch: Epoch(id) };
         Question { station, command: command.to_vec(), within: self.copies.within }
     }
-}
 
-impl Carrier for Commands {
-    fn export(&self, id: u64) -> LocalBoxFuture<'_, Result<Rc<dyn Copy>, String>> {
+    async fn spool(&self, command: &[String], id: u64) -> Result<Rc<dyn Copy>, String> {
         let haul = Haul {
-            question: self.question(&self.copies.export, id),
+            question: self.question(command, id),
             file: self.dir.join(SPOOL),
             bytes_max: self.copies.bytes_max,
         };
-        let made = self.programs.spool(haul);
-        Box::pin(async move { made.await.map(Rc::from) })
+        self.programs()?.spool(haul).await.map(Rc::from)
+    }
+}
+
+impl Carrier for Hooks {
+    fn export(&self, id: u64) -> LocalBoxFuture<'_, Result<Rc<dyn Copy>, String>> {
+        let WebCopies { export, within, bytes_max, .. } = &self.copies;
+        match export {
+            Hook::Command(command) => Box::pin(self.spool(command, id)),
+            Hook::Url(url) => {
+                // A server may look through all that it has before it says a word.
+                let options = UpstreamOptions {
+                    patience: *within,
+                    ..UpstreamOptions::new(Arc::clone(&self.clock))
+                };
+                Box::pin(upstream::get(url, *bytes_max, &self.store, options))
+            }
+        }
     }
 
-    fn import(&self, id: u64) -> Result<Box<dyn Feed>, String> {
-        self.programs.feed(self.question(&self.copies.import, id))
+    fn import(&self, id: u64, bytes: u64) -> Result<Box<dyn Feed>, String> {
+        match &self.copies.import {
+            Hook::Command(command) => self.programs()?.feed(self.question(command, id)),
+            Hook::Url(url) => Ok(Box::new(Upload::new(url.clone(), bytes, self.copies.within)?)),
+        }
     }
 
     fn fetch<'a>(

@@ -22,7 +22,7 @@ use synod::{
 use crate::{
     Carrier, Form, Order,
     bodies::Store,
-    carrier::{Commands, Counter, Links},
+    carrier::{Counter, Hooks, Links},
     edge::{self, EdgeOptions},
     metrics::{DIVERGED, WebMetrics},
     order::{Copied, NAME, Rebuild, Site as Known, State, Web},
@@ -134,7 +134,7 @@ impl Service for WebService {
             };
             // Without this arbiter the node would be up without its web port.
             let alarm = Alarm(Arc::clone(&context.fail));
-            let carrier = Commands::new(config.copies.clone(), &context);
+            let carrier = Hooks::new(config.copies.clone(), &store, &context);
             let site = Site::start(Parts {
                 name,
                 config: config.clone(),

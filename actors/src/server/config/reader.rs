@@ -280,6 +280,14 @@ impl<'s> Section<'s> {
         }
     }
 
+    /// Like [`Section::texts`]; one text is a list of one.
+    pub(crate) fn one_or_more(&self, key: &'static str) -> Result<Vec<String>, ConfigError> {
+        match (self.overriding(key), self.table.get(key)) {
+            (None, Some(Value::String(one))) => Ok(vec![one.clone()]),
+            _ => self.texts(key),
+        }
+    }
+
     /// A path, relative ones starting at the file's folder.
     pub(crate) fn path(&self, key: &'static str) -> Result<PathBuf, ConfigError> {
         let want = "a path";

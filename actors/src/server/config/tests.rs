@@ -192,7 +192,7 @@ fn services_are_read_and_what_is_wrong_with_one_is_said() {
 }
 
 #[test]
-fn a_server_behind_the_order_is_rebuilt_by_two_commands_or_by_hand() {
+fn a_server_behind_the_order_is_rebuilt_by_commands_by_urls_or_by_hand() {
     let web = |keys: &str| {
         let section = "[web]\nlisten = \"127.0.0.1:1\"\nupstream = \"http://127.0.0.1:9\"\n";
         load(&format!("{GOOD}\n{section}{keys}\n"), Overrides::default())
@@ -200,9 +200,18 @@ fn a_server_behind_the_order_is_rebuilt_by_two_commands_or_by_hand() {
     assert_eq!(web("").unwrap().web.unwrap().copies, None);
     let both = "export = [\"tar\", \"-c\", \".\"]\nimport = [\"in\"]\nrebuild_within = \"9s\"";
     let copies = web(both).unwrap().web.unwrap().copies.unwrap();
-    assert_eq!((copies.export.len(), copies.import.len()), (3, 1));
+    let command =
+        |words: &[&str]| Hook::Command(words.iter().map(|&word| word.to_owned()).collect());
+    assert_eq!((copies.export, copies.import), (command(&["tar", "-c", "."]), command(&["in"])));
     assert_eq!((copies.within, copies.bytes_max), (Duration::from_secs(9), 16 << 30));
+    let mixed = "export = \"http://127.0.0.1:9/all\"\nimport = \"in\"";
+    let copies = web(mixed).unwrap().web.unwrap().copies.unwrap();
+    let (server, target) = ("http://127.0.0.1:9".to_owned(), "/all".to_owned());
+    assert_eq!(copies.export, Hook::Url(HookUrl { server, target }));
+    assert_eq!(copies.import, command(&["in"]));
     for (keys, part) in [
+        ("export = \"tar -c .\"\nimport = \"x\"", "a list of its words"),
+        ("export = \"http://a\"\nimport = \"x\"", "http://HOST:PORT/PATH"),
         ("export = [\"x\"]", "there is no `import`"),
         ("import = [\"x\"]", "there is no `export`"),
         ("rebuild_bytes = \"0B\"", "out of range"),

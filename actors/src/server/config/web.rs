@@ -1,13 +1,17 @@
 //! `[web]`: the server behind a main, and how clients reach it through the agreed order.
 
+mod copies;
 mod route;
 
-use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, str::FromStr};
 
 use awc::http::Uri;
 
 pub(super) use self::route::ROUTE_KEYS;
-pub use self::route::{Commutes, ReadPolicy, RedoPolicy, WebRoute};
+pub use self::{
+    copies::{Hook, HookUrl, WebCopies},
+    route::{Commutes, ReadPolicy, RedoPolicy, WebRoute},
+};
 use super::{
     ClientAccess, ConfigError, Durability, Listen, NodeRole, Peer, Section, refuse_open, units,
 };
@@ -82,19 +86,6 @@ impl FromStr for WebOrder {
             other => Err(format!("{other:?} is no order; use \"paxos\" or \"sam\"")),
         }
     }
-}
-
-/// How the content of a server is passed on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WebCopies {
-    /// Writes all of it to its standard output, while the server is asked nothing that changes it.
-    pub export: Vec<String>,
-    /// Reads it from its standard input, and makes it all that the server has.
-    pub import: Vec<String>,
-    /// How long each may take.
-    pub within: Duration,
-    /// The most that `export` may write.
-    pub bytes_max: u64,
 }
 
 /// What becomes of a site whose server answers otherwise than the others'.
@@ -173,7 +164,7 @@ pub(super) fn read(
     }
     let body_bytes_max = section.size("body", 1..=BODY_BYTES_MAX, BODY_BYTES)?;
     let on_mismatch = on_mismatch.unwrap_or_default();
-    let copies = read_copies(&section)?;
+    let copies = copies::read(&section)?;
     let upstream = upstream.0;
     Ok(Some(WebConfig { listen, upstream, order, body_bytes_max, on_mismatch, copies, routes }))
 }
@@ -190,22 +181,6 @@ pub(super) fn check_sam(
     let servers = if join { WebOrder::SAM_SERVERS } else { servers };
     let refused = WebOrder::refuse_sam(servers, durability);
     refused.map_or(Ok(()), |(why, hint)| Err(top.section("web")?.refuse("order", why, hint)))
-}
-
-fn read_copies(section: &Section<'_>) -> Result<Option<WebCopies>, ConfigError> {
-    let (export, import) = (section.texts("export")?, section.texts("import")?);
-    let within = section.duration("rebuild_within", REBUILD_WITHIN)?;
-    let bytes_max = section.size("rebuild_bytes", 1..=REBUILD_BYTES_MAX, REBUILD_BYTES)?;
-    match (export.is_empty(), import.is_empty()) {
-        (true, true) => Ok(None),
-        (false, false) => Ok(Some(WebCopies { export, import, within, bytes_max })),
-        (has_no_export, _) => {
-            let (key, other) =
-                if has_no_export { ("import", "export") } else { ("export", "import") };
-            // Either server may be the one that is copied.
-            Err(section.refuse(key, format!("there is no `{other}`"), "a rebuild wants both"))
-        }
-    }
 }
 
 /// The URL of a server: checked, without a slash at its end.
@@ -286,15 +261,6 @@ const BODY_BYTES: u64 = 64 << 20;
 /// Two mains keep it on disk until all servers have performed the request, and a few such bodies are to
 /// have room.
 const BODY_BYTES_MAX: u64 = 8 << 30;
-
-/// Some GiB at a disk's speed; writes wait for an export.
-const REBUILD_WITHIN: Duration = Duration::from_secs(600);
-
-/// What fits most disks beside a server's own content.
-const REBUILD_BYTES: u64 = 16 << 30;
-
-/// More than any disk has: a number that is no mistake.
-const REBUILD_BYTES_MAX: u64 = 1 << 50;
 
 #[cfg(test)]
 mod tests {

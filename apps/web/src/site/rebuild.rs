@@ -110,7 +110,7 @@ async fn take_in(
     copy: &Copied,
     progress: &mut Progress<'_>,
 ) -> Result<(), String> {
-    let mut intake = carrier.import(id)?;
+    let mut intake = carrier.import(id, copy.bytes)?;
     let offsets = (0..copy.bytes).step_by(PIECE_BYTES);
     let fetched = offsets.map(|offset| fetch(carrier, from, id, offset));
     let mut pieces = stream::iter(fetched).buffered(PIECES_AHEAD);

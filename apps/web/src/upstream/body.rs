@@ -58,6 +58,11 @@ impl Reading {
         new
     }
 
+    /// Whether it tells of a body that broke off that it did.
+    pub(super) fn says_its_end(&self) -> bool {
+        self.framing != Framing::UntilClose
+    }
+
     /// The next part of the body, never empty; none at its end.
     ///
     /// # Errors

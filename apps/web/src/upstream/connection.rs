@@ -111,6 +111,20 @@ impl Connection {
         }
     }
 
+    /// Sends these bytes, of a request that goes out piece by piece.
+    pub(super) async fn say(&mut self, bytes: &[u8], patience: Duration) -> Result<(), Fault> {
+        match timeout(patience, self.stream.write_all(bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Fault::Lost(error.to_string())),
+            Err(_) => Err(Fault::Late(patience)),
+        }
+    }
+
+    /// The head of what it answers to that.
+    pub(super) async fn hear_head(&mut self, asked: Asked<'_>) -> Result<Head, String> {
+        answer(self.stream.split().0, &mut self.buffer, asked).await
+    }
+
     /// What was heard and not yet understood.
     pub(super) fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer

@@ -7,6 +7,7 @@
 mod address;
 mod body;
 mod connection;
+mod content;
 mod form;
 mod framing;
 mod head;
@@ -26,6 +27,7 @@ use crate::{Header, Request, Unperformed};
 
 pub use address::{BadUpstream, UpstreamAddress};
 pub use body::Reading;
+pub(crate) use content::{Upload, get};
 pub use form::HttpForm;
 pub(crate) use head::{HOP_BY_HOP, words};
 pub(crate) use switch::{Switched, Turned};

@@ -337,7 +337,7 @@ impl Carrier for Walked {
         .boxed_local()
     }
 
-    fn import(&self, _: u64) -> Result<Box<dyn Feed>, String> {
+    fn import(&self, _: u64, _: u64) -> Result<Box<dyn Feed>, String> {
         *self.server.done.borrow_mut() = Performed::default();
         let server = Rc::clone(&self.server);
         Ok(Box::new(Renewed { server, text: Vec::new(), fails: self.fails() }))
