@@ -282,6 +282,9 @@ impl Request {
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
         let mut request = Self { method, path, headers, body: Vec::new() };
+        if request.headers.iter().filter(|(name, _)| name == "content-length").count() > 1 {
+            return Err(io::Error::other("two lengths"));
+        }
         let length = request.header("content-length").and_then(|length| length.parse().ok());
         let length: u64 = length.unwrap_or(0);
         // What broke off is not all of it.

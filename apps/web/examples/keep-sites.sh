@@ -16,7 +16,8 @@ list() {
   done
 }
 
-before=$(cat "$file" 2>/dev/null)
+# Whoever wrote the file may have ended before the command.
+before=
 while :; do
   now=$(list "$@")
   # When nobody serves, the last list is as good as any, and nginx wants one.

@@ -97,7 +97,7 @@ impl Carrier for Hooks {
                     patience: *within,
                     ..UpstreamOptions::new(Arc::clone(&self.clock))
                 };
-                Box::pin(upstream::get(url, *bytes_max, &self.store, options))
+                Box::pin(upstream::get((url, id), *bytes_max, &self.store, options))
             }
         }
     }
@@ -105,7 +105,10 @@ impl Carrier for Hooks {
     fn import(&self, id: u64, bytes: u64) -> Result<Box<dyn Feed>, String> {
         match &self.copies.import {
             Hook::Command(command) => self.programs()?.feed(self.question(command, id)),
-            Hook::Url(url) => Ok(Box::new(Upload::new(url.clone(), bytes, self.copies.within)?)),
+            Hook::Url(url) => {
+                let (url, clock) = (url.clone(), Arc::clone(&self.clock));
+                Ok(Box::new(Upload::new(url, (id, bytes), self.copies.within, clock)?))
+            }
         }
     }
 

@@ -3,7 +3,6 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use synod::runtime::digest::Sha256;
 
 use crate::Apart;
 
@@ -86,57 +85,5 @@ impl std::fmt::Display for Shown<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// A digest of what makes two requests under one identity the same (R5.36). What the client's way
-/// here adds is left out: repeated at another site, it comes another way.
-pub fn sameness(request: &Request) -> u64 {
-    let mut digest = Fields::default();
-    digest.add(request.method.as_bytes());
-    digest.add(request.target.as_bytes());
-    for header in request.headers.iter().filter(|header| header.name == "content-type") {
-        digest.add(&header.value);
-    }
-    digest.add(b"");
-    digest.add(&request.body);
-    if let Some(apart) = &request.apart {
-        digest.add(apart.digest.as_bytes());
-    }
-    digest.finish()
-}
-
-/// A digest of fields, each with its length.
-#[derive(Default)]
-struct Fields(Sha256);
-
-impl Fields {
-    fn add(&mut self, field: &[u8]) {
-        self.0.update(&(field.len() as u64).to_be_bytes());
-        self.0.update(field);
-    }
-
-    fn finish(self) -> u64 {
-        let text = self.0.finish();
-        u64::from_str_radix(&text[..16], 16).expect("a digest is hexadecimal digits")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_repeated_from_elsewhere_is_the_same() {
-        let header = |name: &str, value: &str| Header { name: name.into(), value: value.into() };
-        let request = |via: &str, body: &'static str| Request {
-            method: "POST".to_owned(),
-            target: "/a".to_owned(),
-            headers: vec![header("content-type", "text/plain"), header("forwarded", via)],
-            body: Bytes::from(body),
-            apart: None,
-        };
-        assert_eq!(sameness(&request("for=1.2.3.4", "x")), sameness(&request("for=5.6.7.8", "x")));
-        assert_ne!(sameness(&request("", "x")), sameness(&request("", "y")));
     }
 }

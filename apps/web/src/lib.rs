@@ -39,5 +39,5 @@ pub use binding::{
     Touches, Unperformed,
 };
 pub use bodies::{Apart, Courier, Holding};
-pub use exchange::{Header, Request, Response, sameness};
+pub use exchange::{Header, Request, Response};
 pub use service::WebService;

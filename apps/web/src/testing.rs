@@ -27,7 +27,7 @@ use crate::{
     bodies::Store,
     edge,
     edge::EdgeOptions,
-    sameness,
+    order::digest_request,
     upstream::{HttpForm, Upstream, UpstreamOptions},
 };
 
@@ -190,6 +190,8 @@ async fn hear(stream: &mut TcpStream, bytes: &mut Vec<u8>, connection: usize) ->
         }
     };
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+    let lengths = head.lines().filter(|line| line.starts_with("content-length:")).count();
+    assert!(lengths < 2, "servers refuse that: {head}");
     let mut heard = Heard { head, body: Vec::new(), connection };
     let length = heard.header("content-length").map_or(0, |length| length.parse().unwrap());
     while bytes.len() < end + 4 + length {
@@ -206,7 +208,7 @@ async fn hear(stream: &mut TcpStream, bytes: &mut Vec<u8>, connection: usize) ->
 pub(crate) struct MemoryOrder {
     server: HttpForm,
     last: Cell<u64>,
-    answered: RefCell<BTreeMap<String, (u64, u64, Response)>>,
+    answered: RefCell<BTreeMap<String, (u64, String, Response)>>,
     /// What readers were to see.
     pub(crate) asked: RefCell<Vec<Fresh>>,
     /// Told to whoever asks for anything, instead of doing it.
@@ -230,7 +232,7 @@ impl Order for MemoryOrder {
             return Box::pin(ready(refused));
         }
         Box::pin(async move {
-            let same = sameness(&request);
+            let same = digest_request(&request);
             if let Identity::Key(key) = &identity
                 && let Some((seq, before, response)) = self.answered.borrow().get(key).cloned()
             {

@@ -27,6 +27,6 @@ pub(super) fn step(head: &mut RequestHead) -> Result<Option<Response<BoxBody>>, 
         None if head.method == Method::OPTIONS => {
             Ok(Some(Response::with_body(StatusCode::NO_CONTENT, BoxBody::new(()))))
         }
-        None => Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "a site answers no TRACE itself")),
+        None => Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "a site answers no TRACE itself")),
     }
 }

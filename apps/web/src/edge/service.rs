@@ -204,7 +204,10 @@ impl Edge {
         self.order.fresh(Fresh::Local).await.map_err(|why| Refusal::of_read(&why))?;
         let turned = self.upstream.switch(&request, &other.headers()).await;
         Ok(match turned.map_err(|fault| Refusal::from(&fault))? {
-            Turned::Switched(server) => tunnel.join(other, server, client, Rc::clone(&self.order)),
+            Turned::Switched(mut server) => {
+                policy::strip(&self.web, &request, &mut server.headers);
+                tunnel.join(other, server, client, Rc::clone(&self.order))
+            }
             Turned::Answered(mut reading) => {
                 policy::strip(&self.web, &request, &mut reading.headers);
                 answer::passing(reading, false)

@@ -227,7 +227,7 @@ async fn questions_about_the_way_go_as_far_as_they_say() {
         let site = &site;
         async move { site.ask(line, &[&format!("Max-Forwards: {left}")], "").await.status }
     };
-    assert_eq!((ask("OPTIONS /a", "0").await, ask("TRACE /a", "0").await), (204, 405));
+    assert_eq!((ask("OPTIONS /a", "0").await, ask("TRACE /a", "0").await), (204, 501));
     assert_eq!((ask("OPTIONS /a", "x").await, ask("TRACE /a", "-1").await), (400, 400));
     assert!(server.asked().is_empty(), "they ended here");
     ask("OPTIONS /a", "7").await;

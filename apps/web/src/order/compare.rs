@@ -2,18 +2,27 @@
 
 use synod::runtime::digest::Sha256;
 
-use crate::{Header, Request, Response};
+use crate::{Header, Request, Response, upstream::policy::is_override};
 
 /// Knows a request again when its key comes once more: what the client made, not what lies between
 /// it and us.
 pub(crate) fn digest_request(request: &Request) -> String {
-    let Request { method, target, headers: _, body, apart } = request;
+    let Request { method, target, headers, body, apart } = request;
     let mut sum = Sha256::default();
     let apart = apart.as_ref().map(|apart| apart.digest.as_bytes());
     for part in [method.as_bytes(), target.as_bytes(), body].into_iter().chain(apart) {
         field(&mut sum, part);
     }
+    for Header { name, value } in headers.iter().filter(|header| says_what(&header.name)) {
+        field(&mut sum, name.as_bytes());
+        field(&mut sum, value);
+    }
     short(sum)
+}
+
+/// Whether a header is of what is asked, whoever asks it and whichever way.
+fn says_what(name: &str) -> bool {
+    name == "content-type" || is_override(name)
 }
 
 /// Two servers in the same state answer alike: status, body, and headers but for those that say when
@@ -82,6 +91,26 @@ mod tests {
         };
         let headers = headers.iter().map(header).collect();
         Response { status, headers, body: body.into() }
+    }
+
+    #[test]
+    fn a_request_repeated_from_elsewhere_is_the_same() {
+        let digest = |method: &str, body: &'static str, headers: &[(&str, &str)]| {
+            let headers = response(200, headers, "").headers;
+            let (method, target) = (method.to_owned(), "/a".to_owned());
+            digest_request(&Request { method, target, headers, body: body.into(), apart: None })
+        };
+        let plain = ("content-type", "text/plain");
+        let asked = digest("POST", "x", &[plain, ("forwarded", "for=1.2.3.4")]);
+        assert_eq!(asked, digest("POST", "x", &[plain, ("forwarded", "for=5.6.7.8")]));
+        for other in [
+            digest("PUT", "x", &[plain]),
+            digest("POST", "y", &[plain]),
+            digest("POST", "x", &[("content-type", "text/html")]),
+            digest("POST", "x", &[plain, ("x-http-method-override", "DELETE")]),
+        ] {
+            assert_ne!(asked, other);
+        }
     }
 
     #[test]

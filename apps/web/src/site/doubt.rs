@@ -26,6 +26,8 @@ pub(super) struct Doubt {
 impl Site {
     /// The server failed this, or may have.
     pub(super) fn doubt(&self, seq: u64) {
+        // Side by side they end in any order.
+        let seq = seq.max(self.0.doubt.get().map_or(0, |before| before.seq));
         self.0.doubt.set(Some(Doubt { seq, since: self.0.clock.now() }));
     }
 
@@ -46,12 +48,21 @@ impl Site {
             }
         };
         let judged = wait(self, |web| {
-            Some(look(web)).filter(|now| matches!(now, Judged::Away | Judged::Good))
+            Some(look(web)).filter(|now| match now {
+                Judged::Away | Judged::Good => true,
+                // Who was silent for so long is not waited for once more.
+                Judged::Heard => self.0.silent.get() == Some(web.settled()),
+                Judged::Unheard => false,
+            })
         });
         let left = DOUBT_MAX.saturating_sub(self.0.clock.now().since(since));
         let judged = timeout(left, judged).await.ok();
         match judged.or_else(|| self.0.desk.read(look)) {
-            Some(Judged::Good | Judged::Heard) => Ok(()),
+            Some(Judged::Good) => Ok(()),
+            Some(Judged::Heard) => {
+                self.0.silent.set(self.0.desk.read(Web::settled));
+                Ok(())
+            }
             Some(Judged::Away | Judged::Unheard) | None => {
                 let why = format!("the server behind this site failed request {seq}");
                 Err(OrderError::NotApplied(why))

@@ -55,6 +55,10 @@ pub(super) async fn live(site: Site) {
             true => Facts { answered: known.answered.max(applied), ..known },
             false => Facts { lineage, answered: applied, ..Facts::default() },
         };
+        if known.lineage != lineage {
+            // What failed had its place in another order.
+            site.0.doubt.set(None);
+        }
         if known.lineage == lineage && !recalls {
             // What was told of it and not noted it may have failed.
             site.doubt(if applied > known.answered { applied } else { facts.lost });
@@ -375,7 +379,7 @@ impl<'a> Work<'a> {
         };
         if told_apart {
             // It may be noted as done and forgotten in a crash: the others must hear of it.
-            facts.lost = seq;
+            facts.lost = facts.lost.max(seq);
             // Of this site's own requests nobody was told anything better, but who repeats one elsewhere.
             if step.origin.site != inner.name || step.keyed {
                 self.site.doubt(seq);

@@ -127,6 +127,8 @@ struct Inner {
     applied: watch::Sender<u64>,
     /// The last that failed here, and perhaps nowhere else.
     doubt: Cell<Option<Doubt>>,
+    /// How far the others were when they had been silent for too long.
+    silent: Cell<Option<u64>>,
     /// Why the server cannot be reached at present.
     down: RefCell<Option<String>>,
     callers: RefCell<BTreeMap<u64, oneshot::Sender<Result<Answer, OrderError>>>>,
@@ -175,6 +177,7 @@ impl Site {
             place: watch::Sender::new(Place::Joining),
             applied: watch::Sender::new(facts.answered),
             doubt: Cell::default(),
+            silent: Cell::default(),
             down: RefCell::default(),
             callers: RefCell::default(),
             next_ticket: Cell::new(first_ticket),

@@ -120,6 +120,23 @@ impl Connection {
         }
     }
 
+    /// The head of an answer, if it is here already.
+    pub(super) fn heard(&mut self, asked: Asked<'_>) -> Result<Option<Head>, String> {
+        match self.stream.try_read_buf(&mut self.buffer) {
+            Ok(0) => return Err("it hung up before it had all".to_owned()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.to_string()),
+        }
+        head::read(&mut self.buffer, asked)
+    }
+
+    /// Waits until there is something to be heard.
+    #[cfg(test)]
+    pub(super) async fn readable(&self) {
+        self.stream.readable().await.unwrap();
+    }
+
     /// The head of what it answers to that.
     pub(super) async fn hear_head(&mut self, asked: Asked<'_>) -> Result<Head, String> {
         answer(self.stream.split().0, &mut self.buffer, asked).await

@@ -14,6 +14,11 @@ pub(crate) fn route<'a>(config: &'a WebConfig, request: &Request) -> Option<&'a 
     any.then(|| config.route(&request.method, &normalised(&request.target))).flatten()
 }
 
+/// The route that says what the request's method means there, unless it may mean another.
+fn by_method<'a>(config: &'a WebConfig, request: &Request) -> Option<&'a WebRoute> {
+    route(config, request).filter(|route| route.methods.is_empty() || !overrides(request))
+}
+
 /// What becomes of a request that may have been performed, when nobody knows (R5.39): as its route
 /// says, or else by its method. Sent twice, these leave a server as it is after once.
 pub(crate) fn redo(config: &WebConfig, request: &Request) -> RedoPolicy {
@@ -21,13 +26,17 @@ pub(crate) fn redo(config: &WebConfig, request: &Request) -> RedoPolicy {
         true => RedoPolicy::Resend,
         false => RedoPolicy::Rebuild,
     };
-    route(config, request).and_then(|route| route.redo).unwrap_or(usual)
+    by_method(config, request).and_then(|route| route.redo).unwrap_or(usual)
 }
 
 /// Whether `request` asks for another method than it has: some servers do as it says.
 fn overrides(request: &Request) -> bool {
-    let named = |name: &str| METHOD_OVERRIDES.contains(&name.replace('_', "-").as_str());
-    request.headers.iter().any(|header| header.name.starts_with('x') && named(&header.name))
+    request.headers.iter().any(|header| is_override(&header.name))
+}
+
+/// Whether a header names another method.
+pub(crate) fn is_override(name: &str) -> bool {
+    name.starts_with('x') && METHOD_OVERRIDES.contains(&name.replace('_', "-").as_str())
 }
 
 /// Whether `request` can change nothing (CONTRACT: all others are ordered).
@@ -45,7 +54,7 @@ pub(crate) fn strip(config: &WebConfig, request: &Request, headers: &mut Vec<Hea
 /// What `request` touches: as its route says (R5.45), or else by its method.
 pub(crate) fn touches(config: &WebConfig, request: &Request) -> Touches {
     let Some((route, commutes)) =
-        route(config, request).and_then(|route| Some((route, route.commutes.as_ref()?)))
+        by_method(config, request).and_then(|route| Some((route, route.commutes.as_ref()?)))
     else {
         let local = TOUCH_THEIR_PATH.contains(&request.method.as_str()) && !overrides(request);
         return match local && redo(config, request) == RedoPolicy::Resend {
@@ -53,16 +62,18 @@ pub(crate) fn touches(config: &WebConfig, request: &Request) -> Touches {
             false => Touches::All,
         };
     };
-    let (name, value) = match commutes {
+    let value = match commutes {
         Commutes::Path => return below(&request.target),
-        Commutes::Query(name) => (name, only(query(&request.target, name))),
+        Commutes::Query(name) => only(query(&request.target, name)),
         Commutes::Header(name) => {
-            let named = request.headers.iter().filter(|header| header.name == *name);
-            (name, only(named.map(|header| header.value.clone())))
+            // Some servers take the one for the other.
+            let named = |header: &&Header| header.name.replace('_', "-") == name.replace('_', "-");
+            let named = request.headers.iter().filter(named);
+            only(named.map(|header| header.value.clone()))
         }
     };
     value.map_or(Touches::All, |value| Touches::Keyed {
-        route: format!("{} {name}", route.path),
+        route: format!("{} {:?} {commutes:?}", route.path, route.methods),
         key: value.to_ascii_lowercase(),
     })
 }
@@ -86,7 +97,8 @@ fn below(target: &str) -> Touches {
 /// What a query gives to a name.
 fn query<'a>(target: &'a str, name: &'a str) -> impl Iterator<Item = Vec<u8>> + 'a {
     let (_, query) = target.split_once('?').unwrap_or_default();
-    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    // Some servers cut at a semicolon, too.
+    let pairs = query.split(['&', ';']).map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     let pairs = pairs.map(|(key, value)| (decoded(key), decoded(value)));
     pairs.filter(move |(key, _)| key.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
 }
@@ -97,9 +109,11 @@ fn decoded(text: &str) -> Vec<u8> {
 }
 
 /// The value, if there is exactly one: of two some servers take the first, some the last. So it is of
-/// two with a semicolon between them, where some see two.
+/// two with a comma or a semicolon between them, where some see two.
 fn only(mut values: impl Iterator<Item = Vec<u8>>) -> Option<Vec<u8>> {
-    let one = values.next().filter(|value| !value.is_empty() && !value.contains(&b';'));
+    let clear =
+        |value: &Vec<u8>| !value.is_empty() && !value.iter().any(|byte| b",;".contains(byte));
+    let one = values.next().filter(clear);
     one.filter(|_| values.next().is_none())
 }
 
@@ -185,6 +199,19 @@ mod tests {
         }
         assert!(is_safe(&with("GET", "x-other")) && !is_safe(&request("PUT", "/a")));
         assert_eq!(redo(&config, &with("PUT", "x-other")), RedoPolicy::Resend);
+        let put = WebRoute {
+            methods: vec!["PUT".to_owned()],
+            redo: Some(RedoPolicy::Resend),
+            commutes: Some(Commutes::Path),
+            ..WebRoute::new("/a")
+        };
+        let mut routed = config;
+        routed.routes = vec![put];
+        let put = with("PUT", "x-http-method");
+        assert_eq!(redo(&routed, &put), RedoPolicy::Rebuild, "the route is of another method");
+        assert_eq!(touches(&routed, &put), Touches::All);
+        routed.routes[0].methods.clear();
+        assert_eq!(redo(&routed, &put), RedoPolicy::Resend, "whatever the method");
     }
 
     #[test]
@@ -214,6 +241,8 @@ mod tests {
             ("/q?id=1", "/q?id"),
             ("/q?id=1", "/q?id=2&id"),
             ("/q?id=1", "/q?id=2;id=1"),
+            ("/q?id=1", "/q?a=1;id=1&id=2"),
+            ("/q?id=1,2", "/q?id=2"),
             ("/q?id=1", "/p/1"),
         ] {
             assert!(meet(one, two) && meet(two, one), "{one} {two}");
@@ -224,6 +253,9 @@ mod tests {
         };
         let meet = |one: &[&str], two: &[&str]| of(&with(one)).meets(&of(&with(two)));
         assert!(!meet(&["1"], &["2"]) && meet(&["1"], &["1"]));
-        assert!(meet(&["1"], &[]) && meet(&["1"], &["2", "3"]));
+        assert!(meet(&["1"], &[]) && meet(&["1"], &["2", "3"]) && meet(&["1"], &["2, 1"]));
+        let mut twice = with(&["2"]);
+        twice.headers.push(Header { name: "x_id".to_owned(), value: b"1".to_vec() });
+        assert_eq!(of(&twice), Touches::All, "the other name is the same for some");
     }
 }

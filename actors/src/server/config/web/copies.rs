@@ -38,9 +38,10 @@ pub struct HookUrl {
     pub target: String,
 }
 
+/// Without its query: what lets people in stands there, and this is shown to all.
 impl fmt::Display for HookUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.server, self.target)
+        write!(f, "{}{}", self.server, self.target.split('?').next().unwrap_or_default())
     }
 }
 
@@ -109,7 +110,7 @@ mod tests {
     fn a_place_at_a_server_is_a_url_with_a_path() {
         let url = url_of("http://127.0.0.1:9001/dump?all=1").unwrap();
         assert_eq!((&*url.server, &*url.target), ("http://127.0.0.1:9001", "/dump?all=1"));
-        assert_eq!(url.to_string(), "http://127.0.0.1:9001/dump?all=1");
+        assert_eq!(url.to_string(), "http://127.0.0.1:9001/dump");
         for bad in [
             "http://127.0.0.1:9001",
             "http://127.0.0.1:9001?x",

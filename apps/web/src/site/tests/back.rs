@@ -1,6 +1,7 @@
 //! The order goes back under a site that lives, as when a backup is restored.
 
 use super::*;
+use crate::order::{Tend, Wish};
 
 /// Goal: places that are given again are not taken for what was performed under them. Method: a site
 /// performs six requests, then its replica has the state of when there were three.
@@ -78,6 +79,39 @@ fn a_site_under_another_clusters_order_is_quarantined() {
             walk.sites.borrow().values().for_each(|(site, _)| site.abort());
         });
     }
+}
+
+/// Goal: what failed at a place that is given again keeps nobody waiting for it (S7). Method: the fourth of
+/// four requests fails, under a key; the order goes back to the third, and the site rejoins it there.
+#[test]
+fn what_failed_in_an_order_that_went_back_is_not_waited_for() {
+    Simulation::new(1).run(|sim| async move {
+        let walk = Walk::new(&sim, 1, CALM);
+        walk.boot("a");
+        let site = walk.site("a").unwrap();
+        for number in 1..=3 {
+            site.perform(request(number), Identity::Made).await.unwrap();
+        }
+        // It has told the others by then.
+        sleep(Duration::from_secs(1)).await;
+        let state = walk.log.lock().unwrap().everywhere().remove(0);
+        walk.servers["a"].full.set(true);
+        let failed = site.perform(request(4), Identity::Key("k".into())).await.unwrap();
+        assert_eq!((failed.seq, failed.response.status), (4, 507));
+        walk.servers["a"].full.set(false);
+        sleep(Duration::from_secs(1)).await;
+        walk.log.lock().unwrap().go_back(&state);
+        sleep(Duration::from_secs(1)).await;
+        assert!(site.fresh(Fresh::Linearizable).await.is_err(), "it is quarantined");
+        let wish = Wish::Rejoin { at: 3 };
+        let rejoined = site.0.order.send(Tend { site: "a".to_owned(), wish }).await.unwrap();
+        assert_eq!(rejoined, Ok(3));
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(site.fresh(Fresh::Linearizable).await, Ok(3));
+        let next = site.perform(request(5), Identity::Made).await;
+        assert_eq!(next.map(|answer| answer.seq), Ok(4));
+        site.abort();
+    });
 }
 
 fn request(number: u32) -> Request {
