@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::{
     Place, Site,
+    beside::{Touching, apart},
     notes::Facts,
     perform::{Ended, perform},
     rebuild,
@@ -179,6 +180,8 @@ struct Work<'a> {
     /// How far its own replica said that it is.
     told: Cell<u64>,
     next: u64,
+    /// Those before it that meet what is with the server, or one another: they wait, in their order.
+    behind: Touching<Arc<Step>>,
     in_flight: FuturesUnordered<LocalBoxFuture<'a, (Arc<Step>, Ended)>>,
     touched: BTreeMap<u64, Touches>,
     /// Ended before others that stand before them.
@@ -205,6 +208,7 @@ impl<'a> Work<'a> {
             began,
             told: Cell::new(0),
             next,
+            behind: Vec::new(),
             in_flight,
             touched: BTreeMap::new(),
             ended: BTreeMap::new(),
@@ -222,6 +226,9 @@ impl<'a> Work<'a> {
                     self.begin(steps).await;
                 }
                 Look::Still => {
+                    // A copy holds all before a number and nothing behind it: what was passed by is
+                    // performed first.
+                    self.begin(Vec::new()).await;
                     let done = self.site.0.facts.get().answered;
                     let still = self.in_flight.is_empty().then_some(done);
                     let told = &self.site.0.still;
@@ -248,7 +255,7 @@ impl<'a> Work<'a> {
 
     /// What its own replica says.
     fn look(&self) -> Look {
-        let room = WINDOW.saturating_sub(self.in_flight.len()) as u64;
+        let room = WINDOW.saturating_sub(self.in_flight.len() + self.behind.len()) as u64;
         let executed = self.site.0.desk.executed().0;
         let look = self.site.0.desk.read(|web| {
             let Some(me) = web.sites().get(&self.site.0.name) else { return Look::Over };
@@ -283,17 +290,18 @@ impl<'a> Work<'a> {
             || web.last() + 1 < self.next
     }
 
-    /// Sends what comes next, in order, as long as nothing meets what is with the server (S1).
+    /// Sends what meets neither what is with the server nor anything that waits before it (S1).
     async fn begin(&mut self, steps: Vec<Arc<Step>>) {
         let server = &self.site.0.server;
+        if let Some(last) = steps.last() {
+            self.next = last.seq + 1;
+        }
+        let new = steps.into_iter().map(|step| (server.touches(&step.request), step));
+        let all = std::mem::take(&mut self.behind).into_iter().chain(new);
+        let (go, behind) = apart(all, &self.touched);
+        self.behind = behind;
         let mut sent = Vec::new();
-        for step in steps {
-            let touches = server.touches(&step.request);
-            let meets = self.touched.values().any(|other| other.meets(&touches));
-            if meets && !slip::is(Slip::SendsBesideAnother) {
-                break;
-            }
-            self.next = step.seq + 1;
+        for (touches, step) in go {
             self.touched.insert(step.seq, touches);
             let policy = server.redo(&step.request);
             sent.push((step, policy));

@@ -14,12 +14,14 @@
 //!
 //! # Layout
 //! - [`Site`]: the way in; `gather`: places given together
-//! - `live`: its lives, and the work in each; `perform`: one request at the server
+//! - `live`: its lives, and the work in each; `beside`: which requests wait for which; `perform`: one request at
+//!   the server
 //! - `doubt`: what failed here, and perhaps nowhere else
 //! - `report`: telling the others; [`notes`]: what must not be forgotten
 //! - `spread`: large bodies, kept apart from the order
 //! - `rebuild`: a server made again as another's is
 
+mod beside;
 mod doubt;
 mod gather;
 mod live;
