@@ -58,7 +58,7 @@ pub(super) fn configure(routes: &mut web::ServiceConfig, looks: Looks, watchers:
 }
 
 /// Of a document: whoever asks for its head only is told that.
-pub(super) fn looked_at() -> Route {
+fn looked_at() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 

@@ -103,10 +103,11 @@ fn import(dir: &Path, mut from: impl Read) -> Result<(), Box<dyn Error>> {
 }
 
 fn serve(listen: &str, dir: &Path, flags: &[&str]) -> Result<(), Box<dyn Error>> {
-    let number = |flag: &str| {
+    let behind = |flag: &str| {
         let at = flags.iter().position(|word| *word == flag)?;
-        flags.get(at + 1)?.parse::<u64>().ok()
+        flags.get(at + 1).copied()
     };
+    let number = |flag: &str| behind(flag)?.parse::<u64>().ok();
     let orders = Arc::new(Orders {
         db: Mutex::new(open(dir)?),
         random: flags.contains(&"--random"),
@@ -115,8 +116,7 @@ fn serve(listen: &str, dir: &Path, flags: &[&str]) -> Result<(), Box<dyn Error>>
         odd_at: number("--odd"),
         changes: AtomicU64::new(0),
     });
-    let content = flags.iter().position(|word| *word == "--content");
-    if let Some(at) = content.and_then(|at| flags.get(at + 1)) {
+    if let Some(at) = behind("--content") {
         let (listener, dir) = (bind(at)?, dir.to_owned());
         thread::spawn(move || talk_on(&listener, move |request| everything(&dir, request)));
     }

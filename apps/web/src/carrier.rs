@@ -1,5 +1,5 @@
-//! Carries a server's content between sites, by the commands or URLs of the node file, and large bodies: both
-//! over the nodes' own links.
+//! Carries a server's content between sites, by the commands or URLs of the node file, and large bodies:
+//! both over the nodes' own links.
 
 use std::{path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 

@@ -16,6 +16,27 @@ pub struct Header {
     pub value: Vec<u8>,
 }
 
+impl Header {
+    /// Whether it has this name. Servers that hand headers on as variables take an underscore for a dash
+    /// (RFC 3875, 4.1.18), so whoever is careful with one is with the other.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        dashed(&self.name).eq(dashed(name))
+    }
+
+    /// Whether it asks for another method than its request has: some servers do as it says.
+    pub(crate) fn names_a_method(&self) -> bool {
+        METHOD_OVERRIDES.iter().any(|name| self.is_named(name))
+    }
+}
+
+fn dashed(name: &str) -> impl Iterator<Item = u8> + '_ {
+    name.bytes().map(|byte| if byte == b'_' { b'-' } else { byte })
+}
+
+/// Where clients that can send only some methods put the one they mean.
+const METHOD_OVERRIDES: [&str; 3] =
+    ["x-http-method", "x-http-method-override", "x-method-override"];
+
 /// What a client asks of a server, without what concerns one connection only (R5.24).
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Request {

@@ -320,19 +320,20 @@ impl Held {
         self.store.ask(move |clerk| clerk.read(&digest, offset)).await
     }
 
-    /// All of it, for those who need it at once.
+    /// What it has from `offset` on: so many bytes, or what there is until its end.
     ///
     /// # Errors
     /// The disk refuses.
-    pub async fn whole(&self) -> Result<Bytes, Unkept> {
+    pub async fn up_to(&self, offset: u64, most: usize) -> Result<Bytes, Unkept> {
         let mut all = Vec::new();
-        loop {
-            let piece = self.read(all.len() as u64).await?;
-            if piece.is_empty() {
-                return Ok(all.into());
+        while all.len() < most {
+            match self.read(offset + all.len() as u64).await? {
+                piece if piece.is_empty() => break,
+                piece => all.extend_from_slice(&piece),
             }
-            all.extend_from_slice(&piece);
         }
+        all.truncate(most);
+        Ok(all.into())
     }
 }
 

@@ -39,7 +39,7 @@ fn a_body_is_there_after_a_crash_and_until_it_is_swept() {
         let (store, kept) = (open(&world), named(&kept));
         assert_eq!(names(&world), [format!("body-{}", kept.digest)], "nothing that is not whole");
         let held = store.held(&kept).await.unwrap().expect("it was durable").held.unwrap();
-        assert_eq!(held.whole().await.unwrap(), "a large body");
+        assert_eq!(held.up_to(0, usize::MAX).await.unwrap(), "a large body");
         let second = store.piece(&kept, PIECE_BYTES as u64).await.unwrap().unwrap();
         assert_eq!(second, &b"a large body"[PIECE_BYTES..2 * PIECE_BYTES]);
         // Somebody uses it; then somebody wants it; then nobody does.
@@ -76,7 +76,7 @@ fn a_body_that_rotted_is_not_there_and_one_is_kept_once_however_often_it_comes()
         let store = open(&world);
         assert_eq!(store.held(&named(&kept)).await.unwrap(), None);
         let anew = store.keep(Bytes::from_static(b"good")).await.unwrap();
-        assert_eq!(anew.held.unwrap().whole().await.unwrap(), "good");
+        assert_eq!(anew.held.unwrap().up_to(0, usize::MAX).await.unwrap(), "good");
     });
 }
 

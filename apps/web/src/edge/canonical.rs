@@ -79,12 +79,9 @@ pub fn canonical(mut request: Request) -> Request {
     // Naming it there would be a way to talk to another server than everybody thinks.
     let local: Vec<String> =
         connection.flat_map(|header| words(&header.value)).filter(|name| name != "host").collect();
-    request.headers.retain(|Header { name, .. }| {
-        // Servers that hand headers on as variables take one for the other (RFC 3875, 4.1.18).
-        let dashed = name.replace('_', "-");
-        !HOP_BY_HOP.contains(&dashed.as_str())
-            && !OURS.contains(&dashed.as_str())
-            && !local.contains(name)
+    request.headers.retain(|header| {
+        let ends_here = HOP_BY_HOP.iter().chain(&OURS).any(|name| header.is_named(name));
+        !ends_here && !local.contains(&header.name)
     });
     one_cookie(&mut request.headers);
     request.headers.sort_by(|a, b| a.name.cmp(&b.name));

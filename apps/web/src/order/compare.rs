@@ -2,7 +2,7 @@
 
 use synod::runtime::digest::Sha256;
 
-use crate::{Header, Request, Response, upstream::policy::is_override};
+use crate::{Header, Request, Response};
 
 /// Knows a request again when its key comes once more: what the client made, not what lies between
 /// it and us.
@@ -13,7 +13,7 @@ pub(crate) fn digest_request(request: &Request) -> String {
     for part in [method.as_bytes(), target.as_bytes(), body].into_iter().chain(apart) {
         field(&mut sum, part);
     }
-    for Header { name, value } in headers.iter().filter(|header| says_what(&header.name)) {
+    for Header { name, value } in headers.iter().filter(|header| says_what(header)) {
         field(&mut sum, name.as_bytes());
         field(&mut sum, value);
     }
@@ -21,8 +21,8 @@ pub(crate) fn digest_request(request: &Request) -> String {
 }
 
 /// Whether a header is of what is asked, whoever asks it and whichever way.
-fn says_what(name: &str) -> bool {
-    name == "content-type" || is_override(name)
+fn says_what(header: &Header) -> bool {
+    header.name == "content-type" || header.names_a_method()
 }
 
 /// Two servers in the same state answer alike: status, body, and headers but for those that say when

@@ -18,8 +18,8 @@ pub(super) fn apart<T>(
 ) -> (Touching<T>, Touching<T>) {
     let (mut go, mut behind) = (Touching::new(), Touching::new());
     for (touches, one) in all {
-        let before = with_server.values().chain(go.iter().chain(&behind).map(|(other, _)| other));
-        let waits = before.into_iter().any(|other| other.meets(&touches));
+        let mut before = with_server.values().chain(go.iter().chain(&behind).map(|(one, _)| one));
+        let waits = before.any(|other| other.meets(&touches));
         let to = if waits && !slip::is(Slip::SendsBesideAnother) { &mut behind } else { &mut go };
         to.push((touches, one));
     }

@@ -80,7 +80,7 @@ async fn whole(site: &Site, step: &Step) -> Option<Request> {
             break;
         }
         let Some(held) = body.held else { continue };
-        match held.whole().await {
+        match held.up_to(0, usize::MAX).await {
             Ok(bytes) => (request.body, request.apart) = (bytes, None),
             Err(why) => {
                 tracing::warn!(seq = step.seq, %why, "a body cannot be read; once more");

@@ -82,9 +82,10 @@ impl Site {
         origin: &Origin,
     ) -> Result<(Request, u32), OrderError> {
         let mut rest = match apart.and_then(|apart| apart.held.as_ref()) {
-            Some(held) => {
-                held.whole().await.map_err(|why| OrderError::NotApplied(why.to_string()))?
-            }
+            Some(held) => held
+                .up_to(0, usize::MAX)
+                .await
+                .map_err(|why| OrderError::NotApplied(why.to_string()))?,
             None => request.body.clone(),
         };
         let mut index = 0;

@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use synod::{
     runtime::world::{Clock, Instant},
     server::{
@@ -64,17 +64,7 @@ impl Copy for Apart {
         let held = self.held.clone();
         Box::pin(async move {
             let held = held.ok_or("it is not at hand")?;
-            let mut all = BytesMut::new();
-            while all.len() < most {
-                let piece = held.read(offset + all.len() as u64).await;
-                let piece = piece.map_err(|why| why.to_string())?;
-                if piece.is_empty() {
-                    break;
-                }
-                all.extend_from_slice(&piece);
-            }
-            all.truncate(most);
-            Ok(all.freeze())
+            held.up_to(offset, most).await.map_err(|why| why.to_string())
         })
     }
 }

@@ -29,14 +29,9 @@ pub(crate) fn redo(config: &WebConfig, request: &Request) -> RedoPolicy {
     by_method(config, request).and_then(|route| route.redo).unwrap_or(usual)
 }
 
-/// Whether `request` asks for another method than it has: some servers do as it says.
+/// Whether `request` asks for another method than it has.
 fn overrides(request: &Request) -> bool {
-    request.headers.iter().any(|header| is_override(&header.name))
-}
-
-/// Whether a header names another method.
-pub(crate) fn is_override(name: &str) -> bool {
-    name.starts_with('x') && METHOD_OVERRIDES.contains(&name.replace('_', "-").as_str())
+    request.headers.iter().any(Header::names_a_method)
 }
 
 /// Whether `request` can change nothing (CONTRACT: all others are ordered).
@@ -66,9 +61,7 @@ pub(crate) fn touches(config: &WebConfig, request: &Request) -> Touches {
         Commutes::Path => return below(&request.target),
         Commutes::Query(name) => only(query(&request.target, name)),
         Commutes::Header(name) => {
-            // Some servers take the one for the other.
-            let named = |header: &&Header| header.name.replace('_', "-") == name.replace('_', "-");
-            let named = request.headers.iter().filter(named);
+            let named = request.headers.iter().filter(|header| header.is_named(name));
             only(named.map(|header| header.value.clone()))
         }
     };
@@ -119,10 +112,6 @@ fn only(mut values: impl Iterator<Item = Vec<u8>>) -> Option<Vec<u8>> {
 
 /// RFC 9110, 9.2.1, and the reading ones of WebDAV and its kin.
 const SAFE: [&str; 7] = ["GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH"];
-
-/// Where clients that can send only some methods put the one they mean.
-const METHOD_OVERRIDES: [&str; 3] =
-    ["x-http-method", "x-http-method-override", "x-method-override"];
 
 /// They say what is to be there, or not to be, whatever was before.
 const REPEATABLE: [&str; 9] =
