@@ -292,7 +292,7 @@ impl Site {
         let (request, parts) = self.send_body(request, &origin).await?;
         // B2: at hand until this ends, whatever this site has seen of the order by then.
         let _held = request.apart.clone();
-        self.gather().await;
+        let asking = self.gather().await;
         let arrange = Arrange { origin, key, request, parts };
         let arranged = inner.order.send(arrange).timeout(ORDER_PATIENCE);
         let arranged = tokio::select! {
@@ -301,7 +301,7 @@ impl Site {
             answer = &mut call.answer => return answered(answer),
             arranged = arranged => arranged.map_err(not_ordered)?,
         };
-        inner.metrics.ordered(inner.clock.now().since(started));
+        self.ordered(asking, started);
         match arranged {
             Arranged::At(seq) if slip::is(Slip::AnswersForAnother) => {
                 let response = Response { status: 200, headers: Vec::new(), body: Bytes::new() };
