@@ -199,6 +199,25 @@ fn send<M: Machine<Envelope = Message>>(out: Effects<M>, from: u64, post: &mut P
 }
 
 #[test]
+fn the_only_other_main_stands_as_soon_as_its_leader_was_silent_for_long_enough() {
+    let mut world = World::new();
+    world.pass(A, 600);
+    assert!(world.leads(A).is_some(), "it was alone in standing");
+    world.carried.clear();
+    world.lost = |from, to, _| from == A || to == A;
+    let stands = (1..=600).find(|_| {
+        world.pass(B, 1);
+        let asks =
+            |message: &Message| matches!(message, Message::Auxiliary(AuxiliaryMessage::PreVote(_)));
+        world.carried.iter().any(|(from, _, message)| *from == B && asks(message))
+    });
+    // Its last sign of life was one heartbeat old at most, and nobody else could stand with it.
+    let Timing { election, heartbeat, .. } = Timing::default();
+    let stands = Duration::from_millis(stands.expect("it stands"));
+    assert!((election - heartbeat..=election).contains(&stands), "{stands:?}");
+}
+
+#[test]
 fn r1_19_a_new_ballot_is_above_every_ballot_reported() {
     let mut standing = Standing::new();
     let first = standing.asks(7);

@@ -22,7 +22,7 @@ pub struct Timing {
     /// A main's sign of life to the other mains.
     pub heartbeat: Duration,
     /// A follower that heard nothing of its leader for this long stands, plus up to half of it
-    /// again at random.
+    /// again at random where another could stand too.
     pub election: Duration,
     /// Whoever heard the leader within this long sees no reason for another.
     pub stickiness: Duration,

@@ -302,7 +302,11 @@ impl Proposer {
     /// Somebody leads: listen to it.
     fn follow(&mut self, leader: NodeId, ballot: Ballot, serving: bool, out: &mut Effects<Self>) {
         self.step_down(out);
-        let patience = self.timing.election + self.jitter(self.timing.election / 2);
+        // Those who could stand at the same time do so at different ones; who is the only one need not.
+        let (me, others) = (self.me.incarnation, self.configuration());
+        let rivals = others.is_none_or(|c| c.other_mains(me).any(|main| *main != leader));
+        let apart = if rivals { self.jitter(self.timing.election / 2) } else { Duration::ZERO };
+        let patience = self.timing.election + apart;
         if let Phase::Following(following) = &mut self.phase {
             following.leader = Some(leader);
             following.ballot = ballot;

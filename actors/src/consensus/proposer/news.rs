@@ -1,14 +1,14 @@
 //! What a proposer tells: signs of life, who leads, and whom it waits for.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use synod_runtime::identity::NodeId;
+use synod_runtime::identity::{Incarnation, NodeId};
 
 use super::{Known, LEADER_NEWS, Phase, Proposer, following::Following};
 use crate::{
     consensus::{
         ballot::Step,
-        configuration::ALPHA,
+        configuration::{ALPHA, Configuration},
         message::{
             AuxiliaryMessage, Dismissed, Heartbeat, HomeMessage, Leader, Message, Nearness,
             NodeRole, PeerReport, Program, ProposerMessage, ProposerReport, Report, Sign,
@@ -242,22 +242,77 @@ impl Proposer {
         };
         let patience = 4 * self.timing.election;
         let gone = |node: &&NodeId| !self.heard_within(node, patience);
-        let mains = configuration.mains.iter().filter(gone).map(|m| format!("main {}", m.name));
-        let auxiliaries = configuration
-            .auxiliaries
-            .iter()
-            .filter(|node| !self.heard_within(node, 3 * self.timing.auxiliary));
-        let missing: Vec<String> =
-            mains.chain(auxiliaries.map(|a| format!("auxiliary {}", a.name))).collect();
-        if missing.is_empty() {
-            "needs a quorum: votes are missing although every member answers".to_owned()
-        } else {
-            format!("needs {}", missing.join(" or "))
+        let silent = |node: &&NodeId| !self.heard_within(node, 3 * self.timing.auxiliary);
+        let mains = configuration.mains.iter().filter(gone).map(|node| ("main", node));
+        let auxiliaries = configuration.auxiliaries.iter().filter(silent);
+        let missing: Vec<(&str, &NodeId)> =
+            mains.chain(auxiliaries.map(|node| ("auxiliary", node))).collect();
+        needs(configuration, &missing)
+    }
+}
+
+/// Says whose return would make a quorum again; `missing`: mains first.
+fn needs(configuration: &Configuration, missing: &[(&str, &NodeId)]) -> String {
+    if missing.is_empty() {
+        return "needs a quorum: votes are missing although every member answers".to_owned();
+    }
+    let members = configuration.mains.iter().chain(&configuration.auxiliaries);
+    let heard = members.filter(|node| missing.iter().all(|(_, gone)| gone != node));
+    let heard: BTreeSet<Incarnation> = heard.map(|node| node.incarnation).collect();
+    let enough = |back: &[(&str, &NodeId)]| {
+        let mut voters = heard.clone();
+        voters.extend(back.iter().map(|(_, node)| node.incarnation));
+        configuration.is_quorum(&voters)
+    };
+    let names = |of: &mut dyn Iterator<Item = &(&str, &NodeId)>| -> Vec<String> {
+        of.map(|(role, node)| format!("{role} {}", node.name)).collect()
+    };
+    // No other so few are enough if the first are not: a main counts as much as anyone.
+    match (0..=missing.len()).find(|few| enough(&missing[..*few])) {
+        Some(1) => {
+            let alone = &mut missing.iter().filter(|one| enough(&[**one]));
+            format!("needs {}", names(alone).join(" or "))
         }
+        Some(few) if few > 1 && few < missing.len() => {
+            format!("needs {few} of {}", names(&mut missing.iter()).join(", "))
+        }
+        Some(few) if few > 1 => format!("needs {}", names(&mut missing.iter()).join(" and ")),
+        // Enough are heard of, and yet nothing is chosen: any of them may be what is waited for.
+        _ => format!("needs {}", names(&mut missing.iter()).join(" or ")),
     }
 }
 
 fn program_of(peer: &Known) -> Option<(Program, Option<u32>)> {
     let executes = peer.beat.as_ref().map(|beat| (beat.program, Some(beat.knows)));
     executes.or_else(|| peer.standing.as_ref().map(|standing| (standing.program, None)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_says_who_would_make_a_quorum_again() {
+        let node = |name: &str, number| NodeId::new(name.parse().unwrap(), Incarnation(number));
+        let [a, b, c] = [node("a", 1), node("b", 2), node("c", 3)];
+        let [x, y] = [node("x", 4), node("y", 5)];
+        let small = Configuration::founding(vec![a.clone(), b.clone()], vec![x.clone()]);
+        let (lost, gone) = (("main", &b), ("auxiliary", &x));
+        assert_eq!(needs(&small, &[lost, gone]), "needs main b or auxiliary x");
+        let mains = vec![a.clone(), b.clone(), c.clone()];
+        let large = Configuration::founding(mains.clone(), vec![x.clone(), y.clone()]);
+        let all = [("main", &a), lost, ("main", &c), gone, ("auxiliary", &y)];
+        assert_eq!(needs(&large, &all[1..]), "needs 2 of main b, main c, auxiliary x, auxiliary y");
+        assert_eq!(needs(&large, &all[2..]), "needs main c or auxiliary x or auxiliary y");
+        // None is enough without a main.
+        assert_eq!(needs(&large, &all[..3]), "needs main a or main b or main c");
+        let even = Configuration::founding(mains, Vec::new());
+        assert_eq!(needs(&even, &all[..3]), "needs 2 of main a, main b, main c");
+        let pair = Configuration::founding(vec![a.clone(), b.clone()], Vec::new());
+        assert_eq!(needs(&pair, &all[..2]), "needs main a and main b");
+        // What a sole main waits for when it starts.
+        let sole = Configuration::founding(vec![a], vec![x.clone()]);
+        assert_eq!(needs(&sole, &[gone]), "needs auxiliary x");
+        assert!(needs(&sole, &[]).contains("votes are missing although"));
+    }
 }
