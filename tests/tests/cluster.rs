@@ -62,7 +62,7 @@ fn a_user_s_own_actor_is_served_by_every_main_as_the_contract_says() {
 }
 
 fn check_where_nothing_is(bank: &Cluster) {
-    for (name, says) in [("a", "there is no /actor/ledger"), ("x", "only votes")] {
+    for (name, says) in [("a", "there is no GET of /actor/ledger"), ("x", "only votes")] {
         let answer = bank.http(name).get("/actor/ledger").unwrap();
         let said = answer.json();
         assert!(answer.status == 404 && said["error"].as_str().unwrap().contains(says), "{said}");

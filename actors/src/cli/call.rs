@@ -64,9 +64,8 @@ pub(crate) async fn call(args: &CallArgs, read_only: bool) -> Result<(), Failure
             out::print(reply).map(drop)
         }
         Err(Exit::Unknown) => {
-            let why = format!("outcome unknown, {}", answer.error_text());
             let hint = "ask what the state is before repeating it";
-            Err(Failure::new(Exit::Unknown, what, why, hint))
+            Err(answer.refusal(Exit::Unknown, what, hint))
         }
         Err(exit) => {
             let hint = "see `actors` for what can be said to whom";

@@ -307,8 +307,10 @@ impl Answer {
 
     /// The failure that a change of `what` was, with the words of its outcome.
     pub(crate) fn refusal(&self, exit: Exit, what: impl fmt::Display, hint: &str) -> Failure {
-        let fate = self.fate();
-        let why = format!("{fate}, {}", self.error_text());
+        let (fate, mut why) = (self.fate(), self.error_text());
+        if !why.starts_with(&fate.to_string()) {
+            why = format!("{fate}, {why}");
+        }
         Failure::new(exit, what, why, hint).with(fate)
     }
 }

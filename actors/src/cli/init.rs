@@ -32,7 +32,8 @@ pub(crate) fn run(program: &str, args: &InitArgs, with_resp: bool) -> Result<(),
     }
     if let (Some(add), Some(role)) = (&args.add, args.role) {
         let known = dir.nodes()?;
-        if let Some(other) = known.iter().find_map(|config| whose(config, &add.address)) {
+        let mut holders = known.iter().filter_map(|config| whose(config, &add.address));
+        if let Some(other) = holders.find(|other| *other != add.name) {
             // It may take the place of one that is gone.
             let (name, at) = (&add.name, &add.address);
             let what =

@@ -60,12 +60,16 @@ fn inspect(path: &Path, show: Show<'_>) -> Result<(), Failure> {
         }
         return if has("journal") { records(&path.join("journal"), show) } else { Ok(()) };
     }
-    let names = fs::read_dir(path).map_err(|e| {
+    let wrong = |why: String| {
         let hint = "name a node's directory, a journal, a snapshot or a backup";
-        Failure::usage(path.display(), format!("cannot be read: {e}"), hint)
-    })?;
-    let names = names.filter_map(|entry| entry.ok().map(|entry| entry.file_name()));
-    match names.into_iter().any(|name| name.to_string_lossy().starts_with(SNAPSHOT)) {
+        Failure::usage(path.display(), why, hint)
+    };
+    let names = fs::read_dir(path).map_err(|e| wrong(format!("cannot be read: {e}")))?;
+    let names: Vec<_> = names.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
+    if names.is_empty() {
+        return Err(wrong("it is empty".to_owned()));
+    }
+    match names.iter().any(|name| name.to_string_lossy().starts_with(SNAPSHOT)) {
         true => snapshots(path, show),
         false => records(path, show),
     }

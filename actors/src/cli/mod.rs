@@ -240,8 +240,8 @@ fn wants_json(verb: &Verb) -> bool {
         Verb::Backup(file) | Verb::Restore(file) => file.client.json,
         Verb::Recover(recover) => recover.json,
         Verb::Multicast(multicast) => multicast.client().json,
-        Verb::Publish(_)
-        | Verb::Subscribe(_)
+        Verb::Publish(publish) => publish.client.json,
+        Verb::Subscribe(_)
         | Verb::Dev(_)
         | Verb::Elect(_)
         | Verb::ElectWatchdog(_)

@@ -348,7 +348,7 @@ impl Board {
         me.program = Some((Program::THIS, last.history.is_some().then_some(proposer.knows)));
         let most = rows.values().filter_map(|row| row.executed).max().unwrap_or_default();
         if let Some(configuration) = configuration {
-            place(&mut rows, configuration);
+            place(&mut rows, configuration, last.history.is_some());
         }
         view.into_iter().for_each(|view| judge(&mut rows, view));
         rows.into_iter().map(|(name, row)| row.json(&name, most)).collect()
@@ -373,8 +373,9 @@ fn with_their_mains(mut sites: Vec<Value>, nodes: &[Value]) -> Vec<Value> {
     sites
 }
 
-/// Says what the configuration makes of each node.
-fn place(rows: &mut BTreeMap<NodeName, Row>, configuration: &Configuration) {
+/// Says what the configuration makes of each node; `follows`: whether this one follows the log, and is
+/// told how far others are. An auxiliary is not.
+fn place(rows: &mut BTreeMap<NodeName, Row>, configuration: &Configuration, follows: bool) {
     let members = configuration.mains.iter().map(|node| (node, "main"));
     for (node, role) in members.chain(configuration.auxiliaries.iter().map(|n| (n, "auxiliary"))) {
         let row = rows.entry(node.name.clone()).or_insert_with(|| Row::new(node));
@@ -393,7 +394,8 @@ fn place(rows: &mut BTreeMap<NodeName, Row>, configuration: &Configuration) {
         let row = rows.entry(name.clone()).or_default();
         "member".clone_into(&mut row.role);
         // It has none of the log yet, or was never seen.
-        if row.executed.is_none() && row.sign == Sign::Heard || row.incarnation.is_empty() {
+        let nothing = follows && row.executed.is_none() && row.sign == Sign::Heard;
+        if nothing || row.incarnation.is_empty() {
             row.state = "joining";
         }
     }

@@ -58,7 +58,7 @@ pub(super) fn configure(routes: &mut web::ServiceConfig, looks: Looks, watchers:
 }
 
 /// Of a document: whoever asks for its head only is told that.
-fn looked_at() -> Route {
+pub(super) fn looked_at() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
@@ -99,7 +99,10 @@ fn nowhere(votes_only: bool) -> Route {
         let path = request.path();
         let error = match votes_only {
             true => format!("an auxiliary has no {path}: it only votes; ask a main or a member"),
-            false => format!("there is no {path}; see the manual for what a node serves"),
+            false => {
+                let method = request.method();
+                format!("there is no {method} of {path}; see the manual for what a node serves")
+            }
         };
         ready(HttpResponse::NotFound().json(json!({ "error": error, "outcome": "not_applied" })))
     })

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use synod_runtime::address::{Delivery, SendError};
 use tokio::sync::oneshot;
 
-use super::{config::units, patience::at_most, singletons::Door};
+use super::{config::units, http::looked_at, patience::at_most, singletons::Door};
 use crate::replicated::{
     ARGS_BYTES_MAX, ActorCatalogue, BadFence, CallError, Consistency, DEADLINE_DEFAULT, Done,
     Fence, IdempotencyKey, Inquiry, JsonError, JsonFunction, Outcome, Position, Reason, Submission,
@@ -131,7 +131,7 @@ impl ActorsHttp {
 /// Adds the routes to an application.
 pub fn configure(cfg: &mut web::ServiceConfig, state: ActorsHttp) {
     let state = web::Data::new(state);
-    cfg.service(web::resource("/actors").app_data(state.clone()).route(web::get().to(list)))
+    cfg.service(web::resource("/actors").app_data(state.clone()).route(looked_at().to(list)))
         // Names of actors may hold slashes, those of messages may not.
         .service(
             web::resource("/actors/{actor:.+}/{message:[^/]+}")

@@ -16,6 +16,7 @@ use synod_runtime::world::Instant;
 use super::{
     config::units,
     elections::{Cell, ElectionError, Elections, Found},
+    http::looked_at,
     http_actors::{idempotency_of, status_of},
     site::lock,
     view::Watchers,
@@ -34,10 +35,10 @@ use crate::{
 pub(super) fn configure(routes: &mut web::ServiceConfig, elections: Elections) {
     routes
         .app_data(web::Data::new(elections))
-        .route("/roles", web::get().to(all))
+        .route("/roles", looked_at().to(all))
         .route("/roles/{role:.+}/lease", web::put().to(lease))
         .route("/roles/{role:.+}/lease", web::delete().to(resign))
-        .route("/roles/{role:.+}", web::get().to(one))
+        .route("/roles/{role:.+}", looked_at().to(one))
         .route("/roles/{role:.+}", web::put().to(add))
         .route("/roles/{role:.+}", web::delete().to(remove));
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
+    http::looked_at,
     http_actors::status_of,
     services::{ServiceError, Services},
     view::Watchers,
@@ -20,8 +21,8 @@ use crate::{
 pub(super) fn configure(routes: &mut web::ServiceConfig, services: Services) {
     routes
         .app_data(web::Data::new(services))
-        .route("/services", web::get().to(all))
-        .route("/services/{service}", web::get().to(one))
+        .route("/services", looked_at().to(all))
+        .route("/services/{service}", looked_at().to(one))
         .route("/services/{service}", web::put().to(add))
         .route("/services/{service}", web::delete().to(remove))
         .route("/services/{service}/{change}", web::post().to(change));

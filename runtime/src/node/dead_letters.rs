@@ -18,6 +18,9 @@ use crate::{
 /// Dead letters kept for a listener that does not listen: it is told how many it missed.
 const UNHEARD_LEN_MAX: usize = 1024;
 
+/// Counted from the start, so that whoever watches the counter sees it rise from zero.
+const COMMON: [&str; 3] = ["no_such_actor", "overloaded", "unreachable"];
+
 /// One message that reached nobody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
@@ -69,7 +72,9 @@ pub(super) struct Office {
 impl Office {
     pub(super) fn new(metrics: &Metrics) -> Self {
         let (listeners, _) = broadcast::channel(UNHEARD_LEN_MAX);
-        Self { metrics: metrics.clone(), counters: Mutex::default(), listeners }
+        let counter = |reason| (reason, metrics.counter(&DEAD_LETTERS, &[("reason", reason)]));
+        let counters = Mutex::new(COMMON.map(counter).into());
+        Self { metrics: metrics.clone(), counters, listeners }
     }
 
     fn count(&self, reason: &'static str) {

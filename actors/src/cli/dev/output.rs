@@ -103,6 +103,9 @@ impl Output {
         for hint in at.iter().flat_map(|at| hosted.hints(at)) {
             page += &format!("  {hint}\n");
         }
+        if let Some(main) = main {
+            page += &format!("  http://{}/ in a browser\n", main.config.listen.http);
+        }
         let client = home.dir().client_file();
         page += &format!("  {} status --cluster {}\n", self.program, client.display());
         page += match home.is_temporary() {

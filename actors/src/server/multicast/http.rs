@@ -12,7 +12,10 @@ use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{AskFailed, CallFailed, Collected, From, Multicast, MulticastError, Subscription};
+use super::{
+    super::http::looked_at, AskFailed, CallFailed, Collected, From, Multicast, MulticastError,
+    Subscription,
+};
 use crate::multicast::{
     data_server::PAYLOAD_BYTES_MAX,
     message::{Data, Entry, Mid, Outcome, PAIR_BYTES, Seq},
@@ -51,7 +54,7 @@ pub(crate) enum Feed {
 pub(in crate::server) fn configure(routes: &mut web::ServiceConfig, multicast: Multicast) {
     routes
         .app_data(web::Data::new(multicast))
-        .route("/multicast", web::get().to(status))
+        .route("/multicast", looked_at().to(status))
         .route("/multicast/{group}", web::post().to(publish))
         .route("/multicast/{group}", web::get().to(subscribe));
 }

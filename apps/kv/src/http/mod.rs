@@ -113,10 +113,17 @@ impl Way {
 /// Adds the routes to an application.
 pub fn configure(cfg: &mut web::ServiceConfig, state: KvHttp) {
     let state = web::Data::new(state);
-    cfg.service(web::resource("/kv").app_data(state.clone()).route(web::get().to(list))).service(
+    cfg.service(
+        web::resource("/kv")
+            .app_data(state.clone())
+            .route(web::get().to(list))
+            .route(web::head().to(list)),
+    )
+    .service(
         web::resource("/kv/{key:.*}")
             .app_data(state)
             .route(web::get().to(get))
+            .route(web::head().to(get))
             .route(web::head().to(get))
             .route(web::put().to(put))
             .route(web::delete().to(delete)),
