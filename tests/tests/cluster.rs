@@ -12,6 +12,7 @@ use synod_tests::process::{
     http::{Answer, Http},
     load::{KvWriter, Load},
     machine::{turn, written_bytes},
+    programs::program,
     stalls::unchanged_by,
     wait::{now, until},
 };
@@ -26,6 +27,7 @@ fn transfer(http: &mut Http, headers: &[(&str, &str)], from: &str, amount: i64) 
 #[test]
 fn a_user_s_own_actor_is_served_by_every_main_as_the_contract_says() {
     let _turn = turn();
+    program("bank"); // may have to be built first
     let started = now();
     let mut bank = Cluster::dev("bank", &[]);
     let took = now().since(started);
