@@ -79,6 +79,7 @@ impl Site {
         let pace = &self.0.pace;
         if pace.is_enough(self.ahead()) {
             tokio::select! {
+                biased;
                 () = sleep(to_moment(self.0.clock.now())) => {}
                 () = pace.little.notified() => {}
             }
