@@ -264,21 +264,15 @@ fn needs(configuration: &Configuration, missing: &[(&str, &NodeId)]) -> String {
         voters.extend(back.iter().map(|(_, node)| node.incarnation));
         configuration.is_quorum(&voters)
     };
-    let names = |of: &mut dyn Iterator<Item = &(&str, &NodeId)>| -> Vec<String> {
-        of.map(|(role, node)| format!("{role} {}", node.name)).collect()
-    };
     // No other so few are enough if the first are not: a main counts as much as anyone.
-    match (0..=missing.len()).find(|few| enough(&missing[..*few])) {
-        Some(1) => {
-            let alone = &mut missing.iter().filter(|one| enough(&[**one]));
-            format!("needs {}", names(alone).join(" or "))
-        }
-        Some(few) if few > 1 && few < missing.len() => {
-            format!("needs {few} of {}", names(&mut missing.iter()).join(", "))
-        }
-        Some(few) if few > 1 => format!("needs {}", names(&mut missing.iter()).join(" and ")),
-        // Enough are heard of, and yet nothing is chosen: any of them may be what is waited for.
-        _ => format!("needs {}", names(&mut missing.iter()).join(" or ")),
+    let few = (0..=missing.len()).find(|few| enough(&missing[..*few])).unwrap_or_default();
+    let would_do = missing.iter().filter(|one| few != 1 || enough(&[**one]));
+    let names: Vec<_> = would_do.map(|(role, node)| format!("{role} {}", node.name)).collect();
+    match few {
+        // With none, enough are heard of and yet nothing is chosen: any may be what is waited for.
+        0 | 1 => format!("needs {}", names.join(" or ")),
+        _ if few == missing.len() => format!("needs {}", names.join(" and ")),
+        _ => format!("needs {few} of {}", names.join(", ")),
     }
 }
 
