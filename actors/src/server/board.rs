@@ -19,7 +19,7 @@ use crate::{
     consensus::{
         ballot::{Ballot, Step},
         configuration::{Configuration, History},
-        message::{Leader, Program, ProposerReport, Report, Sign, Standing},
+        message::{Leader, NodeRole, PeerReport, Program, ProposerReport, Report, Sign, Standing},
         timing::VoteStyle,
     },
     membership::message::State,
@@ -230,6 +230,11 @@ impl Board {
             if proposer.mending {
                 return Err("makes up for the torn end of its journal".to_owned());
             }
+            if self.is_outside(last.history.as_ref(), &proposer.peers) {
+                return Err(
+                    "was voted out while it was away; it catches up to vote again".to_owned()
+                );
+            }
             let executed = last.history.as_ref().map_or(Step(0), History::executed);
             let most = proposer.peers.iter().map(|peer| peer.executed).max().unwrap_or_default();
             if most.beyond(executed) > LAG_READY_MAX {
@@ -237,6 +242,15 @@ impl Board {
             }
         }
         Ok(())
+    }
+
+    /// Whether the cluster went on without the vote of this main, as far as can be known here.
+    fn is_outside(&self, history: Option<&History>, peers: &[PeerReport]) -> bool {
+        let voted_out = |c: &Configuration| c.absent.contains(&self.me.name);
+        let Some(newest) = history.and_then(History::newest) else { return false };
+        let missed = peers.iter().any(|peer| peer.epoch > newest.epoch);
+        let main = newest.role_of(&self.me.name) == Some(NodeRole::Main);
+        main && missed || history.and_then(History::current).is_some_and(voted_out)
     }
 
     /// How far the roles are.
@@ -332,7 +346,9 @@ impl Board {
         }
         for peer in &proposer.peers {
             let id = &peer.node;
-            let row = rows.entry(id.name.clone()).or_insert_with(|| Row::new(id));
+            let row = rows
+                .entry(id.name.clone())
+                .or_insert_with(|| Row { role: peer.role.as_str().to_owned(), ..Row::new(id) });
             // An auxiliary executes nothing.
             let executes = peer.executed > Step(0);
             row.executed = executes.then_some(peer.executed);

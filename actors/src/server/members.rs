@@ -1,6 +1,6 @@
 //! `POST /members`: what operators want of the members.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use actix_web::{HttpResponse, http::StatusCode, web};
 use serde::Deserialize;
@@ -8,7 +8,13 @@ use serde_json::json;
 use synod_runtime::identity::NodeName;
 use tokio::sync::oneshot;
 
-use super::{clients::Clients, config::HostPort, patience::at_most};
+use super::{
+    board::Board,
+    clients::Clients,
+    config::{HostPort, Peer, PeerAt},
+    core::Core,
+    patience::at_most,
+};
 use crate::{
     consensus::message::{NodeRole, Wish},
     replicated::Outcome,
@@ -64,20 +70,57 @@ impl Asked {
     }
 }
 
-/// Adds the route.
-pub(super) fn configure(routes: &mut web::ServiceConfig, clients: Arc<Clients>) {
-    routes.app_data(web::Data::from(clients)).route("/members", web::post().to(post));
+/// What the route looks at.
+#[derive(Clone)]
+pub(super) struct Members {
+    clients: Arc<Clients>,
+    board: Arc<Board>,
+    /// Where those are reached who founded the cluster: no configuration says it.
+    founders: Arc<BTreeMap<NodeName, String>>,
 }
 
-async fn post(clients: web::Data<Clients>, body: web::Bytes) -> HttpResponse {
+impl Members {
+    pub(super) fn new(core: &Core, peers: &[Peer]) -> Self {
+        let founder = |peer: &Peer| match &peer.at {
+            PeerAt::Quic(at) => Some((peer.name.clone(), at.to_string())),
+            PeerAt::Shared(_) => None,
+        };
+        let founders = Arc::new(peers.iter().filter_map(founder).collect());
+        Self { clients: core.clients(), board: core.board(), founders }
+    }
+
+    /// What speaks against it, beyond what the leader of the log knows.
+    fn refused(&self, wish: &Wish) -> Option<String> {
+        let Wish::Add { name, address, .. } = wish else { return None };
+        let configuration = self.board.reached().configuration?;
+        let founder = configuration.role_of(name).is_some()
+            && !configuration.addresses.iter().any(|(known, _)| known == name);
+        let known = self.founders.get(name).filter(|known| founder && *known != address)?;
+        Some(format!("{name} is there already, at {known}; remove it first"))
+    }
+}
+
+/// Adds the route.
+pub(super) fn configure(routes: &mut web::ServiceConfig, members: Members) {
+    routes.app_data(web::Data::new(members)).route("/members", web::post().to(post));
+}
+
+async fn post(members: web::Data<Members>, body: web::Bytes) -> HttpResponse {
     let asked = serde_json::from_slice(&body).map_err(|error| error.to_string());
     let wish = match asked.and_then(Asked::wish) {
         Ok(wish) => wish,
         Err(why) => return answer(StatusCode::BAD_REQUEST, "not_applied", &why),
     };
+    if let Some(why) = members.refused(&wish) {
+        return answer(StatusCode::CONFLICT, "not_applied", &why);
+    }
     let (tell, told) = oneshot::channel();
     // Nobody listens any more when the client has hung up.
-    clients.wish(wish, at_most(PATIENCE), Box::new(move |outcome| drop(tell.send(outcome))));
+    members.clients.wish(
+        wish,
+        at_most(PATIENCE),
+        Box::new(move |outcome| drop(tell.send(outcome))),
+    );
     match told.await {
         Ok(Outcome::Applied { .. }) => HttpResponse::Ok().json(json!({ "outcome": "applied" })),
         Ok(Outcome::Failed(why)) => answer(StatusCode::CONFLICT, "not_applied", &why),

@@ -50,6 +50,29 @@ families! {
         "From a client's command to its answer, at the client's node."
 }
 
+/// Makes the counters of what every kind of role receives, at 0: one that came with its first message
+/// would look as if it had none before, and a rate over it would lack the first.
+pub(super) fn name_roles(metrics: &Metrics) {
+    for role in ROLES {
+        let _at_zero = metrics.counter(&MESSAGES, &[("role", role)]);
+    }
+}
+
+/// As people are told of the roles, wherever they are.
+const ROLES: [&str; 11] = [
+    "acceptor",
+    "proposer",
+    "learner",
+    "register",
+    "sequencer",
+    "data",
+    "commit",
+    "checkpoint",
+    "monitor",
+    "manager",
+    "heartbeat",
+];
+
 /// Keeps the journal's counters up to date whenever somebody looks.
 pub(super) fn follow_journal(metrics: &Metrics, journal: &Journal) {
     journal.observe_syncs(metrics.histogram(&SYNC_SECONDS, &[]));

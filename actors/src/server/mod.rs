@@ -318,7 +318,7 @@ fn listen(
     let followers = Arc::clone(&program.followers);
     let tls = context.access.tls().map(|tls| (*tls.config()).clone());
     let votes_only = config.role == NodeRole::Auxiliary;
-    let (members, elections) = (core.clients(), core.elections());
+    let (members, elections) = (members::Members::new(core, &config.peers), core.elections());
     let (managed, multicast) = (core.services(), core.multicast());
     let watchers = view::Watchers::new(stop.clone());
     let doors: Vec<_> =
@@ -343,7 +343,7 @@ fn listen(
             app = app.configure(|routes| http_actors::configure(routes, actors));
             app = app.configure(|routes| http_roles::configure(routes, elections.clone()));
             app = app.configure(|routes| http_services::configure(routes, managed.clone()));
-            app = app.configure(|routes| members::configure(routes, Arc::clone(&members)));
+            app = app.configure(|routes| members::configure(routes, members.clone()));
             app = app.configure(|routes| http_guests::configure(routes, guests.clone()));
             app = app.configure(|routes| http_state::configure(routes, state.clone()));
             if let Some(multicast) = &multicast {

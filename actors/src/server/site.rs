@@ -116,6 +116,7 @@ impl Site {
         let Parts { me, role, journal, journal_dir, snapshot_dir, found, style } = parts;
         let disk = Arc::clone(&node.world().disk);
         let shelf = Arc::new(Shelf::new(&disk, snapshot_dir.clone()));
+        metrics::name_roles(node.metrics());
         metrics::follow_journal(node.metrics(), &journal);
         let board = Arc::new(Board::new(node.clone(), me.clone(), journal.clone(), style));
         let clients = Arc::new(Clients::new(me.clone(), journal.clone(), node.metrics()));

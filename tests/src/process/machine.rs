@@ -1,21 +1,27 @@
-//! The machine the tests share: turns, signals, `/proc`, ports.
+//! The machine the tests share: alone on it or beside others; signals, `/proc`, ports.
 
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     process::Command,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use super::wait::until;
 
-/// A test's turn on the machine: fail-over is measured, so clusters of one test program never run
-/// side by side. (Cargo runs test programs one after the other.)
-pub fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    // A test that failed gave its turn back like any other.
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+/// For a test that mostly waits, or whose times are generous: clusters run beside those of others.
+pub fn shared() -> RwLockReadGuard<'static, ()> {
+    // A test that failed gave its place back like any other.
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// For a test that measures a fail-over to fractions of a second: nothing else of this program runs
+/// meanwhile. (Cargo runs test programs one after the other.)
+pub fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+static MACHINE: RwLock<()> = RwLock::new(());
 
 /// Sends `signal` (`KILL`, `STOP`, `CONT`, `TERM`) to all of `pids` with one command, so as nearly
 /// at once as a system can.

@@ -3,7 +3,7 @@
 //!
 //! # Layout
 //! - [`programs`]: where the programs are; builds them once per test run
-//! - [`machine`]: one cluster at a time, signals, `/proc`
+//! - [`machine`]: who may run beside whom, signals, `/proc`
 //! - [`wait`]: conditions with deadlines; the only place that pauses
 //! - [`cluster`]: a cluster under `dev` or started by hand, and its end; [`child`]: one process
 //! - [`disk`]: small disks to be filled up; [`namespaces`]: a network of its own for every node

@@ -13,6 +13,7 @@ use std::{
     os::fd::AsRawFd as _,
     path::PathBuf,
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use super::disk::done;
@@ -20,6 +21,8 @@ use super::disk::done;
 /// The namespaces of some nodes, deleted when dropped.
 #[derive(Debug)]
 pub struct Namespaces {
+    /// Of this program's, which one.
+    number: u32,
     nodes: Vec<String>,
 }
 
@@ -30,13 +33,15 @@ impl Namespaces {
     /// What the machine lacks: rights, `ip`, or a kernel's module.
     pub fn make(nodes: &[&str]) -> Result<Self, String> {
         // From here on, what was made is deleted, whatever fails.
-        let made = Self { nodes: nodes.iter().map(|&node| node.to_owned()).collect() };
-        let hub = space(HUB);
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let made = Self { number, nodes: nodes.iter().map(|&node| node.to_owned()).collect() };
+        let hub = made.space(HUB);
         ip(&["netns", "add", &hub])?;
         ip(&["-n", &hub, "link", "add", "switch", "type", "bridge"])?;
         ip(&["-n", &hub, "link", "set", "switch", "up"])?;
         for node in nodes {
-            let (space, cable) = (space(node), cable(node));
+            let (space, cable) = (made.space(node), cable(node));
             ip(&["netns", "add", &space])?;
             let pair = ["type", "veth", "peer", "name", "eth0", "netns", &space];
             ip(&[&["-n", &hub, "link", "add", &cable][..], &pair].concat())?;
@@ -47,6 +52,11 @@ impl Namespaces {
             ip(&["-n", &space, "link", "set", "eth0", "up"])?;
         }
         Ok(made)
+    }
+
+    /// The name of a node's namespace. Two tests on one machine do not meet.
+    fn space(&self, node: &str) -> String {
+        format!("synod-{}-{}-{node}", std::process::id(), self.number)
     }
 
     /// Where a node is in its network.
@@ -60,7 +70,7 @@ impl Namespaces {
 
     /// The words before a command that shall run where `node` is.
     pub fn inside(&self, node: &str) -> Vec<String> {
-        ["ip", "netns", "exec", &space(node)].map(str::to_owned).to_vec()
+        ["ip", "netns", "exec", &self.space(node)].map(str::to_owned).to_vec()
     }
 
     /// Pulls the cable of `node`.
@@ -68,7 +78,8 @@ impl Namespaces {
     /// # Panics
     /// When there is no such node.
     pub fn unplug(&self, node: &str) {
-        ip(&["-n", &space(HUB), "link", "set", &cable(node), "down"]).expect("a cable of ours");
+        ip(&["-n", &self.space(HUB), "link", "set", &cable(node), "down"])
+            .expect("a cable of ours");
     }
 
     /// Undoes [`Namespaces::unplug`].
@@ -76,7 +87,7 @@ impl Namespaces {
     /// # Panics
     /// When there is no such node.
     pub fn plug(&self, node: &str) {
-        ip(&["-n", &space(HUB), "link", "set", &cable(node), "up"]).expect("a cable of ours");
+        ip(&["-n", &self.space(HUB), "link", "set", &cable(node), "up"]).expect("a cable of ours");
     }
 
     /// From now on what `from` sends to `to` gets lost; the other direction works.
@@ -86,7 +97,7 @@ impl Namespaces {
     pub fn cut(&self, from: &str, to: &str) {
         let to = self.address(to).to_string();
         let wrong = ["lladdr", NOBODY, "dev", "eth0", "nud", "permanent"];
-        ip(&[&["-n", &space(from), "neighbour", "replace", &to][..], &wrong].concat())
+        ip(&[&["-n", &self.space(from), "neighbour", "replace", &to][..], &wrong].concat())
             .expect("a neighbour of ours");
     }
 
@@ -96,7 +107,7 @@ impl Namespaces {
     /// When it was not cut.
     pub fn heal(&self, from: &str, to: &str) {
         let to = self.address(to).to_string();
-        ip(&["-n", &space(from), "neighbour", "del", &to, "dev", "eth0"]).expect("it was cut");
+        ip(&["-n", &self.space(from), "neighbour", "del", &to, "dev", "eth0"]).expect("it was cut");
     }
 
     /// From now on this many of a hundred packets from `node` get lost.
@@ -106,7 +117,7 @@ impl Namespaces {
     pub fn lose(&self, node: &str, percent: u8) -> Result<(), String> {
         let loss = format!("{percent}%");
         let words = ["qdisc", "replace", "dev", "eth0", "root", "netem", "loss", &loss];
-        done("tc", Command::new("tc").args(["-n", &space(node)]).args(words))
+        done("tc", Command::new("tc").args(["-n", &self.space(node)]).args(words))
     }
 
     /// An address on this machine's loopback that leads to `to` in the namespace of `node`, for as
@@ -117,7 +128,7 @@ impl Namespaces {
     pub fn door(&self, node: &str, to: SocketAddr) -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let at = listener.local_addr().expect("it is bound");
-        let file = PathBuf::from("/run/netns").join(space(node));
+        let file = PathBuf::from("/run/netns").join(self.space(node));
         let space = File::open(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         std::thread::spawn(move || {
             for near in listener.incoming().map_while(Result::ok) {
@@ -134,7 +145,7 @@ impl Drop for Namespaces {
     fn drop(&mut self) {
         for name in self.nodes.iter().map(String::as_str).chain([HUB]) {
             // What was never made needs no deletion.
-            Command::new("ip").args(["netns", "delete", &space(name)]).output().ok();
+            Command::new("ip").args(["netns", "delete", &self.space(name)]).output().ok();
         }
     }
 }
@@ -166,11 +177,6 @@ fn enter(space: &File) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
-}
-
-/// Two test programs on one machine do not meet.
-fn space(node: &str) -> String {
-    format!("synod-{}-{node}", std::process::id())
 }
 
 /// The switch's end of a node's cable; the names of interfaces are short.

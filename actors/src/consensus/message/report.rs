@@ -2,7 +2,7 @@
 
 use synod_runtime::identity::NodeId;
 
-use super::members::{Leader, Program, Standing};
+use super::members::{Leader, NodeRole, Program, Standing};
 use crate::consensus::ballot::{Ballot, Step};
 use crate::consensus::configuration::{Configuration, History};
 
@@ -74,10 +74,14 @@ pub struct ProposerReport {
 pub struct PeerReport {
     /// Who.
     pub node: NodeId,
+    /// What it came as.
+    pub role: NodeRole,
     /// What it said it has executed; 0 from what executes nothing.
     pub executed: Step,
     /// What it said it would know again after a crash.
     pub durable: Step,
+    /// The newest epoch it said it knows; 0 from what executes nothing.
+    pub epoch: u64,
     /// Whether it was heard lately.
     pub sign: Sign,
     /// The program it runs, and the highest cluster version it can execute, where it executes.

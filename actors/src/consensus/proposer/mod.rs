@@ -254,6 +254,20 @@ impl Proposer {
         self.auxiliary_due = self.auxiliary_due.min(self.turn.at);
     }
 
+    /// Who was removed and is so no longer was added again, or removed long ago: the next of that name
+    /// is another, which was never heard.
+    fn forget_strangers(&mut self, before: &History) {
+        let (Some(old), Some(new)) = (before.newest(), self.history.newest()) else { return };
+        if old.epoch == new.epoch {
+            return;
+        }
+        for node in old.removed.iter().filter(|node| !new.removed.contains(node)) {
+            if self.peers.get(&node.name).is_some_and(|peer| !peer.up) {
+                self.peers.remove(&node.name);
+            }
+        }
+    }
+
     fn heartbeat(&mut self, from: &NodeId, beat: &Heartbeat, out: &mut Effects<Self>) {
         if let Some(peer) = self.peers.get_mut(&from.name)
             && peer.id == *from

@@ -91,8 +91,10 @@ impl Proposer {
                         |step: fn(&Heartbeat) -> Step| peer.beat.as_ref().map_or(Step(0), step);
                     PeerReport {
                         node: peer.id.clone(),
+                        role: peer.role,
                         executed: said(|beat| beat.chosen_upto),
                         durable: said(|beat| beat.durable_upto),
+                        epoch: peer.beat.as_ref().map_or(0, |beat| beat.epoch),
                         sign: self.sign_of(peer),
                         program: program_of(peer),
                     }

@@ -395,7 +395,8 @@ impl Proposer {
             // open here, so whoever leads must find them by asking for promises again.
             self.step_down(out);
         }
-        self.history = progress.history;
+        let before = std::mem::replace(&mut self.history, progress.history);
+        self.forget_strangers(&before);
         self.durable_upto = progress.durable_upto;
         let executed = self.history.executed();
         let Phase::Leading(reign) = &mut self.phase else { return };

@@ -282,10 +282,15 @@ impl<'s> Section<'s> {
 
     /// Like [`Section::texts`]; one text is a list of one.
     pub(crate) fn one_or_more(&self, key: &'static str) -> Result<Vec<String>, ConfigError> {
-        match (self.overriding(key), self.table.get(key)) {
-            (None, Some(Value::String(one))) => Ok(vec![one.clone()]),
-            _ => self.texts(key),
+        match self.bare(key) {
+            Some(one) => Ok(vec![one.to_owned()]),
+            None => self.texts(key),
         }
+    }
+
+    /// A text of the file that stands there alone, in no list.
+    pub(crate) fn bare(&self, key: &'static str) -> Option<&str> {
+        self.table.get(key).filter(|_| self.overriding(key).is_none())?.as_str()
     }
 
     /// A path, relative ones starting at the file's folder.

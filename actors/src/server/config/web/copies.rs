@@ -72,7 +72,7 @@ fn hook(section: &Section<'_>, key: &'static str) -> Result<Option<Hook>, Config
             url_of(url).map(|url| Some(Hook::Url(url))).map_err(refused)
         }
         // Words are not cut here as a shell would.
-        [line] if line.contains(' ') => {
+        [line] if section.bare(key).is_some() && line.contains(' ') => {
             let why = format!("{line:?} is no program's name");
             let hint = "write a command as a list of its words, or [\"sh\", \"-c\", \"…\"]";
             Err(section.refuse(key, why, hint))
