@@ -40,7 +40,7 @@ fn start_auxiliaries(clusters: &mut [Cluster]) {
 
 #[test]
 fn one_process_serves_the_auxiliaries_of_several_clusters_in_files_that_never_grow() {
-    let _turn = shared();
+    let _machine = shared();
     let mut clusters = [(); 3].map(|()| Cluster::by_hand("synod"));
     for cluster in &mut clusters {
         cluster.start_node("a");
@@ -95,7 +95,7 @@ fn only_auxiliaries_that_share_nothing_share_a_process() {
 
 #[test]
 fn a_directory_that_both_mains_see_serves_as_the_auxiliary() {
-    let _turn = shared();
+    let _machine = shared();
     let mut cluster = Cluster::by_hand("synod");
     let process = format!("quic = \"{}\"", cluster.node("x").quic);
     for name in ["a", "b"] {
@@ -122,7 +122,7 @@ fn a_directory_that_both_mains_see_serves_as_the_auxiliary() {
 
 #[test]
 fn an_idle_node_takes_little_memory_beside_the_program() {
-    let _turn = shared();
+    let _machine = shared();
     let mut cluster = Cluster::by_hand("synod");
     ["a", "b", "x"].iter().for_each(|name| cluster.start_node(name));
     ["a", "b", "x"].iter().for_each(|name| cluster.wait_ready(name));

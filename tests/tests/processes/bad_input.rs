@@ -36,7 +36,7 @@ fn check_unharmed(cluster: &Cluster) {
 
 #[test]
 fn garbage_on_every_port_harms_nobody() {
-    let _turn = shared();
+    let _machine = shared();
     let synod = Cluster::serving_by_hand("synod");
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     let load = Load::start(&synod.resps(), KvWriter::connect, 2);
@@ -101,7 +101,7 @@ fn throw(at: SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
 
 #[test]
 fn slow_senders_are_waited_for_and_hold_up_nobody() {
-    let _turn = shared();
+    let _machine = shared();
     let synod = Cluster::serving_by_hand("synod");
     let load = Load::start(&synod.resps(), KvWriter::connect, 2);
     let mut slow = Vec::new();
@@ -143,7 +143,7 @@ fn connect(at: SocketAddr) -> TcpStream {
 
 #[test]
 fn a_client_that_never_reads_costs_no_more_memory_than_a_few_replies() {
-    let _turn = shared();
+    let _machine = shared();
     let synod = Cluster::serving_by_hand("synod");
     let node = synod.node("a");
     let mut resp = Resp::connect(node.resp.unwrap(), PATIENCE).unwrap();
@@ -171,7 +171,7 @@ const DEAF_BYTES_MAX: u64 = 256 << 20;
 
 #[test]
 fn a_second_process_on_a_data_directory_is_refused_by_the_first_one_s_id() {
-    let _turn = shared();
+    let _machine = shared();
     let synod = Cluster::serving_by_hand("synod");
     let file = synod.config("a").display().to_string();
     let (code, _, error) = run(synod.program(), &["node", "--config", &file]);
@@ -218,7 +218,7 @@ fn a_bad_node_file_is_refused_with_file_key_and_what_was_meant() {
 
 #[test]
 fn another_cluster_s_certificate_is_refused() {
-    let _turn = shared();
+    let _machine = shared();
     let synod = Cluster::serving_by_hand("synod");
     // A cluster of the same name, with the same names of nodes, and another authority.
     let mut other = Cluster::by_hand("synod");
@@ -263,7 +263,7 @@ fn flip(file: &Path, at: u64) {
 
 #[test]
 fn a_node_whose_journal_has_a_bad_byte_in_the_middle_comes_back_as_another_node_by_itself() {
-    let _turn = shared();
+    let _machine = shared();
     let mut synod = Cluster::serving_by_hand("synod");
     let mut book = Book::of_some_writes(&synod.resps());
     let before = incarnation(&synod);
@@ -310,7 +310,7 @@ fn incarnation(cluster: &Cluster) -> Vec<u8> {
 
 #[test]
 fn a_torn_tail_of_a_journal_is_made_up_for() {
-    let _turn = shared();
+    let _machine = shared();
     let mut synod = Cluster::serving_by_hand("synod");
     let mut book = Book::of_some_writes(&synod.resps());
     synod.kill(&["a", "b", "x"]);
@@ -349,7 +349,7 @@ fn tear(file: &Path, last_record: u64) {
 
 #[test]
 fn a_full_disk_refuses_writes_in_words_and_loses_nothing() {
-    let _turn = shared();
+    let _machine = shared();
     let mut synod = Cluster::by_hand("synod");
     let data = synod.dir().join("a").join("data");
     let disk = match SmallDisk::memory(&data, DISK) {

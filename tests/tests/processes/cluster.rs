@@ -24,7 +24,7 @@ fn transfer(http: &mut Http, headers: &[(&str, &str)], from: &str, amount: i64) 
 
 #[test]
 fn a_user_s_own_actor_is_served_by_every_main_as_the_contract_says() {
-    let _turn = alone();
+    let _machine = alone();
     program("bank"); // may have to be built first
     let started = now();
     let mut bank = Cluster::dev("bank", &[]);
@@ -225,7 +225,7 @@ fn check_idempotency(a: &mut Http, b: &mut Http) {
 
 #[test]
 fn without_failures_the_auxiliary_hears_only_signs_of_life_and_writes_nothing() {
-    let _turn = alone();
+    let _machine = alone();
     let mut synod = Cluster::by_hand("synod");
     // A main whose disk stands still for a tenth of a second is as good as silent.
     synod.keep_in_memory(&["a", "b"]);

@@ -38,7 +38,7 @@ fn last_words(log: &Path) -> String {
 /// Section 1.16 of the manual, 4.
 #[test]
 fn an_older_copy_of_a_data_directory_is_refused_by_who_knows_better() {
-    let _turn = shared();
+    let _machine = shared();
     let mut synod = Cluster::serving_by_hand("synod");
     let mut book = Book::of_some_writes(&synod.resps());
     synod.kill(&["a"]);
@@ -73,7 +73,7 @@ fn an_older_copy_of_a_data_directory_is_refused_by_who_knows_better() {
 /// Section 1.16 of the manual, 4: the copy is as new as the original, which goes on.
 #[test]
 fn a_second_process_on_a_copy_of_a_data_directory_is_refused_and_the_first_goes_on() {
-    let _turn = shared();
+    let _machine = shared();
     let synod = Cluster::serving_by_hand("synod");
     let mut book = Book::of_some_writes(&synod.resps());
     let second = synod.dir().join("second");

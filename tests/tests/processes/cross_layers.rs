@@ -142,7 +142,7 @@ impl Stage {
 /// what was acknowledged is there.
 #[test]
 fn x1_x2_the_node_that_leads_everything_is_stopped_and_killed() {
-    let _turn = shared();
+    let _machine = shared();
     let synod = Cluster::dev("synod", &["--members", "1", "--no-restart"]);
     let mut stage = Stage::new(synod);
     let (orders, served, led) = stage.gather();
@@ -225,7 +225,7 @@ fn put(stage: &Stage, node: &str, key: &str, fence: &str) -> (u16, Value) {
 /// and says that what it shows may be old. When it is back it is a secondary, and nothing moves.
 #[test]
 fn x3_of_two_sides_one_goes_on_and_nothing_moves_when_they_meet_again() {
-    let _turn = shared();
+    let _machine = shared();
     let mut synod = Cluster::by_hand("synod");
     let relays = Relay::around(&synod, "a");
     ["a", "b", "x"].iter().for_each(|name| synod.start_node(name));
@@ -308,7 +308,7 @@ fn still(stage: &Stage, service: u64, role: u64) -> Result<(), String> {
 /// and then it idles again.
 #[test]
 fn x4_an_auxiliary_idles_whatever_store_keeps_roles() {
-    let _turn = alone();
+    let _machine = alone();
     for store in ["paxos", "register", "disk"] {
         let mut synod = Cluster::by_hand("synod");
         // A main whose disk stands still for a tenth of a second is as good as silent.
@@ -384,7 +384,7 @@ fn works_beside_an_idle_auxiliary(stage: &mut Stage, store: &str) -> Touch {
 /// main, the auxiliary, or a leader of the log.
 #[test]
 fn r3_19_two_nodes_and_three_directories_survive_either_node_and_any_directory() {
-    let _turn = shared();
+    let _machine = shared();
     let synod = Cluster::by_hand("synod");
     let disks = ["one", "two", "three"].map(|disk| synod.dir().join(disk));
     disks.iter().for_each(|disk| fs::create_dir(disk).unwrap());

@@ -23,7 +23,7 @@ use synod_tests::process::{
 
 #[test]
 fn top_shows_nodes_links_actors_and_rates_under_load() {
-    let _turn = shared();
+    let _machine = shared();
     let synod = Cluster::dev("synod", &[]);
     let client = synod.dir().join("client.toml").display().to_string();
     let load = Load::start(&synod.resps(), KvWriter::connect, 2);
@@ -51,7 +51,7 @@ fn top_shows_nodes_links_actors_and_rates_under_load() {
 
 #[test]
 fn events_come_every_second_and_end_with_the_node() {
-    let _turn = shared();
+    let _machine = shared();
     let mut synod = Cluster::dev("synod", &["--no-restart"]);
     let mut stream = TcpStream::connect(synod.node("a").http).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -77,7 +77,7 @@ fn events_come_every_second_and_end_with_the_node() {
 /// arrives after some events.
 #[test]
 fn the_dashboard_works_in_a_browser() {
-    let _turn = shared();
+    let _machine = shared();
     let Some(browser) =
         ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
             let version = Command::new(name).arg("--version").stderr(Stdio::null()).output();

@@ -74,7 +74,7 @@ fn said(log: &Path) -> String {
 
 #[test]
 fn a_program_that_ends_gives_its_role_to_the_next_at_once_and_its_status_to_elect() {
-    let _turn = shared();
+    let _machine = shared();
     let stage = Stage::new();
     let ends = format!("echo $SYNOD_EPOCH 1 $$ >> {}; exit 7", stage.resource.path().display());
     let mut first = stage.elect("first", &["--lease", "60s"], &ends);
@@ -93,7 +93,7 @@ fn a_program_that_ends_gives_its_role_to_the_next_at_once_and_its_status_to_elec
 
 #[test]
 fn a_program_dies_with_elect_and_the_next_need_not_wait_for_the_lease() {
-    let _turn = shared();
+    let _machine = shared();
     let stage = Stage::new();
     // What it leaves behind in a session of its own dies too.
     let orphan = stage.synod.dir().join("orphan");
@@ -116,7 +116,7 @@ fn a_program_dies_with_elect_and_the_next_need_not_wait_for_the_lease() {
 
 #[test]
 fn a_program_is_gone_in_time_when_elect_is_stopped_even_if_it_does_not_want_to() {
-    let _turn = shared();
+    let _machine = shared();
     let stage = Stage::new();
     let stubborn = stage.resource.program("trap '' TERM;");
     let mut first = stage.elect("first", &[], &stubborn);
@@ -140,7 +140,7 @@ fn a_program_is_gone_in_time_when_elect_is_stopped_even_if_it_does_not_want_to()
 
 #[test]
 fn a_node_that_dies_or_stops_costs_no_role_while_another_can_be_asked() {
-    let _turn = shared();
+    let _machine = shared();
     let mut stage = Stage::new();
     let program = stage.resource.program("");
     let _elect = stage.elect("elect", &["--lease", "4s"], &program);
@@ -173,7 +173,7 @@ fn a_node_that_dies_or_stops_costs_no_role_while_another_can_be_asked() {
 
 #[test]
 fn whose_only_node_stops_loses_the_role_in_time_and_may_stand_again() {
-    let _turn = alone();
+    let _machine = alone();
     let stage = Stage::new();
     let program = stage.resource.program("");
     let mut first = stage.elect("first", &["--node", "a", "--keep"], &program);
@@ -205,7 +205,7 @@ fn whose_only_node_stops_loses_the_role_in_time_and_may_stand_again() {
 
 #[test]
 fn a_cluster_without_a_quorum_stops_all_programs_in_time() {
-    let _turn = alone();
+    let _machine = alone();
     let stage = Stage::new();
     let mut elect =
         stage.elect("elect", &["--lease", "1s"], &stage.resource.program("trap '' TERM;"));
@@ -231,7 +231,7 @@ fn a_cluster_without_a_quorum_stops_all_programs_in_time() {
 
 #[test]
 fn several_roles_have_a_program_each_and_end_together() {
-    let _turn = shared();
+    let _machine = shared();
     let stage = Stage::new();
     let program =
         format!("echo $SYNOD_ROLE $SYNOD_NODE >> {}; sleep 600", stage.resource.path().display());
@@ -251,7 +251,7 @@ fn several_roles_have_a_program_each_and_end_together() {
 
 #[test]
 fn what_cannot_be_is_refused_before_anything_starts() {
-    let _turn = shared();
+    let _machine = shared();
     let stage = Stage::new();
     let client = stage.client();
     let elect = |words: &[&str]| {

@@ -36,7 +36,7 @@ fn is_fenced(reply: &Reply) -> bool {
 /// transactions too; nothing of it is there.
 #[test]
 fn an_old_holder_writes_nothing_once_another_has_the_role() {
-    let _turn = shared();
+    let _machine = shared();
     let mut synod = Cluster::dev("synod", &[]);
     let patience = Duration::from_secs(10);
     let [mut old, mut new] =

@@ -121,7 +121,7 @@ fn everybody(_: &Cluster) -> Vec<String> {
 
 #[test]
 fn answers_fit_one_order_while_nodes_die_sleep_and_lose_each_other() {
-    let _turn = shared();
+    let _machine = shared();
     let mut synod = Cluster::by_hand("synod");
     let relays = Relay::between_mains(&synod);
     let clients = start(&mut synod);
@@ -150,7 +150,7 @@ fn answers_fit_one_order_while_nodes_die_sleep_and_lose_each_other() {
 
 #[test]
 fn answers_fit_one_order_while_cables_are_pulled_and_one_direction_is_cut() {
-    let _turn = shared();
+    let _machine = shared();
     let spaces = match Namespaces::make(&["a", "b", "x"]) {
         Ok(spaces) => spaces,
         Err(missing) => {
@@ -199,7 +199,7 @@ fn answers_fit_one_order_while_cables_are_pulled_and_one_direction_is_cut() {
 
 #[test]
 fn answers_fit_one_order_while_a_disk_is_full() {
-    let _turn = shared();
+    let _machine = shared();
     let mut synod = Cluster::by_hand("synod");
     let (data, image) = (synod.dir().join("a").join("data"), synod.dir().join("a.image"));
     let disk = match SmallDisk::device(&data, &image, DISK_BYTES) {

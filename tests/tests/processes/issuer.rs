@@ -218,7 +218,7 @@ fn skipped(numbers: &[u64]) -> u64 {
 /// Goal: with periodic checkpoints the next one begins above whatever the last epochs can have given.
 #[test]
 fn with_periodic_checkpoints_a_takeover_skips_to_its_own_million() {
-    let _turn = shared();
+    let _machine = shared();
     let (numbers, _) = numbers("periodic");
     let epochs: BTreeSet<_> = numbers.iter().map(|number| number >> 20).collect();
     assert!(epochs.len() >= 4, "each epoch has its own: {epochs:?}");
@@ -227,7 +227,7 @@ fn with_periodic_checkpoints_a_takeover_skips_to_its_own_million() {
 /// Goal: with checkpoints that are waited for, a takeover skips no more than was set aside.
 #[test]
 fn with_checkpoints_that_are_waited_for_a_takeover_skips_a_hundred_at_most() {
-    let _turn = shared();
+    let _machine = shared();
     let (numbers, takeovers) = numbers("sync");
     // A client that is cut off misses its number too, and its node may have kept a second hundred.
     let most = 200 * (takeovers as u64 + 1);
@@ -237,7 +237,7 @@ fn with_checkpoints_that_are_waited_for_a_takeover_skips_a_hundred_at_most() {
 /// Goal: as commands of the log, none is skipped but those whose answers got lost.
 #[test]
 fn as_commands_of_the_log_nothing_is_skipped_but_lost_answers() {
-    let _turn = shared();
+    let _machine = shared();
     let (numbers, takeovers) = numbers("log");
     // One answer may get lost to each of three clients, and to the issuer itself.
     let most = 4 * (takeovers as u64 + 1);

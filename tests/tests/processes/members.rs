@@ -35,7 +35,7 @@ fn add(synod: &mut Cluster, name: &str, role: &str) {
 /// write has an unknown outcome; a removed node ends by itself and is not started again.
 #[test]
 fn mains_and_auxiliaries_come_and_go_under_load() {
-    let _turn = alone();
+    let _machine = alone();
     let mut synod = Cluster::dev("synod", &[]);
     let load = Load::start(&synod.resps(), KvWriter::connect, 4);
     load.wait_for_more(200);
@@ -122,7 +122,7 @@ impl Road {
 /// Every number is written once, no outcome is unknown, and nobody waits long.
 #[test]
 fn the_whole_road_from_one_main_to_five_nodes_and_back() {
-    let _turn = shared();
+    let _machine = shared();
     let begun = now();
     let synod = Cluster::dev("synod", &["--mains", "1", "--members", "1", "--no-restart"]);
     let resp = |synod: &Cluster, name: &str| synod.node(name).resp.expect("it serves clients");
@@ -179,7 +179,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(1_000);
 /// within the time that was given, however short it is.
 #[test]
 fn without_a_quorum_every_change_is_refused_in_time_and_not_unknown() {
-    let _turn = shared();
+    let _machine = shared();
     let mut synod = Cluster::dev("synod", &["--members", "1", "--no-restart"]);
     let client = synod.dir().join("client.toml").display().to_string();
     let (leader, follower) = synod.leader_and_follower();

@@ -24,7 +24,7 @@ fn relayed() -> (Cluster, [Relay; 2]) {
 
 #[test]
 fn a_cut_between_the_mains_leaves_one_of_them_serving_and_no_two_truths() {
-    let _turn = shared();
+    let _machine = shared();
     let (synod, relays) = relayed();
     let load = Load::start(&synod.resps(), KvWriter::connect, 6);
     load.wait_for_more(300);
@@ -59,7 +59,7 @@ fn a_cut_between_the_mains_leaves_one_of_them_serving_and_no_two_truths() {
 
 #[test]
 fn a_lossy_network_costs_time_and_nothing_else() {
-    let _turn = shared();
+    let _machine = shared();
     let (synod, relays) = relayed();
     relays.iter().for_each(|relay| relay.lose(100));
     let load = Load::start(&synod.resps(), KvWriter::connect, 6);
@@ -76,7 +76,7 @@ fn a_lossy_network_costs_time_and_nothing_else() {
 
 #[test]
 fn a_leader_that_was_asleep_does_not_answer_from_the_past() {
-    let _turn = shared();
+    let _machine = shared();
     let mut synod = Cluster::by_hand("synod");
     ["a", "b", "x"].iter().for_each(|name| synod.start_node(name));
     ["a", "b"].iter().for_each(|name| synod.wait_ready(name));

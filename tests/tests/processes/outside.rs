@@ -67,7 +67,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// the end is their count.
 #[test]
 fn increments_of_clients_outside_are_executed_once_while_mains_are_killed() {
-    let _turn = shared();
+    let _machine = shared();
     let mut cluster = Cluster::dev("counter", &[]);
     let file = cluster.dir().join("client.toml");
     let (acknowledged, stop) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -118,7 +118,7 @@ async fn count_on(file: &Path, acknowledged: &AtomicU64, stop: &AtomicU64) -> Ve
 
 #[test]
 fn a_client_outside_is_told_what_cannot_be_done_and_why() {
-    let _turn = shared();
+    let _machine = shared();
     let mut cluster = Cluster::dev("counter", &[]);
     let file = cluster.dir().join("client.toml");
     block_on(async {
@@ -177,7 +177,7 @@ fn set(cluster: &Cluster, key: &str, value: &str) {
 /// does. Method: a value beyond one piece, a key that is changed and one that is made later.
 #[test]
 fn a_backup_is_restored_whole_or_refused() {
-    let _turn = shared();
+    let _machine = shared();
     let mut cluster = Cluster::dev("synod", &[]);
     let big = "x".repeat(900_000);
     for n in 0..4 {
@@ -275,7 +275,7 @@ fn check_recover(lost: &Cluster, big: &str) {
 
 #[test]
 fn keys_expire_and_their_time_passes_in_a_cluster_where_nothing_happens() {
-    let _turn = shared();
+    let _machine = shared();
     let mut cluster = Cluster::dev("synod", &[]);
     let mut resp = Resp::connect(cluster.node("a").resp.unwrap(), PATIENCE).unwrap();
     resp.call(&[b"SET", b"brief", b"1", b"PX", b"700"]).unwrap();

@@ -58,7 +58,7 @@ fn other(of: &str) -> &'static str {
 /// its node, gone before it begins there, and at once when the node stops in order.
 #[test]
 fn a_service_survives_its_node_and_never_runs_twice() {
-    let _turn = shared();
+    let _machine = shared();
     let mut stage = Stage::new();
     // It does not want to end, and leaves something behind.
     let program = stage.resource.program("trap '' TERM; setsid sleep 600 &");
@@ -111,7 +111,7 @@ fn a_service_survives_its_node_and_never_runs_twice() {
 /// Goal: the verbs, at run time, as the contract says; what cannot be is refused with what is wrong.
 #[test]
 fn services_are_added_moved_frozen_and_shown_by_the_command_line() {
-    let _turn = shared();
+    let _machine = shared();
     let stage = Stage::new();
     let flag = stage.synod.dir().join("well");
     fs::write(&flag, "").unwrap();
@@ -223,7 +223,7 @@ fn what_others_stand_on_goes_last(stage: &Stage) {
 /// Goal: the state is passed on by export and import: whoever takes over goes on from there.
 #[test]
 fn whoever_takes_over_goes_on_from_the_last_checkpoint() {
-    let _turn = shared();
+    let _machine = shared();
     let mut stage = Stage::new();
     let state = stage.synod.dir().join("state").display().to_string();
     let program = format!(

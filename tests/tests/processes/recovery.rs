@@ -49,7 +49,7 @@ fn check_everywhere(cluster: &Cluster, book: &Book) {
 
 #[test]
 fn any_one_process_killed_under_load_costs_a_moment_and_nothing_else() {
-    let _turn = shared();
+    let _machine = shared();
     let mut synod = Cluster::dev("synod", &[]);
     let mut book = Book::default();
     for what in ["leader", "follower", "auxiliary", "leader"] {
@@ -88,7 +88,7 @@ fn heard_by_auxiliary(cluster: &Cluster) -> Vec<String> {
 
 #[test]
 fn a_main_that_stays_away_is_voted_out_and_admitted_again_and_then_the_other_may_die() {
-    let _turn = shared();
+    let _machine = shared();
     let mut synod = Cluster::dev("synod", &["--no-restart"]);
     let (first, second) = synod.leader_and_follower();
     let epoch =
@@ -122,7 +122,7 @@ fn a_main_that_stays_away_is_voted_out_and_admitted_again_and_then_the_other_may
 
 #[test]
 fn a_sole_main_started_again_waits_for_the_auxiliary_or_for_an_operator_s_word() {
-    let _turn = shared();
+    let _machine = shared();
     let mut synod = Cluster::dev("synod", &["--no-restart"]);
     let (leader, follower) = synod.leader_and_follower();
     let book = kill_under_load(&mut synod, &[&follower], "follower that stays away");
@@ -156,7 +156,7 @@ fn a_sole_main_started_again_waits_for_the_auxiliary_or_for_an_operator_s_word()
 
 #[test]
 fn all_processes_killed_at_once_forget_nothing_acknowledged() {
-    let _turn = shared();
+    let _machine = shared();
     let mut synod = Cluster::dev("synod", &[]);
     let mut book = Book::default();
     for _ in 0..2 {
@@ -175,7 +175,7 @@ fn all_processes_killed_at_once_forget_nothing_acknowledged() {
 
 #[test]
 fn the_lone_survivor_of_two_failures_says_so_and_waits() {
-    let _turn = shared();
+    let _machine = shared();
     let mut synod = Cluster::dev("synod", &["--no-restart"]);
     let (leader, follower) = synod.leader_and_follower();
     let load = Load::start(&synod.resps(), KvWriter::connect, 4);
@@ -223,7 +223,7 @@ fn the_lone_survivor_of_two_failures_says_so_and_waits() {
 
 #[test]
 fn a_repeated_request_is_answered_as_the_first_time_also_after_a_kill() {
-    let _turn = shared();
+    let _machine = shared();
     let mut bank = Cluster::dev("bank", &[]);
     let (leader, follower) = bank.leader_and_follower();
     let first = keyed_transfer(&mut bank.http(&leader), 10);

@@ -249,7 +249,7 @@ fn a_stock_redis_fails_over_and_loses_no_write_that_one_replica_had() {
             return;
         }
     }
-    let _turn = shared();
+    let _machine = shared();
     let mut stage = Stage::new();
     let clients = Clients::start(stage.door);
     for fault in ["KILL", "STOP", "move", "server"] {

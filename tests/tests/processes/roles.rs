@@ -50,7 +50,7 @@ fn roles(synod: &Cluster, args: &[&str]) -> (i32, String, String) {
 /// whatever is wrong is answered with what is wrong.
 #[test]
 fn a_role_is_taken_renewed_and_passed_on_over_http() {
-    let _turn = shared();
+    let _machine = shared();
     let mut synod = Cluster::dev("synod", &["--members", "1"]);
     let (status, first) = take(&synod, "a", &json!({"holder": "one", "lease": "2s"}));
     assert_eq!((status, &first["leader"]), (200, &json!(true)), "{first}");
@@ -120,7 +120,7 @@ fn a_role_is_taken_renewed_and_passed_on_over_http() {
 /// the lease; who waits has it then.
 #[test]
 fn a_role_held_at_a_killed_node_passes_on_within_its_lease() {
-    let _turn = alone();
+    let _machine = alone();
     let mut synod = Cluster::dev("synod", &["--no-restart"]);
     let (leader, follower) = synod.leader_and_follower();
     let (status, held) = take(&synod, &leader, &json!({"holder": "one", "lease": "2s"}));
@@ -148,7 +148,7 @@ fn a_role_held_at_a_killed_node_passes_on_within_its_lease() {
 /// the one that served it dies. Over HTTP a feed goes on behind the mark it is given.
 #[test]
 fn who_watches_on_the_command_line_hears_of_every_change() {
-    let _turn = shared();
+    let _machine = shared();
     let mut synod = Cluster::dev("synod", &["--no-restart"]);
     let client = synod.dir().join("client.toml");
     let mut watch = Command::new(synod.program())

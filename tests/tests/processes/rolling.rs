@@ -21,7 +21,7 @@ use synod_tests::process::{
 /// Goal: `members lead` moves leadership, is refused for what cannot lead, and says so in one line.
 #[test]
 fn members_lead_moves_leadership() {
-    let _turn = shared();
+    let _machine = shared();
     let synod = Cluster::dev("synod", &[]);
     let client = synod.dir().join("client.toml").display().to_string();
     let members = |args: &[&str]| {
@@ -46,7 +46,7 @@ fn members_lead_moves_leadership() {
 /// write may have an unknown outcome, all that was acknowledged is there once.
 #[test]
 fn a_rolling_restart_shows_no_error() {
-    let _turn = alone();
+    let _machine = alone();
     let mut synod = Cluster::dev("synod", &[]);
     let load = Load::start(&synod.resps(), KvWriter::connect, 8);
     load.wait_for_more(500);
@@ -79,7 +79,7 @@ fn a_rolling_restart_shows_no_error() {
 /// leaving node lingers after its last answer; no write may have an unknown outcome.
 #[test]
 fn who_stops_answers_its_clients_before_it_hangs_up() {
-    let _turn = shared();
+    let _machine = shared();
     let mut synod = Cluster::dev("synod", &[]);
     let (leader, follower) = synod.leader_and_follower();
     let load = Load::start(&synod.resps(), KvWriter::connect, 8);
@@ -108,7 +108,7 @@ fn who_stops_answers_its_clients_before_it_hangs_up() {
 /// no number is lost or counted twice. Method: two programs that differ in one command.
 #[test]
 fn a_rolling_upgrade_with_two_builds() {
-    let _turn = alone();
+    let _machine = alone();
     let mut synod = Cluster::by_hand("counter");
     ["a", "b", "x"].iter().for_each(|node| synod.start_node(node));
     ["a", "b"].iter().for_each(|node| synod.wait_ready(node));

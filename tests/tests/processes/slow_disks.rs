@@ -209,7 +209,7 @@ fn pause_while_hanging(leads: bool) -> Option<Duration> {
 /// The same on real processes and a real file system that takes no writes for a while.
 #[test]
 fn a_following_main_whose_disk_hangs_is_bridged_around() {
-    let _turn = alone();
+    let _machine = alone();
     let Some(gap) = pause_while_hanging(false) else { return };
     println!("the longest pause: {gap:?}");
     assert!(gap < PROCESS_PAUSE_MAX, "{gap:?}");
@@ -218,7 +218,7 @@ fn a_following_main_whose_disk_hangs_is_bridged_around() {
 /// The same of a leader.
 #[test]
 fn a_leader_whose_disk_hangs_steps_down() {
-    let _turn = alone();
+    let _machine = alone();
     let Some(gap) = pause_while_hanging(true) else { return };
     println!("the longest pause: {gap:?}");
     assert!(gap < PROCESS_PAUSE_MAX, "{gap:?}");

@@ -117,7 +117,7 @@ fn next_epoch(synod: &Cluster, node: &str, epoch: u64, began: Instant) -> Durati
 
 #[test]
 fn a_singleton_is_elsewhere_in_time_after_kill_9_and_after_sigstop_and_no_ticket_is_given_twice() {
-    let _turn = alone();
+    let _machine = alone();
     let mut synod = Cluster::serving_by_hand("tickets");
     let (first, mut epoch) = wait_holder(&synod, "a", 0);
     let clients: Vec<_> = ["a", "b", "a", "b"].map(|node| Client::start(&synod, node)).into();
@@ -204,7 +204,7 @@ fn count(synod: &Cluster, node: &str, stop: &Arc<AtomicBool>) -> JoinHandle<(Vec
 /// before it was asked for.
 #[test]
 fn what_was_kept_survives_kill_9_of_its_node_and_of_all() {
-    let _turn = shared();
+    let _machine = shared();
     let mut synod = Cluster::serving_by_hand("tickets");
     let stop = Arc::<AtomicBool>::default();
     let clients: Vec<_> = ["a", "b", "a"].map(|node| count(&synod, node, &stop)).into();

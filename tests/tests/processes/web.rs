@@ -27,7 +27,7 @@ fn two_stock_servers_that_a_group_orders_are_one_at_both_sites() {
 }
 
 fn one_at_both_sites(order: Order) {
-    let _turn = shared();
+    let _machine = shared();
     let Some((mut cluster, servers)) = two_sites(order) else { return };
     let [mut a, mut b] = webs(&cluster).map(Http::new);
     let mut seq = 0;
@@ -94,7 +94,7 @@ fn every_acknowledged_write_that_a_group_orders_is_at_both_sites_whoever_is_kill
 }
 
 fn kill_each_site(order: Order) {
-    let _turn = shared();
+    let _machine = shared();
     let Some((mut cluster, mut servers)) = two_sites(order) else { return };
     let sites = webs(&cluster);
     let crew =
@@ -135,7 +135,7 @@ fn servers_that_use_what_a_group_agreed_are_equal_and_others_are_found_out() {
 }
 
 fn equal_or_found_out(order: Order) {
-    let _turn = shared();
+    let _machine = shared();
     for (flags, differ) in [(&[][..], false), (&["--random"], true)] {
         let servers = [Orders::start(&[]), Orders::start(flags)];
         let urls = servers.each_ref().map(Orders::url);
@@ -173,7 +173,7 @@ fn sequencer(cluster: &Cluster) -> String {
 /// Method: a site is told to join by the log where a group orders; an operator holds a server.
 #[test]
 fn sites_that_a_group_orders_are_tended_there_and_join_nowhere_else() {
-    let _turn = shared();
+    let _machine = shared();
     let Some((mut cluster, servers)) = two_sites(Order::Sam) else { return };
     let client = cluster.dir().join("client.toml").display().to_string();
     let tend = |wish: &str| {

@@ -19,7 +19,7 @@ use synod_tests::process::{
 /// after the backup, which must be gone.
 #[test]
 fn sites_go_on_from_a_backup_and_a_copy_of_one_server() {
-    let _turn = shared();
+    let _machine = shared();
     let Some((mut cluster, servers)) = two_sites(Order::Paxos) else { return };
     let put = |cluster: &Cluster, at: usize, name: &str| {
         let key = [("Idempotency-Key", name)];

@@ -27,7 +27,7 @@ fn a_large_body_that_a_group_orders_is_at_both_sites_and_not_in_memory() {
 }
 
 fn large_at_both(order: Order) {
-    let _turn = shared();
+    let _machine = shared();
     let Some((mut cluster, servers)) = two_sites(order) else { return };
     let [mut a, mut b] = webs(&cluster).map(Http::new);
     assert_eq!(a.request("PUT", "/small", &[], b"small").unwrap().status, 201);
@@ -85,7 +85,7 @@ fn every_acknowledged_large_body_that_a_group_orders_is_at_both_sites() {
 }
 
 fn kill_each_site(order: Order) {
-    let _turn = shared();
+    let _machine = shared();
     let Some((mut cluster, mut servers)) = two_sites(order) else { return };
     let sites = webs(&cluster);
     let crew =

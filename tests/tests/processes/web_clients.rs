@@ -25,7 +25,7 @@ fn example(name: &str) -> String {
 /// both. Method: its list of sites is kept by a service at a member, as the manual shows it.
 #[test]
 fn clients_of_one_nginx_are_led_to_a_site_that_serves() {
-    let _turn = shared();
+    let _machine = shared();
     let (Ok(one), Ok(two)) = (Nginx::start(), Nginx::start()) else {
         return eprintln!("SKIPPED: no nginx on PATH; install Debian's package `nginx-light`");
     };
@@ -174,7 +174,7 @@ fn start(spaces: &Namespaces, node: &str, words: &[&str], log: &Path) -> Process
 /// other's node, server or cable fails. Method: machines of their own, and a fourth that only asks.
 #[test]
 fn clients_of_one_address_are_led_to_a_site_that_serves() {
-    let _turn = shared();
+    let _machine = shared();
     let spaces = match Namespaces::make(&["a", "b", "x", "client"]) {
         Ok(spaces) => spaces,
         Err(missing) => {

@@ -31,7 +31,7 @@ fn a_site_that_is_stopped_comes_back_level_in_the_order_of_a_group() {
 }
 
 fn stop_each_site(order: Order) {
-    let _turn = shared();
+    let _machine = shared();
     let Some((mut cluster, servers)) = two_sites(order) else { return };
     let clients = Clients::start(webs(&cluster));
     let (leader, follower) = cluster.leader_and_follower();
@@ -55,7 +55,7 @@ fn stop_each_site(order: Order) {
 /// both reach the auxiliary.
 #[test]
 fn of_two_sites_that_are_cut_off_one_goes_on_and_the_other_refuses() {
-    let _turn = shared();
+    let _machine = shared();
     let Some((mut cluster, servers)) = two_sites(Order::Paxos) else { return };
     let relays = change(&mut cluster, cuttable);
     let put = |name: &str, path: &str, body: &[u8]| {
@@ -103,7 +103,7 @@ fn of_two_sites_that_are_cut_off_one_goes_on_and_the_other_refuses() {
 /// nodes, which hold each datagram.
 #[test]
 fn two_sites_that_are_far_apart_are_one_and_a_write_takes_about_a_round_trip() {
-    let _turn = alone();
+    let _machine = alone();
     let Some((mut cluster, servers)) = two_sites(Order::Paxos) else { return };
     let _far = change(&mut cluster, far_apart);
     let sites = webs(&cluster);

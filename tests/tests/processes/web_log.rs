@@ -16,7 +16,7 @@ use synod_tests::process::{
 /// Method: every level of everything is logged; requests with secrets of each kind, at both sites.
 #[test]
 fn each_request_has_its_line_and_no_secret_is_in_any_log() {
-    let _turn = shared();
+    let _machine = shared();
     let servers = [0, 1].map(|_| Orders::start(&[]));
     let [a, b] = servers.each_ref().map(Orders::url);
     let args = ["--upstream", &a, "--upstream", &b];
@@ -54,7 +54,7 @@ fn each_request_has_its_line_and_no_secret_is_in_any_log() {
 /// client that takes the port for another.
 #[test]
 fn each_command_has_its_line_and_no_key_or_value_is_in_any_log() {
-    let _turn = shared();
+    let _machine = shared();
     if let Some(missing) = Redis::missing() {
         eprintln!("SKIPPED: {missing}");
         return;

@@ -18,7 +18,7 @@ use synod_tests::process::{
 /// missing at those that stay (R5.43). Method: clients of both old sites, then of both that stay.
 #[test]
 fn a_site_is_added_and_another_one_leaves_while_clients_write_on() {
-    let _turn = shared();
+    let _machine = shared();
     let Some((mut cluster, [first, second])) = two_sites(Order::Paxos) else { return };
     let third = Nginx::start().unwrap();
     let [a, b] = webs(&cluster);

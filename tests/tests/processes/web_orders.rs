@@ -18,7 +18,7 @@ use synod_tests::process::{
 /// that nodes are killed there; every node, then every site, until one was asked again.
 #[test]
 fn what_makes_something_new_is_performed_once_by_a_server_that_remembers() {
-    let _turn = shared();
+    let _machine = shared();
     let mut servers = [0, 1].map(|_| Orders::start(&["--slow", "20"]));
     let urls = servers.each_ref().map(Orders::url);
     let mut cluster = before(&urls, Order::Paxos);

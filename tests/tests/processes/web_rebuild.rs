@@ -117,7 +117,7 @@ fn a_server_that_went_astray_is_rebuilt_in_the_order_of_a_group() {
 }
 
 fn rebuilt_while_clients_go_on(order: Order) {
-    let _turn = shared();
+    let _machine = shared();
     let mut shop = Shop::open(40, order, Copied::ByCommands);
     let at = webs(&shop.cluster)[0];
     let crew = Crew::start((0..3).map(|writer| move |shift: &Shift| write_on(writer, at, shift)));
@@ -165,7 +165,7 @@ fn a_site_that_lost_everything_is_rebuilt_by_urls() {
 }
 
 fn rebuilt_from_nothing(order: Order, copied: Copied) {
-    let _turn = shared();
+    let _machine = shared();
     let mut shop = Shop::open(0, order, copied);
     fs::write(shop.folder.path().join("failed"), "").unwrap();
     let mut http = Http::new(webs(&shop.cluster)[0]);

@@ -46,7 +46,7 @@ fn two_stock_redis_servers_that_a_group_orders_are_one_at_both_sites() {
 }
 
 fn one_at_both_sites(order: Order) {
-    let _turn = shared();
+    let _machine = shared();
     let Some((mut cluster, servers)) = two_sites(&["--save", ""], order) else { return };
     let [mut a, mut b] = webs(&cluster).map(client);
     assert_eq!(call(&mut a, "SET one 1"), simple("OK"));
@@ -101,7 +101,7 @@ fn one_at_both_sites(order: Order) {
 /// Goal: the clients that come with Redis need no change. Method: both of them, at both sites at once.
 #[test]
 fn stock_clients_work_unmodified_at_both_sites() {
-    let _turn = shared();
+    let _machine = shared();
     let Some((mut cluster, servers)) = two_sites(&["--save", ""], Order::Paxos) else { return };
     let sites = webs(&cluster);
     assert_eq!(redis_cli(sites[0], &["SET", "greeting", "hello there"]), "OK\n");
@@ -140,7 +140,7 @@ fn every_acknowledged_write_that_a_group_orders_is_at_both_redis_servers() {
 }
 
 fn kill_each_site(order: Order) {
-    let _turn = shared();
+    let _machine = shared();
     let flags = ["--appendonly", "yes", "--save", ""];
     let Some((mut cluster, mut servers)) = two_sites(&flags, order) else { return };
     let sites = webs(&cluster);
@@ -185,7 +185,7 @@ fn a_redis_server_that_lost_everything_is_given_what_a_group_ordered() {
 }
 
 fn given_again(order: Order) {
-    let _turn = shared();
+    let _machine = shared();
     let flags = ["--appendonly", "no", "--save", ""];
     let Some((mut cluster, mut servers)) = two_sites(&flags, order) else { return };
     let sites = webs(&cluster);
@@ -213,7 +213,7 @@ fn given_again(order: Order) {
 /// somebody changes a key at one server, past its site.
 #[test]
 fn a_redis_server_that_went_astray_is_rebuilt_as_the_manual_says() {
-    let _turn = shared();
+    let _machine = shared();
     let Some((mut cluster, servers)) = two_sites(&["--save", ""], Order::Paxos) else { return };
     cluster.stop();
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../actors/docs/examples/redis-rebuild.sh");

@@ -18,7 +18,7 @@ use synod_tests::process::{
 /// each server keeps in an order of its own, changed one after the other through the other site.
 #[test]
 fn watched_keys_of_every_kind_are_found_as_they_were_or_nothing_is_done() {
-    let _turn = shared();
+    let _machine = shared();
     let Some((mut cluster, servers)) = two_sites(&["--save", ""], Order::Paxos) else { return };
     let [mut a, mut b] = webs(&cluster).map(client);
     let members = |prefix: &str| (0..300).map(|n| format!(" {prefix}{n}")).collect::<String>();
@@ -86,7 +86,7 @@ fn clients_that_count_by_watching_never_count_the_same_where_a_group_orders() {
 }
 
 fn count(order: Order) {
-    let _turn = shared();
+    let _machine = shared();
     let flags = ["--appendonly", "yes", "--save", ""];
     let Some((mut cluster, mut servers)) = two_sites(&flags, order) else { return };
     let sites = webs(&cluster);

@@ -33,7 +33,7 @@ fn a_site_whose_server_dies_is_level_again_in_the_order_of_a_group() {
 }
 
 fn kill_each_server(order: Order) {
-    let _turn = shared();
+    let _machine = shared();
     let Some((mut cluster, mut servers)) = two_sites(order) else { return };
     let clients = Clients::start(webs(&cluster));
     for (name, other) in [("a", "b"), ("b", "a")] {
@@ -69,7 +69,7 @@ fn what_a_server_died_with_is_not_performed_again_in_the_order_of_a_group() {
 }
 
 fn die_with_a_request(order: Order) {
-    let _turn = shared();
+    let _machine = shared();
     let folder = tempfile::tempdir().unwrap();
     let ports = [0, 1].map(|_| free_tcp_port());
     let start = |site: usize, more: &[&str]| {
@@ -149,7 +149,7 @@ fn a_site_whose_disk_is_full_is_rebuilt_in_the_order_of_a_group() {
 }
 
 fn fill_up_a_disk(order: Order) {
-    let _turn = shared();
+    let _machine = shared();
     let first = || Nginx::start_on_small_disk("16m");
     let Some((mut cluster, servers)) = two_sites_of(order, first) else { return };
     change(&mut cluster, |cluster| copied(cluster, &servers.each_ref().map(Nginx::root)));
