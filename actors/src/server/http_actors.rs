@@ -242,7 +242,7 @@ fn consistency_of(request: &HttpRequest) -> Result<Consistency, Failure> {
 /// An answer other than 200.
 pub(super) struct Failure {
     status: StatusCode,
-    text: String,
+    pub(super) text: String,
     outcome: &'static str,
 }
 

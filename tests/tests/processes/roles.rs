@@ -116,6 +116,59 @@ fn a_role_is_taken_renewed_and_passed_on_over_http() {
     synod.stop();
 }
 
+/// Goal: what is taken or given up with an `Idempotency-Key` is so once, at whichever node the
+/// request comes again; a repetition has the same epoch and a time that is true.
+#[test]
+fn a_lease_is_taken_and_given_up_once_under_a_key() {
+    let _machine = shared();
+    let mut synod = Cluster::dev("synod", &["--members", "1"]);
+    let keyed = |node: &str, method: &str, query: &str, key: &str, body: Value| {
+        let mut http = synod.http(node).patience(Duration::from_secs(30));
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let headers = [("Idempotency-Key", key)];
+        let path = format!("/roles/jobs/lease{query}");
+        let answer = http.request(method, &path, &headers, &body).expect("the node answers");
+        (answer.status, answer.json())
+    };
+    let one = || json!({"holder": "one", "lease": "3s"});
+    let (status, first) = keyed("a", "PUT", "", "take 1", one());
+    assert_eq!((status, &first["leader"]), (200, &json!(true)), "{first}");
+    let epoch = &first["epoch"];
+    for node in ["b", "m1", "a"] {
+        let (status, again) = keyed(node, "PUT", "", "take 1", one());
+        assert_eq!((status, &again["epoch"]), (200, epoch), "{again}");
+        let left = again["expires_in_ms"].as_u64().unwrap();
+        assert!((2_500..=3_000).contains(&left), "renewed by its repetition: {again}");
+    }
+    let (status, other) = keyed("a", "PUT", "", "take 1", json!({"holder": "two"}));
+    assert_eq!((status, &other["outcome"]), (422, &json!("not_applied")), "{other}");
+    let waits = json!({"holder": "two", "wait": true});
+    let (status, waits) = keyed("a", "PUT", "", "waits", waits);
+    assert!(status == 400 && waits["error"].as_str().unwrap().contains("leave out"), "{waits}");
+    let (status, held) = keyed("b", "PUT", "", "take 2", json!({"holder": "two"}));
+    assert_eq!((status, &held["leader"]), (409, &json!("one")), "{held}");
+    let (status, not_its) = keyed("b", "DELETE", "?holder=two", "give 2", Value::Null);
+    assert_eq!((status, &not_its["leader"]), (409, &json!("one")), "{not_its}");
+
+    let (status, given) = keyed("b", "DELETE", "?holder=one", "give 1", Value::Null);
+    assert_eq!((status, &given["epoch"]), (200, epoch), "{given}");
+    // What was decided stays so, whoever has the role by now.
+    let (status, held) = keyed("a", "PUT", "", "take 2", json!({"holder": "two"}));
+    assert_eq!(status, 409, "{held}");
+    let (status, over) = keyed("m1", "PUT", "", "take 1", one());
+    assert_eq!((status, &over["leader"]), (409, &Value::Null), "{over}");
+    let (status, next) = take(&synod, "a", &one());
+    assert_eq!(status, 200, "{next}");
+    for node in ["a", "b", "m1"] {
+        let (status, again) = keyed(node, "DELETE", "?holder=one", "give 1", Value::Null);
+        assert_eq!((status, &again["epoch"]), (200, epoch), "{again}");
+    }
+    let renewal = json!({"holder": "one", "epoch": next["epoch"]});
+    let (status, renewed) = keyed("a", "PUT", "", "renew", renewal);
+    assert_eq!((status, &renewed["epoch"]), (200, &next["epoch"]), "its own epoch: {renewed}");
+    synod.stop();
+}
+
 /// Goal: whoever held a role at a node that is killed, and falls silent, is replaced a moment after
 /// the lease; who waits has it then.
 #[test]

@@ -220,7 +220,7 @@ impl Elections {
     }
 
     pub(super) async fn change_one(&self, op: Op) -> Result<(), ElectionError> {
-        self.change_once(op, None).await
+        self.say(op, None).await.map(drop)
     }
 
     /// Whether changes may have an idempotency key: the log remembers it.
@@ -228,19 +228,20 @@ impl Elections {
         self.0.pages.get().is_none()
     }
 
-    /// The same; with a key it is done once, however often and wherever it is asked for.
-    pub(super) async fn change_once(
+    /// Says one thing to the store. With a key it is done once, however often and wherever it is
+    /// said, and answered alike.
+    pub(super) async fn say(
         &self,
         op: Op,
         key: Option<IdempotencyKey>,
-    ) -> Result<(), ElectionError> {
+    ) -> Result<Said, ElectionError> {
         let (answer, answered) = oneshot::channel();
         let done = Box::new(move |said| drop(answer.send(said)));
         self.0.store().change(vec![op], key, at_most(DEADLINE_DEFAULT), done);
         let stopped = |_| Err(CallError::Unknown("the node stopped".into()));
         match answered.await.unwrap_or_else(stopped)?.pop() {
             Some(Said::Refused(refusal)) => Err(refusal.into()),
-            _ => Ok(()),
+            said => Ok(said.unwrap_or(Said::Done)),
         }
     }
 
