@@ -313,6 +313,16 @@ impl History {
     pub fn executed(&self) -> Step {
         self.executed
     }
+
+    /// Whether the log goes on without the vote of this main, as far as can be known here: it was
+    /// voted out and is not back in force, or somebody told of a newer epoch than is known here.
+    pub fn goes_on_without(&self, main: &NodeName, newest_epoch_told: u64) -> bool {
+        let Some(newest) = self.newest() else { return false };
+        let missed = newest_epoch_told > newest.epoch;
+        let away = |now: &Configuration| now.absent.contains(main);
+        let is_main = newest.role_of(main) == Some(NodeRole::Main);
+        is_main && missed || self.current().is_some_and(away)
+    }
 }
 
 #[cfg(test)]
@@ -427,5 +437,28 @@ mod tests {
             history.execute(Step(step), None);
         }
         assert_eq!(history.current().unwrap().mains, vec![node(0)]);
+    }
+
+    #[test]
+    fn a_main_counts_again_once_its_return_is_in_force() {
+        let (away, stays) = (&node(1).name, &node(0).name);
+        let genesis = shape(0..2, 2..3).with_members(vec![node(7).name]);
+        let mut history = History::new(genesis.clone());
+        let execute = |history: &mut History, change: Option<&Configuration>| {
+            history.execute(history.executed().next(), change.cloned());
+        };
+        let in_force = |history: &mut History| (1..ALPHA).for_each(|_| execute(history, None));
+        assert!(!history.goes_on_without(away, genesis.epoch));
+        assert!(history.goes_on_without(away, genesis.epoch + 1), "another knows more");
+        assert!(!history.goes_on_without(&node(7).name, 9), "a member's vote is not missed");
+        let without = genesis.without_main(Incarnation(1));
+        execute(&mut history, Some(&without));
+        in_force(&mut history);
+        assert!(history.goes_on_without(away, 0) && !history.goes_on_without(stays, 0));
+        let back = without.with_main(node(1));
+        execute(&mut history, Some(&back));
+        assert!(history.goes_on_without(away, back.epoch), "decided, not yet in force");
+        in_force(&mut history);
+        assert!(!history.goes_on_without(away, back.epoch));
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     consensus::{
         ballot::{Ballot, Step},
         configuration::{Configuration, History},
-        message::{Leader, NodeRole, PeerReport, Program, ProposerReport, Report, Sign, Standing},
+        message::{Leader, Program, ProposerReport, Report, Sign, Standing},
         timing::VoteStyle,
     },
     membership::message::State,
@@ -230,10 +230,11 @@ impl Board {
             if proposer.mending {
                 return Err("makes up for the torn end of its journal".to_owned());
             }
-            if self.is_outside(last.history.as_ref(), &proposer.peers) {
-                return Err(
-                    "was voted out while it was away; it catches up to vote again".to_owned()
-                );
+            let told = proposer.peers.iter().map(|peer| peer.epoch).max().unwrap_or_default();
+            let history = last.history.as_ref();
+            if history.is_some_and(|history| history.goes_on_without(&self.me.name, told)) {
+                let why = "was voted out while it was away; it catches up to vote again";
+                return Err(why.to_owned());
             }
             let executed = last.history.as_ref().map_or(Step(0), History::executed);
             let most = proposer.peers.iter().map(|peer| peer.executed).max().unwrap_or_default();
@@ -242,15 +243,6 @@ impl Board {
             }
         }
         Ok(())
-    }
-
-    /// Whether the cluster went on without the vote of this main, as far as can be known here.
-    fn is_outside(&self, history: Option<&History>, peers: &[PeerReport]) -> bool {
-        let voted_out = |c: &Configuration| c.absent.contains(&self.me.name);
-        let Some(newest) = history.and_then(History::newest) else { return false };
-        let missed = peers.iter().any(|peer| peer.epoch > newest.epoch);
-        let main = newest.role_of(&self.me.name) == Some(NodeRole::Main);
-        main && missed || history.and_then(History::current).is_some_and(voted_out)
     }
 
     /// How far the roles are.

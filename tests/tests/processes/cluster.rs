@@ -162,6 +162,23 @@ fn check_metrics(text: &str) {
     ] {
         assert!(families.iter().any(|one| one == family), "{family} is missing in\n{text}");
     }
+    // Of every role from the start: what was never asked has received nothing.
+    for role in [
+        "acceptor",
+        "proposer",
+        "learner",
+        "register",
+        "sequencer",
+        "data",
+        "commit",
+        "checkpoint",
+        "monitor",
+        "manager",
+        "heartbeat",
+    ] {
+        let counter = format!("synod_protocol_messages_received_total{{role=\"{role}\"}} ");
+        assert!(text.contains(&counter), "{counter}is missing in\n{text}");
+    }
 }
 
 fn check_client_verbs(bank: &Cluster) {

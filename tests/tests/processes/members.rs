@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use synod_tests::process::{
     child::run,
     cluster::{Cluster, mains_of},
@@ -44,7 +45,7 @@ fn mains_and_auxiliaries_come_and_go_under_load() {
     synod.wait_status("a", "c counts", |status| mains_of(status) == ["a", "b", "c"]);
     synod.wait_ready("c");
     add(&mut synod, "y", "auxiliary");
-    let both = serde_json::json!(["x", "y"]);
+    let both = json!(["x", "y"]);
     synod.wait_status("c", "y counts", |status| status["auxiliaries"] == both);
     load.wait_for_more(200);
 
@@ -57,7 +58,14 @@ fn mains_and_auxiliaries_come_and_go_under_load() {
         assert!(log.contains("was removed from cluster"), "{log}");
     }
     let status = synod.wait_status("c", "two are gone", |status| mains_of(status) == ["a", "c"]);
-    assert_eq!(status["auxiliaries"], serde_json::json!(["y"]), "{status}");
+    assert_eq!(status["auxiliaries"], json!(["y"]), "{status}");
+    let shown = |status: &Value, name: &str| {
+        let nodes = status["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+        let node = nodes.iter().find(|node| node["name"] == name);
+        node.map(|node| (node["role"].clone(), node["state"].clone()))
+    };
+    assert_eq!(shown(&status, "b"), Some((json!("main"), json!("removed"))), "{status}");
+    assert_eq!(shown(&status, "x"), Some((json!("auxiliary"), json!("removed"))), "{status}");
     let (code, error) = members(&synod, &["remove", "nobody"]);
     assert!(code == 1 && error.contains("no node is called nobody"), "{code} {error}");
     let never = ["add", "z", "--role", "member", "--quic", "127.0.0.1:9"];
@@ -73,6 +81,16 @@ fn mains_and_auxiliaries_come_and_go_under_load() {
     let (code, error) = members(&synod, &["add", "c", "--role", "main", "--quic", "h:1"]);
     let there = format!("there already, at {at}");
     assert!(code == 1 && error.contains(&there), "{code} {error}");
+    let (code, error) = members(&synod, &["add", "a", "--role", "main", "--quic", "h:1"]);
+    let there = format!("there already, at {}", synod.node("a").quic);
+    assert!(code == 1 && error.contains(&there), "a founder has its place too: {code} {error}");
+    // Another of a name that was removed is waited for like one that never was there.
+    let at = synod.node("b").quic.to_string();
+    let (code, error) = members(&synod, &["add", "b", "--role", "member", "--quic", &at]);
+    assert_eq!(code, 0, "{error}");
+    synod.wait_status("c", "another b joins", |status| {
+        shown(status, "b") == Some((json!("member"), json!("joining")))
+    });
     let (out, add) = (synod.dir().display().to_string(), format!("d={}", synod.node("a").quic));
     let words = ["init", "--out", &out, "--add", &add, "--role", "member"];
     let (code, _, error) = run(synod.program(), &words);
@@ -110,7 +128,7 @@ impl Road {
             let nodes = status["nodes"].as_array().map_or(&[][..], Vec::as_slice);
             let counts = |name: &str| nodes.iter().any(|n| n["name"] == name && n["state"] == "up");
             mains_of(status) == mains
-                && status["auxiliaries"] == serde_json::json!(auxiliaries)
+                && status["auxiliaries"] == json!(auxiliaries)
                 && mains.iter().chain(auxiliaries).all(|name| counts(name))
         });
         mains.iter().for_each(|main| self.synod.wait_ready(main));

@@ -209,6 +209,10 @@ fn a_server_behind_the_order_is_rebuilt_by_commands_by_urls_or_by_hand() {
     let (server, target) = ("http://127.0.0.1:9".to_owned(), "/all".to_owned());
     assert_eq!(copies.export, Hook::Url(HookUrl { server, target }));
     assert_eq!(copies.import, command(&["in"]));
+    // One word of a list is a program's name, whatever is in it.
+    let spaces = "export = [\"/a path/with spaces\"]\nimport = \"in\"";
+    let copies = web(spaces).unwrap().web.unwrap().copies.unwrap();
+    assert_eq!(copies.export, command(&["/a path/with spaces"]));
     for (keys, part) in [
         ("export = \"tar -c .\"\nimport = \"x\"", "a list of its words"),
         ("export = \"http://a\"\nimport = \"x\"", "http://HOST:PORT/PATH"),
