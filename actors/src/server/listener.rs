@@ -1,9 +1,11 @@
 //! The HTTP port of a node: what actix-web's `HttpServer` composes, with a [`Turnstile`] around each
-//! connection, for which that has no place.
+//! connection, for which that has no place, and without a thread of its own: a request is on the
+//! arbiter that answers it as soon as it came in.
 
 use std::{
     fmt, io,
     net::{SocketAddr, TcpListener},
+    rc::Rc,
     time::Duration,
 };
 
@@ -13,20 +15,21 @@ use actix_http::{
 use actix_rt::net::TcpStream;
 use actix_service::{
     IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt as _, apply_fn_factory,
+    boxed::{self, BoxServiceFactory},
     fn_service, map_config,
 };
 use actix_tls::accept::{
     TlsError,
     rustls_0_23::{Acceptor, TlsStream},
 };
-use actix_web::{
-    Error,
-    dev::{AppConfig, Server},
-};
+use actix_web::{Error, dev::AppConfig};
 use futures_util::future::{Either, ready};
+use synod_runtime::watch;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpSocket,
+    task::{JoinHandle, JoinSet},
+    time::{sleep, timeout},
 };
 use tokio_rustls::rustls::ServerConfig;
 
@@ -47,53 +50,166 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?.into_std()
 }
 
-/// Serves `app` on a thread of its own, behind TLS if there is any, until the server's handle stops it.
+/// A port that is served. Dropped, it is closed, and everybody hung up on.
+pub(super) struct Listening {
+    stop: watch::Sender<Option<Stop>>,
+    task: Option<JoinHandle<()>>,
+}
+
+/// How it ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// Open requests get [`GRACE`] to finish.
+    InOrder,
+    AtOnce,
+}
+
+impl Listening {
+    /// Takes no more connections; with `in_order` the requests that are open are answered, if that
+    /// does not take long. Returns once all connections are gone.
+    pub(super) async fn stop(mut self, in_order: bool) {
+        self.stop.send_replace(Some(if in_order { Stop::InOrder } else { Stop::AtOnce }));
+        if let Some(task) = self.task.take() {
+            // It panics nowhere but in a connection, which ends alone.
+            let _ended = task.await;
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// Serves `app` on this arbiter, behind TLS if there is any, to so many connections at a time, until it
+/// is stopped.
 ///
 /// # Errors
 /// What the system says of `listener`.
 pub(super) fn serve<F, I, S, B>(
     listener: TcpListener,
     tls: Option<ServerConfig>,
+    connections_max: u32,
     app: F,
-) -> io::Result<Server>
+) -> io::Result<Listening>
 where
-    F: Fn() -> I + Send + Clone + 'static,
+    F: FnOnce() -> I,
     I: IntoServiceFactory<S, Request>,
     S: ServiceFactory<Request, Config = AppConfig> + 'static,
+    S::Service: 'static,
     S::Error: Into<Error>,
     S::InitError: fmt::Debug,
     S::Response: Into<Response<B>>,
     <S::Service as Service<Request>>::Future: 'static,
     B: MessageBody + 'static,
 {
-    let builder = Server::build().workers(1).disable_signals().shutdown_timeout(GRACE.as_secs());
-    let stopping = builder.graceful_shutdown_signal();
-    let stopped = move || {
-        let stopping = stopping.clone();
-        async move { stopping.notified().await }
-    };
     let at = listener.local_addr()?;
-    let builder = match tls {
-        None => builder.listen("http", listener, move || {
-            let http = http(app(), config(at, false), stopped.clone());
-            fn_service(async |stream: TcpStream| Ok(turned(&stream, Protocol::Http1)(stream)))
-                .and_then(http)
-        })?,
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let (stop, stopping) = watch::channel(None);
+    let stopped = {
+        let stopping = stopping.clone();
+        move || stopped(stopping.clone())
+    };
+    let connections_max = usize::try_from(connections_max).unwrap_or(usize::MAX);
+    let port = Port { listener, connections_max, stopping };
+    let task = match tls {
+        None => {
+            let http = http(app(), config(at, false), stopped);
+            let turns = fn_service(async |stream| Ok(turned(&stream, Protocol::Http1)(stream)));
+            actix_rt::spawn(port.run(turns.and_then(http)))
+        }
         Some(mut tls) => {
             offer_protocols(&mut tls);
-            builder.listen("http", listener, move || {
-                let http = http(app(), config(at, true), stopped.clone());
-                Acceptor::new(tls.clone())
-                    .map_err(TlsError::into_service_error)
-                    .map(|stream: TlsStream<TcpStream>| {
-                        let (socket, session) = stream.get_ref();
-                        turned(socket, protocol_of(session))(stream)
-                    })
-                    .and_then(http.map_err(TlsError::Service))
-            })?
+            let http = http(app(), config(at, true), stopped);
+            let turns = Acceptor::new(tls).map_err(TlsError::into_service_error);
+            let turns = turns.map(|stream: TlsStream<TcpStream>| {
+                let (socket, session) = stream.get_ref();
+                turned(socket, protocol_of(session))(stream)
+            });
+            actix_rt::spawn(port.run(turns.and_then(http.map_err(TlsError::Service))))
         }
     };
-    Ok(builder.run())
+    Ok(Listening { stop, task: Some(task) })
+}
+
+/// Returns once the port is to be stopped.
+async fn stopped(mut stopping: watch::Receiver<Option<Stop>>) {
+    // Whoever drops the port hangs up on everybody anyway.
+    let _gone = stopping.wait_for(Option::is_some).await;
+}
+
+/// Where connections come in.
+struct Port {
+    listener: tokio::net::TcpListener,
+    connections_max: usize,
+    stopping: watch::Receiver<Option<Stop>>,
+}
+
+impl Port {
+    /// Serves whoever comes, until it is stopped.
+    async fn run<F>(self, connection: F)
+    where
+        F: ServiceFactory<TcpStream, Config = ()>,
+        F::Service: 'static,
+        F::Error: fmt::Debug,
+        F::InitError: fmt::Debug,
+    {
+        let Self { listener, connections_max, stopping } = self;
+        let service = match connection.new_service(()).await {
+            Ok(service) => Rc::new(service),
+            Err(error) => return tracing::error!(?error, "the HTTP port cannot be served"),
+        };
+        let mut connections = JoinSet::new();
+        let mut stop = Box::pin(stopped(stopping.clone()));
+        loop {
+            // More wait in the system's queue until one of these ends.
+            let full = connections.len() >= connections_max;
+            let accepted = tokio::select! {
+                biased;
+                () = &mut stop => break,
+                Some(ended) = connections.join_next() => {
+                    note(ended);
+                    continue;
+                }
+                accepted = listener.accept(), if !full => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let service = Rc::clone(&service);
+                    connections.spawn_local(async move {
+                        if let Err(error) = service.call(stream).await {
+                            tracing::debug!(?error, "an HTTP connection ended");
+                        }
+                    });
+                }
+                Err(error) => {
+                    // Out of file descriptors, mostly: others must end before one can begin.
+                    tracing::warn!(%error, "cannot accept an HTTP connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        if *stopping.borrow() == Some(Stop::InOrder) {
+            let all = async { while connections.join_next().await.is_some() {} };
+            // Who takes longer is hung up on.
+            let _in_time = timeout(GRACE, all).await;
+        }
+        connections.shutdown().await;
+    }
+}
+
+/// A handler that panicked took its connection with it, and nothing else.
+fn note(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "an HTTP request failed in its handler");
+    }
 }
 
 /// What `app` is told of where it is.
@@ -119,11 +235,12 @@ fn http<T, I, S, B, Stopped>(
     app: I,
     config: AppConfig,
     stopped: impl Fn() -> Stopped + 'static,
-) -> impl ServiceFactory<Peer<T>, Config = (), Response = (), Error = DispatchError, InitError = ()>
+) -> BoxServiceFactory<(), Peer<T>, (), DispatchError, ()>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
     I: IntoServiceFactory<S, Request>,
     S: ServiceFactory<Request, Config = AppConfig> + 'static,
+    S::Service: 'static,
     S::Error: Into<Error>,
     S::InitError: fmt::Debug,
     S::Response: Into<Response<B>>,
@@ -147,17 +264,21 @@ where
             Ok(answering.with(response))
         }
     });
-    HttpService::build()
+    let http = HttpService::build()
         .graceful_shutdown_signal(stopped)
         .client_disconnect_timeout(FAREWELL_TIME_MAX)
         // Whoever hangs up is not waited for any more: somebody who stands for a role is gone then.
         .h1_allow_half_closed(false)
         .on_connect_ext(|stream: &Turnstile<T>, connection| stream.tell(connection))
-        .finish(answered)
+        .finish(answered);
+    boxed::factory(http)
 }
 
 /// Who may wait to be taken: as many as come at once when the cluster's leader changes.
 const BACKLOG: u32 = 1_024;
+
+/// Before another try to accept, when the system could not.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Open requests get this long to finish.
 const GRACE: Duration = Duration::from_secs(1);

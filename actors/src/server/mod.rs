@@ -62,7 +62,7 @@ use std::{
     time::Duration,
 };
 
-use actix_web::{App, dev::ServerHandle, middleware::from_fn};
+use actix_web::{App, middleware::from_fn};
 use synod_runtime::{
     journal,
     quic::QuicNetwork,
@@ -83,6 +83,7 @@ use self::{
     http_actors::{ActorsHttp, Ways},
     http_guests::GuestsHttp,
     http_state::StateHttp,
+    listener::Listening,
     services::{ServiceError, Services, programs::Programs},
     singletons::{AnySingleton, Door},
 };
@@ -306,7 +307,7 @@ fn listen(
     program: &Program,
     context: &ServiceContext,
     stop: &StopSignal,
-) -> Result<ServerHandle, ServerError> {
+) -> Result<Listening, ServerError> {
     let services = &program.services;
     let looks = Looks::new(config.role, core, services);
     let machines = services.iter().map(|service| service.machine().descriptor());
@@ -317,7 +318,7 @@ fn listen(
     let (services, context) = (Arc::clone(services), context.clone());
     let followers = Arc::clone(&program.followers);
     let tls = context.access.tls().map(|tls| (*tls.config()).clone());
-    let votes_only = config.role == NodeRole::Auxiliary;
+    let (votes_only, most) = (config.role == NodeRole::Auxiliary, config.limits.connections_max);
     let (members, elections) = (members::Members::new(core, &config.peers), core.elections());
     let (managed, multicast) = (core.services(), core.multicast());
     let watchers = view::Watchers::new(stop.clone());
@@ -358,15 +359,9 @@ fn listen(
         }
         app
     };
-    let server = listener::serve(listener::bind(address).map_err(refused)?, tls, app);
-    let server = server.map_err(refused)?;
-    let handle = server.handle();
-    actix_rt::spawn(async move {
-        if let Err(error) = server.await {
-            tracing::error!(%error, "the HTTP listener ended");
-        }
-    });
-    Ok(handle)
+    listener::bind(address)
+        .and_then(|listener| listener::serve(listener, tls, most, app))
+        .map_err(refused)
 }
 
 /// The ways to state machines, by the numbers of their names.

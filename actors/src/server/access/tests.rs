@@ -1,6 +1,6 @@
 use std::net::TcpListener;
 
-use actix_web::{App, dev::ServerHandle, middleware::from_fn, test, web};
+use actix_web::{App, middleware::from_fn, test, web};
 use awc::{Client, Connector, http::StatusCode};
 use synod_runtime::{
     identity::NodeName,
@@ -9,7 +9,7 @@ use synod_runtime::{
 };
 
 use super::*;
-use crate::server::listener;
+use crate::server::listener::{self, Listening};
 
 const TOKEN: &str = "0123456789abcdef";
 
@@ -30,7 +30,7 @@ fn tokens(text: &str) -> ClientAccess {
 }
 
 /// A listener behind `access`; gives its port.
-fn serve(access: &Access) -> (u16, ServerHandle) {
+fn serve(access: &Access) -> (u16, Listening) {
     let door = access.clone();
     let app = move || {
         let access = door.clone();
@@ -42,10 +42,7 @@ fn serve(access: &Access) -> (u16, ServerHandle) {
     let tls = (*access.tls().unwrap().config()).clone();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let server = listener::serve(listener, Some(tls), app).unwrap();
-    let handle = server.handle();
-    actix_rt::spawn(server);
-    (port, handle)
+    (port, listener::serve(listener, Some(tls), 100, app).unwrap())
 }
 
 async fn get(

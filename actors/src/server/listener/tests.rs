@@ -1,6 +1,7 @@
 //! What clients see of the port.
 
 use std::{
+    io::ErrorKind,
     net::{SocketAddr, TcpListener},
     sync::{Arc, Mutex},
     time::Duration,
@@ -8,7 +9,6 @@ use std::{
 
 use actix_web::{
     App, HttpResponse,
-    dev::ServerHandle,
     web::{self, Bytes},
 };
 use tokio::{
@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::serve;
+use super::{Listening, serve};
 
 type Seen = Arc<Mutex<Vec<String>>>;
 
@@ -30,7 +30,7 @@ struct Port {
     moved: Arc<Notify>,
     /// Lets one be answered.
     go: Arc<Notify>,
-    handle: ServerHandle,
+    handle: Listening,
 }
 
 /// Tells when a handler is dropped before it answered.
@@ -77,9 +77,7 @@ impl Port {
                 .route("/nothing", web::to(async || HttpResponse::NoContent().finish()))
                 .route("/goes-on", web::to(goes_on))
         };
-        let server = serve(listener, None, app).unwrap();
-        let handle = server.handle();
-        actix_rt::spawn(server);
+        let handle = serve(listener, None, CONNECTIONS_MAX, app).unwrap();
         Self { at, seen, moved, go, handle }
     }
 
@@ -322,6 +320,54 @@ async fn behind_what_cannot_be_read_it_hangs_up() {
     }
     port.handle.stop(false).await;
 }
+
+/// Goal: who comes when there are as many as may be is served once one of them has gone.
+#[actix_web::test]
+async fn who_is_one_too_many_is_served_once_another_has_gone() {
+    let port = Port::start();
+    let get = request("GET", "/nothing", "1.1", "");
+    let mut there = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        there.push(port.connect().await);
+    }
+    let mut late = port.connect().await;
+    late.write_all(get.as_bytes()).await.unwrap();
+    for stream in &mut there {
+        stream.write_all(get.as_bytes()).await.unwrap();
+        assert!(answer(stream, 0).await.0.starts_with("http/1.1 204 "));
+    }
+    let early = late.try_read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(early, Err(ErrorKind::WouldBlock));
+    drop(there.pop());
+    assert!(answer(&mut late, 0).await.0.starts_with("http/1.1 204 "));
+    port.handle.stop(false).await;
+}
+
+/// Goal: a port that is stopped in order answers what is open and takes nobody new; stopped at once,
+/// it hangs up.
+#[actix_web::test]
+async fn what_is_open_is_answered_when_it_stops_in_order() {
+    for in_order in [true, false] {
+        let port = Port::start();
+        let mut stream = port.connect().await;
+        stream.write_all(request("GET", "/waits", "1.1", "").as_bytes()).await.unwrap();
+        port.seen(1).await;
+        let (at, go) = (port.at, Arc::clone(&port.go));
+        let stopped = actix_rt::spawn(port.handle.stop(in_order));
+        while TcpStream::connect(at).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        go.notify_one();
+        if in_order {
+            assert_eq!(answer(&mut stream, 2).await.1, "<>");
+        }
+        ended(&mut stream).await;
+        stopped.await.unwrap();
+    }
+}
+
+/// More wait until one of them has gone.
+const CONNECTIONS_MAX: u32 = 3;
 
 /// For what takes no time.
 const PATIENCE: Duration = Duration::from_secs(20);
