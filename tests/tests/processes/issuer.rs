@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -22,7 +22,7 @@ use synod_tests::process::{
     http::Http,
     machine::shared,
     programs::program,
-    wait::{holds_for, now, pause, until},
+    wait::{now, pause, until},
 };
 
 /// A number, and when it was asked for and given.
@@ -36,13 +36,14 @@ struct Given {
 /// Asks whichever issuer answers, until it is stopped.
 struct Client {
     stop: Arc<AtomicBool>,
+    given: Arc<AtomicU64>,
     asks: JoinHandle<Vec<Given>>,
 }
 
 impl Client {
     fn start(dir: &Path) -> Self {
-        let stop = Arc::<AtomicBool>::default();
-        let (stopped, dir) = (Arc::clone(&stop), dir.to_owned());
+        let (stop, given) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let (stopped, gives, dir) = (Arc::clone(&stop), Arc::clone(&given), dir.to_owned());
         let asks = thread::spawn(move || {
             let mut all = Vec::new();
             while !stopped.load(Relaxed) {
@@ -51,10 +52,11 @@ impl Client {
                 if all.len() == before {
                     pause();
                 }
+                gives.store(all.len() as u64, Relaxed);
             }
             all
         });
-        Self { stop, asks }
+        Self { stop, given, asks }
     }
 
     fn stop(self) -> Vec<Given> {
@@ -181,7 +183,12 @@ fn numbers(mode: &str) -> (Vec<u64>, usize) {
         let primary = stage.primary();
         let there = other(&primary);
         // So that there is something to lose.
-        holds_for(Duration::from_millis(700), "numbers are given", || Ok(()));
+        let given = || clients.iter().map(|one| one.given.load(Relaxed)).sum::<u64>();
+        let before = given();
+        until("numbers given", || match given() - before {
+            enough if enough >= BETWEEN_FAULTS => Ok(()),
+            given => Err(given.to_string()),
+        });
         fs::remove_file(stage.dir.join(format!("{there}.at"))).ok();
         let began = now();
         match fault {
@@ -205,7 +212,6 @@ fn numbers(mode: &str) -> (Vec<u64>, usize) {
     let given = clients.into_iter().flat_map(Client::stop).collect();
     let numbers = judge(given);
     println!("{mode}: {} numbers", numbers.len());
-    assert!(numbers.len() > 200, "{}", numbers.len());
     (numbers, 3)
 }
 
@@ -243,6 +249,9 @@ fn as_commands_of_the_log_nothing_is_skipped_but_lost_answers() {
     let most = 4 * (takeovers as u64 + 1);
     assert!(skipped(&numbers) <= most, "{} were skipped", skipped(&numbers));
 }
+
+/// What was given last is what a takeover might give again.
+const BETWEEN_FAULTS: u64 = 70;
 
 /// The default.
 const LEASE: Duration = Duration::from_secs(2);
