@@ -2,7 +2,7 @@
 //! load, loses nothing and keeps the order; servers that are lost for good are replaced.
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io::{BufRead as _, BufReader, Write as _},
     process::{Child, Command, Stdio},
     thread,
@@ -12,7 +12,7 @@ use std::{
 use synod_tests::process::{
     child::run,
     cluster::Cluster,
-    machine::signal,
+    machine::{shared, signal},
     wait::{holds_for, now, pause, until, until_within},
 };
 
@@ -39,6 +39,7 @@ fn sequencer(cluster: &Cluster) -> String {
 /// them soon, though the sequencer's node is killed meanwhile.
 #[test]
 fn nothing_is_lost_when_the_sequencer_is_killed_under_load() {
+    let _machine = shared();
     let mut cluster = Cluster::dev("synod", &["--members", "1"]);
     let many = LINES.to_string();
     let mut subscriber = start(&cluster, &["subscribe", "news", "--from", "1", "--count", &many]);
@@ -99,6 +100,18 @@ fn publish(cluster: &Cluster, lines: std::ops::Range<u64>) {
     assert!(output.status.success(), "{output:?}");
 }
 
+/// Starts all nodes again, with these measures of groups.
+fn measure(cluster: &mut Cluster, keys: &str) {
+    cluster.stop();
+    let names: Vec<_> = cluster.nodes().map(|(name, _)| name.to_owned()).collect();
+    for name in &names {
+        let mut file = OpenOptions::new().append(true).open(cluster.config(name)).unwrap();
+        writeln!(file, "\n[[multicast]]\n{keys}").unwrap();
+        cluster.start_node(name);
+    }
+    names.iter().for_each(|name| cluster.wait_ready(name));
+}
+
 /// The servers of the group as `node` knows them; nothing while one is on its way in.
 fn servers(cluster: &Cluster, node: &str) -> Result<Vec<String>, String> {
     let status = cluster.status(node)?;
@@ -115,15 +128,9 @@ fn servers(cluster: &Cluster, node: &str) -> Result<Vec<String>, String> {
 /// there though both are gone.
 #[test]
 fn servers_that_are_lost_for_good_are_replaced_by_spares() {
+    let _machine = shared();
     let mut cluster = Cluster::dev("synod", &["--members", "4"]);
-    cluster.stop();
-    let names: Vec<_> = cluster.nodes().map(|(name, _)| name.to_owned()).collect();
-    for name in &names {
-        let mut file = OpenOptions::new().append(true).open(cluster.config(name)).unwrap();
-        writeln!(file, "\n[[multicast]]\nreplace_after = \"2s\"\nevery = 200\nkeep = 20").unwrap();
-        cluster.start_node(name);
-    }
-    names.iter().for_each(|name| cluster.wait_ready(name));
+    measure(&mut cluster, "replace_after = \"2s\"\nevery = 200\nkeep = 20");
     publish(&cluster, 0..1_000);
     let first = until("it is served", || servers(&cluster, "a"));
     assert_eq!(first.len(), 3, "{first:?}");
@@ -159,10 +166,57 @@ fn servers_that_are_lost_for_good_are_replaced_by_spares() {
     assert_eq!(heard, lines);
 }
 
+/// Goal: a node that serves nothing is fed by datagrams, as fast as its way takes them, and hears every
+/// line; also when its feeder is killed, and when the sequencer has its largest number in a file only.
+#[test]
+fn a_node_fed_by_paced_datagrams_hears_every_line_though_its_feeder_is_killed() {
+    let _machine = shared();
+    let mut cluster = Cluster::dev("synod", &["--members", "2", "--no-restart"]);
+    let keys = "datagrams = true\nparity = 4\npaced = true\nmaximum = \"local-file\"";
+    measure(&mut cluster, keys);
+    publish(&cluster, 0..500);
+    let servers = until("it is served", || servers(&cluster, "a"));
+    let fed = ["m1", "m2"].into_iter().find(|name| !servers.iter().any(|server| server == name));
+    let fed = fed.expect("three serve");
+    let file = fs::read_to_string(client(&cluster)).unwrap();
+    let (head, nodes) = file.split_once("[[nodes]]").unwrap();
+    let its_own = nodes.split("[[nodes]]").find(|node| node.contains(&format!("\"{fed}\"")));
+    let only = cluster.dir().join("fed.toml");
+    fs::write(&only, format!("{head}[[nodes]]{}", its_own.unwrap())).unwrap();
+    let only = only.display().to_string();
+    let words = ["subscribe", "news", "--from", "1", "--count", "2000", "--cluster", &only];
+    let mut subscriber = Command::new(cluster.program());
+    let subscriber = subscriber.args(words).stdout(Stdio::piped()).spawn().unwrap();
+    let feeder = until("it is fed", || {
+        let status = cluster.status(fed)?;
+        let feeder = &status["groups"][0]["fed_by"];
+        feeder.as_str().map(str::to_owned).ok_or_else(|| status["groups"].to_string())
+    });
+    publish(&cluster, 500..1_000);
+    cluster.kill(&[&feeder]);
+    publish(&cluster, 1_000..2_000);
+    let output = subscriber.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let heard: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.splitn(3, '\t').nth(2))
+        .filter(|payload| !payload.is_empty())
+        .collect();
+    let lines: Vec<_> = (0..heard.len()).map(|number| format!("line {number}")).collect();
+    assert_eq!(heard, lines);
+    // The places of numbers that came to nothing are among them.
+    assert!(heard.len() > 1_990, "{} lines", heard.len());
+    let status = cluster.status(fed).unwrap();
+    let by = &status["groups"][0]["fed_by"];
+    assert!(by.is_string() && *by != feeder.as_str(), "{}", status["groups"]);
+}
+
 /// Goal: whoever reads no more of what they say keeps neither from ending when it is told to; and a line
 /// that no message may be is named, with what was published before it.
 #[test]
 fn a_reader_that_stands_still_and_a_line_that_is_too_long_are_no_riddle() {
+    let _machine = shared();
     let mut cluster = Cluster::dev("synod", &["--members", "1"]);
     let mut subscriber = start(&cluster, &["subscribe", "news", "--from", "1"]);
     let mut publisher = start(&cluster, &["publish", "news", "--timeout", "30s"]);

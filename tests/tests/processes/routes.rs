@@ -18,7 +18,7 @@ use synod::{
 };
 use synod_routes::{Prefix, Question, Routes};
 use synod_tests::{
-    process::{cluster::Cluster as Processes, wait::until},
+    process::{cluster::Cluster as Processes, machine::shared, wait::until},
     simulated::{founded, name, whole},
 };
 
@@ -47,6 +47,7 @@ fn changes(number: u8) -> Vec<Change<Prefix, IpAddr>> {
 /// node crashed meanwhile, and one that comes when all is over and takes a checkpoint.
 #[test]
 fn edges_are_equal_at_the_same_number_however_they_came_to_it() {
+    let _machine = shared();
     Simulation::new(31).run(|sim| async move {
         let shape = Shape { mains: 2, auxiliaries: 1, members: 3 };
         let mut cluster = founded(&sim, shape, VoteStyle::Split).await;
@@ -93,6 +94,7 @@ fn edges_are_equal_at_the_same_number_however_they_came_to_it() {
 /// Goal: a node whose program has not the group's application says so, and takes no part.
 #[test]
 fn a_node_without_the_application_is_no_edge() {
+    let _machine = shared();
     Simulation::new(32).run(|sim| async move {
         let shape = Shape { mains: 2, auxiliaries: 1, members: 1 };
         let cluster = founded(&sim, shape, VoteStyle::Split).await;
@@ -108,6 +110,7 @@ fn a_node_without_the_application_is_no_edge() {
 /// Goal: what is announced at one node is how another forwards, and stays so without the first.
 #[test]
 fn what_was_announced_at_a_node_that_is_killed_is_how_others_forward() {
+    let _machine = shared();
     let mut cluster = Processes::dev("synod", &["--members", "1"]);
     let asked = |cluster: &Processes, node: &str, method: &str, path: &str, body: &str| {
         let answer = cluster.http(node).request(method, path, &[], body.as_bytes()).unwrap();

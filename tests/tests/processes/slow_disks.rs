@@ -13,7 +13,7 @@ use synod_tests::{
         cluster::{Cluster, mains_of},
         disk::SmallDisk,
         load::{KvWriter, Load as Writers},
-        machine::alone,
+        machine::{alone, shared},
     },
     simulated::{Add, Load, Total, counter, founded, leader, leader_at, name},
 };
@@ -33,6 +33,7 @@ fn bridges(cluster: &synod::sim::Cluster) -> bool {
 /// quick again, and comes back.
 #[test]
 fn slow_sync_of_a_following_main_is_bridged_around() {
+    let _machine = shared();
     for (seed, (mains, auxiliaries)) in [(400, (2, 1)), (401, (3, 2)), (402, (3, 2))] {
         Simulation::new(seed).run(|sim| async move {
             let shape = Shape { mains, auxiliaries, members: 0 };
@@ -56,6 +57,7 @@ fn slow_sync_of_a_following_main_is_bridged_around() {
 /// may lead on.
 #[test]
 fn a_leader_with_slow_sync_steps_down() {
+    let _machine = shared();
     for (seed, (mains, auxiliaries)) in (410..).zip([(2, 1), (3, 2), (3, 0)]) {
         Simulation::new(seed).run(|sim| async move {
             let shape = Shape { mains, auxiliaries, members: 0 };
@@ -88,6 +90,7 @@ fn a_leader_with_slow_sync_steps_down() {
 /// was voted out.
 #[test]
 fn a_full_disk_does_not_slow_reads_down() {
+    let _machine = shared();
     Simulation::new(420).run(|sim| async move {
         let load = Load::paced(founded(&sim, Shape::default(), VoteStyle::Split).await, 4, TICK);
         let leads = load.with(|cluster| leader(cluster));
@@ -125,6 +128,7 @@ fn a_full_disk_does_not_slow_reads_down() {
 /// commands as before.
 #[test]
 fn a_leader_whose_disk_is_full_steps_down() {
+    let _machine = shared();
     for (seed, (mains, auxiliaries)) in (430..).zip([(2, 1), (3, 2), (3, 0)]) {
         Simulation::new(seed).run(|sim| async move {
             let shape = Shape { mains, auxiliaries, members: 0 };
