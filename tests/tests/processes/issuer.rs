@@ -212,6 +212,7 @@ fn numbers(mode: &str) -> (Vec<u64>, usize) {
     let given = clients.into_iter().flat_map(Client::stop).collect();
     let numbers = judge(given);
     println!("{mode}: {} numbers", numbers.len());
+    assert!(numbers.len() > 200, "{}", numbers.len());
     (numbers, 3)
 }
 

@@ -21,8 +21,13 @@ fn client(cluster: &Cluster) -> String {
 }
 
 fn start(cluster: &Cluster, words: &[&str]) -> Child {
+    start_at(cluster, &client(cluster), words)
+}
+
+/// The same, of the nodes of that client file.
+fn start_at(cluster: &Cluster, file: &str, words: &[&str]) -> Child {
     let mut command = Command::new(cluster.program());
-    command.args(words).args(["--cluster", &client(cluster)]);
+    command.args(words).args(["--cluster", file]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
@@ -100,6 +105,15 @@ fn publish(cluster: &Cluster, lines: std::ops::Range<u64>) {
     assert!(output.status.success(), "{output:?}");
 }
 
+/// The messages that a subscriber printed until it ended, without numbers that came to nothing.
+fn heard(subscriber: Child) -> Vec<String> {
+    let output = subscriber.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let payloads = text.lines().filter_map(|line| line.splitn(3, '\t').nth(2));
+    payloads.filter(|payload| !payload.is_empty()).map(str::to_owned).collect()
+}
+
 /// Starts all nodes again, with these measures of groups.
 fn measure(cluster: &mut Cluster, keys: &str) {
     cluster.stop();
@@ -155,13 +169,7 @@ fn servers_that_are_lost_for_good_are_replaced_by_spares() {
     assert_eq!(third.len(), 3, "{third:?}");
     cluster.kill(&["b"]);
     publish(&cluster, 3_000..3_100);
-    let output = start(&cluster, &["subscribe", "news", "--from", "1", "--count", "3100"])
-        .wait_with_output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    let payloads = text.lines().filter_map(|line| line.splitn(3, '\t').nth(2));
-    let heard: Vec<_> = payloads.filter(|payload| !payload.is_empty()).collect();
+    let heard = heard(start(&cluster, &["subscribe", "news", "--from", "1", "--count", "3100"]));
     let lines: Vec<_> = (0..3_100).map(|number| format!("line {number}")).collect();
     assert_eq!(heard, lines);
 }
@@ -184,9 +192,8 @@ fn a_node_fed_by_paced_datagrams_hears_every_line_though_its_feeder_is_killed() 
     let only = cluster.dir().join("fed.toml");
     fs::write(&only, format!("{head}[[nodes]]{}", its_own.unwrap())).unwrap();
     let only = only.display().to_string();
-    let words = ["subscribe", "news", "--from", "1", "--count", "2000", "--cluster", &only];
-    let mut subscriber = Command::new(cluster.program());
-    let subscriber = subscriber.args(words).stdout(Stdio::piped()).spawn().unwrap();
+    let words = ["subscribe", "news", "--from", "1", "--count", "2000"];
+    let subscriber = start_at(&cluster, &only, &words);
     let feeder = until("it is fed", || {
         let status = cluster.status(fed)?;
         let feeder = &status["groups"][0]["fed_by"];
@@ -195,14 +202,7 @@ fn a_node_fed_by_paced_datagrams_hears_every_line_though_its_feeder_is_killed() 
     publish(&cluster, 500..1_000);
     cluster.kill(&[&feeder]);
     publish(&cluster, 1_000..2_000);
-    let output = subscriber.wait_with_output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    let heard: Vec<_> = text
-        .lines()
-        .filter_map(|line| line.splitn(3, '\t').nth(2))
-        .filter(|payload| !payload.is_empty())
-        .collect();
+    let heard = heard(subscriber);
     let lines: Vec<_> = (0..heard.len()).map(|number| format!("line {number}")).collect();
     assert_eq!(heard, lines);
     // The places of numbers that came to nothing are among them.

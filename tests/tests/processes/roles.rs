@@ -18,9 +18,20 @@ use synod_tests::process::{
 
 /// One request at that node; status and document.
 fn ask(synod: &Cluster, node: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    ask_with(synod, node, &[], (method, path), body)
+}
+
+/// The same, with headers.
+fn ask_with(
+    synod: &Cluster,
+    node: &str,
+    headers: &[(&str, &str)],
+    (method, path): (&str, &str),
+    body: &Value,
+) -> (u16, Value) {
     let mut http = synod.http(node).patience(Duration::from_secs(30));
     let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-    let answer = http.request(method, path, &[], &body).expect("the node answers");
+    let answer = http.request(method, path, headers, &body).expect("the node answers");
     (answer.status, answer.json())
 }
 
@@ -123,12 +134,8 @@ fn a_lease_is_taken_and_given_up_once_under_a_key() {
     let _machine = shared();
     let mut synod = Cluster::dev("synod", &["--members", "1"]);
     let keyed = |node: &str, method: &str, query: &str, key: &str, body: Value| {
-        let mut http = synod.http(node).patience(Duration::from_secs(30));
-        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-        let headers = [("Idempotency-Key", key)];
         let path = format!("/roles/jobs/lease{query}");
-        let answer = http.request(method, &path, &headers, &body).expect("the node answers");
-        (answer.status, answer.json())
+        ask_with(&synod, node, &[("Idempotency-Key", key)], (method, &path), &body)
     };
     let one = || json!({"holder": "one", "lease": "3s"});
     let (status, first) = keyed("a", "PUT", "", "take 1", one());

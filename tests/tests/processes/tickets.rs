@@ -268,6 +268,7 @@ fn what_was_kept_survives_kill_9_of_its_node_and_of_all() {
     all.dedup();
     assert_eq!(all.len(), told, "a number was answered twice");
     println!("{told} numbers up to {:?}, asked {asked} times", all.last());
+    assert!(told > 100, "{told}");
 }
 
 /// Asks for a number.
