@@ -28,12 +28,15 @@ use synod_runtime::watch;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpSocket,
-    task::{JoinHandle, JoinSet},
-    time::{sleep, timeout},
+    task::JoinHandle,
+    time::timeout,
 };
 use tokio_rustls::rustls::ServerConfig;
 
-use super::turnstile::{Answering, HungUp, Turnstile, offer_protocols, protocol_of};
+use super::{
+    connections::Connections,
+    turnstile::{Answering, HungUp, Turnstile, offer_protocols, protocol_of},
+};
 
 /// Takes a place to listen.
 ///
@@ -163,52 +166,22 @@ impl Port {
             Ok(service) => Rc::new(service),
             Err(error) => return tracing::error!(?error, "the HTTP port cannot be served"),
         };
-        let mut connections = JoinSet::new();
-        let mut stop = Box::pin(stopped(stopping.clone()));
-        loop {
-            // More wait in the system's queue until one of these ends.
-            let full = connections.len() >= connections_max;
-            let accepted = tokio::select! {
-                biased;
-                () = &mut stop => break,
-                Some(ended) = connections.join_next() => {
-                    note(ended);
-                    continue;
-                }
-                accepted = listener.accept(), if !full => accepted,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    let service = Rc::clone(&service);
-                    connections.spawn_local(async move {
-                        if let Err(error) = service.call(stream).await {
-                            tracing::debug!(?error, "an HTTP connection ended");
-                        }
-                    });
-                }
-                Err(error) => {
-                    // Out of file descriptors, mostly: others must end before one can begin.
-                    tracing::warn!(%error, "cannot accept an HTTP connection");
-                    sleep(ACCEPT_PAUSE).await;
+        let mut connections = Connections::new("HTTP", connections_max);
+        let serve = |stream, _| {
+            let service = Rc::clone(&service);
+            async move {
+                if let Err(error) = service.call(stream).await {
+                    tracing::debug!(?error, "an HTTP connection ended");
                 }
             }
-        }
+        };
+        connections.take(&listener, stopped(stopping.clone()), serve).await;
         drop(listener);
         if *stopping.borrow() == Some(Stop::InOrder) {
-            let all = async { while connections.join_next().await.is_some() {} };
             // Who takes longer is hung up on.
-            let _in_time = timeout(GRACE, all).await;
+            let _in_time = timeout(GRACE, connections.ended()).await;
         }
-        connections.shutdown().await;
-    }
-}
-
-/// A handler that panicked took its connection with it, and nothing else.
-fn note(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        tracing::error!(%error, "an HTTP request failed in its handler");
+        connections.hang_up().await;
     }
 }
 
@@ -276,9 +249,6 @@ where
 
 /// Who may wait to be taken: as many as come at once when the cluster's leader changes.
 const BACKLOG: u32 = 1_024;
-
-/// Before another try to accept, when the system could not.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Open requests get this long to finish.
 const GRACE: Duration = Duration::from_secs(1);

@@ -14,7 +14,7 @@
 //!   state that follows one, and its ways in
 //! - [`singletons`]: actors of which exactly one lives
 //! - [`services`]: outside programs of which exactly one runs; `http_services`: shown and changed
-//! - `listener`: the HTTP port of a node; [`turnstile`]: lets the requests of a connection in one by one
+//! - [`Connections`]: of any port; `listener`: the HTTP port of a node; [`turnstile`]: lets the requests of a connection in one by one
 //! - [`http_actors`]: replicated actors over HTTP and JSON; `http_guests`: the same for
 //!   [`Client`](crate::Client), in MessagePack
 
@@ -23,6 +23,7 @@ pub(crate) mod backup;
 mod board;
 mod clients;
 pub mod config;
+mod connections;
 pub mod core;
 pub mod correspondent;
 pub mod elections;
@@ -71,6 +72,7 @@ use synod_runtime::{
 
 pub use self::{
     access::Access,
+    connections::Connections,
     follower::Follower,
     service::{NodeAddresses, Replica, Service, ServiceContext},
     stop::{StopSignal, StopTrigger, stop_pair},

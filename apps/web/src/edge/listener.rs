@@ -10,14 +10,13 @@ use actix_web::dev::{Service, ServiceFactory as _};
 use synod::{
     runtime::telemetry::Counter,
     server::{
-        StopSignal,
+        Connections, StopSignal,
         turnstile::{Answer, Answering, HungUp, Turnstile, offer_protocols, protocol_of},
     },
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -53,49 +52,31 @@ impl Listener {
         let plain = handler::<TcpStream>(edge).await;
         let behind_tls = handler::<TlsStream<TcpStream>>(edge).await;
         let (plain, behind_tls) = (Rc::new(plain), Rc::new(behind_tls));
-        let mut connections = JoinSet::new();
-        while let Some(listener) = &self.listener {
-            // More wait in the system's queue until one of these ends.
-            let full = connections.len() >= self.connections_max;
-            let accepted = tokio::select! {
-                biased;
-                () = self.stop.stopped() => break,
-                Some(_ended) = connections.join_next() => continue,
-                accepted = listener.accept(), if !full => accepted,
-            };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Out of file descriptors, mostly: others must end before one can begin.
-                    tracing::warn!(%error, "cannot accept a web connection");
-                    sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            // Otherwise it hung up already.
-            let Ok(()) = stream.set_nodelay(true) else { continue };
-            match acceptor.cloned() {
-                None => {
-                    let plain = Rc::clone(&plain);
-                    connections.spawn_local(async move {
-                        ended(peer, plain.call(turned(stream, Protocol::Http1, peer)).await);
-                    });
-                }
-                Some(acceptor) => {
-                    let behind_tls = Rc::clone(&behind_tls);
-                    connections.spawn_local(async move {
+        let mut connections = Connections::new("web", self.connections_max);
+        let serve = |stream: TcpStream, peer| {
+            let (plain, behind_tls) = (Rc::clone(&plain), Rc::clone(&behind_tls));
+            let acceptor = acceptor.cloned();
+            async move {
+                // Otherwise it hung up already.
+                let Ok(()) = stream.set_nodelay(true) else { return };
+                match acceptor {
+                    None => ended(peer, plain.call(turned(stream, Protocol::Http1, peer)).await),
+                    Some(acceptor) => {
                         let Some((stream, protocol)) = greet(&acceptor, stream, peer).await else {
                             return;
                         };
                         ended(peer, behind_tls.call(turned(stream, protocol, peer)).await);
-                    });
+                    }
                 }
             }
+        };
+        if let Some(listener) = &self.listener {
+            connections.take(listener, self.stop.stopped(), serve).await;
         }
         self.listener = None;
         let quiet = async {
             while edge.is_busy() {
-                sleep(ACCEPT_PAUSE).await;
+                sleep(QUIET_PAUSE).await;
             }
         };
         // Whoever still waits is hung up on when the connections are dropped.
@@ -176,8 +157,8 @@ const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// For a client to read why it is hung up on.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// After a failed accept: short for people, long for a processor.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Between two looks whether something is under way: short for people, long for a processor.
+const QUIET_PAUSE: Duration = Duration::from_millis(50);
 
 /// A node has five seconds for everything when it stops.
 const STOP_TIME_MAX: Duration = Duration::from_secs(1);

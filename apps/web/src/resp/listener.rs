@@ -4,12 +4,11 @@ use std::{cell::Cell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use synod::{
     runtime::telemetry::{Counter, Metrics},
-    server::{Access, StopSignal, config::WebConfig},
+    server::{Access, Connections, StopSignal, config::WebConfig},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -152,32 +151,15 @@ async fn accept(
     connections_max: usize,
     stop: &mut StopSignal,
 ) {
-    let mut connections = JoinSet::new();
-    while let Some(listener) = taken {
-        // More wait in the system's queue until one of these ends.
-        let full = connections.len() >= connections_max;
-        let accepted = tokio::select! {
-            biased;
-            () = stop.stopped() => break,
-            Some(_ended) = connections.join_next() => continue,
-            accepted = listener.accept(), if !full => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let (edge, acceptor) = (Rc::clone(edge), acceptor.cloned());
-                connections.spawn_local(greet(edge, acceptor, stream, peer));
-            }
-            Err(error) => {
-                // Out of file descriptors, mostly: others must end before one can begin.
-                tracing::warn!(%error, "cannot accept a web connection");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
+    let mut connections = Connections::new("web", connections_max);
+    let serve = |stream, peer| greet(Rc::clone(edge), acceptor.cloned(), stream, peer);
+    if let Some(listener) = taken {
+        connections.take(listener, stop.stopped(), serve).await;
     }
     *taken = None;
     let quiet = async {
         while edge.busy.get() > 0 {
-            sleep(ACCEPT_PAUSE).await;
+            sleep(QUIET_PAUSE).await;
         }
     };
     // Whoever still waits is hung up on when the connections are dropped.
@@ -203,8 +185,8 @@ async fn greet(edge: Rc<Edge>, tls: Option<TlsAcceptor>, stream: TcpStream, peer
 /// A TLS handshake: a client that is slower means ill.
 const GREET_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// After a failed accept: short for people, long for a processor.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Between two looks whether something is under way: short for people, long for a processor.
+const QUIET_PAUSE: Duration = Duration::from_millis(50);
 
 /// A node has five seconds for everything when it stops.
 const STOP_TIME_MAX: Duration = Duration::from_secs(1);
