@@ -10,7 +10,7 @@ use synod::{
     replicated::Outcome,
     sim::{FaultAction, Nemesis, NemesisConfig, Shape, Simulation},
 };
-use synod_tests::simulated::{Load, founded, leader_at, name};
+use synod_tests::simulated::{Load, founded, leader, leader_at, name};
 
 /// What an operator's change may cost.
 const PAUSE_MAX: Duration = Duration::from_millis(300);
@@ -205,6 +205,31 @@ fn r1_39_an_auxiliary_that_is_gone_for_ever_is_replaced() {
             load.finish_unsure().await;
         });
     }
+}
+
+/// Goal: a main that was away is not put out by its own vote, which nobody else could have done while the
+/// auxiliary's disk was lost: the main that stays would be the only one, and wait for that disk for
+/// ever when it starts again.
+#[test]
+fn r1_24_nobody_is_voted_out_whom_the_others_alone_could_not_vote_out() {
+    Simulation::new(425).run(|sim| async move {
+        let mut cluster = founded(&sim, Shape::default(), VoteStyle::Split).await;
+        let leads = name(&leader(&cluster));
+        let mut others = cluster.mains();
+        others.retain(|main| *main != leads);
+        cluster.lose(&name("x"));
+        sim.partition(&others, std::slice::from_ref(&leads));
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        sim.heal();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let reached = cluster.core(&leads).expect("it runs").reached();
+        let configuration = reached.configuration.expect("it was founded");
+        assert_eq!((configuration.epoch, configuration.mains.len()), (0, 2));
+        cluster.start(&name("x")).expect("it starts, as another node");
+        let load = Load::paced(cluster, 2, Duration::from_millis(10));
+        load.until_whole().await;
+        load.finish_unsure().await;
+    });
 }
 
 /// Goal: what would leave too few is refused, and nothing changes.

@@ -280,7 +280,8 @@ impl Proposer {
             let overdue = now >= since + self.timing.remove
                 || (now >= since + self.timing.remove_unreachable && unreachable);
             let gains = configuration.gains_without(main.incarnation);
-            if replaced || gains && (spent || overdue) {
+            let wanted = replaced || gains && (spent || overdue);
+            if wanted && self.could_choose_without(configuration, &main) {
                 sometimes!(MainVotedOut);
                 return Some(main);
             }
@@ -289,6 +290,15 @@ impl Proposer {
             }
         }
         None
+    }
+
+    /// Whether enough others are there to decide that a main is out (R1.24). If not, only its own vote
+    /// could, and it would cast it as soon as it is back: then it would be out for nothing, and a sole
+    /// main left behind that never starts again if the auxiliary's disk is lost.
+    fn could_choose_without(&self, configuration: &Configuration, main: &NodeId) -> bool {
+        let members = configuration.mains.iter().chain(&configuration.auxiliaries);
+        let others = members.filter(|node| *node != main && self.is_there(node));
+        configuration.is_quorum(&others.map(|node| node.incarnation).collect())
     }
 
     fn ask_reach(&mut self, configuration: &Configuration, node: &NodeId, out: &mut Effects<Self>) {
