@@ -23,6 +23,11 @@ use super::record::{self, Record, read_u32, read_u64};
 /// shares a block with another, so a torn write cannot hurt what was durable before.
 pub(super) const BLOCK_BYTES: u64 = 512;
 
+/// What the system keeps of a file in memory is whole pages: one that is not there and is to be written
+/// in part must be read first, which takes as long as to make the write durable. So what is written
+/// goes to the end of its last page, with zeros behind the batch.
+pub(super) const PAGE_BYTES: u64 = 4096;
+
 /// Bytes of a batch before its records.
 pub(super) const HEADER_BYTES: usize = 80;
 
@@ -175,14 +180,17 @@ impl Batch {
         self.count += 1;
     }
 
-    /// Puts the header in place; answers all that is to be written.
-    pub(super) fn seal(&mut self, place: Place) -> &[u8] {
+    /// Puts the header in place; answers how long the batch is, and all that is to be written: the
+    /// batch and what fills its last page. It is to be cleared next.
+    pub(super) fn seal(&mut self, place: Place) -> (u64, &[u8]) {
+        let (len, at) = (self.blocks(), place.at.offset);
+        let end = (at + len).next_multiple_of(PAGE_BYTES).min(place.room.max(at + len));
         let length = u32::try_from(self.bytes.len() - HEADER_BYTES);
         let length = length.expect("bounded by QUEUED_BYTES_MAX");
         let header = Header { place, chain: self.chain_before, length, count: self.count };
         header.encode(&mut self.bytes);
-        self.bytes.resize(to_usize(self.blocks()), 0);
-        &self.bytes
+        self.bytes.resize(to_usize(end - at), 0);
+        (len, &self.bytes)
     }
 
     /// Bytes it takes on disk when `more` are added to its records.
@@ -267,14 +275,19 @@ mod tests {
         let mut batch = Batch::new(9);
         batch.push(&Record::default());
         let mut bytes = vec![0; 512];
-        bytes.extend_from_slice(batch.seal(PLACE));
+        let (len, written) = batch.seal(PLACE);
+        assert_eq!(len, 512);
+        bytes.extend_from_slice(written);
         bytes
     }
 
     #[test]
     fn a_header_is_found_only_where_it_belongs() {
         let bytes = segment();
-        assert_eq!(bytes.len(), 1024);
+        assert_eq!(bytes.len(), 4096, "to the end of its page");
+        assert!(bytes[1024..].iter().all(|byte| *byte == 0));
+        let short = Place { room: 1536, ..PLACE };
+        assert_eq!(Batch::new(9).seal(short).1.len(), 1024, "to the end of the file");
         let Found::Header(header) = find(&bytes, AT) else { panic!("it is there") };
         let wanted = Header { chain: 9, place: PLACE, length: 40, count: 1 };
         assert_eq!(header, wanted);

@@ -11,7 +11,7 @@ use super::{
     Durability, JournalConfig, JournalError, JournalFailed, Record,
     queue::{Answers, Entry, Shared},
     recovery::{self, Recovery, io_error},
-    segment::{BLOCK_BYTES, Batch, Place, Position, blocks, segment_path},
+    segment::{BLOCK_BYTES, Batch, Place, Position, blocks, segment_path, to_usize},
     spares::{Purpose, RESERVE_SEGMENTS, Spare, Spares, fill},
 };
 use crate::world::{Disk, disk::DiskFile};
@@ -188,14 +188,13 @@ impl Writer {
     fn begin(&mut self, spare: &Spare, base: u64, mut first: Batch) -> io::Result<()> {
         let sequence = self.current.end.sequence + 1;
         let at = Position { sequence, offset: 0 };
-        let bytes = first.seal(Place {
+        let (offset, bytes) = first.seal(Place {
             journal: self.journal,
             at,
             mark: self.synced,
             base,
             room: spare.room,
         });
-        let offset = bytes.len() as u64;
         let path = segment_path(&self.dir, sequence);
         begin_file(self.disk.as_ref(), &spare.path, &path, bytes, self.durability)?;
         self.count(offset, self.durability == Durability::Fsync);
@@ -299,17 +298,16 @@ impl Writer {
 
     pub(super) fn write_always(&mut self) -> io::Result<()> {
         let Current { file, end, room, .. } = &mut self.current;
-        let bytes = self.batch.seal(Place {
+        let (len, bytes) = self.batch.seal(Place {
             journal: self.journal,
             at: *end,
             mark: self.synced,
             base: self.base,
             room: *room,
         });
+        assert!(end.offset + len <= *room, "make_room saw to it");
         file.write_at(end.offset, bytes)?;
-        let len = bytes.len() as u64;
         end.offset += len;
-        assert!(end.offset <= *room, "make_room saw to it");
         self.batch.clear();
         self.count(len, false);
         Ok(())
@@ -406,11 +404,12 @@ fn reopen(disk: &dyn Disk, config: &JournalConfig, found: &Recovery) -> io::Resu
             batch.push(scar);
             chain = batch.chain();
             let (journal, base, room) = (found.journal, found.base, found.room);
-            let bytes = batch.seal(Place { journal, at: end, mark: end, base, room });
-            assert!(bytes.len() as u64 <= BLOCK_BYTES, "a scar is at most SCAR_BYTES_MAX");
-            file.write_at(end.offset, bytes)?;
+            let (len, bytes) = batch.seal(Place { journal, at: end, mark: end, base, room });
+            assert!(len <= BLOCK_BYTES, "a scar is at most SCAR_BYTES_MAX");
+            // No more than that: until it is durable, what is behind it tells of the damage.
+            file.write_at(end.offset, &bytes[..to_usize(len)])?;
             file.sync_data()?;
-            end.offset += bytes.len() as u64;
+            end.offset += len;
         }
         // So that what comes next can never be followed by what was cut.
         fill(file.as_mut(), end.offset, found.room, Durability::Fsync)?;
@@ -426,9 +425,8 @@ fn create(disk: &dyn Disk, dir: &Path, spares: &mut Spares, journal: u64) -> io:
     let nowhere = Position { sequence: 0, offset: 0 };
     let at = Position { sequence: FIRST_SEGMENT, offset: 0 };
     let mut batch = Batch::new(0);
-    let bytes =
+    let (offset, bytes) =
         batch.seal(Place { journal, at, mark: nowhere, base: FIRST_SEGMENT, room: spare.room });
-    let offset = bytes.len() as u64;
     let path = segment_path(dir, FIRST_SEGMENT);
     begin_file(disk, &spare.path, &path, bytes, Durability::Fsync)?;
     let file = disk.open(&path, false)?;

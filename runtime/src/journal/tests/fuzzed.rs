@@ -48,7 +48,7 @@ fn damaged_segments_show_batches_only_where_they_belong() {
     let place = Place { journal: 9, at, mark: at, base: 1, room: 4096 };
     let mut batch = Batch::new(5);
     batch.push(&Record::default());
-    let segment = [&[0; 512], batch.seal(place)].concat();
+    let segment = [&[0; 512], batch.seal(place).1].concat();
     fuzz(6, 30_000, &[&segment], |data| {
         for journal in [None, Some(9)] {
             for offset in [0, 512, 1024, u64::MAX] {
