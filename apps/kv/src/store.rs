@@ -55,25 +55,31 @@ struct Made(Vec<u64>);
 impl Store {
     /// Writes a key: value and time to live are replaced.
     pub fn set(&mut self, key: &[u8], value: &[u8], expires_at_ms: Option<u64>, at: Moment) {
-        let record = Record::new(key, value, at.position, expires_at_ms);
         let place = match self.index.find(&self.slots, key) {
             Ok(place) => place,
             Err(place) => {
                 self.made.note(key, at.position);
                 self.keep(key, || None);
+                let record = Record::new(key, value, at.position, expires_at_ms);
                 let slot = self.slots.insert(record);
                 self.index.insert(place, slot, &self.slots);
                 return self.move_expiry(slot, None, expires_at_ms);
             }
         };
         let slot = self.index.slot(place);
-        let replaced = std::mem::replace(self.slots.get_mut(slot), record);
-        let before = replaced.entry();
+        let record = self.slots.get_mut(slot);
+        let before = record.entry();
+        let before_ms = before.expires_at_ms;
         if !before.lives_at(at.time_ms) {
             self.made.note(key, at.position);
         }
-        self.move_expiry(slot, before.expires_at_ms, expires_at_ms);
-        self.keep(key, || Some((slot, replaced)));
+        // A frozen state wants it as it was.
+        if self.frozen.is_some() || !record.rewrite(value, at.position, expires_at_ms) {
+            let new = Record::new(key, value, at.position, expires_at_ms);
+            let replaced = std::mem::replace(record, new);
+            self.keep(key, || Some((slot, replaced)));
+        }
+        self.move_expiry(slot, before_ms, expires_at_ms);
     }
 
     /// Replaces the value and keeps the time to live.

@@ -11,7 +11,8 @@ use super::slots::Slots;
 /// - I1: no chunk is empty, none longer than [`CHUNK_SLOTS_MAX`].
 /// - I2: the `low` of a chunk is above all keys before it, and but for the first chunk's not above
 ///   its own.
-/// - I3: all keys of a chunk begin with its `prefix`, and each has the `head` that follows it.
+/// - I3: the first `common` bytes of all keys of a chunk are the same, and each key has the `head` that
+///   follows them.
 /// - I4: but for the first chunk's, every `low` begins with `common`, and `lows` has the eight bytes
 ///   behind that of each.
 #[derive(Clone, Debug, Default)]
@@ -26,14 +27,14 @@ pub(super) struct Index {
 #[derive(Clone, Debug)]
 struct Chunk {
     low: Box<[u8]>,
-    prefix: Box<[u8]>,
+    common: usize,
     seats: Vec<Seat>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Seat {
-    /// The bytes of the key behind the chunk's prefix, zeros where it ends: they compare as keys do,
-    /// but for those that only the rest tells apart.
+    /// The bytes of the key behind those that all keys of the chunk have in common, zeros where it
+    /// ends: they compare as keys do, but for those that only the rest tells apart.
     head: u32,
     slot: u32,
 }
@@ -172,26 +173,38 @@ impl Chunk {
     /// Of slots in order, at least one.
     fn new(seats: Vec<Seat>, slots: &Slots) -> Self {
         let low = slots.get(seats[0].slot).key().into();
-        let mut chunk = Self { low, prefix: Box::default(), seats };
+        let mut chunk = Self { low, common: 0, seats };
         chunk.measure(slots);
         chunk
     }
 
     fn find(&self, slots: &Slots, key: &[u8]) -> Result<usize, usize> {
-        let rest = match rest_of(key, &self.prefix) {
-            Ok(rest) => rest,
-            Err(Ordering::Less) => return Err(0),
-            Err(_) => return Err(self.seats.len()),
-        };
+        // Most keys that are looked for are here. So whether this one begins as the others do, for
+        // which one of them must be read, is asked only when it is none of them.
+        let rest = key.get(self.common..).unwrap_or_default();
         let same = run_of(&self.seats, |seat| seat.head, head_of(rest));
         let row = &self.seats[same.clone()];
         let found = row.binary_search_by(|seat| slots.get(seat.slot).key().cmp(key));
-        found.map(|at| same.start + at).map_err(|at| same.start + at)
+        let at = match found {
+            Ok(at) => return Ok(same.start + at),
+            Err(at) => same.start + at,
+        };
+        Err(match rest_of(key, self.prefix(slots)) {
+            Ok(_) => at,
+            Err(Ordering::Less) => 0,
+            Err(_) => self.seats.len(),
+        })
+    }
+
+    /// What all keys begin with.
+    fn prefix<'a>(&self, slots: &'a Slots) -> &'a [u8] {
+        let first = self.seats.first();
+        first.map_or(&[], |first| &slots.get(first.slot).key()[..self.common])
     }
 
     fn insert(&mut self, at: usize, slot: u32, slots: &Slots) {
         let key = slots.get(slot).key();
-        match key.strip_prefix(&*self.prefix) {
+        match key.strip_prefix(self.prefix(slots)) {
             Some(rest) => self.seats.insert(at, Seat { head: head_of(rest), slot }),
             None => {
                 self.seats.insert(at, Seat { head: 0, slot });
@@ -200,13 +213,13 @@ impl Chunk {
         }
     }
 
-    /// Makes I3 true again, with the longest prefix. What the first key and the last have in common
+    /// Makes I3 true again, with the longest there is. What the first key and the last have in common
     /// all between them have.
     fn measure(&mut self, slots: &Slots) {
         let (Some(first), Some(last)) = (self.seats.first(), self.seats.last()) else { return };
         let (first, last) = (slots.get(first.slot).key(), slots.get(last.slot).key());
         let common = common_len(first, last);
-        self.prefix = first[..common].into();
+        self.common = common;
         for seat in &mut self.seats {
             seat.head = head_of(&slots.get(seat.slot).key()[common..]);
         }
@@ -225,8 +238,15 @@ fn rest_of<'a>(key: &'a [u8], prefix: &[u8]) -> Result<&'a [u8], Ordering> {
 /// Those of a sorted row with that head: only their whole keys tell them apart.
 fn run_of<T, H: Ord + Copy>(row: &[T], head_of: impl Fn(&T) -> H, head: H) -> Range<usize> {
     let from = row.partition_point(|one| head_of(one) < head);
-    let same = row[from..].partition_point(|one| head_of(one) == head);
-    from..from + same
+    let rest = &row[from..];
+    // Mostly one or none: a search among all that follow would go through memory far from here.
+    let mut reach = 1;
+    while rest.get(reach - 1).is_some_and(|one| head_of(one) == head) {
+        reach *= 2;
+    }
+    let sure = reach / 2;
+    let row = &rest[sure..(reach - 1).min(rest.len())];
+    from..from + sure + row.partition_point(|one| head_of(one) == head)
 }
 
 fn common_len(one: &[u8], other: &[u8]) -> usize {

@@ -52,6 +52,27 @@ impl Record {
         Self(bytes.into_boxed_slice())
     }
 
+    /// Writes in its place what takes as many bytes there; else changes nothing and answers false. To
+    /// give back one piece of memory and take another costs as much as to find the key.
+    pub(super) fn rewrite(
+        &mut self,
+        value: &[u8],
+        version: Position,
+        expires_at_ms: Option<u64>,
+    ) -> bool {
+        let Entry { value: before, expires_at_ms: before_ms, .. } = self.entry();
+        if before.len() != value.len() || before_ms.is_some() != expires_at_ms.is_some() {
+            return false;
+        }
+        let at = self.0.len() - value.len();
+        self.0[at..].copy_from_slice(value);
+        self.0[..VERSION_BYTES].copy_from_slice(&version.0.to_le_bytes());
+        if let Some(end_ms) = expires_at_ms {
+            self.0[HEAD_BYTES..][..END_BYTES].copy_from_slice(&end_ms.to_le_bytes());
+        }
+        true
+    }
+
     /// The key.
     pub fn key(&self) -> &[u8] {
         self.parts().0
@@ -91,8 +112,10 @@ impl fmt::Debug for Record {
     }
 }
 
+const VERSION_BYTES: usize = 8;
+
 /// Version and length of the key.
-const HEAD_BYTES: usize = 12;
+const HEAD_BYTES: usize = VERSION_BYTES + 4;
 
 /// An end in milliseconds.
 const END_BYTES: usize = 8;
