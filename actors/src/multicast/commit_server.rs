@@ -11,7 +11,7 @@ use synod_runtime::{
 use super::{
     group::Group,
     message::{
-        Adoption, Commit, CommitMessage, Message, Pair, ReceiverMessage, Sealed, Seq,
+        Adoption, Commit, CommitMessage, DataMessage, Message, Pair, ReceiverMessage, Sealed, Seq,
         SequencerMessage, Step, Word,
     },
     record::Record,
@@ -392,7 +392,10 @@ impl Machine for CommitServer {
                 // Below that floor everything is in a checkpoint.
                 self.certain = self.certain.max(floor.min(self.largest));
                 let progress = !pairs.is_empty();
-                self.learn(Epoch(0), pairs, out);
+                self.learn(Epoch(0), pairs.clone(), out);
+                // The data server beside it missed that too: after a start, all it has is open to it.
+                let (epoch, largest) = (self.sealed, self.largest);
+                out.here(DataMessage::Committed(Commit { epoch, largest, pairs }));
                 if progress && self.certain < self.largest {
                     self.ask_at = Some(Instant::default());
                 }

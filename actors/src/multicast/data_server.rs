@@ -207,16 +207,29 @@ impl DataServer {
         }
     }
 
+    /// What was not reported for a while. Where that is too much for one look, what waited longest comes
+    /// first: some may wait for ever, for a message of their publisher that is lost.
+    fn late(&self, now: Instant) -> impl Iterator<Item = Mid> + use<> {
+        let is_late = |reported: &Option<Instant>| {
+            reported.is_none_or(|at| now.since(at) >= REPORT_AGAIN_AFTER)
+        };
+        let open = self.open.iter().map(|(mid, reported)| (*reported, *mid));
+        let mut late: Vec<_> = open.filter(|(reported, _)| is_late(reported)).collect();
+        if late.len() > REPORTS_MAX {
+            late.select_nth_unstable(REPORTS_MAX);
+            late.truncate(REPORTS_MAX);
+        }
+        late.into_iter().map(|(_, mid)| mid)
+    }
+
     /// Reports what is new, and again what still has no number.
     fn report(&mut self, now: Instant, out: &mut Effects<Self>) {
         let Some((_, sequencer)) = self.sequencer.clone() else { return };
         let mut due = std::mem::take(&mut self.fresh);
         if self.look_at.is_some_and(|at| at <= now) {
-            let late = |reported: &Option<Instant>| {
-                reported.is_none_or(|at| now.since(at) >= REPORT_AGAIN_AFTER)
-            };
-            let late = self.open.iter().filter(|(_, reported)| late(reported));
-            due.extend(late.map(|(mid, _)| *mid).take(REPORTS_MAX));
+            due.extend(self.late(now));
+            due.sort_unstable();
+            due.dedup();
             self.look_at = None;
         }
         let mut pairs: Vec<Pair> = Vec::with_capacity(due.len());
@@ -364,3 +377,6 @@ const OVERHEAD_BYTES: usize = 160;
 
 /// Of one answer; the receiver asks again for the rest.
 const ANSWER_BYTES: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ use synod::{
     },
     sim::{Blueprint, Cluster, Shape, Simulation},
 };
-use synod_runtime::{sim::Weather, slots::Slots};
+use synod_runtime::{identity::NodeName, sim::Weather, slots::Slots, world::network::Lane};
 use synod_tests::simulated::{Counter, founded, founded_as, name, whole};
 
 const NODES: [&str; 4] = ["a", "b", "m1", "m2"];
@@ -187,6 +187,54 @@ fn sequencers_die(seed: u64, roles: RolesIn, maximum: Maximum) {
         }
     });
 }
+
+/// Goal: a server that was started again learns which of its messages have their place. It would report
+/// them for ever, so many that others wait behind them.
+#[test]
+fn servers_that_were_started_again_know_what_has_its_place() {
+    Simulation::new(51).run(|sim| async move {
+        let shape = Shape { mains: 2, auxiliaries: 1, members: 2 };
+        let mut cluster = founded(&sim, shape, VoteStyle::Split).await;
+        let group = joined(&cluster, "m2").await;
+        let servers: Vec<_> = group.group().servers.iter().map(|one| one.name.clone()).collect();
+        assert!(!servers.contains(&name("m2")));
+        let mut press = group.publisher();
+        for batch in 0..MANY / 500 {
+            let texts = (0..500).map(|n| format!("{batch} {n}").into());
+            press.publish_all(texts.collect()).await.expect("they get their places");
+        }
+        let mut last = group.largest();
+        for round in 0..6 {
+            let victim = &servers[round % servers.len()];
+            cluster.crash(victim);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            cluster.start(victim).unwrap();
+            for n in 0..20 {
+                let publishing = press.publish(format!("{round} {n}"));
+                let place = tokio::time::timeout(Duration::from_secs(5), publishing).await;
+                let Ok(Ok(seq)) = place else { panic!("{n} after {victim} died: {place:?}") };
+                assert!(seq > last, "{seq} after {last}");
+                last = seq;
+            }
+            whole(&cluster).await;
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let before = said(&sim, &servers);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let since = said(&sim, &servers) - before;
+        assert!(since < 40 * MANY as u64, "{since} bytes for nothing: each message once and more");
+    });
+}
+
+/// Bytes that these nodes said to one another.
+fn said(sim: &Simulation, nodes: &[NodeName]) -> u64 {
+    let pairs = nodes.iter().flat_map(|from| nodes.iter().map(move |to| (from, to)));
+    let pairs = pairs.filter(|(from, to)| from != to);
+    pairs.flat_map(|(from, to)| Lane::ALL.map(|lane| sim.traffic(from, to, lane).bytes)).sum()
+}
+
+/// More messages than a server reports at once, by a few.
+const MANY: usize = 12_000;
 
 /// Goal: a cluster that stopped as a whole goes on with all it had.
 #[test]
